@@ -1,0 +1,57 @@
+"""jaxdopt: distributed optimization on JAX.
+
+All agents' states live in one pytree, updated by one jit-compiled step function a method; the
+network and the problem are pytrees too, so every sweep is a vmap and every run a scan.
+"""
+
+from jaxdopt import agents, metrics, networks, plot, problems, schedules
+from jaxdopt._pytree import Nonnegative, Scalar, pytree, replace, require, static
+from jaxdopt.algorithms import (
+    DGD,
+    DSGD,
+    EXTRA,
+    Cost,
+    ExactDiffusion,
+    GradientDescent,
+    GradientTracking,
+)
+from jaxdopt.networks import graphs
+from jaxdopt.problems import data, partition
+from jaxdopt.schedules import at
+from jaxdopt.simulate import Result, run
+from jaxdopt.sweep import best, compare, label, reach, sweep
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DGD",
+    "DSGD",
+    "EXTRA",
+    "Cost",
+    "ExactDiffusion",
+    "GradientDescent",
+    "GradientTracking",
+    "Nonnegative",
+    "Result",
+    "Scalar",
+    "agents",
+    "at",
+    "best",
+    "compare",
+    "data",
+    "graphs",
+    "label",
+    "metrics",
+    "networks",
+    "partition",
+    "plot",
+    "problems",
+    "pytree",
+    "reach",
+    "replace",
+    "require",
+    "run",
+    "schedules",
+    "static",
+    "sweep",
+]

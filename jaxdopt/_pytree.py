@@ -1,0 +1,215 @@
+"""Frozen dataclasses that are JAX pytrees: algorithms, problems, networks and states are such."""
+
+import dataclasses
+import functools
+import math
+import numbers
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+T = TypeVar("T")
+
+
+def static(**options: Any) -> Any:
+    """Mark a field as part of the program rather than of its data.
+
+    A static field is hashed and compared, never traced: changing it compiles anew. Use it for what
+    changes the program (a count that sets a shape or a loop's length, a choice of form), never for
+    numbers. ``options`` go to ``dataclasses.field``.
+    """
+    return dataclasses.field(metadata={"static": True}, **options)
+
+
+def is_traced(tree: Any) -> bool:
+    """Return whether some leaf has no value yet, as inside jit, vmap or grad."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def require(condition: Any, message: str) -> None:
+    """Raise ``ValueError(message)`` if ``condition`` is false; stay silent for traced values.
+
+    Example:
+        >>> require(2 > 1, "never raised")
+    """
+    if not is_traced(condition) and not condition:
+        raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """The annotation of a number field: a scalar, or one number an agent with shape ``[n, 1]``."""
+
+    minimum: float = -math.inf
+
+    def accept(self, name: str, value: Any) -> Any:
+        """Return the value in the form it is stored in, or raise a sentence with the remedy."""
+        if callable(value):
+            return value if isinstance(value, Scheduled) else Scheduled.of(value)
+        if isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} is {value}, a boolean; give a number.")
+        if isinstance(value, numbers.Real):
+            value = float(value)
+            require(math.isfinite(value), f"{name} is {value}; give a finite number.")
+        elif isinstance(value, jax.Array | np.ndarray):
+            self._require_shape(name, np.shape(value))
+            if not jnp.issubdtype(value.dtype, jnp.floating):
+                require(value.dtype != bool, f"{name} is a boolean array; give numbers.")
+                value = value.astype(float)
+        else:
+            raise ValueError(f"{name} is {value!r}; give a number, an array or a schedule.")
+        if not is_traced(value):
+            require(
+                np.all(np.asarray(value) >= self.minimum),
+                f"{name} is {np.min(value):g}; it has to be at least {self.minimum:g}.",
+            )
+        return value
+
+    def _require_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        require(
+            shape == () or (len(shape) == 2 and shape[1] == 1),
+            f"{name} has shape {shape}; give a scalar, one number an agent as an [n, 1] array, "
+            f"or sweep with jax.vmap(Method)(values).",
+        )
+
+
+Scalar = Annotated[Any, Number()]
+"""A number that can be traced, swept and differentiated, or a schedule of the step."""
+
+Nonnegative = Annotated[Any, Number(minimum=0.0)]
+"""A `Scalar` that is at least 0, such as a stepsize."""
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static,))
+def pytree(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose fields are the leaves of a pytree.
+
+    Fields marked `static` belong to the program; all others are data: traced by jit, batched by
+    vmap, differentiated by grad. Number fields (annotated ``float``, `Scalar` or `Nonnegative`) are
+    checked when a user constructs the object, Python ints in them become floats, and any callable
+    of the step is accepted as a schedule (resolve it with `at`). JAX rebuilds the object without
+    running any check.
+
+    Example:
+        >>> import jax
+        >>> @pytree
+        ... class Damped:
+        ...     stepsize: Nonnegative
+        ...     rounds: int = static(default=1)
+        >>> jax.tree.leaves(Damped(stepsize=1))
+        [1.0]
+    """
+    checks = _number_fields(cls)
+    check_more = cls.__dict__.get("__post_init__")
+
+    def __post_init__(self: Any) -> None:
+        for name, number in checks.items():
+            object.__setattr__(self, name, number.accept(name, getattr(self, name)))
+        if check_more is not None:
+            check_more(self)
+
+    if checks or check_more:
+        cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)  # type: ignore[assignment]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    data = tuple(f.name for f in fields if not f.metadata.get("static"))
+    program = tuple(f.name for f in fields if f.metadata.get("static"))
+
+    def flatten_with_keys(self: Any) -> tuple[Any, Any]:
+        return (
+            [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in data],
+            tuple(getattr(self, name) for name in program),
+        )
+
+    def flatten(self: Any) -> tuple[Any, Any]:
+        return [getattr(self, name) for name in data], tuple(getattr(self, n) for n in program)
+
+    def unflatten(static_values: Any, children: Any) -> Any:
+        self = object.__new__(cls)
+        for name, value in zip(data, children, strict=True):
+            object.__setattr__(self, name, value)
+        for name, value in zip(program, static_values, strict=True):
+            object.__setattr__(self, name, value)
+        return self
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
+
+
+def replace(instance: T, **changes: Any) -> T:
+    """Return a copy with some fields changed, without running the constructor or its checks."""
+    new = object.__new__(type(instance))
+    for name, value in vars(instance).items():
+        object.__setattr__(new, name, value)
+    for name, value in changes.items():
+        if name not in vars(instance):
+            known = ", ".join(vars(instance))
+            raise ValueError(f"{type(instance).__name__} has no field {name!r}; it has {known}.")
+        object.__setattr__(new, name, value)
+    return new
+
+
+def _number_fields(cls: type) -> dict[str, Number]:
+    """Return the fields of a class that hold numbers, with the check of each."""
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError:  # a name of a function's own scope in a string annotation
+        hints = dict(cls.__annotations__)
+    checks = {}
+    for name, hint in hints.items():
+        default = cls.__dict__.get(name)
+        if isinstance(default, dataclasses.Field) and default.metadata.get("static"):
+            continue
+        if hint is float or hint == "float":
+            checks[name] = Number()
+        for extra in getattr(hint, "__metadata__", ()):
+            if isinstance(extra, Number):
+                checks[name] = extra
+    return checks
+
+
+@pytree
+class Scheduled:
+    """A number field's schedule: any callable of the step, waiting for `at` to evaluate it."""
+
+    schedule: Any  # a callable pytree, or a plain function as jax.tree_util.Partial
+
+    @classmethod
+    def of(cls, schedule: Callable[..., Any]) -> "Scheduled":
+        """Wrap a callable; plain functions become static, callable pytrees keep their leaves."""
+        return cls(traceable(schedule))
+
+    def __call__(self, step: Any) -> Any:
+        return self.schedule(step)
+
+    def __jax_array__(self) -> Any:
+        raise ValueError(
+            "a number field holds a schedule, which has no value before a step is known; "
+            "call step on jd.at(method, k)."
+        )
+
+
+def traceable(function: Callable[..., Any]) -> Any:
+    """Return a callable that may be a leaf's place: a pytree stays, a function becomes static."""
+    if jax.tree_util.all_leaves([function]):
+        return jax.tree_util.Partial(function)
+    return function
+
+
+def cast_floats(tree: T, dtype: Any) -> T:
+    """Cast all floating leaves, Python floats among them, to one dtype; leave the rest alone."""
+    return jax.tree.map(functools.partial(_cast, dtype=np.dtype(dtype)), tree)
+
+
+def _cast(leaf: Any, dtype: np.dtype) -> Any:
+    if isinstance(leaf, float | np.floating):
+        return np.asarray(leaf, dtype)
+    if isinstance(leaf, np.ndarray | jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating):
+        weak = isinstance(leaf, jax.Array) and leaf.weak_type
+        return jax.lax.convert_element_type(leaf, dtype) if weak or leaf.dtype != dtype else leaf
+    return leaf

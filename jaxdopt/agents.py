@@ -1,0 +1,54 @@
+"""The leading axis: every leaf of a tree of agents' values has shape ``[n, ...]``."""
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+T = TypeVar("T")
+
+
+def select(mask: jax.Array, new: T, old: T) -> T:
+    """Take ``new`` for the agents where ``mask`` [n] is true and ``old`` for the others.
+
+    Example:
+        >>> select(jnp.array([True, False]), jnp.ones((2, 1)), jnp.zeros((2, 1)))[:, 0].tolist()
+        [1.0, 0.0]
+    """
+
+    def leaf(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(leaf, new, old)
+
+
+def take(tree: T, agents: jax.Array) -> T:
+    """Gather the rows of some agents: leaves [n, ...] -> [s, ...] for ``agents`` [s]."""
+    return jax.tree.map(lambda leaf: leaf[agents], tree)
+
+
+def put(tree: T, agents: jax.Array, rows: T) -> T:
+    """Put rows back where `take` found them; an index n or beyond is padding and is dropped.
+
+    ``agents`` [s] must not name an agent twice (the rows are written without an order).
+    """
+
+    def leaf(a: jax.Array, r: jax.Array) -> jax.Array:
+        return a.at[agents].set(r, mode="drop", unique_indices=True)
+
+    return jax.tree.map(leaf, tree, rows)
+
+
+def average(tree: T) -> T:
+    """Return the mean over agents, (1/n) Σᵢ xᵢ: leaves [n, ...] -> [...]."""
+    return jax.tree.map(lambda leaf: leaf.mean(axis=0), tree)
+
+
+def disagreement(tree: Any) -> jax.Array:
+    """Return (1/n) Σᵢ |xᵢ − x̄|², summed over the leaves: the consensus error."""
+    squares = (jnp.sum((leaf - leaf.mean(axis=0)) ** 2) / leaf.shape[0] for leaf in _leaves(tree))
+    return sum(squares, start=jnp.zeros(()))
+
+
+def _leaves(tree: Any) -> list[jax.Array]:
+    return jax.tree.leaves(tree)

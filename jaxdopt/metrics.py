@@ -1,0 +1,116 @@
+"""Metrics: functions ``(state, problem) -> array`` evaluated at every record.
+
+`run` records the defaults whose facts the problem has, and adds the user's: see `defaults`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdopt import agents
+from jaxdopt._pytree import pytree, require, static, traceable
+
+Metric = Callable[[Any, Any], Any]
+
+
+def estimate(state: Any) -> Any:
+    """Return the estimate [d]: the state's own ``estimate``, or else the agents' mean."""
+    own = getattr(state, "estimate", None)
+    return agents.average(state.x) if own is None else own
+
+
+def consensus_error(state: Any, problem: Any) -> jax.Array:
+    """(1/n) Σᵢ |xᵢ − x̄|²."""
+    return agents.disagreement(state.x)
+
+
+def loss(state: Any, problem: Any) -> jax.Array:
+    """F at the estimate."""
+    return problem.objective(estimate(state))
+
+
+def gradient_norm_squared(state: Any, problem: Any) -> jax.Array:
+    """|∇F|² at the estimate."""
+    return jnp.sum(jax.grad(problem.objective)(estimate(state)) ** 2)
+
+
+def gap(state: Any, problem: Any) -> jax.Array:
+    """F − F* at the estimate; below about 1e-7 of F it needs float64."""
+    return problem.objective(estimate(state)) - problem.optimum
+
+
+def distance_squared(state: Any, problem: Any) -> jax.Array:
+    """|x̄ − x*|² at the estimate x̄; add `consensus_error` for the mean of the agents' own."""
+    return jnp.sum((estimate(state) - problem.solution) ** 2)
+
+
+def defaults(problem: Any) -> dict[str, Metric]:
+    """Return the metrics that a problem has the facts for.
+
+    Always ``consensus_error``; with an objective ``loss`` and ``gradient_norm_squared``; with an
+    optimum ``gap``; with a solution ``distance_squared``.
+    """
+    known: dict[str, Metric] = {"consensus_error": consensus_error}
+    if getattr(problem, "objective", None) is not None:
+        known |= {"loss": loss, "gradient_norm_squared": gradient_norm_squared}
+        if getattr(problem, "optimum", None) is not None:
+            known["gap"] = gap
+    if getattr(problem, "solution", None) is not None:
+        known["distance_squared"] = distance_squared
+    return known
+
+
+@pytree
+class Accuracy:
+    """The share of held-out samples that a model classifies rightly; see `accuracy`."""
+
+    features: Any  # [m, ...]
+    labels: Any  # [m]
+    predict: Any
+    each_agent: bool = static()
+
+    def __call__(self, state: Any, problem: Any) -> jax.Array:
+        """Return the accuracy of the mean model, or [n] of every agent's own."""
+
+        def of(row: jax.Array) -> jax.Array:
+            unravel = getattr(problem, "unravel", lambda row: row)
+            scores = self.predict(unravel(row), self.features)
+            if scores.ndim == 1:
+                return jnp.mean((scores > 0) == (self.labels > 0))
+            return jnp.mean(scores.argmax(axis=-1) == self.labels)
+
+        return jax.vmap(of)(state.x) if self.each_agent else of(estimate(state))
+
+
+def accuracy(
+    features: Any,
+    labels: Any,
+    *,
+    predict: Callable[[Any, Any], Any] | None = None,
+    each_agent: bool = False,
+) -> Accuracy:
+    """Return a metric: accuracy on held-out data, between 0 and 1.
+
+    Args:
+        features: [m, ...], one sample a row.
+        labels: [m]; 0/1 or -1/+1 where a model gives one score, classes where it gives several.
+        predict: ``predict(params, features) -> scores`` [m] or [m, classes]; by default the linear
+            model ``features @ params``.
+        each_agent: give every agent's own accuracy [n] instead of the mean model's.
+
+    Raises:
+        ValueError: unless there is one label a row.
+    """
+    features, labels = jnp.asarray(features), jnp.asarray(labels)
+    require(
+        np.ndim(labels) == 1 and len(features) == len(labels) > 0,
+        f"features has shape {features.shape} and labels {labels.shape}; give one label a row.",
+    )
+    return Accuracy(features, labels, traceable(predict or _linear), each_agent)
+
+
+def _linear(params: Any, features: Any) -> Any:
+    return features @ params

@@ -1,0 +1,155 @@
+"""Graphs as networkx objects: agent i is the i-th node; any networkx graph will do as well."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import scipy.sparse as sp
+
+from jaxdopt._pytree import require
+
+ATTEMPTS = 100  # draws of a random graph before giving up on a connected one
+
+
+def ring(n: int) -> nx.Graph:
+    """Return the cycle i - i + 1 mod n."""
+    return _clean(nx.cycle_graph(_count(n)))
+
+
+def directed_ring(n: int) -> nx.DiGraph:
+    """Return the directed cycle i -> i + 1 mod n."""
+    return _clean(nx.cycle_graph(_count(n), create_using=nx.DiGraph))
+
+
+def path(n: int) -> nx.Graph:
+    """Return the path 0 - 1 - ... - n - 1."""
+    return nx.path_graph(_count(n))
+
+
+def star(n: int) -> nx.Graph:
+    """Return the star of n agents, agent 0 in its center."""
+    return nx.star_graph(_count(n) - 1)
+
+
+def complete(n: int) -> nx.Graph:
+    """Return the graph in which all n agents are neighbors."""
+    return nx.complete_graph(_count(n))
+
+
+def grid(rows: int, columns: int) -> nx.Graph:
+    """Return the rows x columns grid, agent r * columns + c in row r and column c."""
+    return _integers(nx.grid_2d_graph(_count(rows, "rows"), _count(columns, "columns")))
+
+
+def torus(rows: int, columns: int) -> nx.Graph:
+    """Return the rows x columns grid whose rows and columns wrap around."""
+    return _integers(
+        nx.grid_2d_graph(_count(rows, "rows"), _count(columns, "columns"), periodic=True)
+    )
+
+
+def exponential(n: int, *, directed: bool = False) -> nx.Graph:
+    """Return the static exponential graph, i -> i + 2ʰ mod n for h = 0 ... ⌊log₂(n − 1)⌋.
+
+    Undirected by default, as exact diffusion and EXTRA need it (edges both ways); directed as in
+    Ying et al. (2021, arXiv 2110.13363) on request.
+    """
+    graph = nx.DiGraph() if directed else nx.Graph()
+    graph.add_nodes_from(range(_count(n)))
+    hops = [2**h for h in range((n - 1).bit_length())]
+    graph.add_edges_from((i, (i + hop) % n) for hop in hops if hop < n for i in range(n))
+    return _clean(graph)
+
+
+def regular(n: int, degree: int, *, seed: int = 0) -> nx.Graph:
+    """Return a connected random graph in which every agent has ``degree`` neighbors."""
+    require(
+        0 <= degree < _count(n) and n * degree % 2 == 0,
+        f"degree is {degree} for n = {n}; n * degree has to be even and degree below n.",
+    )
+    return _connected(
+        lambda s: nx.random_regular_graph(degree, n, seed=s), seed, "raise degree to 3 or more"
+    )
+
+
+def erdos_renyi(n: int, probability: float, *, seed: int = 0) -> nx.Graph:
+    """Return a connected Erdos-Renyi graph: each pair is linked with the given probability.
+
+    Disconnected draws are thrown away; above ln(n) / n most are connected.
+    """
+    _count(n)
+    require(0 <= probability <= 1, f"probability is {probability}; give one between 0 and 1.")
+    return _connected(
+        lambda s: (
+            nx.fast_gnp_random_graph(n, probability, seed=s)
+            if probability < 1
+            else nx.complete_graph(n)
+        ),
+        seed,
+        f"raise probability above ln(n) / n = {math.log(n) / n:.3g}",
+    )
+
+
+def random_geometric(n: int, radius: float | None = None, *, seed: int = 0) -> nx.Graph:
+    """Return a connected random geometric graph: n points in the unit square, linked if near.
+
+    ``radius`` defaults to √(2 ln n / n), above which most draws are connected. The points are the
+    nodes' ``pos`` attribute.
+    """
+    _count(n)
+    radius = math.sqrt(2 * math.log(max(n, 2)) / n) if radius is None else radius
+    require(radius > 0, f"radius is {radius}; give a positive one.")
+    return _connected(lambda s: nx.random_geometric_graph(n, radius, seed=s), seed, "raise radius")
+
+
+def adjacency(graph: Any) -> sp.csr_array:
+    """Return the [n, n] boolean adjacency matrix, entry (i, j) true if i hears j, no self-loops.
+
+    ``graph`` is a networkx graph, or an adjacency matrix as a NumPy, JAX or scipy.sparse array
+    whose nonzero entry (i, j) is an edge i -> j. Edge weights are ignored.
+    """
+    if isinstance(graph, nx.Graph):
+        require(len(graph) > 0, "the graph has no nodes; give one with at least one agent.")
+        matrix = nx.to_scipy_sparse_array(graph, dtype=float, weight="", format="coo")
+    else:
+        matrix = sp.coo_array(graph if sp.issparse(graph) else np.asarray(graph))
+        require(
+            matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0,
+            f"the adjacency matrix has shape {matrix.shape}; give a square one.",
+        )
+        require(np.all(np.isfinite(matrix.data)), "the adjacency matrix has entries that are NaN.")
+    edge = (matrix.row != matrix.col) & (matrix.data != 0)
+    hears, heard = matrix.col[edge], matrix.row[edge]
+    pattern = sp.csr_array((np.ones(len(hears)), (hears, heard)), shape=matrix.shape)
+    pattern.sum_duplicates()
+    return pattern.astype(bool)
+
+
+def _count(n: int, name: str = "n") -> int:
+    require(
+        isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1,
+        f"{name} is {n!r}; give an integer of at least 1.",
+    )
+    return int(n)
+
+
+def _clean(graph: Any) -> Any:
+    graph.remove_edges_from(list(nx.selfloop_edges(graph)))
+    return graph
+
+
+def _integers(graph: nx.Graph) -> nx.Graph:
+    positions = {i: (column, -row) for i, (row, column) in enumerate(graph)}
+    graph = _clean(nx.convert_node_labels_to_integers(graph))
+    nx.set_node_attributes(graph, positions, "pos")
+    return graph
+
+
+def _connected(draw: Callable[[int], nx.Graph], seed: int, remedy: str) -> nx.Graph:
+    for attempt in range(ATTEMPTS):
+        graph = draw(seed + 1_000_003 * attempt)
+        if nx.is_connected(graph):
+            return graph
+    raise ValueError(f"{ATTEMPTS} draws of the graph were all disconnected; {remedy}.")

@@ -1,0 +1,232 @@
+"""Pictures of labelled results: functions that return Axes and follow rcParams (extra `plot`)."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdopt._pytree import require
+
+# Okabe, Ito (2008): told apart with any common color vision; yellow is left out, black added.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+NAMES = {
+    "gap": "gap  $F(\\bar x) - F^\\star$",
+    "loss": "loss  $F(\\bar x)$",
+    "consensus_error": "consensus error  $\\frac{1}{n}\\sum_i |x_i - \\bar x|^2$",
+    "distance_squared": "squared distance  $|\\bar x - x^\\star|^2$",
+    "gradient_norm_squared": "squared gradient norm  $|\\nabla F(\\bar x)|^2$",
+    "step": "steps",
+    "rounds": "rounds of communication",
+    "epochs": "epochs (passes over an agent's data)",
+    "gradients": "component gradients an agent",
+    "vectors": "vectors sent over a link",
+    "bits": "bits sent over a link",
+    "traffic": "bits sent over all links",
+    "stepsize": "stepsize  $\\alpha$",
+}
+
+
+def curves(
+    dataset: Any,
+    y: str = "gap",
+    x: str = "step",
+    *,
+    ax: Any = None,
+    seeds: str = "seed",
+    band: tuple[float, float] = (0.1, 0.9),
+    logx: bool = False,
+    logy: bool = True,
+    labels: Mapping[str, str] | None = None,
+) -> Any:
+    """Draw one line a member of a dataset: the median over seeds, in a band of its quantiles.
+
+    The first remaining dimension is told apart by color and marker, the second by dashes.
+
+    Args:
+        dataset: from `jd.compare`, `jd.best` or `jd.label`; select what should not be drawn away.
+        y: the variable to draw.
+        x: any axis of the histories: "step", "rounds", "epochs", "gradients", "bits", "traffic".
+        ax: the Axes to draw in; a new figure's by default.
+        seeds: the dimension that the median and the band are over.
+        band: the two quantiles that bound the band.
+        logx: logarithmic horizontal axis.
+        logy: logarithmic vertical axis; values that are not positive are then left out.
+        labels: {name in the dataset: text in the legend}.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ValueError: an unknown variable, or more than two dimensions to tell apart.
+    """
+    plt = _pyplot()
+    _require_known(dataset, y, x)
+    groups = [d for d in dataset[y].dims if d not in (seeds, "step")]
+    require(
+        len(groups) <= 2,
+        f"{y} has the dimensions {', '.join(map(str, groups))} to tell apart and lines can show "
+        "two; select with dataset.sel(...) or choose with jd.best.",
+    )
+    require(
+        "step" in dataset[y].dims, f"{y} has no values over steps, so there is no curve to draw."
+    )
+    ax = plt.subplots()[1] if ax is None else ax
+    colors = _colors(plt)
+    sizes = [range(dataset.sizes[d]) for d in groups]
+    for member in itertools.product(*sizes):
+        chosen = dataset.isel(dict(zip(groups, member, strict=True)))
+        across = _median(chosen[x], seeds)
+        values = chosen[y].where(chosen[y] > 0) if logy else chosen[y]
+        first, second = (*member, 0, 0)[:2]
+        style = {
+            "color": colors[first % len(colors)],
+            "marker": MARKERS[first % len(MARKERS)],
+            "linestyle": DASHES[second % len(DASHES)],
+        }
+        name = ", ".join(_value_name(chosen[d].item(), labels) for d in groups)
+        middle = _median(values, seeds)
+        if not np.any(np.isfinite(middle)):
+            name += " (diverged)"
+        every = max(len(across) // 8, 1)
+        offset = (first * every // max(len(MARKERS), 1)) % every
+        ax.plot(across, middle, label=name or None, markevery=(offset, every), **style)
+        if seeds in values.dims and values.sizes[seeds] > 1:
+            low, high = (_quantile(values, q, seeds) for q in band)
+            ax.fill_between(across, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    if logy:
+        ax.set_yscale("log")
+    if logx:
+        ax.set_xscale("log")
+    ax.set_xlabel(NAMES.get(x, x))
+    ax.set_ylabel(NAMES.get(y, y))
+    if groups:
+        ax.legend()
+    return ax
+
+
+def heatmap(
+    dataset: Any,
+    y: str = "gap",
+    *,
+    x: str = "stepsize",
+    by: str = "network",
+    ax: Any = None,
+    seeds: str = "seed",
+    colorbar: bool = True,
+    vmin: float | None = None,
+    vmax: float | None = None,
+) -> Any:
+    """Draw the last record of ``y`` over two dimensions, colors on a logarithmic scale.
+
+    The value is the median over seeds; members that diverged for any seed are hatched.
+
+    Args:
+        dataset: from `jd.compare` or `jd.label`, with ``x`` and ``by`` its only other dimensions.
+        y: the variable to draw; positive values only are colored.
+        x: the horizontal dimension; evenly spaced cells, labelled with the values.
+        by: the vertical dimension.
+        ax: the Axes to draw in; a new figure's by default.
+        seeds: the dimension to take the median over.
+        colorbar: draw one beside the Axes.
+        vmin: the lowest color's value.
+        vmax: the highest color's value.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ValueError: an unknown variable, or other dimensions than two.
+    """
+    plt = _pyplot()
+    from matplotlib.colors import LogNorm
+
+    _require_known(dataset, y)
+    values = dataset[y].isel(step=-1) if "step" in dataset[y].dims else dataset[y]
+    diverged = dataset["diverged"] if "diverged" in dataset else ~np.isfinite(values)
+    if seeds in values.dims:
+        values = values.median(seeds)
+    if seeds in diverged.dims:
+        diverged = diverged.any(seeds)
+    require(
+        set(values.dims) == {x, by},
+        f"{y} has the dimensions {', '.join(map(str, values.dims))} and a heat map shows "
+        f"{x} and {by}; select the others with dataset.sel(...).",
+    )
+    diverged = diverged.transpose(by, x).values.astype(bool)
+    values = values.transpose(by, x)
+    shown = np.where(~diverged & (values.values > 0), values.values, np.nan)
+    ax = plt.subplots()[1] if ax is None else ax
+    limits = [np.nanmin(shown), np.nanmax(shown)] if np.isfinite(shown).any() else [0.1, 1.0]
+    norm = LogNorm(limits[0] if vmin is None else vmin, limits[1] if vmax is None else vmax)
+    mesh = ax.pcolormesh(shown, cmap="cividis", norm=norm)
+    hatch = np.ma.masked_where(~diverged, np.ones(shown.shape))
+    if diverged.any():
+        ax.pcolor(
+            hatch,
+            hatch="///",
+            facecolor="none",
+            edgecolor="0.5",
+            linewidth=0,
+            cmap="Greys",
+            vmin=0,
+            vmax=8,
+        )
+    if colorbar:
+        ax.figure.colorbar(mesh, ax=ax, label=NAMES.get(y, y))
+    for axis, name in ((ax.xaxis, x), (ax.yaxis, by)):
+        ticks = dataset[name].values
+        stride = max(1, -(-len(ticks) // 8)) if np.issubdtype(ticks.dtype, np.number) else 1
+        places = np.arange(0, len(ticks), stride)
+        axis.set_ticks(places + 0.5, [_value_name(ticks[i], None) for i in places])
+    ax.set_xlabel(NAMES.get(x, x))
+    ax.set_ylabel(NAMES.get(by, by))
+    return ax
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib.pyplot as plt
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "plots need matplotlib; install it with pip install 'jaxdopt[plot]'."
+        ) from None
+    return plt
+
+
+def _colors(plt: Any) -> Sequence[str]:
+    """Return the user's color cycle, or a color-blind safe one where it is matplotlib's own."""
+    import matplotlib
+
+    cycle = plt.rcParams["axes.prop_cycle"].by_key().get("color", [])
+    default = matplotlib.rcParamsDefault["axes.prop_cycle"].by_key()["color"]
+    return PALETTE if not cycle or cycle == default else cycle
+
+
+def _median(values: Any, dim: str) -> np.ndarray:
+    return _quantile(values, 0.5, dim)
+
+
+def _quantile(values: Any, q: float, dim: str) -> np.ndarray:
+    """Return a quantile over seeds, NaN where a member has none: diverged seeds count as +inf."""
+    if dim not in values.dims:
+        return np.asarray(values)
+    array = np.sort(values.transpose(dim, ...).values.astype(float), axis=0)
+    empty = np.isnan(array).all(axis=0)
+    with np.errstate(invalid="ignore"):
+        result = np.quantile(np.nan_to_num(array, nan=np.inf), q, axis=0, method="nearest")
+    return np.where(empty | ~np.isfinite(result), np.nan, result)
+
+
+def _require_known(dataset: Any, *names: str) -> None:
+    known = [*map(str, dataset.data_vars), *map(str, dataset.coords)]
+    for name in names:
+        require(name in known, f"the dataset has no {name!r}; it has {', '.join(known)}.")
+
+
+def _value_name(value: Any, labels: Mapping[str, str] | None) -> str:
+    name = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return (labels or {}).get(name, name)

@@ -1,0 +1,19 @@
+"""Problems: the agents' data, their gradients, and what is known about the solution."""
+
+from jaxdopt.problems.linear import least_squares, logistic_regression, softmax_regression
+from jaxdopt.problems.oracles import Minibatch
+from jaxdopt.problems.problem import FiniteSum, Given, Oracle, Problem
+from jaxdopt.problems.quadratic import Quadratic, quadratic
+
+__all__ = [
+    "FiniteSum",
+    "Given",
+    "Minibatch",
+    "Oracle",
+    "Problem",
+    "Quadratic",
+    "least_squares",
+    "logistic_regression",
+    "quadratic",
+    "softmax_regression",
+]

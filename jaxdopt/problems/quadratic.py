@@ -1,0 +1,142 @@
+"""Quadratics whose condition number, heterogeneity and solution are given in advance."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdopt import agents as _agents
+from jaxdopt._pytree import pytree, replace, require
+
+
+@pytree
+class Quadratic:
+    """fᵢ(x) = (x − x*)ᵀ Aᵢ (x − x*) / 2 + tᵢᵀ(x − x*) with Σᵢ tᵢ = 0, so that F(x*) = 0 is optimal.
+
+    Written around x*, so that gaps are exact far below the rounding of F elsewhere.
+    """
+
+    hessians: Any  # [n, d, d]
+    tilts: Any  # [n, d]: the agents' gradients at the solution
+    solution: Any  # [d]
+    smoothness: Any
+    strong_convexity: Any
+
+    @property
+    def n(self) -> int:
+        """The number of agents."""
+        return self.tilts.shape[0]
+
+    @property
+    def d(self) -> int:
+        """The number of parameters."""
+        return self.tilts.shape[1]
+
+    @property
+    def samples(self) -> int:
+        """A gradient of a quadratic counts as one component gradient."""
+        return 1
+
+    @property
+    def size(self) -> int:
+        """An agent has one sample, its quadratic."""
+        return 1
+
+    @property
+    def optimum(self) -> jax.Array:
+        """F(x*) = 0."""
+        return jnp.zeros((), self.solution.dtype)
+
+    def grad(self, x: jax.Array, key: Any = None) -> jax.Array:
+        """Return Aᵢ (xᵢ − x*) + tᵢ for every agent, [n, d] -> [n, d]."""
+        away = x - self.solution
+        return jnp.einsum("nij,nj->ni", self.hessians, away, precision="highest") + self.tilts
+
+    def objective(self, x: jax.Array) -> jax.Array:
+        """Return F(x) at one point [d]."""
+        away = x - self.solution
+        mean = self.hessians.mean(axis=0)
+        return jnp.einsum("i,ij,j->", away, mean, away, precision="highest") / 2
+
+    def start(self, params: Any = None) -> jax.Array:
+        """Return x0 [n, d]: zeros, or ``params`` [d] or [n, d]."""
+        row = jnp.zeros(self.d, self.solution.dtype) if params is None else jnp.asarray(params)
+        require(
+            row.shape in ((self.d,), (self.n, self.d)),
+            f"the parameters have shape {row.shape}; give ({self.d},) or ({self.n}, {self.d}).",
+        )
+        return jnp.broadcast_to(row, (self.n, self.d))
+
+    def take(self, agents: jax.Array) -> "Quadratic":
+        """Return the problem of some agents [s]."""
+        hessians, tilts = _agents.take((self.hessians, self.tilts), agents)
+        return replace(self, hessians=hessians, tilts=tilts)
+
+    def solved(self) -> "Quadratic":
+        """Return the problem itself: its solution is known."""
+        return self
+
+
+def quadratic(
+    agents: int,
+    d: int,
+    *,
+    condition_number: float = 10.0,
+    smoothness: float = 1.0,
+    heterogeneity: float = 1.0,
+    curvature_spread: float = 0.0,
+    solution: Any = None,
+    seed: int = 0,
+) -> Quadratic:
+    """Return random quadratics with the mean Hessian, the disagreement and the solution asked for.
+
+    The mean Hessian A has eigenvalues spaced evenly in the logarithm from L / κ to L in a random
+    basis; agent i has Aᵢ = A^½ (I + s Sᵢ) A^½ with Σᵢ Sᵢ = 0 and |Sᵢ| ≤ 1, so F keeps A exactly.
+
+    Args:
+        agents: n.
+        d: the dimension.
+        condition_number: κ ≥ 1 of F.
+        smoothness: L, the largest eigenvalue of A.
+        heterogeneity: ζ, with (1/n) Σᵢ |∇fᵢ(x*)|² = ζ² by a zero-sum tilt.
+        curvature_spread: s in [0, 1); 0 gives all agents the same Hessian.
+        solution: x* [d]; standard normal by default.
+        seed: of all random choices.
+
+    Raises:
+        ValueError: a number out of its range, or a solution of another shape.
+    """
+    for name, count in (("agents", agents), ("d", d)):
+        require(
+            isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 1,
+            f"{name} is {count!r}; give an integer of at least 1.",
+        )
+    require(condition_number >= 1, f"condition_number is {condition_number}; give at least 1.")
+    require(smoothness > 0, f"smoothness is {smoothness}; give a positive number.")
+    require(heterogeneity >= 0, f"heterogeneity is {heterogeneity}; give at least 0.")
+    require(0 <= curvature_spread < 1, f"curvature_spread is {curvature_spread}; give [0, 1).")
+    random = np.random.default_rng(seed)
+    center = random.standard_normal(d) if solution is None else np.asarray(solution, float)
+    require(center.shape == (d,), f"solution has shape {center.shape}; give ({d},).")
+    values = smoothness * np.logspace(-np.log10(condition_number), 0, d)
+    values[-1] = smoothness
+    basis = np.linalg.qr(random.standard_normal((d, d)))[0]
+    root = basis * np.sqrt(values) @ basis.T
+    spread = random.standard_normal((agents, d, d))
+    spread = spread + spread.transpose(0, 2, 1)
+    spread -= spread.mean(axis=0)
+    spread *= curvature_spread / max(np.linalg.norm(spread, ord=2, axis=(1, 2)).max(), 1e-300)
+    hessians = root @ (np.eye(d) + spread) @ root
+    tilts = random.standard_normal((agents, d))
+    tilts -= tilts.mean(axis=0)
+    length = np.sqrt(np.mean(np.sum(tilts**2, axis=1)))
+    tilts *= heterogeneity / length if agents > 1 else 0.0
+    dtype = jnp.result_type(float)
+    return Quadratic(
+        jnp.asarray(hessians, dtype),
+        jnp.asarray(tilts, dtype),
+        jnp.asarray(center, dtype),
+        jnp.asarray(np.linalg.norm(hessians, ord=2, axis=(1, 2)).max(), dtype),
+        jnp.asarray(values[0], dtype),
+    )

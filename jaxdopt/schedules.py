@@ -1,0 +1,136 @@
+"""Stepsize schedules as callable pytrees: their numbers sweep and differentiate like any other.
+
+Every number field of a method takes one, or any callable of the step such as an optax schedule.
+Methods never see them: ``at(method, k)`` puts the values of step k in their place, and `run` does
+so at every step.
+"""
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdopt._pytree import (
+    Nonnegative,
+    Scalar,
+    Scheduled,
+    is_traced,
+    pytree,
+    require,
+    static,
+    traceable,
+)
+
+M = TypeVar("M")
+
+
+def at(method: M, k: Any) -> M:
+    """Return the method with every schedule replaced by its value at step ``k`` (int or traced).
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> float(at(jd.DGD(stepsize=InverseTime(1, offset=2)), 3).stepsize)
+        0.2...
+    """
+    return jax.tree.map(
+        lambda leaf: leaf(k) if isinstance(leaf, Scheduled) else leaf,
+        method,
+        is_leaf=lambda leaf: isinstance(leaf, Scheduled),
+    )
+
+
+@pytree
+class Constant:
+    """αₖ = value."""
+
+    value: Scalar
+
+    def __call__(self, k: Any) -> Any:
+        return self.value
+
+
+@pytree
+class InverseTime:
+    """αₖ = numerator / (k + offset); with numerator θ/μ the schedule of strongly convex theory."""
+
+    numerator: Scalar
+    offset: Scalar = 1.0
+
+    def __call__(self, k: Any) -> Any:
+        return self.numerator / (k + self.offset)
+
+
+@pytree
+class Polynomial:
+    """αₖ = initial / (1 + k / offset)^power: power 1/2 or 3/4 for the nonconvex theorems."""
+
+    initial: Scalar
+    power: Scalar = 0.5
+    offset: Scalar = 1.0
+
+    def __call__(self, k: Any) -> Any:
+        return self.initial / (1 + k / self.offset) ** self.power
+
+
+@pytree
+class PiecewiseConstant:
+    """αₖ = values[j] for boundaries[j − 1] ≤ k < boundaries[j]: one more value than boundaries."""
+
+    values: Any  # [j + 1]
+    boundaries: Any  # [j], increasing steps
+
+    def __post_init__(self) -> None:
+        """Check the lengths and the order of the boundaries."""
+        values, boundaries = np.shape(self.values), np.shape(self.boundaries)
+        require(
+            len(values) == len(boundaries) == 1 and values[0] == boundaries[0] + 1,
+            f"values has shape {values} and boundaries {boundaries}; "
+            "give one more value than there are boundaries.",
+        )
+        if not is_traced(self.boundaries):
+            require(
+                np.all(np.diff(np.asarray(self.boundaries, float)) > 0),
+                f"boundaries are {np.asarray(self.boundaries).tolist()}; give increasing steps.",
+            )
+        object.__setattr__(self, "values", jnp.asarray(self.values, float))
+        object.__setattr__(self, "boundaries", jnp.asarray(self.boundaries))
+
+    def __call__(self, k: Any) -> Any:
+        return self.values[jnp.sum(k >= self.boundaries)]
+
+
+@pytree
+class Cosine:
+    """αₖ = final + (initial − final) (1 + cos(π min(k / steps, 1))) / 2."""
+
+    initial: Scalar
+    steps: Nonnegative
+    final: Scalar = 0.0
+
+    def __call__(self, k: Any) -> Any:
+        progress = jnp.minimum(k / self.steps, 1.0)
+        return self.final + (self.initial - self.final) * (1 + jnp.cos(jnp.pi * progress)) / 2
+
+
+@pytree
+class PerEpoch:
+    """αₖ = schedule(⌊k / steps⌋): constant within an epoch of ``steps`` steps."""
+
+    schedule: Any
+    steps: int = static()
+
+    def __post_init__(self) -> None:
+        """Check the count and make a plain function traceable."""
+        require(
+            isinstance(self.steps, int) and self.steps >= 1,
+            f"steps is {self.steps!r}; give the number of steps in an epoch, an integer >= 1.",
+        )
+        require(
+            callable(self.schedule),
+            f"schedule is {self.schedule!r}; give a schedule, that is a callable of the epoch.",
+        )
+        object.__setattr__(self, "schedule", traceable(self.schedule))
+
+    def __call__(self, k: Any) -> Any:
+        return self.schedule(k // self.steps)

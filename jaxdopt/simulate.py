@@ -1,0 +1,285 @@
+"""`run`: a method on a problem over a network, as one scan that records every k-th state."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdopt import metrics as _metrics
+from jaxdopt._pytree import _number_fields as number_fields
+from jaxdopt._pytree import cast_floats, is_traced, pytree, require, traceable
+from jaxdopt.algorithms.cost import gossip
+from jaxdopt.schedules import at
+
+
+@pytree
+class Result:
+    """What a run leaves behind; under vmap every leaf has the sweep's axes in front."""
+
+    state: Any  # the last state
+    metrics: Any  # {name: [records + 1, ...]}
+    costs: Any  # {axis: [records + 1]} increments; `history` sums them up
+    diverged: Any  # bool: the last state has values that are not finite
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """All records by name, row 0 being x0: the metrics, and the axes to draw them against.
+
+        Axes: ``step``; ``epochs`` (passes over an agent's data), ``gradients`` (component
+        gradients an agent), ``rounds`` of communication, ``vectors`` and ``bits`` (over one link
+        of an agent), ``traffic`` (bits over all links together). NumPy arrays, the axes summed in
+        float64; inside a transformation, traced ones.
+        """
+
+        def total(cost: Any) -> Any:
+            if is_traced(cost):
+                return jnp.cumsum(cost, axis=-1)
+            return np.cumsum(np.asarray(cost, np.float64), axis=-1)
+
+        def on_host(metric: Any) -> Any:
+            return metric if is_traced(metric) else np.asarray(metric)
+
+        sums = {name: total(cost) for name, cost in self.costs.items()}
+        sums["step"] = sums["step"].astype(int)
+        return {**sums, **jax.tree.map(on_host, self.metrics)}
+
+
+def run(
+    algorithm: Any,
+    problem: Any,
+    network: Any,
+    x0: Any,
+    key: jax.Array,
+    *,
+    steps: int,
+    every: int = 1,
+    metrics: dict[str, Any] | None = None,
+    state: Any = None,
+    start: Any = 0,
+) -> Result:
+    """Run a method for ``steps`` steps; record the start and every ``every``-th state.
+
+    It is the loop ``state = at(algorithm, k).step(state, problem, network.at(k, key),
+    fold_in(key, k))`` for k = start ... start + steps − 1, from ``algorithm.init``, jitted. It
+    compiles once for each structure of its arguments: numbers, weights, data, keys and ``start``
+    are traced, so none of them compiles anew (a fresh lambda as a metric does). It goes under
+    `jax.vmap`, `jax.grad` and `jax.jit`.
+
+    Args:
+        algorithm: a method with ``init``, ``step`` and maybe ``cost``; a method without costs one
+            gradient and one exchange of one vector a step.
+        problem: with ``n``, ``d`` and ``grad``, and as much more as it knows.
+        network: with ``n``, ``@`` and ``at``.
+        x0: [n, d], usually ``problem.start()``; its dtype is the run's. None with ``state``.
+        key: from `jax.random.key`.
+        steps: how many steps to take, a multiple of ``every``.
+        every: how many steps a record covers.
+        metrics: {name: (state, problem) -> array of any shape}, added to `metrics.defaults`.
+        state: the state to go on from instead of ``algorithm.init``.
+        start: the first step's number; with the ``state`` of a run of that many steps and the same
+            key, the run goes on exactly.
+
+    Returns:
+        A `Result`; ``result.history["gap"]`` is [steps / every + 1].
+
+    Raises:
+        ValueError: counts, shapes, dtypes or keys that do not fit, before any work. Divergence
+            raises nothing: the history is then infinite or NaN and ``diverged`` is true.
+    """
+    _require_counts(steps, every)
+    _require_key(key)
+    if state is None:
+        require(x0 is not None, "x0 is None and there is no state; give problem.start().")
+        x0 = _as_estimates(x0)
+    else:
+        require(
+            x0 is None,
+            "both x0 and a state are given; give x0=None to go on from the state.",
+        )
+    x = x0 if state is None else state.x
+    _require_agents(problem, network, x)
+    _require_numbers(algorithm, problem.n)
+    dtype = jnp.result_type(*jax.tree.leaves(x))
+    known = _metrics.defaults(problem)
+    extra = {name: traceable(metric) for name, metric in (metrics or {}).items()}
+    clash = sorted(set(extra) & {*known, *AXES})
+    require(not clash, f"metric {', '.join(clash)} is recorded already; give yours another name.")
+    recorded = {name: traceable(metric) for name, metric in known.items()} | extra
+    return _simulate(
+        cast_floats(algorithm, dtype),
+        problem,
+        cast_floats(network, jnp.promote_types(dtype, jnp.float32)),
+        x0,
+        key,
+        recorded,
+        state,
+        jnp.asarray(start, int),
+        steps=steps,
+        every=every,
+    )
+
+
+AXES = ("step", "epochs", "gradients", "rounds", "vectors", "bits", "traffic")
+
+
+@functools.partial(jax.jit, static_argnames=("steps", "every"))
+def _simulate(
+    algorithm: Any,
+    problem: Any,
+    network: Any,
+    x0: Any,
+    key: jax.Array,
+    recorded: dict[str, Any],
+    state: Any,
+    start: jax.Array,
+    *,
+    steps: int,
+    every: int,
+) -> Result:
+    def one_step(state: Any, k: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        method = cast_floats(at(algorithm, k), dtype)
+        now = network.at(k, key)
+        state = method.step(state, problem, now, jax.random.fold_in(key, k))
+        return state, _costs(method, state, problem, now)
+
+    def accumulate(carry: Any, k: jax.Array) -> tuple[Any, None]:
+        state, total = carry
+        state, costs = one_step(state, k)
+        return (state, total + jnp.stack(list(costs.values()))), None  # one vector: one small op
+
+    def record(state: Any, ks: jax.Array) -> tuple[Any, Any]:
+        (state, costs), _ = jax.lax.scan(accumulate, (state, jnp.zeros(len(axes), jnp.float32)), ks)
+        return state, (measure(state), costs)
+
+    def measure(state: Any) -> dict[str, Any]:
+        return {name: jnp.asarray(metric(state, problem)) for name, metric in recorded.items()}
+
+    dtype = jnp.result_type(*jax.tree.leaves(x0 if state is None else state.x))
+    if state is None:
+        state = at(algorithm, start).init(x0, problem, network.at(start, key), key)
+    state = jax.tree.map(_strong, state)
+    after, axes = jax.eval_shape(one_step, state, start)
+    _require_preserved(state, after)
+    first = measure(state)
+    ks = start + jnp.arange(steps).reshape(-1, every)
+    state, (rest, costs) = jax.lax.scan(record, state, ks)
+    history = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b.astype(a.dtype)]), first, rest)
+    costs = jnp.concatenate([jnp.zeros((1, len(axes)), jnp.float32), costs]).T
+    increments = dict(zip(axes, costs, strict=True))
+    increments["step"] = jnp.concatenate([start[None], jnp.full(steps // every, every)])
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.x)]
+    return Result(state, history, increments, ~jnp.all(jnp.array(finite)))
+
+
+def _costs(method: Any, state: Any, problem: Any, network: Any) -> dict[str, jax.Array]:
+    """Return a step's increments of the axes, as float32 scalars."""
+    cost = (
+        method.cost(state, problem, network) if hasattr(method, "cost") else gossip(state, problem)
+    )
+    axes = {
+        "gradients": cost.gradients,
+        "rounds": cost.exchanges,
+        "vectors": cost.vectors,
+        "bits": cost.bits,
+    }
+    if hasattr(network, "link_count"):
+        axes["traffic"] = jnp.asarray(cost.bits, jnp.float32) * network.link_count
+    if hasattr(problem, "size"):
+        axes["epochs"] = cost.gradients / problem.size
+    return {name: jnp.asarray(axes[name], jnp.float32) for name in sorted(axes)}
+
+
+def _strong(leaf: Any) -> jax.Array:
+    leaf = jnp.asarray(leaf)
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def _as_estimates(x0: Any) -> Any:
+    def leaf(value: Any) -> jax.Array:
+        value = jnp.asarray(value)
+        require(
+            jnp.issubdtype(value.dtype, jnp.floating),
+            f"x0 has dtype {value.dtype}; give floating estimates, such as problem.start().",
+        )
+        return _strong(value)
+
+    return jax.tree.map(leaf, x0)
+
+
+def _require_counts(steps: Any, every: Any) -> None:
+    for name, count in (("steps", steps), ("every", every)):
+        require(
+            isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 1,
+            f"{name} is {count!r}; give an integer of at least 1.",
+        )
+    require(
+        steps % every == 0,
+        f"steps = {steps} is not a multiple of every = {every}; "
+        f"take {steps // every * every or every} steps, or another every.",
+    )
+
+
+def _require_key(key: Any) -> None:
+    require(
+        isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key),
+        f"key is {_described(key)}, not a JAX key; make one with jax.random.key(0).",
+    )
+    require(
+        key.shape == (),
+        f"key has shape {key.shape}; give one key, or sweep over keys with "
+        'jd.sweep(jd.run, over=("key",)).',
+    )
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"an array of {value.dtype}{list(value.shape)}"
+    return repr(value)
+
+
+def _require_agents(problem: Any, network: Any, x: Any) -> None:
+    require(
+        problem.n == network.n,
+        f"the problem has {problem.n} agents and the network {network.n}; give both the same.",
+    )
+    d = getattr(problem, "d", None)
+    flat = isinstance(x, jax.Array | np.ndarray) and d is not None
+    for leaf in jax.tree.leaves(x):
+        wanted = (problem.n, d) if flat else (problem.n, *np.shape(leaf)[1:])
+        require(
+            np.shape(leaf) == wanted,
+            f"the estimates have shape {np.shape(leaf)} and the problem needs {wanted}; start "
+            "from problem.start().",
+        )
+
+
+def _require_numbers(algorithm: Any, n: int) -> None:
+    """Refuse number fields whose shape is neither a scalar's nor one row an agent's."""
+    for name in number_fields(type(algorithm)):
+        shape = np.shape(value) if _is_array(value := getattr(algorithm, name)) else ()
+        require(
+            shape in ((), (n, 1)),
+            f"{name} has shape {shape}; give a scalar or [n, 1] = ({n}, 1), or sweep over it with "
+            'jd.sweep(jd.run, over=("algorithm", ...)).',
+        )
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, jax.Array | np.ndarray)
+
+
+def _require_preserved(before: Any, after: Any) -> None:
+    old, treedef = jax.tree_util.tree_flatten_with_path(before)
+    new, changed = jax.tree.flatten(after)
+    require(
+        treedef == changed,
+        f"step turns a state of structure {treedef} into one of {changed}; return the same fields.",
+    )
+    for (path, a), b in zip(old, new, strict=True):
+        require(
+            (a.shape, a.dtype) == (b.shape, b.dtype),
+            f"step changes state{jax.tree_util.keystr(path)} from {a.dtype}{list(a.shape)} to "
+            f"{b.dtype}{list(b.shape)}; keep its shape and dtype, or start it as step leaves it.",
+        )

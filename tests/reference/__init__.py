@@ -1,0 +1,1 @@
+"""Loop-style NumPy reference implementations, written from the published equations."""
