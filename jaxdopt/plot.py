@@ -40,6 +40,7 @@ def curves(
     band: tuple[float, float] = (0.1, 0.9),
     logx: bool = False,
     logy: bool = True,
+    floor: float | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Any:
     """Draw one line a member of a dataset: the median over seeds, in a band of its quantiles.
@@ -54,7 +55,9 @@ def curves(
         seeds: the dimension that the median and the band are over.
         band: the two quantiles that bound the band.
         logx: logarithmic horizontal axis.
-        logy: logarithmic vertical axis; values that are not positive are then left out.
+        logy: logarithmic vertical axis; values that are not positive are left out, unless there is
+            a floor.
+        floor: values below it, such as gaps that are rounding errors, are drawn at it.
         labels: {name in the dataset: text in the legend}.
 
     Returns:
@@ -80,7 +83,8 @@ def curves(
     for member in itertools.product(*sizes):
         chosen = dataset.isel(dict(zip(groups, member, strict=True)))
         across = _median(chosen[x], seeds)
-        values = chosen[y].where(chosen[y] > 0) if logy else chosen[y]
+        values = chosen[y] if floor is None else chosen[y].clip(min=floor)
+        values = values.where(values > 0) if logy else values
         first, second = (*member, 0, 0)[:2]
         style = {
             "color": colors[first % len(colors)],
@@ -122,12 +126,13 @@ def heatmap(
 ) -> Any:
     """Draw the last record of ``y`` over two dimensions, colors on a logarithmic scale.
 
-    The value is the median over seeds; members that diverged for any seed are hatched.
+    The value is the median over seeds; members that diverged for any seed are hatched, and values
+    below the scale, such as gaps that are rounding errors, have its lowest color.
 
     Args:
         dataset: from `jd.compare` or `jd.label`, with ``x`` and ``by`` its only other dimensions.
-        y: the variable to draw; positive values only are colored.
-        x: the horizontal dimension; evenly spaced cells, labelled with the values.
+        y: the variable to draw.
+        x: the horizontal dimension, on a logarithmic scale if its values span more than a decade.
         by: the vertical dimension.
         ax: the Axes to draw in; a new figure's by default.
         seeds: the dimension to take the median over.
@@ -142,7 +147,7 @@ def heatmap(
         ValueError: an unknown variable, or other dimensions than two.
     """
     plt = _pyplot()
-    from matplotlib.colors import LogNorm
+    from matplotlib.colors import ListedColormap, LogNorm
 
     _require_known(dataset, y)
     values = dataset[y].isel(step=-1) if "step" in dataset[y].dims else dataset[y]
@@ -157,34 +162,44 @@ def heatmap(
         f"{x} and {by}; select the others with dataset.sel(...).",
     )
     diverged = diverged.transpose(by, x).values.astype(bool)
-    values = values.transpose(by, x)
-    shown = np.where(~diverged & (values.values > 0), values.values, np.nan)
+    values = values.transpose(by, x).values
+    positive = values[~diverged & np.isfinite(values) & (values > 0)]
+    limits = (positive.min(), positive.max()) if len(positive) else (0.1, 1.0)
+    low = limits[0] if vmin is None else vmin
+    high = max(limits[1] if vmax is None else vmax, low * 1.001)
+    shown = np.where(diverged, np.nan, np.maximum(values, low))
     ax = plt.subplots()[1] if ax is None else ax
-    limits = [np.nanmin(shown), np.nanmax(shown)] if np.isfinite(shown).any() else [0.1, 1.0]
-    norm = LogNorm(limits[0] if vmin is None else vmin, limits[1] if vmax is None else vmax)
-    mesh = ax.pcolormesh(shown, cmap="cividis", norm=norm)
-    hatch = np.ma.masked_where(~diverged, np.ones(shown.shape))
+    edges = [_edges(axis, dataset[name].values) for axis, name in ((ax.xaxis, x), (ax.yaxis, by))]
+    mesh = ax.pcolormesh(*edges, shown, cmap="cividis", norm=LogNorm(low, high))
     if diverged.any():
         ax.pcolor(
-            hatch,
+            *edges,
+            np.ma.masked_where(~diverged, np.zeros(shown.shape)),
+            cmap=ListedColormap(["white"]),
             hatch="///",
-            facecolor="none",
-            edgecolor="0.5",
+            edgecolor="0.6",
             linewidth=0,
-            cmap="Greys",
-            vmin=0,
-            vmax=8,
         )
     if colorbar:
         ax.figure.colorbar(mesh, ax=ax, label=NAMES.get(y, y))
-    for axis, name in ((ax.xaxis, x), (ax.yaxis, by)):
-        ticks = dataset[name].values
-        stride = max(1, -(-len(ticks) // 8)) if np.issubdtype(ticks.dtype, np.number) else 1
-        places = np.arange(0, len(ticks), stride)
-        axis.set_ticks(places + 0.5, [_value_name(ticks[i], None) for i in places])
     ax.set_xlabel(NAMES.get(x, x))
     ax.set_ylabel(NAMES.get(by, by))
     return ax
+
+
+def _edges(axis: Any, ticks: np.ndarray) -> np.ndarray:
+    """Return cell borders around the ticks; label the axis by names, or scale it by the numbers."""
+    numeric = np.issubdtype(ticks.dtype, np.number) and len(ticks) > 1
+    if not numeric or np.any(np.diff(ticks) <= 0):
+        axis.set_ticks(np.arange(len(ticks)), [_value_name(tick, None) for tick in ticks])
+        return np.arange(len(ticks) + 1) - 0.5
+    log = ticks[0] > 0 and ticks[-1] / ticks[0] > 10
+    if log:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    places = np.log(ticks) if log else ticks.astype(float)
+    middle = (places[1:] + places[:-1]) / 2
+    borders = np.concatenate([[2 * places[0] - middle[0]], middle, [2 * places[-1] - middle[-1]]])
+    return np.exp(borders) if log else borders
 
 
 def _pyplot() -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import jaxdopt as jd
+from experiments.tables import Table, number
 
 STEPSIZE = 0.1
 DIMENSION, SAMPLES, L2 = 64, 100, 1e-2
@@ -289,3 +290,23 @@ def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict
         "peak_memory_MiB": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
     }
     return rows, about
+
+
+def table(rows: list[Row]) -> Table:
+    """Return the rows as a table of ratios."""
+    return Table(
+        ("", "measure", "ratio", "bar", "met", "ours ms/step", "theirs ms/step", "first call s"),
+        [
+            (
+                row.name,
+                row.what,
+                f"{row.ratio:.2f}",
+                row.bar,
+                "yes" if row.met else "no",
+                number(row.ours_ms, ".4f"),
+                number(row.theirs_ms, ".4f"),
+                number(row.compile_s, ".2f"),
+            )
+            for row in rows
+        ],
+    )

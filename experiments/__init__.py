@@ -1,0 +1,1 @@
+"""Experiments: one module a figure, run as ``python -m experiments NAME``."""

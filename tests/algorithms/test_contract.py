@@ -1,0 +1,283 @@
+"""What every method of the catalogue promises, asked of one compiled program a row."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from catalogue import ROWS
+
+import jaxdopt as jd
+
+N, D = 6, 3
+KEY = jax.random.key(7)
+every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+
+
+@functools.cache
+def problems():
+    """Three noisy, uneven, heterogeneous logistic regressions of one structure."""
+    made = []
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        features = [random.standard_normal((m, D)) for m in (5, 7, 4, 6, 5, 8)]
+        labels = [np.where(f[:, 0] + i / 3 + random.standard_normal(len(f)) > 1, 1, -1)
+                  for i, f in enumerate(features)]  # fmt: skip
+        solved = jd.problems.logistic_regression(features, labels, l2=0.1)
+        made.append(jd.problems.Minibatch(solved, 3))
+    return made
+
+
+@functools.cache
+def networks():
+    """Two matrices on one irregular graph, as `Dense`."""
+    graph = jd.graphs.erdos_renyi(N, 0.5, seed=3)
+    plain, lazy = (f(graph) for f in (jd.networks.metropolis, jd.networks.lazy_metropolis))
+    return [jd.networks.mixing(w.matrix(), form=jd.networks.Dense) for w in (plain, lazy)]
+
+
+def x_start():
+    return jnp.asarray(np.random.default_rng(5).standard_normal((N, D)))
+
+
+def stacked(members):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+
+
+def run(method, problem, network, key, **options):
+    return jd.run(method, problem, network, x_start(), key, **{"steps": 6, "every": 2, **options})
+
+
+@every_row
+def test_one_program_serves_every_number_and_every_batch(row):
+    chex.clear_trace_counter()
+    traced = chex.assert_max_traces(run, 2)  # one for the single run, one for the batch
+    one = jax.jit(traced)
+    methods = [row.build(8.0), row.build(6.0), row.build(5.0)]
+    weights = [networks()[0], networks()[1], networks()[0]]
+    keys = jax.random.split(KEY, 3)
+    members = list(zip(methods, problems(), weights, keys, strict=True))
+    singles = [one(*member) for member in members]
+    batch = jax.jit(jax.vmap(traced))(*(stacked(part) for part in zip(*members, strict=True)))
+    for i, single in enumerate(singles):
+        for name, values in single.history.items():
+            np.testing.assert_allclose(
+                values, batch.history[name][i], rtol=1e-9, atol=1e-12, err_msg=name
+            )
+        assert not np.allclose(single.history["loss"][-1], singles[i - 1].history["loss"][-1])
+
+
+@every_row
+def test_init_sends_nothing_takes_no_gradient_and_keeps_x0(row):
+    class Silent:
+        n, d, symmetric, k = N, D, True, None
+
+        def __matmul__(self, x):
+            raise AssertionError("init must not communicate")
+
+        laplacian = __matmul__
+
+        def grad(self, x, key):
+            raise AssertionError("init must not take gradients")
+
+    state = row.build(1.0).init(x_start(), Silent(), Silent(), KEY)
+    np.testing.assert_array_equal(state.x, x_start())
+
+
+@every_row
+def test_the_method_is_a_pytree(row):
+    method = row.build(2.0)
+    leaves, treedef = jax.tree.flatten(method)
+    again = jax.tree.unflatten(treedef, leaves)
+    assert type(again) is row.method
+    assert jax.tree.leaves(again) == leaves
+    odd = jax.tree.map(lambda _: "anything", method)
+    assert set(jax.tree.leaves(odd)) == {"anything"}
+    assert isinstance(row.method(stepsize=1).stepsize, float)
+
+
+@every_row
+def test_a_loop_written_by_hand_is_the_run(row):
+    method, problem, network = row.build(4.0), problems()[0], networks()[0]
+    result = run(method, problem, network, KEY, steps=8)
+    state = method.init(x_start(), problem, network.at(0, KEY), KEY)
+    for k in range(8):
+        key = jax.random.fold_in(KEY, k)
+        state = method.step(state, problem, network.at(k, KEY), key)
+    chex.assert_trees_all_close(state, result.state, rtol=1e-12, atol=1e-13)
+
+
+@every_row
+def test_a_continued_run_is_the_whole_run(row):
+    method, problem, network = row.build(4.0), problems()[0], networks()[0]
+    whole = run(method, problem, network, KEY, steps=12)
+    first = run(method, problem, network, KEY, steps=4)
+    rest = jd.run(method, problem, network, None, KEY, steps=8, every=2, state=first.state, start=4)
+    chex.assert_trees_all_equal(rest.state, whole.state)
+    np.testing.assert_array_equal(rest.history["loss"], whole.history["loss"][2:])
+    np.testing.assert_array_equal(rest.history["step"], whole.history["step"][2:])
+
+
+@every_row
+def test_costs_are_what_a_step_really_does(row):
+    """Count the calls under disable_jit; every mixed or differenced leaf is a vector sent."""
+    problem, calls = problems()[0], {"gradients": 0, "vectors": 0}
+
+    class Counting:
+        n, d, samples = N, D, problem.samples
+
+        def grad(self, x, key):
+            calls["gradients"] += problem.samples
+            return problem.grad(x, key)
+
+    class Wire:
+        n, symmetric, k = N, True, 0
+
+        def __matmul__(self, x):
+            calls["vectors"] += len(jax.tree.leaves(x))
+            return networks()[0] @ x
+
+        def laplacian(self, x):
+            calls["vectors"] += len(jax.tree.leaves(x))
+            return networks()[0].laplacian(x)
+
+    method = row.build(4.0)
+    with jax.disable_jit():
+        state = method.init(x_start(), Counting(), Wire(), KEY)
+        method.step(state, Counting(), Wire(), KEY)
+    history = run(method, problem, networks()[0], KEY, every=1, steps=3).history
+    assert history["gradients"].tolist() == [0, *(calls["gradients"] * k for k in (1, 2, 3))]
+    if row.gossips:
+        assert calls["vectors"] == row.vectors
+    else:
+        assert calls["vectors"] == 0  # the centralized yardstick counts as one exchange
+    assert history["rounds"].tolist() == [0, 1, 2, 3]
+    assert history["vectors"].tolist() == [0, *(row.vectors * k for k in (1, 2, 3))]
+    assert history["bits"][-1] == 3 * row.vectors * D * 64
+    links = int(networks()[0].link_count)
+    assert history["traffic"][-1] == 3 * row.vectors * D * 64 * links
+    np.testing.assert_allclose(
+        history["epochs"][-1], 3 * 3 / np.mean([5, 7, 4, 6, 5, 8]), rtol=1e-6
+    )
+
+
+@every_row
+def test_invariants_hold_with_noise_and_any_start(row):
+    result = run(row.build(4.0), problems()[1], networks()[0], KEY, steps=500, every=500)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(result.state))
+    for invariant in row.invariants:
+        np.testing.assert_allclose(invariant(result.state), 0, atol=1e-11 * N * scale)
+
+
+@every_row
+def test_exact_methods_stay_at_the_solution_and_others_leave_it(row):
+    problem = jd.problems.quadratic(N, D, heterogeneity=1.0, curvature_spread=0.3)
+    x0 = problem.start(problem.solution)
+    network = networks()[0]
+    result = jd.run(
+        row.build(problem.smoothness), problem, network, x0, KEY, steps=3000, every=3000
+    )
+    error = float(result.history["distance_squared"][-1] + result.history["consensus_error"][-1])
+    assert error < 1e-22 if row.exact else error > 1e-4
+
+
+@every_row
+def test_on_the_complete_graph_with_equal_data_it_is_gradient_descent(row):
+    problem = jd.problems.quadratic(N, D, heterogeneity=0.0)
+    start = problem.start(jnp.arange(1.0, D + 1))
+    stepsize = 0.4 / problem.smoothness
+    complete = jd.networks.metropolis(jd.graphs.complete(N))
+    ours = jd.run(row.method(stepsize), problem, complete, start, KEY, steps=20)
+    central = jd.run(jd.GradientDescent(stepsize), problem, complete, start, KEY, steps=20)
+    np.testing.assert_allclose(ours.state.x, central.state.x, atol=1e-13)
+
+
+@every_row
+@pytest.mark.parametrize("form", [jd.networks.Dense, jd.networks.Neighbors])
+def test_relabelling_the_agents_commutes_with_a_run(row, form):
+    problem = jd.problems.quadratic(N, D, heterogeneity=1.0, curvature_spread=0.3)
+    matrix = np.asarray(networks()[0].matrix())
+    order = np.array([3, 1, 5, 0, 4, 2])
+    plain = jd.networks.mixing(matrix, form=form)
+    permuted = jd.networks.mixing(matrix[np.ix_(order, order)], form=form)
+    method = row.build(problem.smoothness)
+    here = jd.run(method, problem, plain, x_start(), KEY, steps=10).state
+    there = jd.run(
+        method, problem.take(jnp.asarray(order)), permuted, x_start()[order], KEY, steps=10
+    ).state
+    chex.assert_trees_all_close(jd.agents.take(here, order), there, rtol=1e-11, atol=1e-12)
+
+
+@every_row
+@pytest.mark.parametrize("form", [jd.networks.Dense, jd.networks.Neighbors])
+def test_gradients_through_twenty_steps_match_finite_differences(row, form):
+    """With respect to the stepsize and to every weight, in a random direction."""
+    problem = problems()[0]
+    network = jd.networks.mixing(networks()[0].matrix(), form=form)
+
+    def final_gap(stepsize, weights):
+        method = jd.replace(row.build(4.0), stepsize=stepsize)
+        there = jd.replace(network, weights=weights)
+        return run(method, problem, there, KEY, steps=20, every=20).history["gap"][-1]
+
+    at = (jnp.asarray(0.1), network.weights)
+    direction = (1.0, np.random.default_rng(0).standard_normal(network.weights.shape))
+    slopes = jax.grad(final_gap, argnums=(0, 1))(*at)
+    small = 1e-5
+    shifted = [final_gap(*(a + s * small * b for a, b in zip(at, direction, strict=True)))
+               for s in (1, -1)]  # fmt: skip
+    expected = (shifted[0] - shifted[1]) / (2 * small)
+    analytic = sum(jnp.vdot(a, b) for a, b in zip(slopes, direction, strict=True))
+    np.testing.assert_allclose(analytic, expected, rtol=1e-6)
+    assert np.all(np.isfinite(slopes[1]))
+    assert (np.abs(slopes[1]).max() > 0) == row.gossips
+
+
+@every_row
+def test_a_directed_network_is_refused_where_the_theory_needs_symmetry(row):
+    problem = jd.problems.quadratic(N, D)
+    directed = jd.networks.metropolis(jd.graphs.directed_ring(N))
+    method = row.build(10 * problem.smoothness)  # complex eigenvalues want a smaller step
+    if row.symmetric:
+        with pytest.raises(ValueError, match="symmetric"):
+            jd.run(method, problem, directed, problem.start(), KEY, steps=1)
+    else:
+        result = jd.run(method, problem, directed, problem.start(), KEY, steps=8000, every=8000)
+        if row.exact:
+            assert float(result.history["gap"][-1]) < 1e-20
+
+
+@every_row
+def test_one_agent_alone_runs_gradient_descent(row):
+    problem = jd.problems.quadratic(1, D)
+    alone = jd.networks.metropolis(jd.graphs.ring(1))
+    stepsize = 0.5 / problem.smoothness
+    ours = jd.run(row.method(stepsize), problem, alone, problem.start(), KEY, steps=30)
+    central = jd.run(jd.GradientDescent(stepsize), problem, alone, problem.start(), KEY, steps=30)
+    np.testing.assert_allclose(ours.state.x, central.state.x, atol=1e-13)
+
+
+@every_row
+def test_gradients_of_your_own_take_one_step(row):
+    network, x0 = networks()[0], x_start()
+    problem = problems()[0].problem  # full gradients
+    given = jd.problems.Given(problem.grad(x0, KEY))
+    method = row.build(4.0)
+    state = method.init(x0, problem, network, KEY)
+    if not row.gossips:
+        state = jd.replace(state, x=jnp.broadcast_to(x0.mean(axis=0), x0.shape))
+        given = jd.problems.Given(problem.grad(state.x, KEY))
+    ours = method.step(state, given, network, KEY)
+    chex.assert_trees_all_close(ours, method.step(state, problem, network, KEY), atol=1e-13)
+
+
+@every_row
+def test_float32_stays_float32(row, float32):
+    problem = jd.problems.quadratic(N, D)
+    network = jd.networks.metropolis(jd.graphs.ring(N))
+    result = jd.run(row.build(problem.smoothness), problem, network, problem.start(), KEY, steps=4)
+    assert {leaf.dtype for leaf in jax.tree.leaves(result.state)} == {np.dtype(np.float32)}
+    assert result.history["loss"].dtype == np.float32
+    assert result.history["bits"].dtype == np.float64

@@ -1,0 +1,137 @@
+"""Trajectories against NumPy loops over agents and neighbors, written from the papers' equations."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from catalogue import ROWS
+from reference import losses
+
+import jaxdopt as jd
+
+STEPS = 40
+D = 4
+GRAPHS = {
+    "ring": jd.graphs.ring(8),
+    "erdos_renyi": jd.graphs.erdos_renyi(8, 0.4, seed=1),
+    "torus": jd.graphs.torus(3, 3),
+}
+STEPSIZES = {
+    "constant": (0.2, lambda k: 0.2),
+    "schedule": (jd.schedules.InverseTime(2.0, offset=8.0), lambda k: 2.0 / (k + 8.0)),
+}
+L2 = 0.05
+
+
+@functools.cache
+def data(n):
+    """Uneven, heterogeneous, noisy: agent i's features are shifted and scaled by its number."""
+    random = np.random.default_rng(n)
+    features = [(1 + i / n) * random.standard_normal((5 + i % 4, D)) + i / 4 for i in range(n)]
+    labels = [np.where(f.sum(axis=1) + 3 * random.standard_normal(len(f)) > i, 1.0, -1.0)
+              for i, f in enumerate(features)]  # fmt: skip
+    return features, labels
+
+
+@functools.cache
+def problem(n):
+    return jd.problems.logistic_regression(*data(n), l2=L2)
+
+
+def loops(row, graph, stepsize, gradient, **numbers):
+    matrix = np.asarray(jd.networks.metropolis(graph).matrix())
+    n = len(matrix)
+    return row.reference(gradient, matrix, start(n), stepsize, STEPS, **numbers)
+
+
+def start(n):
+    return np.random.default_rng(11).standard_normal((n, D))
+
+
+def trajectory(method, problem, network, key):
+    """All iterates of `run`, recorded by a metric."""
+    result = jd.run(
+        method, problem, network, start(problem.n), key, steps=STEPS, metrics={"x": estimates}
+    )
+    return result.history["x"]
+
+
+def estimates(state, problem):
+    return state.x
+
+
+@pytest.mark.parametrize("schedule", STEPSIZES)
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_full_gradients(row, graph, schedule):
+    ours, theirs = STEPSIZES[schedule]
+    network = jd.networks.metropolis(GRAPHS[graph])
+    features, labels = data(network.n)
+
+    def gradient(i, x, k):
+        return losses.logistic_gradient(x, features[i], labels[i], L2)
+
+    expected = loops(row, GRAPHS[graph], theirs, gradient)
+    got = trajectory(row.method(ours), problem(network.n), network, jax.random.key(0))
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", ["Dense", "Neighbors"])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_minibatches_and_per_agent_stepsizes(row, form):
+    graph = GRAPHS["erdos_renyi"]
+    network = jd.networks.mixing(
+        jd.networks.metropolis(graph).matrix(), form=getattr(jd.networks, form)
+    )
+    n = network.n
+    features, labels = data(n)
+    noisy = jd.problems.Minibatch(problem(n), 2)
+    key = jax.random.key(3)
+    drawn = [np.asarray(noisy.indices(jax.random.fold_in(key, k))) for k in range(STEPS)]
+    steps = np.linspace(0.05, 0.3, n)
+
+    def gradient(i, x, k):
+        chosen = drawn[k][i]
+        return losses.logistic_gradient(x, features[i][chosen], labels[i][chosen], L2)
+
+    expected = loops(row, graph, lambda k: steps, gradient)
+    got = trajectory(row.method(jnp.asarray(steps)[:, None]), noisy, network, key)
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("theta", [0.3, 1.0])
+def test_exact_diffusion_on_other_matrices(theta):
+    row = next(row for row in ROWS if row.method is jd.ExactDiffusion)
+    graph = GRAPHS["erdos_renyi"]
+    network = jd.networks.metropolis(graph)
+    features, labels = data(network.n)
+
+    def gradient(i, x, k):
+        return losses.logistic_gradient(x, features[i], labels[i], L2)
+
+    expected = loops(row, graph, lambda k: 0.2, gradient, theta=theta)
+    method = jd.ExactDiffusion(0.2, relaxation=theta)
+    got = trajectory(method, problem(network.n), network, jax.random.key(0))
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_transposed_matrix_would_be_noticed():
+    """On a directed ring W and its transpose differ, and the loops tell them apart."""
+    row = next(row for row in ROWS if row.method is jd.GradientTracking)
+    graph = jd.graphs.directed_ring(5)
+    network = jd.networks.metropolis(graph)
+    features, labels = data(5)
+
+    def gradient(i, x, k):
+        return losses.logistic_gradient(x, features[i], labels[i], L2)
+
+    got = trajectory(row.method(0.2), problem(5), network, jax.random.key(0))
+    matrix = np.zeros((5, 5))
+    for i in range(5):
+        matrix[i, i] = matrix[i, (i - 1) % 5] = 0.5  # agent i hears agent i - 1
+    expected = row.reference(gradient, matrix, start(5), lambda k: 0.2, STEPS)
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+    wrong = row.reference(gradient, matrix.T, start(5), lambda k: 0.2, STEPS)
+    assert np.abs(got - wrong).max() > 1e-2

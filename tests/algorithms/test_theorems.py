@@ -1,0 +1,162 @@
+"""Measured behavior against what the theorems say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from catalogue import ROWS
+
+import jaxdopt as jd
+
+KEY = jax.random.key(0)
+RING = jd.networks.metropolis(jd.graphs.ring(8))  # eigenvalues down to -1/3
+
+
+def run(method, problem, network=RING, **options):
+    options = {"steps": 3000, "every": 100, **options}
+    return jd.run(method, problem, network, problem.start(), KEY, **options)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """The issue's case: digits 3 against 8, split by label over a ring of 8."""
+    data = jd.data.digits().only(3, 8)
+    return jd.problems.logistic_regression(
+        data.features, data.labels == 8, agents=8, l2=1e-2, partition="by_label"
+    )
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_exact_methods_reach_the_optimum_on_digits_and_others_do_not(row, digits):
+    result = run(row.build(digits.smoothness), digits, steps=20_000, every=1000)
+    gap = np.abs(result.history["gap"])
+    if row.exact:
+        assert gap.min() < 1e-12
+        assert result.history["consensus_error"][-1] < 1e-20
+    else:
+        assert gap.min() > 1e-4
+        assert result.history["consensus_error"][-1] > 1e-3
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.7, 1.0])
+def test_gradient_descent_contracts_as_nesterov_says(fraction):
+    problem = jd.problems.quadratic(4, 3, condition_number=20, curvature_spread=0.5)
+    top = float(np.linalg.norm(np.asarray(problem.hessians.mean(axis=0)), 2))
+    mu = float(problem.strong_convexity)
+    stepsize = fraction * 2 / (top + mu)
+    distance = np.sqrt(run(jd.GradientDescent(stepsize), problem, jd.networks.metropolis(
+        jd.graphs.ring(4)), steps=100, every=1).history["distance_squared"])  # fmt: skip
+    rate = distance[1:] / distance[:-1]
+    assert rate.max() <= 1 - stepsize * mu + 1e-12
+    assert rate[-1] > 1 - 1.1 * stepsize * mu  # and the bound is tight
+
+
+def stationary_equation(method, problem, x, stepsize):
+    g = problem.grad(x, None)
+    if method is jd.DGD:
+        return RING.laplacian(x) + stepsize * g
+    return x - RING @ (x - stepsize * g)
+
+
+@pytest.mark.parametrize("method", [jd.DGD, jd.DSGD])
+def test_inexact_methods_stop_at_their_own_fixed_point_of_order_stepsize(method):
+    problem = jd.problems.quadratic(8, 3, condition_number=5, curvature_spread=0.4)
+    errors = []
+    for stepsize in (0.08, 0.04, 0.02):
+        x = run(method(stepsize), problem, steps=20_000, every=20_000).state.x
+        np.testing.assert_allclose(stationary_equation(method, problem, x, stepsize), 0, atol=1e-12)
+        errors.append(float(jnp.sqrt(jnp.mean(jnp.sum((x - problem.solution) ** 2, axis=1)))))
+    ratios = np.divide(errors[:-1], errors[1:])
+    assert np.all((ratios > 1.7) & (ratios < 2.1))
+
+
+def edge_of_stability(method, limit):
+    """Equal Hessians L I: converges just below the limit, diverges just above."""
+    problem = jd.problems.quadratic(8, 1, condition_number=1, smoothness=2.0)
+    inside = run(method(0.98 * limit / 2.0), problem, steps=4000, every=4000)
+    outside = run(method(1.02 * limit / 2.0), problem, steps=40_000, every=40_000)
+    assert inside.history["consensus_error"][-1] < 1e2
+    spread = outside.history["consensus_error"][-1]
+    assert outside.diverged or spread > 1e10
+    return inside
+
+
+def test_dgd_is_stable_up_to_one_plus_the_smallest_eigenvalue():
+    edge_of_stability(jd.DGD, 1 + RING.eigenvalues.min())
+
+
+def test_dsgd_is_stable_as_long_as_gradient_descent_is():
+    ring = jd.networks.metropolis(jd.graphs.ring(8))
+    problem = jd.problems.quadratic(8, 2, condition_number=3, curvature_spread=0.0)
+    result = run(jd.DSGD(1.98 / problem.smoothness), problem, ring)
+    assert result.history["consensus_error"][-1] < 1e3
+
+
+def test_extra_converges_within_its_theorem_and_diverges_beyond_what_is_known():
+    """Theorem: α < 2 λ_min(W̃)/L; for equal quadratics the edge is (5 + 3 λ_min(W))/(4 L)."""
+    least = float(RING.eigenvalues.min())
+    limit = (5 + 3 * least) / 4
+    inside = edge_of_stability(jd.EXTRA, limit)
+    assert inside.history["gap"][-1] < 1e-20
+    assert (1 + least) < limit  # the theorem's interval lies inside
+
+
+def test_exact_diffusion_on_w_itself_needs_eigenvalues_above_minus_a_third():
+    """Weights 0.4 on the ring of 8 give λ_min = -0.6: D² diverges there, (I + W)/2 does not."""
+    problem = jd.problems.quadratic(8, 2)
+    stepsize = 0.5 / problem.smoothness
+    shift = np.roll(np.eye(8), 1, axis=0)
+    heavy = jd.networks.mixing(0.2 * np.eye(8) + 0.4 * (shift + shift.T))
+    assert heavy.eigenvalues.min() == pytest.approx(-0.6)
+    assert run(jd.ExactDiffusion(stepsize), problem, heavy).history["gap"][-1] < 1e-25
+    d2 = run(jd.ExactDiffusion(stepsize, relaxation=1.0), problem, heavy)
+    assert d2.diverged or d2.history["consensus_error"][-1] > 1e10
+    lazy = jd.networks.lazy_metropolis(jd.graphs.ring(8))
+    there = run(jd.ExactDiffusion(stepsize, relaxation=1.0), problem, lazy)
+    assert there.history["gap"][-1] < 1e-25
+
+
+@pytest.mark.parametrize("method", [jd.DSGD, jd.GradientTracking, jd.ExactDiffusion])
+def test_the_noise_floor_falls_as_one_over_n(method):
+    """Least squares with minibatches of one, same data everywhere, 64 seeds, complete graph."""
+    random = np.random.default_rng(0)
+    a = random.standard_normal((40, 2))
+    b = a @ np.ones(2) + random.standard_normal(40)
+    keys = jax.random.split(KEY, 64)
+    floors = []
+    for n in (2, 8, 32):
+        problem = jd.problems.Minibatch(
+            jd.problems.least_squares(np.tile(a, (n, 1, 1)), np.tile(b, (n, 1))), 1
+        )
+        network = jd.networks.metropolis(jd.graphs.complete(n))
+        curves = jd.sweep(jd.run, over=("key",))(
+            method(0.02), problem, network, problem.start(), keys, steps=1500, every=10
+        ).history["distance_squared"]
+        floors.append(curves[:, -75:].mean())
+    scaled = np.array(floors) * [2, 8, 32]
+    assert scaled.max() / scaled.min() < 1.25
+
+
+@pytest.mark.parametrize("method", [jd.EXTRA, jd.ExactDiffusion, jd.GradientTracking])
+@pytest.mark.parametrize("form", ["Circulant", "Dense", "Neighbors"])
+def test_float32_does_not_drift_with_noise(method, form, float32):
+    """Sums of duals and trackers stay rounding errors over 20,000 noisy heterogeneous steps."""
+    n = 12
+    random = np.random.default_rng(0)
+    a = random.standard_normal((n, 20, 3)) + np.arange(n)[:, None, None] / 6
+    b = a @ np.ones(3) + np.arange(n)[:, None] + random.standard_normal((n, 20))
+    problem = jd.problems.Minibatch(jd.problems.least_squares(a, b), 2)
+    network = jd.networks.mixing(
+        jd.networks.metropolis(jd.graphs.ring(n)).matrix(), form=getattr(jd.networks, form)
+    )
+    stepsize = 0.05 / problem.smoothness
+    result = jd.run(
+        method(stepsize), problem, network, problem.start(), KEY, steps=20_000, every=10
+    )
+    state = result.state
+    assert state.x.dtype == jnp.float32
+    total = state.d if hasattr(state, "d") else state.y - state.g
+    size = float(jnp.abs(state.d if hasattr(state, "d") else state.g).max())
+    assert float(jnp.abs(total.mean(axis=0)).max()) < 1e-5 * max(size, 1.0)
+    tail = result.history["distance_squared"][-500:].mean()
+    assert tail < 0.05
