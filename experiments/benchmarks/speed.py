@@ -244,7 +244,7 @@ def compilations() -> Row:
             counted.append(event)
 
     jax.block_until_ready([go(0.1, problem, ring, 0, 0), go(1, other, lazy, 1, 7)])
-    jax.monitoring.register_event_duration_secs_listener(count)
+    jax.monitoring.register_event_duration_secs_listener(count)  # type: ignore[arg-type]
     for stepsize in (0.1, 0.2, 1, np.float32(0.3)):
         for network in (ring, lazy):
             for what in (problem, other):

@@ -1,4 +1,4 @@
-"""Trajectories against NumPy loops over agents and neighbors, written from the papers' equations."""
+"""Trajectories against NumPy loops over agents and neighbors, written from the equations."""
 
 import functools
 
