@@ -4,7 +4,7 @@ All agents' states live in one pytree, updated by one jit-compiled step function
 network and the problem are pytrees too, so every sweep is a vmap and every run a scan.
 """
 
-from jaxdopt import agents, metrics, networks, plot, problems, schedules
+from jaxdopt import agents, algorithms, metrics, networks, plot, problems, schedules
 from jaxdopt._pytree import Nonnegative, Scalar, pytree, replace, require, static
 from jaxdopt.algorithms import (
     DGD,
@@ -35,6 +35,7 @@ __all__ = [
     "Result",
     "Scalar",
     "agents",
+    "algorithms",
     "at",
     "best",
     "compare",

@@ -1,0 +1,87 @@
+"""The import direction: modules import from lower floors, heavy libraries stay in their place."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxdopt as jd
+
+PACKAGE = Path(jd.__file__).parent
+FLOORS = {
+    "_pytree": 0,
+    "agents": 0,
+    "schedules": 0,
+    "problems": 1,
+    "networks": 1,
+    "algorithms": 2,
+    "metrics": 2,
+    "simulate": 3,
+    "sweep": 3,
+    "plot": 4,
+}
+ONLY_IN = {
+    "networkx": {"networks/graphs.py"},
+    "xarray": {"sweep.py"},
+    "matplotlib": {"plot.py"},
+    "sklearn": set(),  # problems/data.py looks it up by name when it is needed
+    "flax": set(),
+    "chex": set(),
+}
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def imported(path):
+    """Every module a file imports anywhere, as dotted names."""
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(dotted):
+    names = dotted.split(".")
+    return names[1] if names[0] == "jaxdopt" and len(names) > 1 else None
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f != "__init__.py"])
+def test_imports_point_down(path):
+    own = path.removesuffix(".py").split("/")[0]
+    for name in imported(path):
+        if (other := part(name)) in FLOORS:
+            assert FLOORS[other] <= FLOORS[own], f"{path} imports {name}"
+            if own == "algorithms" and other == own and path != "algorithms/__init__.py":
+                assert name.startswith("jaxdopt.algorithms.cost"), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_heavy_libraries_stay_in_their_modules(library):
+    users = {path for path in FILES if any(n.split(".")[0] == library for n in imported(path))}
+    assert users == ONLY_IN[library]
+
+
+def test_every_module_has_a_floor():
+    top = {path.split("/")[0].removesuffix(".py") for path in FILES}
+    assert top - {"__init__"} == set(FLOORS)
+
+
+def test_importing_changes_no_configuration_and_needs_no_extra():
+    """A fresh process: no matplotlib, scikit-learn or flax is loaded, and x64 stays off."""
+    code = (
+        "import sys, jax; before = dict(jax.config.values); import jaxdopt; "
+        "assert dict(jax.config.values) == before; "
+        "loaded = {'matplotlib', 'sklearn', 'flax', 'chex'} & set(sys.modules); "
+        "assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_everything_public_exists_and_is_documented():
+    for name in jd.__all__:
+        value = getattr(jd, name)
+        assert value.__doc__ or name in ("Scalar", "Nonnegative"), name
