@@ -5,7 +5,7 @@ network and the problem are pytrees too, so every sweep is a vmap and every run 
 """
 
 from jaxdopt import agents, algorithms, metrics, networks, plot, problems, schedules
-from jaxdopt._pytree import Nonnegative, Scalar, pytree, replace, require, static
+from jaxdopt._pytree import Fraction, Nonnegative, Scalar, pytree, replace, require, static
 from jaxdopt.algorithms import (
     DGD,
     DSGD,
@@ -29,6 +29,7 @@ __all__ = [
     "EXTRA",
     "Cost",
     "ExactDiffusion",
+    "Fraction",
     "GradientDescent",
     "GradientTracking",
     "Nonnegative",

@@ -46,6 +46,7 @@ class Number:
     """The annotation of a number field: a scalar, or one number an agent with shape ``[n, 1]``."""
 
     minimum: float = -math.inf
+    maximum: float = math.inf
 
     def accept(self, name: str, value: Any) -> Any:
         """Return the value in the form it is stored in, or raise a sentence with the remedy."""
@@ -64,10 +65,9 @@ class Number:
         else:
             raise ValueError(f"{name} is {value!r}; give a number, an array or a schedule.")
         if not is_traced(value):
-            require(
-                np.all(np.asarray(value) >= self.minimum),
-                f"{name} is {np.min(value):g}; it has to be at least {self.minimum:g}.",
-            )
+            least, most = float(np.min(value)), float(np.max(value))
+            require(least >= self.minimum, f"{name} is {least:g}; give at least {self.minimum:g}.")
+            require(most <= self.maximum, f"{name} is {most:g}; give at most {self.maximum:g}.")
         return value
 
     def _require_shape(self, name: str, shape: tuple[int, ...]) -> None:
@@ -84,13 +84,17 @@ Scalar = Annotated[Any, Number()]
 Nonnegative = Annotated[Any, Number(minimum=0.0)]
 """A `Scalar` that is at least 0, such as a stepsize."""
 
+Fraction = Annotated[Any, Number(minimum=0.0, maximum=1.0)]
+"""A `Scalar` between 0 and 1, such as a relaxation or a probability."""
+
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static,))
 def pytree(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose fields are the leaves of a pytree.
 
     Fields marked `static` belong to the program; all others are data: traced by jit, batched by
-    vmap, differentiated by grad. Number fields (annotated ``float``, `Scalar` or `Nonnegative`) are
+    vmap, differentiated by grad. Number fields (annotated ``float``, `Scalar`,
+    `Nonnegative` or `Fraction`) are
     checked when a user constructs the object, Python ints in them become floats, and any callable
     of the step is accepted as a schedule (resolve it with `at`). JAX rebuilds the object without
     running any check.

@@ -88,8 +88,10 @@ def run(
         ValueError: counts, shapes, dtypes or keys that do not fit, before any work. Divergence
             raises nothing: the history is then infinite or NaN and ``diverged`` is true.
     """
-    _require_counts(steps, every)
+    _require_kinds(algorithm, problem, network, state)
+    _require_counts(steps, every, start)
     _require_key(key)
+    _require_metrics(metrics)
     if state is None:
         require(x0 is not None, "x0 is None and there is no state; give problem.start().")
         x0 = _as_estimates(x0)
@@ -196,6 +198,38 @@ def _strong(leaf: Any) -> jax.Array:
     return jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
+def _require_kinds(algorithm: Any, problem: Any, network: Any, state: Any) -> None:
+    """Refuse what is not a method, a problem, a network or a state, by what it lacks."""
+    name = getattr(algorithm, "__name__", "Method")
+    require(
+        not isinstance(algorithm, type),
+        f"algorithm is the class {name}; construct it, as in {name}(stepsize=0.1).",
+    )
+    for role, value, needed, remedy in (
+        ("algorithm", algorithm, ("init", "step"), "give a method such as jd.DGD(0.1)"),
+        ("problem", problem, ("n", "grad"), "give an object with n, d and grad(x, key)"),
+        ("network", network, ("n", "at"), "give jd.networks.metropolis(graph) or mixing(W)"),
+        ("state", state, ("x",), "give the state of a run, result.state"),
+    ):
+        missing = [name for name in needed if not hasattr(value, name)]
+        require(
+            not missing or (role == "state" and value is None),
+            f"{role} is a {type(value).__name__} without {' and '.join(missing)}; {remedy}.",
+        )
+
+
+def _require_metrics(metrics: Any) -> None:
+    require(
+        metrics is None or isinstance(metrics, dict),
+        f"metrics is {metrics!r}; give {{name: function of (state, problem)}}.",
+    )
+    for name, metric in (metrics or {}).items():
+        require(
+            callable(metric),
+            f"metric {name!r} is {metric!r}; give a function of (state, problem).",
+        )
+
+
 def _as_estimates(x0: Any) -> Any:
     def leaf(value: Any) -> jax.Array:
         value = jnp.asarray(value)
@@ -205,10 +239,10 @@ def _as_estimates(x0: Any) -> Any:
         )
         return _strong(value)
 
-    return jax.tree.map(leaf, x0)
+    return leaf(x0) if isinstance(x0, list) else jax.tree.map(leaf, x0)
 
 
-def _require_counts(steps: Any, every: Any) -> None:
+def _require_counts(steps: Any, every: Any, start: Any) -> None:
     for name, count in (("steps", steps), ("every", every)):
         require(
             isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 1,
@@ -219,6 +253,11 @@ def _require_counts(steps: Any, every: Any) -> None:
         f"steps = {steps} is not a multiple of every = {every}; "
         f"take {steps // every * every or every} steps, or another every.",
     )
+    require(
+        np.shape(start) == () and jnp.issubdtype(jnp.result_type(start), jnp.integer),
+        f"start is {start!r}; give the first step's number, an integer of at least 0.",
+    )
+    require(start >= 0, f"start is {start}; give the first step's number, at least 0.")
 
 
 def _require_key(key: Any) -> None:

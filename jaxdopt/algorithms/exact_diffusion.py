@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, Scalar, pytree, require
+from jaxdopt._pytree import Fraction, Nonnegative, pytree, require
 
 
 @pytree
@@ -36,7 +36,7 @@ class ExactDiffusion:
     """φₖ = xₖ − α g(xₖ) − dₖ,  xₖ₊₁ = V φₖ,  dₖ₊₁ = dₖ + (I − V) φₖ      (symmetric W)."""
 
     stepsize: Nonnegative  # α
-    relaxation: Scalar = 0.5  # θ: V = (1 − θ) I + θ W
+    relaxation: Fraction = 0.5  # θ: V = (1 − θ) I + θ W
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]; raise ValueError unless W is symmetric."""
