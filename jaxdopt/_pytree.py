@@ -56,9 +56,12 @@ class Number:
             raise ValueError(f"{name} is {value}, a boolean; give a number.")
         if isinstance(value, numbers.Real):
             value = float(value)
-            require(math.isfinite(value), f"{name} is {value}; give a finite number.")
         elif isinstance(value, jax.Array | np.ndarray):
             self._require_shape(name, np.shape(value))
+            require(
+                not jnp.issubdtype(value.dtype, jnp.complexfloating),
+                f"{name} is a complex array; give real numbers.",
+            )
             if not jnp.issubdtype(value.dtype, jnp.floating):
                 require(value.dtype != bool, f"{name} is a boolean array; give numbers.")
                 value = value.astype(float)
@@ -66,6 +69,7 @@ class Number:
             raise ValueError(f"{name} is {value!r}; give a number, an array or a schedule.")
         if not is_traced(value):
             least, most = float(np.min(value)), float(np.max(value))
+            require(math.isfinite(least + most), f"{name} is {least + most}; give a finite number.")
             require(least >= self.minimum, f"{name} is {least:g}; give at least {self.minimum:g}.")
             require(most <= self.maximum, f"{name} is {most:g}; give at most {self.maximum:g}.")
         return value
@@ -203,6 +207,43 @@ def traceable(function: Callable[..., Any]) -> Any:
     if jax.tree_util.all_leaves([function]):
         return jax.tree_util.Partial(function)
     return function
+
+
+@pytree
+class Opaque:
+    """An object that is no pytree, on its way into a program: static, known by identity."""
+
+    value: Any = static()
+
+    @property
+    def content(self) -> Any:
+        """The object itself."""
+        return self.value.of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Identity:
+    """A hashable stand-in for any object, equal to other stand-ins for the same one."""
+
+    of: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.of is other.of
+
+    def __hash__(self) -> int:
+        return id(self.of)
+
+
+def enclose(value: Any) -> Any:
+    """Return pytrees as they are, and anything else as `Opaque`; `disclose` undoes it."""
+    array = isinstance(value, jax.Array | np.ndarray | float | int)
+    is_leaf = jax.tree_util.all_leaves([value]) and not array
+    return Opaque(_Identity(value)) if is_leaf else value
+
+
+def disclose(value: Any) -> Any:
+    """Return what `enclose` was given."""
+    return value.content if isinstance(value, Opaque) else value
 
 
 def cast_floats(tree: T, dtype: Any) -> T:

@@ -68,14 +68,15 @@ def curves(
     """
     plt = _pyplot()
     _require_known(dataset, y, x)
+    require(
+        "step" in dataset[y].dims,
+        f"{y} has no values over steps, so there is no curve to draw; use heatmap.",
+    )
     groups = [d for d in dataset[y].dims if d not in (seeds, "step")]
     require(
         len(groups) <= 2,
         f"{y} has the dimensions {', '.join(map(str, groups))} to tell apart and lines can show "
         "two; select with dataset.sel(...) or choose with jd.best.",
-    )
-    require(
-        "step" in dataset[y].dims, f"{y} has no values over steps, so there is no curve to draw."
     )
     ax = plt.subplots()[1] if ax is None else ax
     colors = _colors(plt)

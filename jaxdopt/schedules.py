@@ -88,6 +88,11 @@ class PiecewiseConstant:
             f"values has shape {values} and boundaries {boundaries}; "
             "give one more value than there are boundaries.",
         )
+        if not is_traced(self.values):
+            require(
+                np.all(np.isfinite(np.asarray(self.values, float))),
+                f"values are {np.asarray(self.values).tolist()}; give finite numbers.",
+            )
         if not is_traced(self.boundaries):
             require(
                 np.all(np.diff(np.asarray(self.boundaries, float)) > 0),

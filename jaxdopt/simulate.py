@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdopt import metrics as _metrics
 from jaxdopt._pytree import _number_fields as number_fields
-from jaxdopt._pytree import cast_floats, is_traced, pytree, require, traceable
+from jaxdopt._pytree import cast_floats, disclose, enclose, is_traced, pytree, require, traceable
 from jaxdopt.algorithms.cost import gossip
 from jaxdopt.schedules import at
 
@@ -70,7 +70,8 @@ def run(
     Args:
         algorithm: a method with ``init``, ``step`` and maybe ``cost``; a method without costs one
             gradient and one exchange of one vector a step.
-        problem: with ``n``, ``d`` and ``grad``, and as much more as it knows.
+        problem: with ``n``, ``d`` and ``grad``, and as much more as it knows. Objects that are no
+            pytrees will do; what they hold is then part of the program.
         network: with ``n``, ``@`` and ``at``.
         x0: [n, d], usually ``problem.start()``; its dtype is the run's. None with ``state``.
         key: from `jax.random.key`.
@@ -106,13 +107,13 @@ def run(
     dtype = jnp.result_type(*jax.tree.leaves(x))
     known = _metrics.defaults(problem)
     extra = {name: traceable(metric) for name, metric in (metrics or {}).items()}
-    clash = sorted(set(extra) & {*known, *AXES})
+    clash = sorted(set(extra) & {*known, *AXES, "diverged"})
     require(not clash, f"metric {', '.join(clash)} is recorded already; give yours another name.")
     recorded = {name: traceable(metric) for name, metric in known.items()} | extra
     return _simulate(
-        cast_floats(algorithm, dtype),
-        problem,
-        cast_floats(network, jnp.promote_types(dtype, jnp.float32)),
+        enclose(cast_floats(algorithm, dtype)),
+        enclose(problem),
+        enclose(cast_floats(network, jnp.promote_types(dtype, jnp.float32))),
         x0,
         key,
         recorded,
@@ -140,6 +141,8 @@ def _simulate(
     steps: int,
     every: int,
 ) -> Result:
+    algorithm, problem, network = map(disclose, (algorithm, problem, network))
+
     def one_step(state: Any, k: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         method = cast_floats(at(algorithm, k), dtype)
         now = network.at(k, key)
@@ -147,16 +150,18 @@ def _simulate(
         return state, _costs(method, state, problem, now)
 
     def accumulate(carry: Any, k: jax.Array) -> tuple[Any, None]:
-        state, total = carry
+        state, total, lost = carry
         state, costs = one_step(state, k)
-        return (state, total + jnp.stack(list(costs.values()))), None  # one vector: one small op
+        more = jnp.stack(list(costs.values())) - lost  # Kahan's sum, as one small vector
+        return (state, total + more, (total + more - total) - more), None
 
     def record(state: Any, ks: jax.Array) -> tuple[Any, Any]:
-        (state, costs), _ = jax.lax.scan(accumulate, (state, jnp.zeros(len(axes), jnp.float32)), ks)
+        none = jnp.zeros(len(axes), jnp.float32)
+        (state, costs, _), _ = jax.lax.scan(accumulate, (state, none, none), ks)
         return state, (measure(state), costs)
 
     def measure(state: Any) -> dict[str, Any]:
-        return {name: jnp.asarray(metric(state, problem)) for name, metric in recorded.items()}
+        return {name: _array(name, metric(state, problem)) for name, metric in recorded.items()}
 
     dtype = jnp.result_type(*jax.tree.leaves(x0 if state is None else state.x))
     if state is None:
@@ -193,6 +198,14 @@ def _costs(method: Any, state: Any, problem: Any, network: Any) -> dict[str, jax
     return {name: jnp.asarray(axes[name], jnp.float32) for name in sorted(axes)}
 
 
+def _array(name: str, value: Any) -> jax.Array:
+    require(
+        jax.tree_util.all_leaves([value]),
+        f"metric {name!r} returns a {type(value).__name__}; return one array.",
+    )
+    return jnp.asarray(value)
+
+
 def _strong(leaf: Any) -> jax.Array:
     leaf = jnp.asarray(leaf)
     return jax.lax.convert_element_type(leaf, leaf.dtype)
@@ -203,7 +216,7 @@ def _require_kinds(algorithm: Any, problem: Any, network: Any, state: Any) -> No
     name = getattr(algorithm, "__name__", "Method")
     require(
         not isinstance(algorithm, type),
-        f"algorithm is the class {name}; construct it, as in {name}(stepsize=0.1).",
+        f"algorithm is the class {name}; give an instance, such as {name}(stepsize=0.1).",
     )
     for role, value, needed, remedy in (
         ("algorithm", algorithm, ("init", "step"), "give a method such as jd.DGD(0.1)"),
@@ -320,5 +333,6 @@ def _require_preserved(before: Any, after: Any) -> None:
         require(
             (a.shape, a.dtype) == (b.shape, b.dtype),
             f"step changes state{jax.tree_util.keystr(path)} from {a.dtype}{list(a.shape)} to "
-            f"{b.dtype}{list(b.shape)}; keep its shape and dtype, or start it as step leaves it.",
+            f"{b.dtype}{list(b.shape)}; give x0 the dtype of the problem's data, as problem.start() "
+            "does, or let step keep shapes and dtypes.",
         )

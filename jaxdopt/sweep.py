@@ -154,7 +154,10 @@ def compare(
     Raises:
         ValueError: before any work, if a method has no such field, or networks do not fit.
     """
-    require(algorithms, "algorithms is empty; give {name: method}.")
+    require(
+        isinstance(algorithms, Mapping) and len(algorithms) > 0,
+        f"algorithms is {algorithms!r}; give {{name: method}} with at least one.",
+    )
     if not isinstance(networks, Mapping):
         networks = {"network": networks}
     require(networks, "networks is empty; give {name: network}.")
@@ -173,39 +176,42 @@ def compare(
             for value in values:  # the method's own checks, before any work
                 type(method)(**{**vars(method), field: float(value)})
     which = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    require(which, f"seeds is {seeds!r}; give at least one.")
+    require(
+        which
+        and not isinstance(seeds, bool)
+        and all(isinstance(seed, int | np.integer) for seed in which)
+        and len(set(which)) == len(which),
+        f"seeds is {seeds!r}; give at least one, as a count or as different integers.",
+    )
     keys = jax.vmap(jax.random.key)(jnp.asarray(which))
     points = np.array(list(itertools.product(*grid.values())))  # [points, fields]
     stacked = _networks.stack(list(networks.values()))
+    require(
+        x0 is not None or hasattr(problem, "start"),
+        f"{type(problem).__name__} has no start(); give x0, an [n, d] array.",
+    )
     x0 = problem.start() if x0 is None else x0
     swept = sweep(run, over=("algorithm", "key"))
     shape = tuple(len(values) for values in grid.values())
     cells = []
-    bar = tqdm(total=len(algorithms) * len(networks), disable=not progress, unit="sweep")
-    for name, method in algorithms.items():
-        values = dict(zip(grid, jnp.asarray(points.T), strict=True))
-        batch = jax.vmap(lambda values, method=method: replace(method, **values))(values)
-        row = []
-        for i, where in enumerate(networks):
-            bar.set_description(f"{name}, {where}")
-            result = swept(
-                batch,
-                problem,
-                jax.tree.map(lambda leaf, i=i: leaf[i], stacked),
-                x0,
-                keys,
-                steps=steps,
-                every=every,
-                metrics=metrics,
-            )
-            result = jax.tree.map(
-                lambda leaf: np.asarray(leaf).reshape(shape + leaf.shape[1:]),
-                replace(result, state=None),
-            )
-            row.append(label(result, **grid, seed=which))
-            bar.update()
-        cells.append(xr.concat(row, _index("network", networks)))
-    bar.close()
+    with tqdm(total=len(algorithms) * len(networks), disable=not progress, unit="sweep") as bar:
+        for name, method in algorithms.items():
+            values = dict(zip(grid, jnp.asarray(points.T), strict=True))
+            batch = jax.vmap(lambda values, method=method: replace(method, **values))(values)
+            row = []
+            for i, where in enumerate(networks):
+                bar.set_description(f"{name}, {where}")
+                network = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+                result = swept(
+                    batch, problem, network, x0, keys, steps=steps, every=every, metrics=metrics
+                )
+                result = jax.tree.map(
+                    lambda leaf: np.asarray(leaf).reshape(shape + leaf.shape[1:]),
+                    replace(result, state=None),
+                )
+                row.append(label(result, **grid, seed=which))
+                bar.update()
+            cells.append(xr.concat(row, _index("network", networks)))
     return xr.concat(cells, _index("algorithm", algorithms))
 
 
@@ -230,6 +236,10 @@ def best(
         ValueError: an unknown metric or dimension.
     """
     _require_variable(dataset, metric)
+    require(
+        "step" in dataset[metric].dims,
+        f"{metric} has no values over steps; name a metric that has.",
+    )
     kept = {"algorithm", "network", "seed", "step"}
     dims = [str(d) for d in dataset[metric].dims]
     choices = [d for d in dims if d not in kept] if over is None else [*over]
@@ -250,7 +260,9 @@ def best(
     winner = flat.fillna(np.inf).argmin("choice")
     chosen = dataset.stack(choice=choices).isel(choice=winner)
     found = np.isfinite(flat.min("choice"))
-    coordinates = {name: chosen[name].where(found) for name in choices}
+    coordinates = {
+        name: chosen[name].drop_vars(["choice", *choices]).where(found) for name in choices
+    }
     chosen = chosen.drop_vars(["choice", *choices])
     flags = chosen["diverged"]
     chosen = chosen.where(found)
@@ -275,7 +287,7 @@ def reach(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr
 
 def _require_variable(dataset: xr.Dataset, name: str) -> None:
     known = [*map(str, dataset.data_vars), "step"]
-    require(name in known, f"the dataset has no {name!r}; it has {', '.join(known)}.")
+    require(name in known, f"the dataset has no variable {name!r}; it has {', '.join(known)}.")
 
 
 def _index(name: str, members: Mapping[str, Any]) -> Any:

@@ -65,9 +65,10 @@ def exponential(n: int, *, directed: bool = False) -> nx.Graph:
 
 def regular(n: int, degree: int, *, seed: int = 0) -> nx.Graph:
     """Return a connected random graph in which every agent has ``degree`` neighbors."""
+    _count(n)
     require(
-        0 <= degree < _count(n) and n * degree % 2 == 0,
-        f"degree is {degree} for n = {n}; n * degree has to be even and degree below n.",
+        isinstance(degree, int | np.integer) and 0 <= degree < n and n * degree % 2 == 0,
+        f"degree is {degree} for n = {n}; give an integer below n with n * degree even.",
     )
     return _connected(
         lambda s: nx.random_regular_graph(degree, n, seed=s), seed, "raise degree to 3 or more"
@@ -114,17 +115,26 @@ def adjacency(graph: Any) -> sp.csr_array:
         require(len(graph) > 0, "the graph has no nodes; give one with at least one agent.")
         matrix = nx.to_scipy_sparse_array(graph, dtype=float, weight="", format="coo")
     else:
-        matrix = sp.coo_array(graph if sp.issparse(graph) else np.asarray(graph))
+        matrix = graph if sp.issparse(graph) else np.asarray(graph)
         require(
             matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0,
-            f"the adjacency matrix has shape {matrix.shape}; give a square one.",
+            f"the graph is an array of shape {matrix.shape}; give a networkx graph or a square "
+            "adjacency matrix.",
         )
+        matrix = sp.coo_array(matrix)
         require(np.all(np.isfinite(matrix.data)), "the adjacency matrix has entries that are NaN.")
     edge = (matrix.row != matrix.col) & (matrix.data != 0)
     hears, heard = matrix.col[edge], matrix.row[edge]
     pattern = sp.csr_array((np.ones(len(hears)), (hears, heard)), shape=matrix.shape)
     pattern.sum_duplicates()
     return pattern.astype(bool)
+
+
+def is_periodic(pattern: Any) -> bool:
+    """Return whether all cycles of a strongly connected pattern share a factor above 1."""
+    matrix = sp.coo_array(pattern)
+    graph = nx.DiGraph(zip(matrix.row.tolist(), matrix.col.tolist(), strict=True))
+    return not nx.is_aperiodic(graph)
 
 
 def _count(n: int, name: str = "n") -> int:

@@ -106,13 +106,29 @@ class _Operator:
 
     @property
     def spectral_gap(self) -> float:
-        """1 − |λ₂|, λ₂ the second largest eigenvalue of W in modulus (0 ≤ gap ≤ 1)."""
-        return float(1 - np.abs(self.eigenvalues[1])) if self.n > 1 else 1.0
+        """1 − |λ₂|, λ₂ the largest eigenvalue of W in modulus but for the one of the mean."""
+        values = self.eigenvalues
+        others = np.delete(values, np.argmin(np.abs(values - 1)))
+        return float(1 - np.abs(others).max(initial=0))
 
-    @staticmethod
-    def _map(apply: Callable[[jax.Array], jax.Array], x: T) -> T:
+    @property
+    def _stacked(self) -> bool:
+        """Whether this is a stack of networks rather than one."""
+        return False
+
+    def _map(self, apply: Callable[[jax.Array], jax.Array], x: T) -> T:
+        require(
+            not self._stacked,
+            "this is a stack of networks; take one, or sweep over them with "
+            'jd.sweep(jd.run, over=("network",)).',
+        )
+
         def leaf(value: Any) -> jax.Array:
             value = jnp.asarray(value)
+            require(
+                value.shape[:1] == (self.n,),
+                f"a leaf has shape {value.shape} and the network {self.n} agents; give [n, ...].",
+            )
             wide = jnp.promote_types(value.dtype, jnp.float32)
             narrow = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else wide
             return apply(value.astype(wide)).astype(narrow)
@@ -155,15 +171,27 @@ class Dense(_Operator):
         return pull - pull.mean(axis=0)
 
     @property
+    def _stacked(self) -> bool:
+        return self.weights.ndim != 2
+
+    @property
     def link_count(self) -> jax.Array:
         """The number of directed links with a nonzero weight."""
-        return jnp.sum(self.links.present)
+        return jnp.sum(self._linked)
 
     @property
     def links(self) -> Links:
         """Every agent's links, n slots each: slot j of agent i is its link with j."""
-        senders = jnp.broadcast_to(jnp.arange(self.n), (self.n, self.n))
-        return Links(senders, senders.T, (self.weights != 0) & (senders != senders.T))
+        require(self.symmetric, "links need every neighbor to hear back; this W is directed.")
+        return _all_links(self.n, self._linked)
+
+    def matrix(self) -> jax.Array:
+        """Return W itself."""
+        return self.weights
+
+    @property
+    def _linked(self) -> jax.Array:
+        return (self.weights != 0) & ~jnp.eye(self.n, dtype=bool)
 
 
 @pytree
@@ -183,7 +211,11 @@ class Neighbors(_Operator):
     @property
     def n(self) -> int:
         """The number of agents."""
-        return self.index.shape[0]
+        return self.index.shape[-2]
+
+    @property
+    def _stacked(self) -> bool:
+        return self.index.ndim != 2
 
     def _pull(self, x: jax.Array) -> jax.Array:
         def weighted(weights: jax.Array, difference: jax.Array) -> jax.Array:
@@ -221,7 +253,7 @@ class Neighbors(_Operator):
         """1 − |λ₂|; by Lanczos or Arnoldi iteration for more than 2048 agents."""
         if self.n <= DENSE_SPECTRUM:
             return super().spectral_gap
-        return _sparse_gap(self._csr(), self.symmetric)
+        return sparse_gap(self._csr(), self.symmetric)
 
     def _csr(self) -> sp.csr_array:
         me = np.arange(self.n)
@@ -248,6 +280,10 @@ class Circulant(_Operator):
     n: int = static()
     k: Any = None
     symmetric: bool = static(default=True)
+
+    @property
+    def _stacked(self) -> bool:
+        return np.ndim(self.weights) != 1
 
     def _pull(self, x: jax.Array) -> jax.Array:
         weights = self.weights.astype(x.dtype)
@@ -309,7 +345,11 @@ class Complete(_Operator):
     @property
     def links(self) -> Links:
         """Every agent's links, n slots each: slot j of agent i is its link with j."""
-        return Dense(jnp.full((self.n, self.n), 1 / self.n), symmetric=True).links
+        return _all_links(self.n, ~jnp.eye(self.n, dtype=bool))
+
+    def matrix(self) -> jax.Array:
+        """Return W as a dense [n, n] array."""
+        return jnp.full((self.n, self.n), 1 / self.n)
 
     @property
     def eigenvalues(self) -> np.ndarray:
@@ -317,16 +357,28 @@ class Complete(_Operator):
         return np.eye(1, self.n)[0]
 
 
+def _all_links(n: int, present: jax.Array) -> Links:
+    senders = jnp.broadcast_to(jnp.arange(n), (n, n))
+    return Links(senders, senders.T, present)
+
+
 def _by_modulus(values: np.ndarray) -> np.ndarray:
     return values[np.argsort(-np.abs(values), kind="stable")]
 
 
-def _sparse_gap(matrix: sp.csr_array, symmetric: bool) -> float:
+def sparse_gap(matrix: sp.csr_array, symmetric: bool) -> float:
+    """Return 1 − |λ₂| of a sparse W by Lanczos or Arnoldi iteration on W − 11ᵀ / n."""
     n = matrix.shape[0]
     away = scipy.sparse.linalg.LinearOperator(
-        matrix.shape, matvec=lambda v: matrix @ v - v.mean(), dtype=float
+        shape=matrix.shape, matvec=lambda v: matrix @ v - v.mean(), dtype=float
     )
     solve = scipy.sparse.linalg.eigsh if symmetric else scipy.sparse.linalg.eigs
     start = np.cos(np.arange(n) ** 1.5)  # fixed, and not orthogonal to any smooth eigenvector
-    value = solve(away, k=1, which="LM", v0=start, return_eigenvectors=False, ncv=min(n, 64))
+    try:
+        value = solve(away, k=1, which="LM", v0=start, return_eigenvectors=False, ncv=min(n, 64))
+    except scipy.sparse.linalg.ArpackNoConvergence:
+        raise ValueError(
+            f"the spectral gap of this network of {n} agents did not converge, as it is tiny; "
+            "compute it in closed form, or for a smaller network of the kind."
+        ) from None
     return float(1 - np.abs(value[0]))

@@ -9,22 +9,23 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse import csgraph
 
-from jaxdopt._pytree import require
+from jaxdopt._pytree import replace, require
 from jaxdopt.networks import graphs
 from jaxdopt.networks.operators import (
+    DENSE_SPECTRUM,
     UNROLLED,
     Circulant,
     Complete,
     Dense,
     Neighbors,
-    _sparse_gap,
+    sparse_gap,
 )
 
 Network = Dense | Neighbors | Circulant | Complete
 
 SPARSE = 4  # the neighbor table is used where n is at least this many times the slots it needs
 TOLERANCE = 1e-6  # of row and column sums; float32 matrices have to pass
-MEASURED = 512  # agents up to which an unclear spectrum is computed densely
+SMALL = 512  # agents up to which a stack of different forms is dense
 
 
 def metropolis(graph: Any) -> Network:
@@ -116,12 +117,12 @@ def stack(networks: Sequence[Any]) -> Any:
     """Stack networks of the same n along a new first axis, for `jax.vmap` and `sweep`.
 
     Members of one structure keep it; others become `Dense`, or `Neighbors` where that would be
-    large.
+    large. A time that `at` has set is dropped.
 
     Raises:
         ValueError: no networks, or they have different numbers of agents.
     """
-    members = list(networks)
+    members = [replace(network, k=None) for network in networks]
     require(members, "there are no networks to stack; give at least one.")
     counts = sorted({network.n for network in members})
     require(
@@ -131,11 +132,11 @@ def stack(networks: Sequence[Any]) -> Any:
     )
     if len({_structure(network) for network in members}) > 1:
         symmetric = all(network.symmetric for network in members)
-        sparse = counts[0] > MEASURED and all(not isinstance(m, Complete | Dense) for m in members)
+        sparse = counts[0] > SMALL and all(not isinstance(m, Complete | Dense) for m in members)
         if sparse:
             members = _same_tables([_table(_away(m), symmetric) for m in members])
         else:
-            members = [Dense(m.matrix(), k=m.k, symmetric=symmetric) for m in members]
+            members = [Dense(m.matrix(), symmetric=symmetric) for m in members]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
 
@@ -192,21 +193,21 @@ def _checked(weights: Any) -> sp.csr_array:
     _require_connected(matrix)
     if abs(matrix - matrix.T).max() <= TOLERANCE:
         matrix = sp.csr_array((matrix + matrix.T) / 2)
-    if matrix.data.min() < 0 or matrix.diagonal().max() <= 0:  # else a contraction by Perron
+    if matrix.data.min() < 0:
         gap = _gap(matrix)
-        require(
-            gap > TOLERANCE,
-            f"W does not average: its second largest eigenvalue has modulus {1 - gap:.6g}; use "
-            "(I + W) / 2, or smaller weights.",
-        )
+    else:  # Perron and Frobenius: a connected nonnegative matrix contracts unless it is periodic
+        gap = float(matrix.diagonal().max() > 0 or not graphs.is_periodic(matrix))
+    require(
+        gap > TOLERANCE,
+        f"W does not average: its second largest eigenvalue has modulus {1 - gap:.6g}; use "
+        "(I + W) / 2, or smaller weights.",
+    )
     return matrix
 
 
 def _gap(matrix: sp.csr_array) -> float:
-    if matrix.shape[0] == 1:
-        return 1.0
-    if matrix.shape[0] > MEASURED:
-        return _sparse_gap(matrix, _is_symmetric(matrix))
+    if matrix.shape[0] > DENSE_SPECTRUM:
+        return sparse_gap(matrix, _is_symmetric(matrix))
     return Dense(matrix.toarray()).spectral_gap
 
 
@@ -248,7 +249,7 @@ def _table(away: sp.csr_array, symmetric: bool) -> Neighbors:
         index[where], weights[where] = away.indices[chosen], away.data[chosen]
         return index, weights
 
-    most = int(degree.max(initial=0))
+    most = int(degree.max(initial=1))  # one empty slot for an agent alone
     width = min(most, UNROLLED)
     index, weights = table(np.arange(n), 0, width)
     tiers = []
@@ -272,7 +273,9 @@ def _away(network: Any) -> sp.csr_array:
         values = np.tile(np.asarray(network.weights, float), n)
         return sp.csr_array((values, (rows, columns)), shape=(n, n))
     matrix = network._csr()
-    return sp.csr_array(matrix - sp.diags_array(matrix.diagonal()))
+    away = sp.csr_array(matrix - sp.diags_array(matrix.diagonal()))
+    away.eliminate_zeros()
+    return away
 
 
 def _same_tables(tables: list[Neighbors]) -> list[Neighbors]:

@@ -143,6 +143,12 @@ def _linear(
 ) -> FiniteSum:
     """Split the data, build the finite sum and compute its facts; curvature bounds loss''."""
     features = data[0]
+    dimensions = np.ndim(features[0]) if len(features) > 0 else 0
+    require(
+        dimensions in (1, 2),
+        f"there are {len(features)} rows of features, of {dimensions} dimensions each; give "
+        "[m, p] pooled, or [n, m, p] split.",
+    )
     if not isinstance(features, list) and features.ndim == 2:
         require(
             len(features) == len(labels),
@@ -199,15 +205,19 @@ def _floating(values: Any) -> Any:
     return _each(values, convert)
 
 
+def _is_ragged(values: Any) -> bool:
+    """Return whether these are arrays in a list; a list of numbers is an array."""
+    return isinstance(values, list) and len(values) > 0 and np.ndim(values[0]) > 0
+
+
 def _each(values: Any, convert: Callable[[Any], np.ndarray]) -> Any:
-    """Convert an array, or every array of a ragged list; a list of numbers is an array."""
-    if isinstance(values, list) and np.ndim(values[0]) > 0:
+    if _is_ragged(values):
         return [convert(value) for value in values]
     return convert(values)
 
 
 def _values(labels: Any) -> np.ndarray:
-    parts = labels if isinstance(labels, list) and np.ndim(labels[0]) > 0 else [labels]
+    parts = labels if _is_ragged(labels) else [labels]
     return np.unique(np.concatenate([np.ravel(np.asarray(part)) for part in parts]))
 
 

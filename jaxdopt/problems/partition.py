@@ -113,7 +113,7 @@ def split(data: Any, labels: Any, *, agents: int | None, partition: Any = "iid")
         require(agents <= m, f"{m} samples cannot be split over {agents} agents; take at most {m}.")
         parts = list(partition(labels, int(agents)))  # type: ignore[call-overload]
     else:
-        parts = [np.asarray(part) for part in partition]
+        parts = [np.asarray(part, int if len(part) == 0 else None) for part in partition]
         require(
             agents in (None, len(parts)),
             f"agents is {agents} and partition has {len(parts)} index arrays; drop agents.",

@@ -15,7 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import cast_floats, is_traced, pytree, replace, require, static, traceable
+from jaxdopt._pytree import (
+    Number,
+    cast_floats,
+    is_traced,
+    pytree,
+    replace,
+    require,
+    static,
+    traceable,
+)
 from jaxdopt.problems import solver
 from jaxdopt.problems.layout import Layout
 
@@ -106,7 +115,7 @@ class FiniteSum:
             f"weights is {weights!r}; give 'agents' (every agent counts the same) or 'samples'.",
         )
         require(np.ndim(l2) == 0, f"l2 has shape {np.shape(l2)}; give one number.")
-        require(l2 >= 0, f"l2 is {l2}; give a number of at least 0.")
+        l2 = Number(minimum=0.0).accept("l2", l2)
         layout = Layout.of(params)
         origin = layout.ravel(params)
         data, sizes = _padded(data)
@@ -121,7 +130,7 @@ class FiniteSum:
             else jnp.asarray(real / sizes[:, None], origin.dtype),
             "sizes": jnp.asarray(sizes, jnp.int32),
             "shares": jnp.asarray(shares, origin.dtype),
-            "l2": l2 if isinstance(l2, jax.Array) else float(l2),
+            "l2": l2,
             "origin": origin,
             "smoothness": None,
             "strong_convexity": None,
@@ -206,13 +215,13 @@ class FiniteSum:
         The objective has to be convex with a minimizer; do not call this inside jit.
 
         Raises:
-            ValueError: the gradient did not become small, as when there is no minimizer.
+            ValueError: no minimizer was found, as for separable data without l2.
         """
-        x, value, residual = solver.minimize(self)
+        x, value, found = solver.minimize(self)
         require(
-            residual <= solver.ACCURACY,
-            f"the gradient's norm stayed at {residual:.2g} of its start; the objective may have no "
-            "minimizer: add l2 > 0, or scale the features.",
+            found,
+            f"no minimizer was found, F = {value:.6g} at |x| = {np.linalg.norm(x):.3g}; there may "
+            "be none: add l2 > 0, or scale the features.",
         )
         return replace(
             self,

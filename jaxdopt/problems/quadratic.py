@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import pytree, replace, require
+from jaxdopt._pytree import Number, pytree, replace, require
 
 
 @pytree
@@ -112,9 +112,12 @@ def quadratic(
             isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 1,
             f"{name} is {count!r}; give an integer of at least 1.",
         )
-    require(condition_number >= 1, f"condition_number is {condition_number}; give at least 1.")
-    require(smoothness > 0, f"smoothness is {smoothness}; give a positive number.")
-    require(heterogeneity >= 0, f"heterogeneity is {heterogeneity}; give at least 0.")
+    for name, value, least in (
+        ("condition_number", condition_number, 1.0),
+        ("smoothness", smoothness, 1e-300),
+        ("heterogeneity", heterogeneity, 0.0),
+    ):
+        Number(minimum=least).accept(name, value)
     require(0 <= curvature_spread < 1, f"curvature_spread is {curvature_spread}; give [0, 1).")
     random = np.random.default_rng(seed)
     center = random.standard_normal(d) if solution is None else np.asarray(solution, float)

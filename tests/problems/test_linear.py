@@ -1,0 +1,200 @@
+"""Linear models against NumPy loops over samples: values, gradients, constants, solutions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import losses
+
+import jaxdopt as jd
+
+P, CLASSES = 3, 4
+SIZES = {"even": (6, 6, 6, 6), "uneven": (5, 9, 2, 7)}
+MODELS = {
+    "least_squares": (losses.least_squares_value, losses.least_squares_gradient, P),
+    "logistic": (losses.logistic_value, losses.logistic_gradient, P),
+    "softmax": (losses.softmax_value, losses.softmax_gradient, P * CLASSES),
+}
+FACTORIES = {
+    "least_squares": jd.problems.least_squares,
+    "logistic": jd.problems.logistic_regression,
+    "softmax": jd.problems.softmax_regression,
+}
+every_case = pytest.mark.parametrize(
+    ("model", "sizes", "weights", "l2"),
+    [
+        ("least_squares", "even", "agents", 0.0),
+        ("least_squares", "uneven", "samples", 0.3),
+        ("logistic", "even", "samples", 0.1),
+        ("logistic", "uneven", "agents", 0.1),
+        ("logistic", "uneven", "samples", 0.2),
+        ("softmax", "even", "agents", 0.2),
+        ("softmax", "uneven", "samples", 0.1),
+    ],
+)
+
+
+def data(model, sizes):
+    random = np.random.default_rng(3)
+    features = [random.standard_normal((m, P)) + i / 2 for i, m in enumerate(SIZES[sizes])]
+    if model == "least_squares":
+        return features, [f.sum(axis=1) + i for i, f in enumerate(features)]
+    if model == "logistic":
+        return features, [np.sign(random.standard_normal(len(f)) + 0.1) for f in features]
+    return features, [np.arange(len(f)) % CLASSES for f in features]
+
+
+def build(model, sizes, weights, l2):
+    features, labels = data(model, sizes)
+    if sizes == "even":
+        features, labels = np.stack(features), np.stack(labels)
+    return FACTORIES[model](features, labels, l2=l2, weights=weights)
+
+
+def points(problem):
+    return np.random.default_rng(9).standard_normal((problem.n, problem.d))
+
+
+def scale(problem, sizes, weights):
+    counts = np.array(SIZES[sizes])
+    return np.ones(4) if weights == "agents" else 4 * counts / counts.sum()
+
+
+@every_case
+def test_gradients_and_objective(model, sizes, weights, l2):
+    value, gradient, d = MODELS[model]
+    features, labels = data(model, sizes)
+    problem = build(model, sizes, weights, l2)
+    assert (problem.n, problem.d) == (4, d)
+    x = points(problem)
+    share = scale(problem, sizes, weights)
+    expected = [share[i] * gradient(x[i], features[i], labels[i], l2) for i in range(4)]
+    np.testing.assert_allclose(problem.grad(jnp.asarray(x)), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        problem.objective(jnp.asarray(x[0])),
+        losses.objective(value, x[0], features, labels, l2, weights),
+        rtol=1e-12,
+    )
+    mean = problem.grad(jnp.broadcast_to(x[0], x.shape)).mean(axis=0)
+    np.testing.assert_allclose(mean, jax.grad(problem.objective)(jnp.asarray(x[0])), atol=1e-12)
+
+
+@every_case
+def test_chosen_samples_and_chosen_agents(model, sizes, weights, l2):
+    _, gradient, _ = MODELS[model]
+    features, labels = data(model, sizes)
+    problem = build(model, sizes, weights, l2)
+    x, share = points(problem), scale(problem, sizes, weights)
+    indices = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 1]])
+    expected = [
+        share[i] * gradient(x[i], features[i][indices[i]], labels[i][indices[i]], l2)
+        for i in range(4)
+    ]
+    got = problem.grad_at(jnp.asarray(x), jnp.asarray(indices))
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+    one = problem.grad_at(jnp.asarray(x), jnp.asarray(indices[:, 0]))
+    np.testing.assert_allclose(one, problem.grad_at(jnp.asarray(x), jnp.asarray(indices[:, :1])))
+    who = jnp.array([2, 0])
+    part = problem.take(who)
+    assert part.n == 2
+    np.testing.assert_allclose(part.grad(jnp.asarray(x)[who]), problem.grad(jnp.asarray(x))[who])
+    np.testing.assert_allclose(
+        part.grad_at(jnp.asarray(x)[who], jnp.asarray(indices)[who]), got[who], atol=1e-13
+    )
+    again = part.take(jnp.array([1]))
+    np.testing.assert_allclose(again.grad(jnp.asarray(x)[:1]), problem.grad(jnp.asarray(x))[:1])
+
+
+@every_case
+def test_the_solution_is_one(model, sizes, weights, l2):
+    value, _, _ = MODELS[model]
+    features, labels = data(model, sizes)
+    problem = build(model, sizes, weights, l2)
+    slope = jax.grad(problem.objective)(problem.solution)
+    assert float(jnp.linalg.norm(slope)) < 1e-12
+    found = scipy.optimize.minimize(
+        lambda x: losses.objective(value, x, features, labels, l2, weights), np.zeros(problem.d)
+    )
+    assert abs(float(problem.optimum) - found.fun) < 1e-9
+    assert float(problem.optimum) <= found.fun + 1e-13
+    if model == "logistic":
+        np.testing.assert_allclose(
+            problem.solution, losses.solve_logistic(features, labels, l2, weights), atol=1e-11
+        )
+
+
+@every_case
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), size=st.floats(0.01, 10))
+def test_the_constants_are_bounds(model, sizes, weights, l2, seed, size):
+    problem = build_once(model, sizes, weights, l2)
+    random = np.random.default_rng(seed)
+    x, step = random.standard_normal((2, 4, problem.d))
+    y = x + size * step
+    a, b = problem.grad(jnp.asarray(x)), problem.grad(jnp.asarray(y))
+    ratios = np.linalg.norm(a - b, axis=1) / np.linalg.norm(x - y, axis=1)
+    assert ratios.max() <= float(problem.smoothness) * (1 + 1e-9)
+    slope = jax.grad(problem.objective)
+    inner = (slope(jnp.asarray(x[0])) - slope(jnp.asarray(y[0]))) @ (x[0] - y[0])
+    assert inner >= float(problem.strong_convexity) * np.sum((x[0] - y[0]) ** 2) * (1 - 1e-9)
+
+
+BUILT: dict = {}
+
+
+def build_once(*case):
+    if case not in BUILT:
+        BUILT[case] = build(*case)
+    return BUILT[case]
+
+
+def test_smoothness_of_squares_is_attained():
+    problem = build("least_squares", "uneven", "samples", 0.3)
+    features, _ = data("least_squares", "uneven")
+    share = scale(problem, "uneven", "samples")
+    tops = [
+        s * (np.linalg.eigvalsh(f.T @ f / len(f))[-1] + 0.3)
+        for s, f in zip(share, features, strict=True)
+    ]
+    np.testing.assert_allclose(problem.smoothness, max(tops), rtol=1e-10)
+
+
+def test_labels_zero_and_one_are_minus_and_plus_one():
+    features, labels = data("logistic", "even")
+    stacked = np.stack(features), np.stack(labels)
+    signs = jd.problems.logistic_regression(*stacked, l2=0.1)
+    bits = jd.problems.logistic_regression(stacked[0], stacked[1] > 0, l2=0.1)
+    np.testing.assert_array_equal(signs.data[1], bits.data[1])
+
+
+def test_separable_data_without_l2_has_no_known_solution():
+    features = np.array([[[1.0], [2.0]], [[-1.0], [-2.0]]])
+    problem = jd.problems.logistic_regression(features, features[..., 0] > 0)
+    assert problem.solution is None
+    assert problem.optimum is None
+    assert problem.smoothness is not None
+    assert "gap" not in jd.metrics.defaults(problem)
+    with pytest.raises(ValueError, match="add l2 > 0"):
+        problem.solved()
+
+
+def test_float32_data_stays_float32():
+    features, labels = (np.stack(part).astype(np.float32) for part in data("logistic", "even"))
+    problem = jd.problems.logistic_regression(features, labels, l2=0.1)
+    assert problem.start().dtype == jnp.float32
+    assert problem.grad(problem.start()).dtype == jnp.float32
+    exact = jd.problems.logistic_regression(features.astype(float), labels, l2=0.1)
+    np.testing.assert_allclose(problem.solution, exact.solution, rtol=1e-5)
+
+
+def test_a_new_l2_is_no_new_program():
+    problem = build("logistic", "even", "agents", 0.1)
+    other = jd.replace(problem, l2=0.7)
+    grad = jax.jit(lambda problem, x: problem.grad(x))
+    x = problem.start() + 1.0
+    difference = grad(other, x) - grad(problem, x)
+    np.testing.assert_allclose(difference, 0.6 * np.ones((4, P)), atol=1e-12)
+    assert grad._cache_size() == 1

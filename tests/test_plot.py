@@ -1,0 +1,192 @@
+"""Pictures: what is drawn is what NumPy says."""
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import xarray as xr
+from cycler import cycler
+from matplotlib.axes import Axes
+
+import jaxdopt as jd
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+STEPS = np.arange(0, 60, 10)
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def made(algorithms=2, networks=2, seeds=5, seed=0):
+    gap = np.random.default_rng(seed).exponential(size=(algorithms, networks, seeds, len(STEPS)))
+    dims = ("algorithm", "network", "seed")
+    return xr.Dataset(
+        {
+            "gap": ((*dims, "step"), gap),
+            "rounds": ((*dims, "step"), np.broadcast_to(2 * STEPS, gap.shape)),
+            "diverged": (dims, np.zeros(gap.shape[:3], bool)),
+        },
+        {
+            "algorithm": [f"method {i}" for i in range(algorithms)],
+            "network": [f"graph {i}" for i in range(networks)],
+            "seed": np.arange(seeds),
+            "step": STEPS,
+        },
+    )
+
+
+def grid(values, stepsizes, diverged=None):
+    """Return a dataset of last values [network, stepsize]."""
+    values = np.asarray(values, float)
+    history = np.stack([np.full_like(values, 7.0), values], axis=-1)
+    diverged = ~np.isfinite(values) if diverged is None else diverged
+    return xr.Dataset(
+        {
+            "gap": (("network", "stepsize", "step"), history),
+            "diverged": (("network", "stepsize"), diverged),
+        },
+        {"network": ["ring", "path"][: len(values)], "stepsize": stepsizes, "step": [0, 1]},
+    )
+
+
+def band_of(collection):
+    """Return {x: (lowest, highest)} of a filled band."""
+    found: dict[float, list[float]] = {}
+    for x, y in collection.get_paths()[0].vertices:
+        found.setdefault(float(x), []).append(float(y))
+    return {x: (min(ys), max(ys)) for x, ys in found.items()}
+
+
+def legend(ax: Any) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_one_line_a_member_with_its_name():
+    ax = jd.plot.curves(made())
+    assert isinstance(ax, Axes)
+    assert len(ax.lines) == 4
+    names = legend(ax)
+    assert names == [f"method {i}, graph {j}" for i in range(2) for j in range(2)]
+    assert ax.get_xscale() == "linear"
+    assert ax.get_yscale() == "log"
+    colors = [line.get_color() for line in ax.lines]
+    dashes = [line.get_linestyle() for line in ax.lines]
+    assert colors[0] == colors[1] != colors[2] == colors[3]
+    assert dashes[0] == dashes[2] != dashes[1] == dashes[3]
+
+
+def test_medians_and_bands_are_quantiles():
+    dataset = made(1, 1)
+    ax = jd.plot.curves(dataset, x="rounds", band=(0.25, 0.75))
+    values = dataset["gap"].values[0, 0]  # five seeds: order statistics 1, 2, 3
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), 2 * STEPS)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), np.quantile(values, 0.5, axis=0))
+    low, high = (np.quantile(values, q, axis=0) for q in (0.25, 0.75))
+    found = band_of(ax.collections[0])
+    for x, a, b in zip(2 * STEPS, low, high, strict=True):
+        np.testing.assert_allclose(found[float(x)], (a, b))
+
+
+def test_diverged_seeds_count_as_infinite():
+    dataset = made(1, 2)
+    dataset["gap"].values[0, 0, 0, 2:] = np.nan
+    dataset["gap"].values[0, 0, 1, 2:] = np.inf
+    dataset["gap"].values[0, 1, :3, 3:] = np.nan
+    ax = jd.plot.curves(dataset)
+    first, second = (line.get_ydata() for line in ax.lines)
+    expected = dataset["gap"].values[0, 0, 2:, 2:].max(axis=0)  # third of five
+    np.testing.assert_allclose(first[2:], expected)
+    assert np.isnan(second[3:]).all()
+    assert np.isfinite(second[:3]).all()
+
+
+def test_a_member_that_diverged_is_named():
+    dataset = made(2, 1)
+    dataset["gap"].values[1] = np.nan
+    ax = jd.plot.curves(dataset.squeeze("network", drop=True))
+    names = legend(ax)
+    assert names == ["method 0", "method 1 (diverged)"]
+
+
+def test_the_floor_and_what_is_not_positive():
+    dataset = made(1, 1, seeds=1)
+    dataset["gap"].values[0, 0, 0] = [1.0, 1e-3, 1e-20, 0.0, -1e-18, 1e-2]
+    plain = jd.plot.curves(dataset).lines[0].get_ydata()
+    np.testing.assert_array_equal(np.isnan(plain), [False, False, False, True, True, False])
+    floored = jd.plot.curves(dataset, floor=1e-16).lines[0].get_ydata()
+    np.testing.assert_allclose(floored, [1, 1e-3, 1e-16, 1e-16, 1e-16, 1e-2])
+    linear = jd.plot.curves(dataset, logy=False, logx=True)
+    np.testing.assert_allclose(linear.lines[0].get_ydata(), [1, 1e-3, 1e-20, 0, -1e-18, 1e-2])
+    assert (linear.get_xscale(), linear.get_yscale()) == ("log", "linear")
+
+
+def test_labels_own_axes_and_own_colors():
+    own = plt.subplots()[1]
+    with mpl.rc_context({"axes.prop_cycle": cycler(color=["red", "lime"])}):
+        labels = {"method 0": "first", "graph 1": "second"}
+        ax = jd.plot.curves(made(), ax=own, labels=labels)
+    assert ax is own
+    names = legend(ax)
+    assert names == ["first, graph 0", "first, second", "method 1, graph 0", "method 1, second"]
+    assert [line.get_color() for line in ax.lines] == ["red", "red", "lime", "lime"]
+    default = jd.plot.curves(made()).lines[0].get_color()
+    assert default == jd.plot.PALETTE[0]
+
+
+def test_a_heatmap_shows_every_cell_on_a_logarithmic_axis():
+    stepsizes = np.logspace(-3, 0, 4)
+    values = np.array([[1, 0.1, 1e-3, 2.0], [3, 0.3, 1e-2, 4.0]])
+    ax = jd.plot.heatmap(grid(values, stepsizes))
+    assert isinstance(ax, Axes)
+    assert len(ax.collections) == 1
+    mesh: Any = ax.collections[0]
+    np.testing.assert_allclose(mesh.get_array().reshape(2, 4), values)
+    assert ax.get_xscale() == "log"
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["ring", "path"]
+    edges = mesh.get_coordinates()[0, :, 0]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(edges, np.logspace(-3.5, 0.5, 5))
+    narrow = jd.plot.heatmap(grid(values, [0.1, 0.2, 0.3, 0.4]), colorbar=False)
+    assert narrow.get_xscale() == "linear"
+    assert len(narrow.figure.axes) == 1
+
+
+def test_a_heatmap_hatches_what_diverged_and_clips_below():
+    values = np.array([[1.0, 1e-12, np.nan], [1e-4, 0.0, 1e-3]])
+    flags = np.array([[False, False, True], [False, False, True]])
+    ax = jd.plot.heatmap(grid(values, [0.1, 0.2, 0.3], flags), vmin=1e-6, vmax=10)
+    mesh, hatched = ax.collections
+    shown = np.ma.filled(mesh.get_array(), np.nan).reshape(2, 3)
+    np.testing.assert_allclose(shown, [[1, 1e-6, np.nan], [1e-4, 1e-6, np.nan]])
+    assert mesh.get_clim() == (1e-6, 10)
+    assert hatched.get_hatch() == "///"
+    assert len(hatched.get_paths()) == 2
+    boxes = [path.get_extents() for path in hatched.get_paths()]
+    inside = [(b.x0 < 0.3 < b.x1, b.y0 < row < b.y1) for row, b in enumerate(boxes)]
+    assert inside == [(True, True), (True, True)]
+
+
+def test_a_heatmap_takes_the_median_over_seeds():
+    values = np.array([[[1.0, 5.0, 2.0], [1.0, 1e-3, 1e-2]]])  # [network, stepsize, seed]
+    flags = np.array([[[False] * 3, [False, True, False]]])
+    dataset = xr.Dataset(
+        {
+            "gap": (("network", "stepsize", "seed", "step"), values[..., None]),
+            "diverged": (("network", "stepsize", "seed"), flags),
+        },
+        {"network": ["ring"], "stepsize": [0.1, 0.2], "seed": [0, 1, 2], "step": [9]},
+    )
+    ax = jd.plot.heatmap(dataset)
+    shown = np.ma.filled(ax.collections[0].get_array(), np.nan).ravel()
+    np.testing.assert_allclose(shown, [2.0, np.nan])
+    assert len(ax.collections[1].get_paths()) == 1
+
+
+def test_a_heatmap_where_all_diverged():
+    ax = jd.plot.heatmap(grid([[np.nan, np.inf]], [0.1, 0.2]))
+    assert len(ax.collections[1].get_paths()) == 2

@@ -1,0 +1,117 @@
+"""Frozen dataclasses as pytrees: what is checked, what is traced, what is part of the program."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdopt as jd
+
+
+@jd.pytree
+class Thing:
+    rate: jd.Nonnegative
+    share: jd.Fraction = 0.5
+    offset: float = -1.0
+    payload: object = None
+    count: int = jd.static(default=2)
+
+
+@pytest.mark.parametrize("given", [1, np.int64(1), np.float32(1), jnp.ones(()), 1.0])
+def test_numbers_are_stored_as_floats(given):
+    stored = Thing(rate=given).rate
+    assert jnp.issubdtype(jnp.result_type(stored), jnp.floating)
+    assert float(stored) == 1.0
+
+
+def test_integer_arrays_become_floating():
+    assert Thing(jnp.arange(3)[:, None]).rate.dtype == jnp.float64
+    assert jax.vmap(Thing)(jnp.arange(3)).rate.dtype == jnp.float64
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("rate", -0.5, "rate is -0.5"),
+        ("rate", np.array([[0.1], [-0.2]]), "rate is -0.2"),
+        ("rate", True, "boolean"),
+        ("rate", jnp.ones((2, 1), bool), "boolean"),
+        ("rate", float("nan"), "finite"),
+        ("rate", jnp.array(jnp.nan), "nan"),
+        ("rate", "fast", "'fast'"),
+        ("rate", None, "None"),
+        ("rate", jnp.ones(4), r"shape \(4,\)"),
+        ("rate", jnp.ones((4, 2)), r"shape \(4, 2\)"),
+        ("share", 1.5, "share is 1.5; give at most 1"),
+        ("offset", float("inf"), "offset is inf"),
+    ],
+)
+def test_numbers_are_checked_when_a_user_constructs(field, value, words):
+    with pytest.raises(ValueError, match=words):
+        Thing(**{"rate": 0.1, field: value})
+
+
+def test_jax_rebuilds_without_checks():
+    thing = Thing(0.1)
+    odd = jax.tree.map(lambda _: object(), thing)
+    assert isinstance(odd, Thing)
+    negative = jax.tree.map(lambda leaf: -leaf, Thing(0.1, payload=jnp.ones(2)))
+    assert negative.rate == -0.1
+    assert jax.tree.unflatten(jax.tree.structure(thing), jax.tree.leaves(thing)).count == 2
+
+
+def test_leaves_have_the_fields_names():
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(
+        Thing(0.1, payload={"a": 1.0}))]  # fmt: skip
+    assert paths == [".rate", ".share", ".offset", ".payload['a']"]
+
+
+def test_numbers_are_traced_and_static_fields_are_not():
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(2)
+    def double(thing):
+        return thing.rate * thing.count
+
+    assert float(double(Thing(0.5))) == 1.0
+    assert float(double(Thing(0.7))) == pytest.approx(1.4)
+    assert float(double(Thing(0.7, count=3))) == pytest.approx(2.1)
+    with pytest.raises(AssertionError, match="traced"):
+        double(Thing(0.7, count=4))
+
+
+def test_instances_are_frozen_and_compare_by_identity():
+    thing = Thing(0.1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        thing.rate = 0.2  # type: ignore[misc]
+    assert thing != Thing(0.1)
+    assert len({thing, Thing(0.1)}) == 2
+
+
+def test_replace_runs_no_check_and_knows_its_fields():
+    assert jd.replace(Thing(0.1), rate="anything").rate == "anything"
+    with pytest.raises(ValueError, match="Thing has no field 'speed'; it has rate, share"):
+        jd.replace(Thing(0.1), speed=1)
+
+
+def test_a_post_init_of_the_users_own_sees_checked_numbers():
+    @jd.pytree
+    class Own:
+        rate: jd.Nonnegative
+
+        def __post_init__(self):
+            jd.require(self.rate < 1, f"rate is {self.rate}; give one below 1.")
+
+    assert Own(0).rate == 0.0
+    with pytest.raises(ValueError, match=r"rate is 2\.0; give one below 1"):
+        Own(2)
+    assert jax.vmap(Own)(jnp.array([0.5, 3.0])).rate.shape == (2,)  # silent for traced values
+
+
+def test_grad_goes_through_a_method():
+    slope = jax.grad(lambda thing: thing.rate**2 * thing.share)(Thing(3.0))
+    assert (float(slope.rate), float(slope.share)) == (3.0, 9.0)
