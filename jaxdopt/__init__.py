@@ -5,7 +5,16 @@ network and the problem are pytrees too, so every sweep is a vmap and every run 
 """
 
 from jaxdopt import agents, algorithms, metrics, networks, plot, problems, schedules
-from jaxdopt._pytree import Fraction, Nonnegative, Scalar, pytree, replace, require, static
+from jaxdopt._pytree import (
+    Fraction,
+    Nonnegative,
+    Positive,
+    Scalar,
+    pytree,
+    replace,
+    require,
+    static,
+)
 from jaxdopt.algorithms import (
     DGD,
     DSGD,
@@ -33,6 +42,7 @@ __all__ = [
     "GradientDescent",
     "GradientTracking",
     "Nonnegative",
+    "Positive",
     "Result",
     "Scalar",
     "agents",

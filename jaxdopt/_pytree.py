@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
+import inspect
 import math
 import numbers
-import typing
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
@@ -47,6 +47,7 @@ class Number:
 
     minimum: float = -math.inf
     maximum: float = math.inf
+    above: float = -math.inf
 
     def accept(self, name: str, value: Any) -> Any:
         """Return the value in the form it is stored in, or raise a sentence with the remedy."""
@@ -71,6 +72,7 @@ class Number:
             least, most = float(np.min(value)), float(np.max(value))
             require(math.isfinite(least + most), f"{name} is {least + most}; give a finite number.")
             require(least >= self.minimum, f"{name} is {least:g}; give at least {self.minimum:g}.")
+            require(least > self.above, f"{name} is {least:g}; give more than {self.above:g}.")
             require(most <= self.maximum, f"{name} is {most:g}; give at most {self.maximum:g}.")
         return value
 
@@ -87,6 +89,9 @@ Scalar = Annotated[Any, Number()]
 
 Nonnegative = Annotated[Any, Number(minimum=0.0)]
 """A `Scalar` that is at least 0, such as a stepsize."""
+
+Positive = Annotated[Any, Number(above=0.0)]
+"""A `Scalar` above 0, such as an offset that something is divided by."""
 
 Fraction = Annotated[Any, Number(minimum=0.0, maximum=1.0)]
 """A `Scalar` between 0 and 1, such as a relaxation or a probability."""
@@ -164,16 +169,19 @@ def replace(instance: T, **changes: Any) -> T:
 
 def _number_fields(cls: type) -> dict[str, Number]:
     """Return the fields of a class that hold numbers, with the check of each."""
-    try:
-        hints = typing.get_type_hints(cls, include_extras=True)
-    except NameError:  # a name of a function's own scope in a string annotation
-        hints = dict(cls.__annotations__)
+    named = {"Scalar": Scalar, "Nonnegative": Nonnegative, "Positive": Positive}
+    named |= {"Fraction": Fraction, "float": float}
+    hints = {
+        # annotations that are strings are known by their last word, as `jd.Scalar` is
+        name: named.get(hint.rpartition(".")[2], hint) if isinstance(hint, str) else hint
+        for name, hint in inspect.get_annotations(cls).items()
+    }
     checks = {}
     for name, hint in hints.items():
         default = cls.__dict__.get(name)
         if isinstance(default, dataclasses.Field) and default.metadata.get("static"):
             continue
-        if hint is float or hint == "float":
+        if hint is float:
             checks[name] = Number()
         for extra in getattr(hint, "__metadata__", ()):
             if isinstance(extra, Number):
@@ -193,13 +201,29 @@ class Scheduled:
         return cls(traceable(schedule))
 
     def __call__(self, step: Any) -> Any:
-        return self.schedule(step)
+        return evaluate(self.schedule, step)(step)
 
     def __jax_array__(self) -> Any:
         raise ValueError(
             "a number field holds a schedule, which has no value before a step is known; "
             "call step on jd.at(method, k)."
         )
+
+
+def evaluate(tree: T, step: Any) -> T:
+    """Replace every schedule in a tree by its value at a step."""
+    return jax.tree.map(
+        lambda leaf: leaf(step) if isinstance(leaf, Scheduled) else leaf,
+        tree,
+        is_leaf=lambda leaf: isinstance(leaf, Scheduled),
+    )
+
+
+def number(name: str, value: Any, **bounds: float) -> Any:
+    """Return an argument that has to be one number, checked as a number field is."""
+    require(not callable(value), f"{name} is {value!r}; give a number.")
+    require(np.ndim(value) == 0, f"{name} has shape {np.shape(value)}; give one number.")
+    return Number(**bounds).accept(name, value)
 
 
 def traceable(function: Callable[..., Any]) -> Any:

@@ -1,5 +1,6 @@
 """The leading axis: every leaf of a tree of agents' values has shape ``[n, ...]``."""
 
+import functools
 from typing import Any, TypeVar
 
 import jax
@@ -46,9 +47,7 @@ def average(tree: T) -> T:
 
 def disagreement(tree: Any) -> jax.Array:
     """Return (1/n) Σᵢ |xᵢ − x̄|², summed over the leaves: the consensus error."""
-    squares = (jnp.sum((leaf - leaf.mean(axis=0)) ** 2) / leaf.shape[0] for leaf in _leaves(tree))
-    return sum(squares, start=jnp.zeros(()))
-
-
-def _leaves(tree: Any) -> list[jax.Array]:
-    return jax.tree.leaves(tree)
+    squares = (
+        jnp.sum((leaf - leaf.mean(axis=0)) ** 2) / leaf.shape[0] for leaf in jax.tree.leaves(tree)
+    )
+    return functools.reduce(jnp.add, squares)

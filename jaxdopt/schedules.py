@@ -7,14 +7,13 @@ so at every step.
 
 from typing import Any, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt._pytree import (
-    Nonnegative,
+    Positive,
     Scalar,
-    Scheduled,
+    evaluate,
     is_traced,
     pytree,
     require,
@@ -33,11 +32,7 @@ def at(method: M, k: Any) -> M:
         >>> float(at(jd.DGD(stepsize=InverseTime(1, offset=2)), 3).stepsize)
         0.2...
     """
-    return jax.tree.map(
-        lambda leaf: leaf(k) if isinstance(leaf, Scheduled) else leaf,
-        method,
-        is_leaf=lambda leaf: isinstance(leaf, Scheduled),
-    )
+    return evaluate(method, k)
 
 
 @pytree
@@ -55,7 +50,7 @@ class InverseTime:
     """αₖ = numerator / (k + offset); with numerator θ/μ the schedule of strongly convex theory."""
 
     numerator: Scalar
-    offset: Scalar = 1.0
+    offset: Positive = 1.0
 
     def __call__(self, k: Any) -> Any:
         return self.numerator / (k + self.offset)
@@ -67,7 +62,7 @@ class Polynomial:
 
     initial: Scalar
     power: Scalar = 0.5
-    offset: Scalar = 1.0
+    offset: Positive = 1.0
 
     def __call__(self, k: Any) -> Any:
         return self.initial / (1 + k / self.offset) ** self.power
@@ -110,7 +105,7 @@ class Cosine:
     """αₖ = final + (initial − final) (1 + cos(π min(k / steps, 1))) / 2."""
 
     initial: Scalar
-    steps: Nonnegative
+    steps: Positive
     final: Scalar = 0.0
 
     def __call__(self, k: Any) -> Any:

@@ -333,6 +333,6 @@ def _require_preserved(before: Any, after: Any) -> None:
         require(
             (a.shape, a.dtype) == (b.shape, b.dtype),
             f"step changes state{jax.tree_util.keystr(path)} from {a.dtype}{list(a.shape)} to "
-            f"{b.dtype}{list(b.shape)}; give x0 the dtype of the problem's data, as problem.start() "
-            "does, or let step keep shapes and dtypes.",
+            f"{b.dtype}{list(b.shape)}; give x0 the dtype of the problem's data, as "
+            "problem.start() does, or let step keep shapes and dtypes.",
         )

@@ -84,4 +84,4 @@ def test_importing_changes_no_configuration_and_needs_no_extra():
 def test_everything_public_exists_and_is_documented():
     for name in jd.__all__:
         value = getattr(jd, name)
-        assert value.__doc__ or name in ("Fraction", "Nonnegative", "Scalar"), name
+        assert value.__doc__ or name in ("Fraction", "Nonnegative", "Positive", "Scalar"), name

@@ -247,7 +247,7 @@ def test_label_names_axes_and_keeps_other_shapes():
 
 
 def test_datasets_go_through_files(compared, tmp_path):
-    chosen = jd.best(compared, "gap")  # BUG: leaves a coordinate "choice" of tuples, unsaveable
+    chosen = jd.best(compared, "gap")
     for name, saved in (("all", compared), ("best", chosen)):
         saved.to_netcdf(tmp_path / f"{name}.nc")
         with xr.open_dataset(tmp_path / f"{name}.nc") as again:

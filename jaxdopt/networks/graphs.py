@@ -122,7 +122,10 @@ def adjacency(graph: Any) -> sp.csr_array:
             "adjacency matrix.",
         )
         matrix = sp.coo_array(matrix)
-        require(np.all(np.isfinite(matrix.data)), "the adjacency matrix has entries that are NaN.")
+        require(
+            np.all(np.isfinite(matrix.data)),
+            "the adjacency matrix has entries that are NaN or infinite; remove them.",
+        )
     edge = (matrix.row != matrix.col) & (matrix.data != 0)
     hears, heard = matrix.col[edge], matrix.row[edge]
     pattern = sp.csr_array((np.ones(len(hears)), (hears, heard)), shape=matrix.shape)

@@ -130,7 +130,8 @@ def stack(networks: Sequence[Any]) -> Any:
         f"networks of {' and '.join(map(str, counts))} agents cannot be stacked; "
         "give them the same number of agents.",
     )
-    if len({_structure(network) for network in members}) > 1:
+    bare = not jax.tree.leaves(members)  # Complete has nothing to stack
+    if bare or len({_structure(network) for network in members}) > 1:
         symmetric = all(network.symmetric for network in members)
         sparse = counts[0] > SMALL and all(not isinstance(m, Complete | Dense) for m in members)
         if sparse:

@@ -159,7 +159,9 @@ def _linear(
             agents is not None or partition is not None,
             "the data is pooled; say over how many agents to split it, agents=.",
         )
-        data = split(data, labels, agents=agents, partition=partition or "iid")
+        data = split(
+            data, labels, agents=agents, partition="iid" if partition is None else partition
+        )
     else:
         require(
             partition is None,

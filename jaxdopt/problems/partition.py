@@ -103,7 +103,6 @@ def split(data: Any, labels: Any, *, agents: int | None, partition: Any = "iid")
             "or a list of index arrays.",
         )
         partition = NAMED[partition]()
-    parts: Sequence[np.ndarray]
     if callable(partition):
         require(
             isinstance(agents, int | np.integer) and not isinstance(agents, bool) and agents >= 1,
@@ -111,26 +110,28 @@ def split(data: Any, labels: Any, *, agents: int | None, partition: Any = "iid")
         )
         assert agents is not None
         require(agents <= m, f"{m} samples cannot be split over {agents} agents; take at most {m}.")
-        parts = list(partition(labels, int(agents)))  # type: ignore[call-overload]
-    else:
-        parts = [np.asarray(part, int if len(part) == 0 else None) for part in partition]
-        require(
-            agents in (None, len(parts)),
-            f"agents is {agents} and partition has {len(parts)} index arrays; drop agents.",
-        )
-        used = np.concatenate(parts) if parts else np.array([], int)
-        require(
-            np.issubdtype(used.dtype, np.integer) and len(used) > 0,
-            f"the partition's index arrays have dtype {used.dtype}; give integers.",
-        )
-        require(
-            used.min() >= 0 and used.max() < m,
-            f"the partition names sample {used.max() if used.max() >= m else used.min()}; "
-            f"samples are numbered 0 to {m - 1}.",
-        )
-        twice = np.flatnonzero(np.bincount(used) > 1)
-        if len(twice):
-            raise ValueError(f"the partition gives sample {twice[0]} away twice; give it once.")
+        partition = partition(labels, int(agents))
+    parts = [np.atleast_1d(np.asarray(part, None if np.size(part) else int)) for part in partition]
+    _require_partition(parts, agents, m)
+    return jax.tree.map(lambda leaf: [np.asarray(leaf)[part] for part in parts], data)
+
+
+def _require_partition(parts: Sequence[np.ndarray], agents: int | None, m: int) -> None:
+    """Refuse index arrays that are not for these agents, out of range, given twice or empty."""
+    require(
+        agents in (None, len(parts)) and len(parts) > 0,
+        f"agents is {agents} and partition has {len(parts)} index arrays; give one an agent.",
+    )
     for i, part in enumerate(parts):
         require(len(part) > 0, f"agent {i} has no samples; give every agent at least one.")
-    return jax.tree.map(lambda leaf: [np.asarray(leaf)[part] for part in parts], data)
+    used = np.concatenate(parts)
+    require(
+        np.issubdtype(used.dtype, np.integer),
+        f"the partition's index arrays have dtype {used.dtype}; give integers.",
+    )
+    out = used[(used < 0) | (used >= m)]
+    if len(out):
+        raise ValueError(f"the partition names sample {out[0]}; samples have numbers 0 to {m - 1}.")
+    twice = np.flatnonzero(np.bincount(used) > 1)
+    if len(twice):
+        raise ValueError(f"the partition gives sample {twice[0]} away twice; give it once.")

@@ -16,9 +16,9 @@ import numpy as np
 
 from jaxdopt import agents as _agents
 from jaxdopt._pytree import (
-    Number,
     cast_floats,
     is_traced,
+    number,
     pytree,
     replace,
     require,
@@ -114,8 +114,7 @@ class FiniteSum:
             weights in ("agents", "samples"),
             f"weights is {weights!r}; give 'agents' (every agent counts the same) or 'samples'.",
         )
-        require(np.ndim(l2) == 0, f"l2 has shape {np.shape(l2)}; give one number.")
-        l2 = Number(minimum=0.0).accept("l2", l2)
+        l2 = number("l2", l2, minimum=0.0)
         layout = Layout.of(params)
         origin = layout.ravel(params)
         data, sizes = _padded(data)
@@ -206,8 +205,17 @@ class FiniteSum:
         return self.layout.unravel(row)
 
     def take(self, agents: jax.Array) -> "FiniteSum":
-        """Return the problem of some agents [s]; `grad_at` gathers only the samples it needs."""
-        return replace(self, agents=agents if self.agents is None else self.agents[agents])
+        """Return the problem of some agents [s]; `grad_at` gathers only the samples it needs.
+
+        What is known of the whole problem's solution is not true of the part, and is dropped.
+        """
+        return replace(
+            self,
+            agents=agents if self.agents is None else self.agents[agents],
+            strong_convexity=None,
+            solution=None,
+            optimum=None,
+        )
 
     def solved(self) -> "FiniteSum":
         """Return the problem with `solution` and `optimum` known, by Newton's method in float64.
@@ -271,16 +279,17 @@ class Oracle:
         agents: int | None = None,
     ) -> None:
         require(callable(gradient), "gradient is not callable; give gradient(params, data, key).")
-        counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
-        counts = counts or {(agents,)}
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)]
+        counts = {shape[0] if shape else None for shape in shapes} or {agents}
+        n = next(iter(counts))
         require(
-            len(counts) == 1 and all(isinstance(c, int) and c > 0 for c in next(iter(counts))),
-            f"the data's leaves have leading axes {sorted(map(str, counts))}; give every leaf the "
-            "same number of agents, or agents= where there is no data.",
+            len(counts) == 1 and isinstance(n, int | np.integer) and n > 0,
+            f"the data's leaves have shapes {shapes}; give every leaf the same number of agents as "
+            "its first axis, or agents= where there is no data.",
         )
-        layout = Layout.of(params)
-        n = next(iter(counts))[0]
+        n = int(n)  # type: ignore[arg-type]
         require(agents in (None, n), f"agents is {agents}, and the data is for {n}; drop agents.")
+        layout = Layout.of(params)
         values = (traceable(gradient), data, layout.ravel(params), 1.0, layout, n)
         names = ("gradient", "data", "origin", "samples", "layout", "n")
         for name, value in zip(names, values, strict=True):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import Number, pytree, replace, require
+from jaxdopt._pytree import number, pytree, replace, require
 
 
 @pytree
@@ -19,7 +19,8 @@ class Quadratic:
 
     hessians: Any  # [n, d, d]
     tilts: Any  # [n, d]: the agents' gradients at the solution
-    solution: Any  # [d]
+    center: Any  # [d]: x*
+    solution: Any  # [d]: x*, or None for a part of the agents
     smoothness: Any
     strong_convexity: Any
 
@@ -44,24 +45,25 @@ class Quadratic:
         return 1
 
     @property
-    def optimum(self) -> jax.Array:
-        """F(x*) = 0."""
-        return jnp.zeros((), self.solution.dtype)
+    def optimum(self) -> jax.Array | None:
+        """F(x*) = 0, or None for a part of the agents."""
+        return None if self.solution is None else jnp.zeros((), self.center.dtype)
 
     def grad(self, x: jax.Array, key: Any = None) -> jax.Array:
         """Return Aᵢ (xᵢ − x*) + tᵢ for every agent, [n, d] -> [n, d]."""
-        away = x - self.solution
+        away = x - self.center
         return jnp.einsum("nij,nj->ni", self.hessians, away, precision="highest") + self.tilts
 
     def objective(self, x: jax.Array) -> jax.Array:
         """Return F(x) at one point [d]."""
-        away = x - self.solution
+        away = x - self.center
         mean = self.hessians.mean(axis=0)
-        return jnp.einsum("i,ij,j->", away, mean, away, precision="highest") / 2
+        curved = jnp.einsum("i,ij,j->", away, mean, away, precision="highest") / 2
+        return curved if self.solution is not None else curved + self.tilts.mean(axis=0) @ away
 
     def start(self, params: Any = None) -> jax.Array:
         """Return x0 [n, d]: zeros, or ``params`` [d] or [n, d]."""
-        row = jnp.zeros(self.d, self.solution.dtype) if params is None else jnp.asarray(params)
+        row = jnp.zeros(self.d, self.center.dtype) if params is None else jnp.asarray(params)
         require(
             row.shape in ((self.d,), (self.n, self.d)),
             f"the parameters have shape {row.shape}; give ({self.d},) or ({self.n}, {self.d}).",
@@ -71,7 +73,7 @@ class Quadratic:
     def take(self, agents: jax.Array) -> "Quadratic":
         """Return the problem of some agents [s]."""
         hessians, tilts = _agents.take((self.hessians, self.tilts), agents)
-        return replace(self, hessians=hessians, tilts=tilts)
+        return replace(self, hessians=hessians, tilts=tilts, solution=None, strong_convexity=None)
 
     def solved(self) -> "Quadratic":
         """Return the problem itself: its solution is known."""
@@ -112,12 +114,9 @@ def quadratic(
             isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 1,
             f"{name} is {count!r}; give an integer of at least 1.",
         )
-    for name, value, least in (
-        ("condition_number", condition_number, 1.0),
-        ("smoothness", smoothness, 1e-300),
-        ("heterogeneity", heterogeneity, 0.0),
-    ):
-        Number(minimum=least).accept(name, value)
+    number("condition_number", condition_number, minimum=1.0)
+    number("smoothness", smoothness, above=0.0)
+    number("heterogeneity", heterogeneity, minimum=0.0)
     require(0 <= curvature_spread < 1, f"curvature_spread is {curvature_spread}; give [0, 1).")
     random = np.random.default_rng(seed)
     center = random.standard_normal(d) if solution is None else np.asarray(solution, float)
@@ -139,6 +138,7 @@ def quadratic(
     return Quadratic(
         jnp.asarray(hessians, dtype),
         jnp.asarray(tilts, dtype),
+        jnp.asarray(center, dtype),
         jnp.asarray(center, dtype),
         jnp.asarray(np.linalg.norm(hessians, ord=2, axis=(1, 2)).max(), dtype),
         jnp.asarray(values[0], dtype),

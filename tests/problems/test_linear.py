@@ -1,5 +1,7 @@
 """Linear models against NumPy loops over samples: values, gradients, constants, solutions."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,7 +195,7 @@ def test_float32_data_stays_float32():
 def test_a_new_l2_is_no_new_program():
     problem = build("logistic", "even", "agents", 0.1)
     other = jd.replace(problem, l2=0.7)
-    grad = jax.jit(lambda problem, x: problem.grad(x))
+    grad: Any = jax.jit(lambda problem, x: problem.grad(x))
     x = problem.start() + 1.0
     difference = grad(other, x) - grad(problem, x)
     np.testing.assert_allclose(difference, 0.6 * np.ones((4, P)), atol=1e-12)

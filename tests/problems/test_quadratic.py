@@ -42,7 +42,7 @@ def test_what_was_asked_for(agents, d, condition, smoothness, zeta, spread, seed
     there = np.asarray(problem.grad(problem.start(wanted)))
     np.testing.assert_allclose(np.mean(np.sum(there**2, axis=1)), zeta**2, rtol=1e-9, atol=1e-25)
     np.testing.assert_allclose(there.mean(axis=0), 0, atol=1e-13 * (1 + zeta))
-    assert float(problem.objective(problem.solution)) == float(problem.optimum) == 0
+    assert problem.objective(problem.solution) == problem.optimum == 0
 
 
 def test_gradients_are_the_objectives():
