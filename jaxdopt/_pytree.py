@@ -117,7 +117,7 @@ def pytree(cls: type[T]) -> type[T]:
         >>> jax.tree.leaves(Damped(stepsize=1))
         [1.0]
     """
-    checks = _number_fields(cls)
+    checks = number_fields(cls)
     check_more = cls.__dict__.get("__post_init__")
 
     def __post_init__(self: Any) -> None:
@@ -167,7 +167,7 @@ def replace(instance: T, **changes: Any) -> T:
     return new
 
 
-def _number_fields(cls: type) -> dict[str, Number]:
+def number_fields(cls: type) -> dict[str, Number]:
     """Return the fields of a class that hold numbers, with the check of each."""
     named = {"Scalar": Scalar, "Nonnegative": Nonnegative, "Positive": Positive}
     named |= {"Fraction": Fraction, "float": float}

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import metrics as _metrics
-from jaxdopt._pytree import _number_fields as number_fields
+from jaxdopt._arguments import (
+    as_estimates,
+    require_agents,
+    require_counts,
+    require_key,
+    require_kinds,
+    require_metrics,
+    require_numbers,
+    strong,
+)
 from jaxdopt._pytree import cast_floats, disclose, enclose, is_traced, pytree, require, traceable
 from jaxdopt.algorithms.cost import gossip
 from jaxdopt.schedules import at
@@ -89,21 +98,21 @@ def run(
         ValueError: counts, shapes, dtypes or keys that do not fit, before any work. Divergence
             raises nothing: the history is then infinite or NaN and ``diverged`` is true.
     """
-    _require_kinds(algorithm, problem, network, state)
-    _require_counts(steps, every, start)
-    _require_key(key)
-    _require_metrics(metrics)
+    require_kinds(algorithm, problem, network, state)
+    require_counts(steps, every, start)
+    require_key(key)
+    require_metrics(metrics)
     if state is None:
         require(x0 is not None, "x0 is None and there is no state; give problem.start().")
-        x0 = _as_estimates(x0)
+        x0 = as_estimates(x0)
     else:
         require(
             x0 is None,
             "both x0 and a state are given; give x0=None to go on from the state.",
         )
     x = x0 if state is None else state.x
-    _require_agents(problem, network, x)
-    _require_numbers(algorithm, problem.n)
+    require_agents(problem, network, x)
+    require_numbers(algorithm, problem.n)
     dtype = jnp.result_type(*jax.tree.leaves(x))
     known = _metrics.defaults(problem)
     extra = {name: traceable(metric) for name, metric in (metrics or {}).items()}
@@ -166,7 +175,7 @@ def _simulate(
     dtype = jnp.result_type(*jax.tree.leaves(x0 if state is None else state.x))
     if state is None:
         state = at(algorithm, start).init(x0, problem, network.at(start, key), key)
-    state = jax.tree.map(_strong, state)
+    state = jax.tree.map(strong, state)
     after, axes = jax.eval_shape(one_step, state, start)
     _require_preserved(state, after)
     first = measure(state)
@@ -204,122 +213,6 @@ def _array(name: str, value: Any) -> jax.Array:
         f"metric {name!r} returns a {type(value).__name__}; return one array.",
     )
     return jnp.asarray(value)
-
-
-def _strong(leaf: Any) -> jax.Array:
-    leaf = jnp.asarray(leaf)
-    return jax.lax.convert_element_type(leaf, leaf.dtype)
-
-
-def _require_kinds(algorithm: Any, problem: Any, network: Any, state: Any) -> None:
-    """Refuse what is not a method, a problem, a network or a state, by what it lacks."""
-    name = getattr(algorithm, "__name__", "Method")
-    require(
-        not isinstance(algorithm, type),
-        f"algorithm is the class {name}; give an instance, such as {name}(stepsize=0.1).",
-    )
-    for role, value, needed, remedy in (
-        ("algorithm", algorithm, ("init", "step"), "give a method such as jd.DGD(0.1)"),
-        ("problem", problem, ("n", "grad"), "give an object with n, d and grad(x, key)"),
-        ("network", network, ("n", "at"), "give jd.networks.metropolis(graph) or mixing(W)"),
-        ("state", state, ("x",), "give the state of a run, result.state"),
-    ):
-        missing = [name for name in needed if not hasattr(value, name)]
-        require(
-            not missing or (role == "state" and value is None),
-            f"{role} is a {type(value).__name__} without {' and '.join(missing)}; {remedy}.",
-        )
-
-
-def _require_metrics(metrics: Any) -> None:
-    require(
-        metrics is None or isinstance(metrics, dict),
-        f"metrics is {metrics!r}; give {{name: function of (state, problem)}}.",
-    )
-    for name, metric in (metrics or {}).items():
-        require(
-            callable(metric),
-            f"metric {name!r} is {metric!r}; give a function of (state, problem).",
-        )
-
-
-def _as_estimates(x0: Any) -> Any:
-    def leaf(value: Any) -> jax.Array:
-        value = jnp.asarray(value)
-        require(
-            jnp.issubdtype(value.dtype, jnp.floating),
-            f"x0 has dtype {value.dtype}; give floating estimates, such as problem.start().",
-        )
-        return _strong(value)
-
-    return leaf(x0) if isinstance(x0, list) else jax.tree.map(leaf, x0)
-
-
-def _require_counts(steps: Any, every: Any, start: Any) -> None:
-    for name, count in (("steps", steps), ("every", every)):
-        require(
-            isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 1,
-            f"{name} is {count!r}; give an integer of at least 1.",
-        )
-    require(
-        steps % every == 0,
-        f"steps = {steps} is not a multiple of every = {every}; "
-        f"take {steps // every * every or every} steps, or another every.",
-    )
-    require(
-        np.shape(start) == () and jnp.issubdtype(jnp.result_type(start), jnp.integer),
-        f"start is {start!r}; give the first step's number, an integer of at least 0.",
-    )
-    require(start >= 0, f"start is {start}; give the first step's number, at least 0.")
-
-
-def _require_key(key: Any) -> None:
-    require(
-        isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key),
-        f"key is {_described(key)}, not a JAX key; make one with jax.random.key(0).",
-    )
-    require(
-        key.shape == (),
-        f"key has shape {key.shape}; give one key, or sweep over keys with "
-        'jd.sweep(jd.run, over=("key",)).',
-    )
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, jax.Array | np.ndarray):
-        return f"an array of {value.dtype}{list(value.shape)}"
-    return repr(value)
-
-
-def _require_agents(problem: Any, network: Any, x: Any) -> None:
-    require(
-        problem.n == network.n,
-        f"the problem has {problem.n} agents and the network {network.n}; give both the same.",
-    )
-    d = getattr(problem, "d", None)
-    flat = isinstance(x, jax.Array | np.ndarray) and d is not None
-    for leaf in jax.tree.leaves(x):
-        wanted = (problem.n, d) if flat else (problem.n, *np.shape(leaf)[1:])
-        require(
-            np.shape(leaf) == wanted,
-            f"the estimates have shape {np.shape(leaf)} and the problem needs {wanted}; start "
-            "from problem.start().",
-        )
-
-
-def _require_numbers(algorithm: Any, n: int) -> None:
-    """Refuse number fields whose shape is neither a scalar's nor one row an agent's."""
-    for name in number_fields(type(algorithm)):
-        shape = np.shape(value) if _is_array(value := getattr(algorithm, name)) else ()
-        require(
-            shape in ((), (n, 1)),
-            f"{name} has shape {shape}; give a scalar or [n, 1] = ({n}, 1), or sweep over it with "
-            'jd.sweep(jd.run, over=("algorithm", ...)).',
-        )
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, jax.Array | np.ndarray)
 
 
 def _require_preserved(before: Any, after: Any) -> None:

@@ -12,6 +12,7 @@ import jaxdopt as jd
 PACKAGE = Path(jd.__file__).parent
 FLOORS = {
     "_pytree": 0,
+    "_arguments": 3,
     "agents": 0,
     "schedules": 0,
     "problems": 1,

@@ -1,8 +1,9 @@
 """Problems: the agents' data, their gradients, and what is known about the solution."""
 
+from jaxdopt.problems.finite_sum import FiniteSum
 from jaxdopt.problems.linear import least_squares, logistic_regression, softmax_regression
 from jaxdopt.problems.oracles import Minibatch
-from jaxdopt.problems.problem import FiniteSum, Given, Oracle, Problem
+from jaxdopt.problems.problem import Given, Oracle, Problem
 from jaxdopt.problems.quadratic import Quadratic, quadratic
 
 __all__ = [

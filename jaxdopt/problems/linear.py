@@ -15,8 +15,8 @@ import numpy as np
 import optax
 
 from jaxdopt._pytree import require
+from jaxdopt.problems.finite_sum import FiniteSum, Weighting, with_facts
 from jaxdopt.problems.partition import split
-from jaxdopt.problems.problem import FiniteSum, Weighting, with_facts
 
 
 def squared_loss(x: jax.Array, sample: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -1,0 +1,304 @@
+"""Finite sums: any loss over any parameter pytree, even or uneven data."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdopt import agents as _agents
+from jaxdopt._pytree import (
+    cast_floats,
+    is_traced,
+    number,
+    pytree,
+    replace,
+    require,
+    static,
+    traceable,
+)
+from jaxdopt.problems import solver
+from jaxdopt.problems.layout import Layout
+
+Weighting = Literal["agents", "samples"]
+
+
+@pytree
+class FiniteSum:
+    """Any loss over any parameter pytree: fᵢ(x) = (1/mᵢ) Σⱼ loss(x, zᵢⱼ) + (l2/2)|x|².
+
+    Args:
+        loss: ``loss(params, sample) -> scalar`` for one sample of one agent; a plain function, or a
+            callable pytree whose numbers are then traced.
+        data: a pytree with leaves [n, m, ...], or, for uneven data, with a list of n arrays
+            [mᵢ, ...] in each leaf's place (lists always mean agents; use tuples and dicts for
+            structure).
+        params: the starting parameters, a pytree of floating arrays; it fixes shapes and dtype.
+        l2: the regularizer's weight.
+        weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
+        precision: of matrix products, as `jax.default_matmul_precision` takes it.
+
+    Attributes:
+        sizes: [n], the number of samples each agent has.
+        size: their mean.
+        samples: component gradients an agent pays for one call of `grad`.
+        smoothness, strong_convexity: L such that every n pᵢ fᵢ is L-smooth, and μ of F, or None.
+        solution, optimum: the minimizer [d] and F there, or None; `solved` fills them.
+
+    Raises:
+        ValueError: empty agents, leaves that disagree about n or m, NaN data, integer parameters.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def loss(w, sample):
+        ...     return 0.5 * (w @ sample["a"] - sample["b"]) ** 2
+        >>> data = {"a": jnp.ones((3, 5, 2)), "b": jnp.arange(15.0).reshape(3, 5)}
+        >>> problem = FiniteSum(loss, data, jnp.zeros(2))
+        >>> problem.n, problem.d, problem.grad(problem.start())[:, 0].round(3).tolist()
+        (3, 2, [-2.0, -7.0, -12.0])
+    """
+
+    loss: Any
+    data: Any  # leaves [n, m, ...], padded with an agent's own samples
+    sample_weights: Any  # [n, m]: 1 / mᵢ, zero on the padding; None where all mᵢ are equal
+    sizes: Any  # [n] int
+    shares: Any  # [n]: n pᵢ
+    l2: Any
+    origin: Any  # [d]: the starting parameters
+    smoothness: Any
+    strong_convexity: Any
+    solution: Any
+    optimum: Any
+    agents: Any  # [s] int: the agents chosen by `take`, or None for all
+    layout: Layout = static()
+    precision: str = static()
+
+    def __init__(
+        self,
+        loss: Callable[..., Any],
+        data: Any,
+        params: Any,
+        *,
+        l2: Any = 0.0,
+        weights: Weighting = "agents",
+        precision: str = "highest",
+    ) -> None:
+        require(callable(loss), f"loss is {loss!r}; give a function loss(params, sample).")
+        require(
+            weights in ("agents", "samples"),
+            f"weights is {weights!r}; give 'agents' (every agent counts the same) or 'samples'.",
+        )
+        l2 = number("l2", l2, minimum=0.0)
+        layout = Layout.of(params)
+        origin = layout.ravel(params)
+        data, sizes = _padded(data)
+        n, m = len(sizes), int(sizes.max())
+        shares = np.ones(n) if weights == "agents" else n * sizes / sizes.sum()
+        real = np.arange(m) < sizes[:, None]
+        fields = {
+            "loss": traceable(loss),
+            "data": data,
+            "sample_weights": None
+            if real.all()
+            else jnp.asarray(real / sizes[:, None], origin.dtype),
+            "sizes": jnp.asarray(sizes, jnp.int32),
+            "shares": jnp.asarray(shares, origin.dtype),
+            "l2": l2,
+            "origin": origin,
+            "smoothness": None,
+            "strong_convexity": None,
+            "solution": None,
+            "optimum": None,
+            "agents": None,
+            "layout": layout,
+            "precision": precision,
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        _require_scalar_loss(self)
+
+    @property
+    def n(self) -> int:
+        """The number of agents."""
+        return self.sizes.shape[0] if self.agents is None else self.agents.shape[0]
+
+    @property
+    def d(self) -> int:
+        """The number of parameters."""
+        return self.layout.d
+
+    @property
+    def size(self) -> jax.Array:
+        """The mean number of samples an agent has."""
+        return self._of(self.sizes).mean(dtype=jnp.result_type(float))
+
+    @property
+    def samples(self) -> jax.Array:
+        """Component gradients an agent pays for one call of `grad`."""
+        return self.size
+
+    def grad(self, x: jax.Array, key: Any = None) -> jax.Array:
+        """Return every agent's full local gradient n pᵢ ∇fᵢ(xᵢ), [n, d] -> [n, d]."""
+        return self._gradient(x, self._of(self.data), self._of(self.sample_weights))
+
+    def grad_at(self, x: jax.Array, indices: jax.Array) -> jax.Array:
+        """Return n pᵢ times the mean gradient over chosen samples; ``indices`` is [n] or [n, b]."""
+        indices = indices.reshape(self.n, -1)
+        who = jnp.arange(self.n) if self.agents is None else self.agents
+        chosen = jax.tree.map(lambda leaf: leaf[who[:, None], indices], self.data)
+        return self._gradient(x, chosen, None)
+
+    def objective(self, x: jax.Array) -> jax.Array:
+        """Return F(x) at one point [d]."""
+        with jax.default_matmul_precision(self.precision):
+            values = jax.vmap(self._mean_loss, (None, 0, 0))(
+                x, self._of(self.data), self._of(self.sample_weights)
+            )
+        return jnp.mean(self._of(self.shares) * (values + self.l2 / 2 * jnp.sum(x**2)))
+
+    def start(self, params: Any = None) -> jax.Array:
+        """Return x0 [n, d]: ``params`` (default: the problem's) for all agents, or rows of them.
+
+        Raises:
+            ValueError: the shapes are not those of the problem's parameters.
+        """
+        row = self.origin if params is None else self.layout.ravel(params)
+        require(
+            row.ndim == 1 or row.shape[0] == self.n,
+            f"the parameters have {row.shape[0]} rows for {self.n} agents; give one set for all "
+            "or one an agent.",
+        )
+        return jnp.broadcast_to(row, (self.n, self.d))
+
+    def ravel(self, params: Any) -> jax.Array:
+        """Return a parameter pytree as a row [d]."""
+        return self.layout.ravel(params)
+
+    def unravel(self, row: jax.Array) -> Any:
+        """Return the parameter pytree of a row [d]."""
+        return self.layout.unravel(row)
+
+    def take(self, agents: jax.Array) -> "FiniteSum":
+        """Return the problem of some agents [s]; `grad_at` gathers only the samples it needs.
+
+        What is known of the whole problem's solution is not true of the part, and is dropped.
+        """
+        return replace(
+            self,
+            agents=agents if self.agents is None else self.agents[agents],
+            strong_convexity=None,
+            solution=None,
+            optimum=None,
+        )
+
+    def solved(self) -> "FiniteSum":
+        """Return the problem with `solution` and `optimum` known, by Newton's method in float64.
+
+        The objective has to be convex with a minimizer; do not call this inside jit.
+
+        Raises:
+            ValueError: no minimizer was found, as for separable data without l2.
+        """
+        x, value, found = solver.minimize(self)
+        require(
+            found,
+            f"no minimizer was found, F = {value:.6g} at |x| = {np.linalg.norm(x):.3g}; there may "
+            "be none: add l2 > 0, or scale the features.",
+        )
+        return replace(
+            self,
+            solution=jnp.asarray(x, self.origin.dtype),
+            optimum=jnp.asarray(value, self.origin.dtype),
+        )
+
+    def _of(self, tree: Any) -> Any:
+        """Return the rows of the agents that `take` chose."""
+        return tree if self.agents is None else _agents.take(tree, self.agents)
+
+    def _gradient(self, x: jax.Array, data: Any, weights: Any) -> jax.Array:
+        with jax.default_matmul_precision(self.precision):
+            g = jax.vmap(jax.grad(self._mean_loss))(x, data, weights)
+        return self._of(self.shares)[:, None] * (g + self.l2 * x)
+
+    def _mean_loss(self, x: jax.Array, data: Any, weights: Any) -> jax.Array:
+        losses = jax.vmap(self.loss, (None, 0))(self.layout.unravel(x), data)
+        return losses.mean() if weights is None else jnp.sum(weights * losses)
+
+
+def with_facts(problem: FiniteSum, smoothness: float, strong_convexity: float) -> FiniteSum:
+    """Return a convex problem with its constants, and its solution where there is one."""
+    dtype = problem.origin.dtype
+    problem = replace(
+        problem,
+        smoothness=jnp.asarray(smoothness, dtype),
+        strong_convexity=jnp.asarray(strong_convexity, dtype),
+    )
+    try:
+        return problem.solved()
+    except ValueError:  # separable data without l2: the facts stay None
+        return problem
+
+
+def _padded(data: Any) -> tuple[Any, np.ndarray]:
+    """Return data with leaves [n, m, ...] and the agents' sizes [n]; check both."""
+    leaves, treedef = jax.tree.flatten(data, is_leaf=lambda leaf: isinstance(leaf, list))
+    require(leaves, "data has no leaves; give arrays of shape [n, m, ...].")
+    sizes = None
+    for leaf in leaves:
+        if isinstance(leaf, list):
+            require(leaf, "data has a list without agents; give one array an agent.")
+            counts = np.array([len(part) for part in leaf])
+        else:
+            require(
+                np.ndim(leaf) >= 2,
+                f"a data leaf has shape {np.shape(leaf)}; give [n, m, ...], or a list of n arrays.",
+            )
+            counts = np.full(np.shape(leaf)[0], np.shape(leaf)[1])
+        require(len(counts) > 0 and counts.min() > 0, _empty(counts))
+        sizes = counts if sizes is None else sizes
+        require(
+            np.array_equal(sizes, counts),
+            f"data leaves disagree: agents with {sizes.tolist()[:8]} and with "
+            f"{counts.tolist()[:8]} samples; give all leaves the same agents and samples.",
+        )
+    assert sizes is not None
+    most = int(sizes.max())
+
+    def pad(leaf: Any) -> Any:
+        if not isinstance(leaf, list):
+            return _finite(jnp.asarray(leaf))
+        rows = [np.asarray(part)[np.arange(most) % len(part)] for part in leaf]
+        return _finite(jnp.asarray(np.stack(rows)))
+
+    return treedef.unflatten([pad(leaf) for leaf in leaves]), sizes
+
+
+def _empty(counts: np.ndarray) -> str:
+    if len(counts) == 0:
+        return "data is for 0 agents; give at least one."
+    return (
+        f"agent {int(np.argmin(counts))} has no samples; give every agent at least one, with fewer "
+        "agents or another partition."
+    )
+
+
+def _finite(leaf: jax.Array) -> jax.Array:
+    if not is_traced(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating):
+        bad = int(jnp.sum(~jnp.isfinite(leaf)))
+        require(bad == 0, f"data has {bad} values that are NaN or infinite; remove or impute them.")
+    return leaf
+
+
+def _require_scalar_loss(problem: FiniteSum) -> None:
+    sample = jax.tree.map(lambda leaf: leaf[0, 0], problem.data)
+    shape = jax.eval_shape(
+        problem.loss,
+        problem.layout.unravel(cast_floats(problem.origin, problem.origin.dtype)),
+        sample,
+    )
+    require(
+        getattr(shape, "shape", None) == (),
+        f"the loss of one sample has shape {getattr(shape, 'shape', shape)}; return a scalar, "
+        "as FiniteSum takes the mean over samples itself.",
+    )
