@@ -226,6 +226,15 @@ def number(name: str, value: Any, **bounds: float) -> Any:
     return Number(**bounds).accept(name, value)
 
 
+def count(name: str, value: Any, minimum: int = 1, remedy: str = "") -> int:
+    """Return an argument that has to be an integer of at least ``minimum``."""
+    require(
+        isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= minimum,
+        f"{name} is {value!r}; give {remedy or f'an integer of at least {minimum}'}.",
+    )
+    return int(value)
+
+
 def traceable(function: Callable[..., Any]) -> Any:
     """Return a callable that may be a leaf's place: a pytree stays, a function becomes static."""
     if jax.tree_util.all_leaves([function]):

@@ -1,17 +1,62 @@
 """Networks: everything that happens to messages between agents."""
 
-from jaxdopt.networks.operators import Circulant, Complete, Dense, Links, Neighbors
-from jaxdopt.networks.weights import laplacian, lazy_metropolis, metropolis, mixing, stack
+from jaxdopt.networks.directed import Directed, Tree, push_pull, spanning_tree
+from jaxdopt.networks.forms import mixing, stack
+from jaxdopt.networks.gossip import Chebyshev, Repeated
+from jaxdopt.networks.operators import (
+    Circulant,
+    Complete,
+    Dense,
+    Links,
+    Neighbors,
+    Pushes,
+    Server,
+)
+from jaxdopt.networks.spectra import contraction
+from jaxdopt.networks.varying import (
+    Asleep,
+    Cyclic,
+    RandomLinks,
+    RandomMatching,
+    one_peer_exponential,
+    trace,
+)
+from jaxdopt.networks.weights import (
+    column_stochastic,
+    half_degree,
+    laplacian,
+    lazy_metropolis,
+    metropolis,
+    row_stochastic,
+)
 
 __all__ = [
+    "Asleep",
+    "Chebyshev",
     "Circulant",
     "Complete",
+    "Cyclic",
     "Dense",
+    "Directed",
     "Links",
     "Neighbors",
+    "Pushes",
+    "RandomLinks",
+    "RandomMatching",
+    "Repeated",
+    "Server",
+    "Tree",
+    "column_stochastic",
+    "contraction",
+    "half_degree",
     "laplacian",
     "lazy_metropolis",
     "metropolis",
     "mixing",
+    "one_peer_exponential",
+    "push_pull",
+    "row_stochastic",
+    "spanning_tree",
     "stack",
+    "trace",
 ]

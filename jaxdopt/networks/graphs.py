@@ -8,46 +8,66 @@ import networkx as nx
 import numpy as np
 import scipy.sparse as sp
 
-from jaxdopt._pytree import require
+from jaxdopt._pytree import count, require
 
 ATTEMPTS = 100  # draws of a random graph before giving up on a connected one
 
 
 def ring(n: int) -> nx.Graph:
     """Return the cycle i - i + 1 mod n."""
-    return _clean(nx.cycle_graph(_count(n)))
+    return _clean(nx.cycle_graph(count("n", n)))
 
 
 def directed_ring(n: int) -> nx.DiGraph:
     """Return the directed cycle i -> i + 1 mod n."""
-    return _clean(nx.cycle_graph(_count(n), create_using=nx.DiGraph))
+    return _clean(nx.cycle_graph(count("n", n), create_using=nx.DiGraph))
 
 
 def path(n: int) -> nx.Graph:
     """Return the path 0 - 1 - ... - n - 1."""
-    return nx.path_graph(_count(n))
+    return nx.path_graph(count("n", n))
 
 
 def star(n: int) -> nx.Graph:
     """Return the star of n agents, agent 0 in its center."""
-    return nx.star_graph(_count(n) - 1)
+    return nx.star_graph(count("n", n) - 1)
 
 
 def complete(n: int) -> nx.Graph:
     """Return the graph in which all n agents are neighbors."""
-    return nx.complete_graph(_count(n))
+    return nx.complete_graph(count("n", n))
 
 
 def grid(rows: int, columns: int) -> nx.Graph:
     """Return the rows x columns grid, agent r * columns + c in row r and column c."""
-    return _integers(nx.grid_2d_graph(_count(rows, "rows"), _count(columns, "columns")))
+    return _integers(nx.grid_2d_graph(count("rows", rows), count("columns", columns)))
 
 
 def torus(rows: int, columns: int) -> nx.Graph:
     """Return the rows x columns grid whose rows and columns wrap around."""
     return _integers(
-        nx.grid_2d_graph(_count(rows, "rows"), _count(columns, "columns"), periodic=True)
+        nx.grid_2d_graph(count("rows", rows), count("columns", columns), periodic=True)
     )
+
+
+def hypercube(dimension: int) -> nx.Graph:
+    """Return the hypercube of 2^dimension agents, neighbors if their numbers differ in one bit."""
+    n = 2 ** count("dimension", dimension, 0, "an integer of at least 0")
+    graph = nx.empty_graph(n)
+    bits = [2**h for h in range(dimension)]
+    graph.add_edges_from((i, i ^ bit) for bit in bits for i in range(n) if not i & bit)
+    return graph
+
+
+def tree(n: int, branching: int = 2) -> nx.Graph:
+    """Return the tree of n agents in which agent i has the children B i + 1 ... B i + B.
+
+    A directed spanning tree down from agent 0 and up to it is `jd.networks.spanning_tree`'s.
+    """
+    branching = count("branching", branching)
+    graph = nx.empty_graph(count("n", n))
+    graph.add_edges_from(((i - 1) // branching, i) for i in range(1, n))
+    return graph
 
 
 def exponential(n: int, *, directed: bool = False) -> nx.Graph:
@@ -57,7 +77,7 @@ def exponential(n: int, *, directed: bool = False) -> nx.Graph:
     Ying et al. (2021, arXiv 2110.13363) on request.
     """
     graph = nx.DiGraph() if directed else nx.Graph()
-    graph.add_nodes_from(range(_count(n)))
+    graph.add_nodes_from(range(count("n", n)))
     hops = [2**h for h in range((n - 1).bit_length())]
     graph.add_edges_from((i, (i + hop) % n) for hop in hops if hop < n for i in range(n))
     return _clean(graph)
@@ -65,7 +85,7 @@ def exponential(n: int, *, directed: bool = False) -> nx.Graph:
 
 def regular(n: int, degree: int, *, seed: int = 0) -> nx.Graph:
     """Return a connected random graph in which every agent has ``degree`` neighbors."""
-    _count(n)
+    count("n", n)
     require(
         isinstance(degree, int | np.integer) and 0 <= degree < n and n * degree % 2 == 0,
         f"degree is {degree} for n = {n}; give an integer below n with n * degree even.",
@@ -75,12 +95,31 @@ def regular(n: int, degree: int, *, seed: int = 0) -> nx.Graph:
     )
 
 
+def watts_strogatz(n: int, degree: int, probability: float, *, seed: int = 0) -> nx.Graph:
+    """Return a connected small world: a ring of ``degree`` neighbors, each link rewired at random.
+
+    Every link is rewired with the given probability: 0 leaves the ring lattice, 1 is nearly an
+    Erdos-Renyi graph. Source: Watts, Strogatz (1998).
+    """
+    count("n", n)
+    require(
+        isinstance(degree, int | np.integer) and 2 <= degree < max(n, 3) and degree % 2 == 0,
+        f"degree is {degree} for n = {n}; give an even integer from 2 to n - 1.",
+    )
+    require(0 <= probability <= 1, f"probability is {probability}; give one between 0 and 1.")
+    return _connected(
+        lambda s: nx.watts_strogatz_graph(n, degree, probability, seed=s),
+        seed,
+        "raise degree or lower probability",
+    )
+
+
 def erdos_renyi(n: int, probability: float, *, seed: int = 0) -> nx.Graph:
     """Return a connected Erdos-Renyi graph: each pair is linked with the given probability.
 
     Disconnected draws are thrown away; above ln(n) / n most are connected.
     """
-    _count(n)
+    count("n", n)
     require(0 <= probability <= 1, f"probability is {probability}; give one between 0 and 1.")
     return _connected(
         lambda s: (
@@ -99,7 +138,7 @@ def random_geometric(n: int, radius: float | None = None, *, seed: int = 0) -> n
     ``radius`` defaults to √(2 ln n / n), above which most draws are connected. The points are the
     nodes' ``pos`` attribute.
     """
-    _count(n)
+    count("n", n)
     radius = math.sqrt(2 * math.log(max(n, 2)) / n) if radius is None else radius
     require(radius > 0, f"radius is {radius}; give a positive one.")
     return _connected(lambda s: nx.random_geometric_graph(n, radius, seed=s), seed, "raise radius")
@@ -138,14 +177,6 @@ def is_periodic(pattern: Any) -> bool:
     matrix = sp.coo_array(pattern)
     graph = nx.DiGraph(zip(matrix.row.tolist(), matrix.col.tolist(), strict=True))
     return not nx.is_aperiodic(graph)
-
-
-def _count(n: int, name: str = "n") -> int:
-    require(
-        isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1,
-        f"{name} is {n!r}; give an integer of at least 1.",
-    )
-    return int(n)
 
 
 def _clean(graph: Any) -> Any:

@@ -1,9 +1,12 @@
 """Mixing matrices as operators: ``network @ x`` is W x on any pytree with a leading agent axis.
 
-All four compute x + Σⱼ wᵢⱼ (xⱼ − xᵢ) rather than Σⱼ wᵢⱼ xⱼ, in float32 at least: at consensus the
+All compute x + Σⱼ wᵢⱼ (xⱼ − xᵢ) rather than Σⱼ wᵢⱼ xⱼ, in float32 at least: at consensus the
 difference is exactly zero, and where wᵢⱼ and wⱼᵢ are equal bit for bit what flows from i to j is
 minus what flows from j to i, so that the mean does not drift in float32. ``laplacian(x)`` is
 (I − W) x by the same differences: primal-dual methods accumulate it, and its sum has to stay zero.
+
+A doubly stochastic W keeps consensus and the mean; a row-stochastic one (``kind`` "row") only the
+first, a column-stochastic one ("column") only the second.
 """
 
 from collections.abc import Callable
@@ -13,15 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
-import scipy.sparse.linalg
 
 from jaxdopt import agents
-from jaxdopt._pytree import is_traced, pytree, replace, require, static
+from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
+from jaxdopt.networks import spectra
 
 T = TypeVar("T")
+Keep = Callable[[jax.Array, jax.Array], jax.Array]
+"""Whether receiver i still hears sender j, for arrays of both: what cuts links."""
 
 UNROLLED = 16  # neighbor slots an operator unrolls; an agent's further neighbors go to tiers
-DENSE_SPECTRUM = 2048  # agents up to which the spectrum is computed from the dense matrix
 
 
 @pytree
@@ -36,13 +40,30 @@ class Links:
     reverse: jax.Array  # [n, s] int: the slot at the sender that belongs to agent i
     present: jax.Array  # [n, s] bool: false where a slot is padding
 
+    def hear(self, x: jax.Array) -> jax.Array:
+        """Return what every slot hears of the agents' own values, [n, ...] -> [n, s, ...]."""
+        return x[self.sender]
 
-class _Operator:
-    """What the four operators share: a fixed, doubly stochastic W with nobody asleep."""
+    def swap(self, edges: jax.Array) -> jax.Array:
+        """Return the neighbor's value of every edge variable, [n, s, ...] -> [n, s, ...]."""
+        return edges[self.sender, self.reverse]
+
+    @property
+    def degree(self) -> jax.Array:
+        """The number of neighbors, [n]."""
+        return self.present.sum(axis=1)
+
+
+class Operator:
+    """What all fixed operators share; a subclass gives `_pull`, and what else it knows better."""
 
     n: Any  # the number of agents
     k: Any  # the step, once `at` has set it
     symmetric: bool
+    kind: Any = "doubly"
+    active: Any = None  # who is awake, [n] bool, or None for everybody
+    repetitions = 1  # rounds of communication that one ``network @ x`` takes
+    varies = False
 
     def _pull(self, x: jax.Array) -> jax.Array:
         """Return (W − I) x for an array [n, ...] of at least float32."""
@@ -75,18 +96,23 @@ class _Operator:
 
     @property
     def row(self) -> Any:
-        """The row-stochastic part: W itself."""
+        """The row-stochastic part: W itself, unless it is only column-stochastic."""
+        require(
+            self.kind != "column",
+            "this network's W is column-stochastic and has no row-stochastic part; use "
+            "jd.networks.push_pull(graph).",
+        )
         return self
 
     @property
     def column(self) -> Any:
-        """The column-stochastic part: W itself."""
+        """The column-stochastic part: W itself, unless it is only row-stochastic."""
+        require(
+            self.kind != "row",
+            "this network's W is row-stochastic and has no column-stochastic part; use "
+            "jd.networks.push_pull(graph).",
+        )
         return self
-
-    @property
-    def active(self) -> None:
-        """Who is awake, [n] bool, or None for everybody."""
-        return None
 
     @property
     def link_count(self) -> Any:
@@ -100,16 +126,44 @@ class _Operator:
     @property
     def eigenvalues(self) -> np.ndarray:
         """All n eigenvalues of W by decreasing modulus, computed on the host; complex if needed."""
-        matrix = np.asarray(self.matrix(), float)
-        values = np.linalg.eigvalsh(matrix) if self.symmetric else np.linalg.eigvals(matrix)
-        return _by_modulus(values)
+        return spectra.eigenvalues(np.asarray(self.matrix(), float), self.symmetric)
 
     @property
     def spectral_gap(self) -> float:
         """1 − |λ₂|, λ₂ the largest eigenvalue of W in modulus but for the one of the mean."""
-        values = self.eigenvalues
-        others = np.delete(values, np.argmin(np.abs(values - 1)))
-        return float(1 - np.abs(others).max(initial=0))
+        return spectra.gap(self.eigenvalues)
+
+    def csr(self) -> sp.csr_array:
+        """Return W as a scipy.sparse matrix, on the host."""
+        return sp.csr_array(np.asarray(self.matrix(), float))
+
+    @property
+    def cuttable(self) -> bool:
+        """Whether links can be cut and W stays what it is, see `cut`."""
+        return self.symmetric or self.kind != "doubly"
+
+    def cut(self, keep: Keep) -> Any:
+        """Return the network with only the links that ``keep``; their weight goes to the diagonal.
+
+        ``keep(receiver, sender)`` has to be symmetric where W is, and then the mean is kept. Raises
+        ValueError where W is doubly stochastic and not symmetric, as it would no longer be so.
+        """
+        require(
+            self.cuttable,
+            "links of a directed doubly stochastic W cannot be cut, as its columns would no longer "
+            "sum to 1; use jd.networks.push_pull(graph).",
+        )
+        return self._cut(keep)
+
+    def awake(self, active: jax.Array) -> Any:
+        """Return the network with the agents where ``active`` [n] is true awake."""
+        return replace(self, active=active)
+
+    def _cut(self, keep: Keep) -> Any:
+        raise ValueError(
+            f"links of a {type(self).__name__} network cannot be cut; give a graph's weights, such "
+            "as jd.networks.metropolis(graph)."
+        )
 
     @property
     def _stacked(self) -> bool:
@@ -137,12 +191,14 @@ class _Operator:
 
 
 @pytree
-class Dense(_Operator):
+class Dense(Operator):
     """W as an [n, n] array, for small or dense graphs; the mean is kept by projection."""
 
-    weights: Any  # [n, n], doubly stochastic
+    weights: Any  # [n, n]
     k: Any = None
+    active: Any = None
     symmetric: bool = static(default=None)
+    kind: str = static(default="doubly")  # what sums to 1: "doubly", "row" or "column"
 
     def __post_init__(self) -> None:
         """Check the shape; find out whether a concrete matrix is symmetric."""
@@ -163,12 +219,18 @@ class Dense(_Operator):
         return self.weights.shape[-1]
 
     def _pull(self, x: jax.Array) -> jax.Array:
-        away = x - x.mean(axis=0)
+        away = x if self.kind == "column" else x - x.mean(axis=0)
         mixed = jnp.tensordot(
             self.weights.astype(x.dtype), away, axes=1, precision=jax.lax.Precision.HIGHEST
         )
         pull = mixed - away
-        return pull - pull.mean(axis=0)
+        return pull if self.kind == "row" else pull - pull.mean(axis=0)
+
+    def _cut(self, keep: Keep) -> "Dense":
+        me = jnp.arange(self.n)
+        kept = jnp.where(keep(me[:, None], me) & ~jnp.eye(self.n, dtype=bool), self.weights, 0)
+        own = 1 - kept.sum(axis=0 if self.kind == "column" else 1)
+        return replace(self, weights=kept + jnp.diag(own))
 
     @property
     def _stacked(self) -> bool:
@@ -194,19 +256,59 @@ class Dense(_Operator):
         return (self.weights != 0) & ~jnp.eye(self.n, dtype=bool)
 
 
+def add(
+    pull: jax.Array, table: tuple[Any, Any], tiers: Any, term: Callable[[Any, Any], jax.Array]
+) -> jax.Array:
+    """Add Σ_s weights[:, s] term(agents, index[:, s]) to the agents' rows, slots unrolled."""
+
+    def weighted(weights: jax.Array, values: jax.Array) -> jax.Array:
+        trailing = (1,) * (values.ndim - weights.ndim)
+        return weights.astype(pull.dtype).reshape(weights.shape + trailing) * values
+
+    index, weights = table
+    for s in range(index.shape[1]):
+        pull = pull + weighted(weights[:, s], term(slice(None), index[:, s]))
+    for hubs, index, weights in tiers:
+        more = weighted(weights, term(hubs[:, None], index)).sum(axis=1)
+        pull = pull.at[hubs].add(more, unique_indices=True, indices_are_sorted=True)
+    return pull
+
+
+def _masked(index: jax.Array, weights: jax.Array, tiers: Any, keep: Keep, hears: bool) -> Any:
+    """Return a table's weights, tiers' too, with zeros on the links that are cut."""
+
+    def kept(agents: jax.Array, others: jax.Array, weights: jax.Array) -> jax.Array:
+        pair = (agents, others) if hears else (others, agents)
+        return jnp.where(keep(*pair), weights, 0)
+
+    me = jnp.arange(index.shape[0])[:, None]
+    return kept(me, index, weights), tuple((a, i, kept(a[:, None], i, w)) for a, i, w in tiers)
+
+
+def _entries(index: Any, weights: Any, tiers: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a table's rows, columns and values, padding included, on the host."""
+    tables = [(np.arange(len(index)), index, weights), *tiers]
+    rows = [np.repeat(np.asarray(a), i.shape[1]) for a, i, _ in tables]
+    columns = [np.asarray(i).ravel() for _, i, _ in tables]
+    values = [np.asarray(w, float).ravel() for _, _, w in tables]
+    return np.concatenate(rows), np.concatenate(columns), np.concatenate(values)
+
+
 @pytree
-class Neighbors(_Operator):
+class Neighbors(Operator):
     """W as a padded table of neighbors, for sparse graphs of any size.
 
     The first 16 slots are unrolled over all agents; agents with more neighbors have the rest in
     tiers of doubling width, so that a star or a heavy-tailed graph costs no more than its edges.
     """
 
-    index: Any  # [n, s] int: the neighbors of agent i, padded with i itself
+    index: Any  # [n, s] int: the neighbors that agent i hears, padded with i itself
     weights: Any  # [n, s], zero on the padding
     tiers: Any = ()  # of (agents [h], index [h, s], weights [h, s])
     k: Any = None
+    active: Any = None
     symmetric: bool = static(default=True)
+    kind: str = static(default="doubly")  # or "row"
 
     @property
     def n(self) -> int:
@@ -218,17 +320,12 @@ class Neighbors(_Operator):
         return self.index.ndim != 2
 
     def _pull(self, x: jax.Array) -> jax.Array:
-        def weighted(weights: jax.Array, difference: jax.Array) -> jax.Array:
-            trailing = (1,) * (difference.ndim - weights.ndim)
-            return weights.astype(x.dtype).reshape(weights.shape + trailing) * difference
+        table = self.index, self.weights
+        return add(jnp.zeros_like(x), table, self.tiers, lambda me, other: x[other] - x[me])
 
-        pull = jnp.zeros_like(x)
-        for s in range(self.index.shape[1]):
-            pull = pull + weighted(self.weights[:, s], x[self.index[:, s]] - x)
-        for hubs, index, weights in self.tiers:
-            more = weighted(weights, x[index] - x[hubs][:, None]).sum(axis=1)
-            pull = pull.at[hubs].add(more, unique_indices=True, indices_are_sorted=True)
-        return pull
+    def _cut(self, keep: Keep) -> "Neighbors":
+        weights, tiers = _masked(self.index, self.weights, self.tiers, keep, hears=True)
+        return replace(self, weights=weights, tiers=tiers)
 
     @property
     def link_count(self) -> Any:
@@ -251,25 +348,67 @@ class Neighbors(_Operator):
     @property
     def spectral_gap(self) -> float:
         """1 − |λ₂|; by Lanczos or Arnoldi iteration for more than 2048 agents."""
-        if self.n <= DENSE_SPECTRUM:
-            return super().spectral_gap
-        return sparse_gap(self._csr(), self.symmetric)
+        if self.n <= spectra.DENSE:
+            return spectra.gap(self.eigenvalues)
+        return spectra.sparse_gap(self.csr(), self.symmetric)
 
-    def _csr(self) -> sp.csr_array:
-        me = np.arange(self.n)
-        tables = [(me, self.index, self.weights), *self.tiers]
-        rows = [np.repeat(np.asarray(a), i.shape[1]) for a, i, _ in tables]
-        columns = [np.asarray(i).ravel() for _, i, _ in tables]
-        values = [np.asarray(w, float).ravel() for _, _, w in tables]
-        away = sp.csr_array(
-            (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
-            shape=(self.n, self.n),
-        )
+    def csr(self) -> sp.csr_array:
+        """Return W as a scipy.sparse matrix, on the host."""
+        rows, columns, values = _entries(self.index, self.weights, self.tiers)
+        away = sp.csr_array((values, (rows, columns)), shape=(self.n, self.n))
         return sp.csr_array(away + sp.diags_array(1 - away.sum(axis=1)))
 
 
 @pytree
-class Circulant(_Operator):
+class Pushes(Operator):
+    """A column-stochastic W as two tables: what every agent hears, and what it gives away.
+
+    (W x)ᵢ = xᵢ + Σⱼ wᵢⱼ xⱼ − Σⱼ wⱼᵢ xᵢ: every product is added once and subtracted once, so that
+    the sum over agents does not drift in float32.
+    """
+
+    index: Any  # [n, s] int: the neighbors that agent i hears, padded with i itself
+    weights: Any  # [n, s]: wᵢⱼ, zero on the padding
+    receivers: Any  # [n, r] int: the neighbors that hear agent i, padded with i itself
+    given: Any  # [n, r]: wⱼᵢ, zero on the padding
+    tiers: Any = ()  # as those of `Neighbors`, of what is heard
+    given_tiers: Any = ()  # the same, of what is given
+    k: Any = None
+    active: Any = None
+    kind = "column"
+    symmetric = False
+
+    @property
+    def n(self) -> int:
+        """The number of agents."""
+        return self.index.shape[-2]
+
+    @property
+    def _stacked(self) -> bool:
+        return self.index.ndim != 2
+
+    def _pull(self, x: jax.Array) -> jax.Array:
+        heard, given = (self.index, self.weights), (self.receivers, self.given)
+        pull = add(jnp.zeros_like(x), heard, self.tiers, lambda _, other: x[other])
+        return add(pull, given, self.given_tiers, lambda me, _: -x[me])
+
+    def _cut(self, keep: Keep) -> "Pushes":
+        weights, tiers = _masked(self.index, self.weights, self.tiers, keep, hears=True)
+        given, others = _masked(self.receivers, self.given, self.given_tiers, keep, hears=False)
+        return replace(self, weights=weights, tiers=tiers, given=given, given_tiers=others)
+
+    link_count = Neighbors.link_count
+    spectral_gap = Neighbors.spectral_gap
+
+    def csr(self) -> sp.csr_array:
+        """Return W as a scipy.sparse matrix, on the host."""
+        rows, columns, values = _entries(self.index, self.weights, self.tiers)
+        away = sp.csr_array((values, (rows, columns)), shape=(self.n, self.n))
+        return sp.csr_array(away + sp.diags_array(1 - away.sum(axis=0)))
+
+
+@pytree
+class Circulant(Operator):
     """W with the same weights seen from every agent: rolls, for rings and exponential graphs.
 
     (W x)ᵢ = xᵢ + Σ_o w_o (x_{i + o mod n} − xᵢ).
@@ -279,6 +418,7 @@ class Circulant(_Operator):
     offsets: tuple[int, ...] = static()  # each in 1 ... n − 1
     n: int = static()
     k: Any = None
+    active: Any = None
     symmetric: bool = static(default=True)
 
     @property
@@ -291,6 +431,15 @@ class Circulant(_Operator):
         for s, offset in enumerate(self.offsets):
             pull = pull + weights[s] * (jnp.roll(x, -offset, axis=0) - x)
         return pull
+
+    def _cut(self, keep: Keep) -> Neighbors:
+        senders = self._senders
+        weights = jnp.broadcast_to(self.weights, senders.shape)
+        return Neighbors(senders, weights, k=self.k, symmetric=self.symmetric)._cut(keep)
+
+    @property
+    def _senders(self) -> jax.Array:
+        return (jnp.arange(self.n)[:, None] + jnp.array(self.offsets, int)) % self.n
 
     @property
     def link_count(self) -> Any:
@@ -305,27 +454,31 @@ class Circulant(_Operator):
             set(opposite) == set(self.offsets),
             "links need every neighbor to hear back; this circulant network is directed.",
         )
-        me = jnp.arange(self.n)[:, None]
-        sender = (me + jnp.array(self.offsets, int)) % self.n
+        sender = self._senders
         reverse = jnp.array([self.offsets.index(o) for o in opposite], int)
         return Links(
             sender, jnp.broadcast_to(reverse, sender.shape), jnp.ones_like(sender, dtype=bool)
         )
+
+    def csr(self) -> sp.csr_array:
+        """Return W as a scipy.sparse matrix, on the host."""
+        return self._cut(lambda i, j: i != j).csr()
 
     @property
     def eigenvalues(self) -> np.ndarray:
         """All n eigenvalues of W by decreasing modulus: 1 + Σ_o w_o (e^{2πi o j / n} − 1)."""
         angles = 2j * np.pi * np.outer(np.arange(self.n), self.offsets) / self.n
         values = 1 + (np.exp(angles) - 1) @ np.asarray(self.weights, float)
-        return _by_modulus(np.real(values) if self.symmetric else values)
+        return spectra.by_modulus(np.real(values) if self.symmetric else values)
 
 
 @pytree
-class Complete(_Operator):
+class Complete(Operator):
     """W = 11ᵀ / n, the exact average."""
 
     n: int = static()
     k: Any = None
+    active: Any = None
     symmetric: bool = static(default=True)
 
     def __matmul__(self, x: T) -> T:
@@ -336,6 +489,9 @@ class Complete(_Operator):
     def _pull(self, x: jax.Array) -> jax.Array:
         away = x - x[0]
         return away.mean(axis=0) - away
+
+    def _cut(self, keep: Keep) -> Dense:
+        return Dense(self.matrix(), k=self.k, symmetric=True)._cut(keep)
 
     @property
     def link_count(self) -> int:
@@ -357,28 +513,30 @@ class Complete(_Operator):
         return np.eye(1, self.n)[0]
 
 
+@pytree
+class Server(Operator):
+    """A server and n clients: W = 11ᵀ / n, over one link up and one down for every client."""
+
+    n: int = static()
+    k: Any = None
+    active: Any = None
+    symmetric: bool = static(default=True)
+
+    def __post_init__(self) -> None:
+        """Check the number of clients."""
+        count("n", self.n)
+
+    __matmul__ = Complete.__matmul__
+    _pull = Complete._pull
+    matrix = Complete.matrix
+    eigenvalues = Complete.eigenvalues
+
+    @property
+    def link_count(self) -> int:
+        """The number of directed links: 2 n, all with the server."""
+        return 2 * self.n
+
+
 def _all_links(n: int, present: jax.Array) -> Links:
     senders = jnp.broadcast_to(jnp.arange(n), (n, n))
     return Links(senders, senders.T, present)
-
-
-def _by_modulus(values: np.ndarray) -> np.ndarray:
-    return values[np.argsort(-np.abs(values), kind="stable")]
-
-
-def sparse_gap(matrix: sp.csr_array, symmetric: bool) -> float:
-    """Return 1 − |λ₂| of a sparse W by Lanczos or Arnoldi iteration on W − 11ᵀ / n."""
-    n = matrix.shape[0]
-    away = scipy.sparse.linalg.LinearOperator(
-        shape=matrix.shape, matvec=lambda v: matrix @ v - v.mean(), dtype=float
-    )
-    solve = scipy.sparse.linalg.eigsh if symmetric else scipy.sparse.linalg.eigs
-    start = np.cos(np.arange(n) ** 1.5)  # fixed, and not orthogonal to any smooth eigenvector
-    try:
-        value = solve(away, k=1, which="LM", v0=start, return_eigenvectors=False, ncv=min(n, 64))
-    except scipy.sparse.linalg.ArpackNoConvergence:
-        raise ValueError(
-            f"the spectral gap of this network of {n} agents did not converge, as it is tiny; "
-            "compute it in closed form, or for a smaller network of the kind."
-        ) from None
-    return float(1 - np.abs(value[0]))

@@ -14,7 +14,7 @@ import scipy.sparse.linalg
 from scipy.optimize import linear_sum_assignment
 
 from jaxdopt import graphs, networks
-from jaxdopt.networks import Circulant, Complete, Dense, Neighbors, mixing, operators
+from jaxdopt.networks import Circulant, Complete, Dense, Neighbors, mixing, operators, spectra
 
 GRAPHS = {
     "ring": graphs.ring(9),
@@ -567,7 +567,7 @@ class TestLarge:
     def test_lanczos_on_a_torus_against_the_closed_form(self):
         network = networks.metropolis(graphs.torus(45, 50))
         assert isinstance(network, Neighbors)
-        assert network.n > operators.DENSE_SPECTRUM
+        assert network.n > spectra.DENSE
         second = 1 - 2 / 5 * (1 - math.cos(2 * math.pi / 50))
         assert network.spectral_gap == pytest.approx(1 - second, rel=1e-8)
 
@@ -577,14 +577,14 @@ class TestLarge:
         assert network.spectral_gap == pytest.approx(1 - second, rel=1e-6)
 
     def test_a_negative_eigenvalue_of_the_largest_modulus(self, monkeypatch):
-        monkeypatch.setattr(operators, "DENSE_SPECTRUM", 10)
+        monkeypatch.setattr(spectra, "DENSE", 10)
         graph = graphs.torus(4, 10)
         network = networks.laplacian(graph, 0.24)  # λ_min = 1 - 8 * 0.24 = -0.92
         assert isinstance(network, Neighbors)
         assert network.spectral_gap == pytest.approx(0.08, abs=1e-12)
 
     def test_arnoldi_on_a_directed_graph(self, monkeypatch):
-        monkeypatch.setattr(operators, "DENSE_SPECTRUM", 10)
+        monkeypatch.setattr(spectra, "DENSE", 10)
         W = loops_metropolis(graphs.exponential(50, directed=True))
         network = mixing(W, form=Neighbors)
         second = np.sort(np.abs(np.linalg.eigvals(W)))[-2]
@@ -596,7 +596,7 @@ class TestLarge:
 
         scipy_eigs = scipy.sparse.linalg.eigs
         monkeypatch.setattr(scipy.sparse.linalg, "eigs", impatient)
-        monkeypatch.setattr(operators, "DENSE_SPECTRUM", 10)
+        monkeypatch.setattr(spectra, "DENSE", 10)
         network = mixing((shift(201, 1) + shift(201, 2)) / 2, form=Neighbors)
         with pytest.raises(ValueError, match="spectral gap of this network of 201 agents") as error:
             _ = network.spectral_gap

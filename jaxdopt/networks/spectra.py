@@ -1,0 +1,84 @@
+"""Eigenvalues of mixing matrices, on the host; and how fast any network really averages."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg
+
+from jaxdopt._pytree import count
+
+DENSE = 2048  # agents up to which the spectrum is computed from the dense matrix
+
+
+def eigenvalues(matrix: np.ndarray, symmetric: bool) -> np.ndarray:
+    """Return all eigenvalues of a dense [n, n] matrix by decreasing modulus."""
+    return by_modulus(np.linalg.eigvalsh(matrix) if symmetric else np.linalg.eigvals(matrix))
+
+
+def by_modulus(values: np.ndarray) -> np.ndarray:
+    """Return values sorted by decreasing modulus."""
+    return values[np.argsort(-np.abs(values), kind="stable")]
+
+
+def gap(values: np.ndarray) -> float:
+    """Return 1 − |λ₂| from all eigenvalues, leaving out one that is 1."""
+    others = np.delete(values, np.argmin(np.abs(values - 1)))
+    return float(1 - np.abs(others).max(initial=0))
+
+
+def sparse_gap(matrix: sp.csr_array, symmetric: bool) -> float:
+    """Return 1 − |λ₂| of a sparse W by Lanczos or Arnoldi iteration on W − 11ᵀ / n.
+
+    With W 1 = 1 or 1ᵀ W = 1ᵀ this takes the eigenvalue 1 away and leaves all others (Brauer 1952).
+    """
+    n = matrix.shape[0]
+    away = scipy.sparse.linalg.LinearOperator(
+        shape=matrix.shape, matvec=lambda v: matrix @ v - v.mean(), dtype=float
+    )
+    solve = scipy.sparse.linalg.eigsh if symmetric else scipy.sparse.linalg.eigs
+    start = np.cos(np.arange(n) ** 1.5)  # fixed, and not orthogonal to any smooth eigenvector
+    try:
+        value = solve(away, k=1, which="LM", v0=start, return_eigenvectors=False, ncv=min(n, 64))
+    except scipy.sparse.linalg.ArpackNoConvergence:
+        raise ValueError(
+            f"the spectral gap of this network of {n} agents did not converge, as it is tiny; "
+            "compute it in closed form, or for a smaller network of the kind."
+        ) from None
+    return float(1 - np.abs(value[0]))
+
+
+def contraction(network: Any, key: jax.Array | None = None, *, rounds: int = 500) -> float:
+    """Return by what factor a round of any network shrinks disagreement, measured.
+
+    (|x_T − x̄_T| / |x_0 − x̄_0|)^{1/T} over T rounds from a random x₀ [n, 1], scaled up again after
+    every round: for one symmetric W it tends to |λ₂| = 1 − gap, for networks that change with time
+    it is what comes closest to that. 0 where all agree exactly after some rounds.
+
+    Args:
+        network: any; only the row-stochastic part of one with two.
+        key: what random networks are drawn from, and x₀.
+        rounds: T.
+    """
+    count("rounds", rounds)
+    key = jax.random.key(0) if key is None else key
+    return float(_contraction(network, key, rounds))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _contraction(network: Any, key: jax.Array, rounds: int) -> jax.Array:
+    def shrink(x: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        now = network.at(k, key)
+        after = (now.row if now.kind == "directed" else now) @ x
+        after = after - after.mean(axis=0)
+        norm = jnp.linalg.norm(after)
+        norm = jnp.where(norm > 100 * jnp.finfo(x.dtype).eps, norm, 0)
+        return jnp.where(norm > 0, after / norm, 0), jnp.log(norm)
+
+    x = jax.random.normal(key, (network.n, 1))
+    x = x - x.mean(axis=0)
+    logs = jax.lax.scan(shrink, x / jnp.linalg.norm(x), jnp.arange(rounds))[1]
+    return jnp.exp(logs.mean())
