@@ -1,20 +1,29 @@
 """Problems: the agents' data, their gradients, and what is known about the solution."""
 
 from jaxdopt.problems.finite_sum import FiniteSum
-from jaxdopt.problems.linear import least_squares, logistic_regression, softmax_regression
-from jaxdopt.problems.oracles import Minibatch
+from jaxdopt.problems.linear import (
+    huber_regression,
+    least_squares,
+    logistic_regression,
+    nonconvex_logistic_regression,
+    softmax_regression,
+)
+from jaxdopt.problems.oracles import GaussianNoise, Minibatch
 from jaxdopt.problems.problem import Given, Oracle, Problem
 from jaxdopt.problems.quadratic import Quadratic, quadratic
 
 __all__ = [
     "FiniteSum",
+    "GaussianNoise",
     "Given",
     "Minibatch",
     "Oracle",
     "Problem",
     "Quadratic",
+    "huber_regression",
     "least_squares",
     "logistic_regression",
+    "nonconvex_logistic_regression",
     "quadratic",
     "softmax_regression",
 ]

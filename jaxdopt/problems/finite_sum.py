@@ -134,6 +134,16 @@ class FiniteSum:
         return self._of(self.sizes).mean(dtype=jnp.result_type(float))
 
     @property
+    def counts(self) -> jax.Array:
+        """The number of samples each agent has, [n], of the agents that `take` chose."""
+        return self._of(self.sizes)
+
+    @property
+    def most(self) -> int:
+        """The largest number of samples, to which all agents' data are padded."""
+        return jax.tree.leaves(self.data)[0].shape[1]
+
+    @property
     def samples(self) -> jax.Array:
         """Component gradients an agent pays for one call of `grad`."""
         return self.size
@@ -148,6 +158,23 @@ class FiniteSum:
         who = jnp.arange(self.n) if self.agents is None else self.agents
         chosen = jax.tree.map(lambda leaf: leaf[who[:, None], indices], self.data)
         return self._gradient(x, chosen, None)
+
+    def draw(self, key: jax.Array, batch: int) -> jax.Array:
+        """Return samples that every agent draws from its own, [n, batch], with replacement.
+
+        They are uniform, but for a relative bias of mᵢ/2³², and a function of the key.
+        """
+        sizes = self._of(self.sizes)[:, None].astype(jnp.uint32)
+        random = jax.random.bits(key, (self.n, batch), jnp.uint32)
+        return _high_product(random, sizes).astype(jnp.int32)
+
+    def permutation(self, key: jax.Array) -> jax.Array:
+        """Return a random order of every agent's own samples, [n, most]; padding comes last."""
+        bits = jax.random.bits(key, (self.n, self.most), jnp.uint32) >> 1
+        padding = jnp.arange(self.most) >= self.counts[:, None]
+        return jnp.argsort(jnp.where(padding, jnp.uint32(2**32 - 1), bits), axis=1).astype(
+            jnp.int32
+        )
 
     def objective(self, x: jax.Array) -> jax.Array:
         """Return F(x) at one point [d]."""
@@ -224,6 +251,17 @@ class FiniteSum:
     def _mean_loss(self, x: jax.Array, data: Any, weights: Any) -> jax.Array:
         losses = jax.vmap(self.loss, (None, 0))(self.layout.unravel(x), data)
         return losses.mean() if weights is None else jnp.sum(weights * losses)
+
+
+def _high_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return ⌊a b / 2³²⌋ for uint32 a and b, exactly and without 64-bit integers.
+
+    It maps random a to a range of b without a division (Lemire 2019, arXiv 1805.10941).
+    """
+    a_high, a_low, b_high, b_low = a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF
+    upper = a_high * b_low + (a_low * b_low >> 16)
+    lower = a_low * b_high + (upper & 0xFFFF)
+    return a_high * b_high + (upper >> 16) + (lower >> 16)
 
 
 def with_facts(problem: FiniteSum, smoothness: float, strong_convexity: float) -> FiniteSum:

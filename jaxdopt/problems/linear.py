@@ -1,9 +1,12 @@
-"""Linear models as finite sums: least squares, logistic and softmax regression.
+"""Linear models as finite sums: least squares, Huber, logistic and softmax regression.
 
 Labels and features come pooled, [m] and [m, p], with ``agents`` and a ``partition``, or already
 split, as [n, m] and [n, m, p] or as lists of n arrays. There is no hidden intercept: append a
 column of ones for one. The constants L and μ, the solution and the optimum are computed on the
 host in float64.
+
+A loss is a function of the scores aᵀx, so that XLA makes one batched product each way out of the
+gradients of all agents and samples; what is left to make cheap is the slope of the score's loss.
 """
 
 from collections.abc import Callable
@@ -14,27 +17,69 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdopt._pytree import require
+from jaxdopt._pytree import number, pytree, replace
 from jaxdopt.problems.finite_sum import FiniteSum, Weighting, with_facts
-from jaxdopt.problems.partition import split
+from jaxdopt.problems.samples import (
+    as_classes,
+    as_floating,
+    as_signs,
+    distribute,
+    dtype_of,
+    each,
+)
+
+Sample = tuple[jax.Array, jax.Array]  # features [p] and a label
 
 
-def squared_loss(x: jax.Array, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+@jax.custom_jvp
+def softplus(z: jax.Array) -> jax.Array:
+    """log(1 + exp(z)), with the derivative σ(z) at half the price of `jax.nn.softplus`'s."""
+    return jax.nn.softplus(z)
+
+
+softplus.defjvps(lambda tangent, _, z: tangent * jax.nn.sigmoid(z))
+
+
+def squared_loss(x: jax.Array, sample: Sample) -> jax.Array:
     """(aᵀx − b)² / 2 for a sample (a, b)."""
     a, b = sample
     return (a @ x - b) ** 2 / 2
 
 
-def logistic_loss(x: jax.Array, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+def logistic_loss(x: jax.Array, sample: Sample) -> jax.Array:
     """log(1 + exp(−b aᵀx)) for a sample (a, b), b = ±1."""
     a, b = sample
-    return jax.nn.softplus(-b * (a @ x))
+    return softplus(-b * (a @ x))
 
 
-def softmax_loss(x: jax.Array, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+def softmax_loss(x: jax.Array, sample: Sample) -> jax.Array:
     """Log Σ_c exp(aᵀx_c) − aᵀx_b for a sample (a, b), b a class; x is [p, classes]."""
     a, b = sample
-    return optax.losses.softmax_cross_entropy_with_integer_labels(a @ x, b)
+    chosen = jax.nn.one_hot(b, x.shape[1], dtype=x.dtype)  # a gather's slope would be a scatter
+    return optax.losses.softmax_cross_entropy(a @ x, chosen)
+
+
+@pytree
+class HuberLoss:
+    """H(aᵀx − b) for a sample (a, b): H(r) = r²/2 up to |r| = δ, then δ|r| − δ²/2."""
+
+    delta: Any
+
+    def __call__(self, x: jax.Array, sample: Sample) -> jax.Array:
+        """Return the loss of one sample."""
+        a, b = sample
+        return optax.losses.huber_loss(a @ x, b, delta=self.delta)
+
+
+@pytree
+class NonconvexLogisticLoss:
+    """log(1 + exp(−b aᵀx)) + w Σⱼ xⱼ² / (1 + xⱼ²) for a sample (a, b), b = ±1."""
+
+    weight: Any
+
+    def __call__(self, x: jax.Array, sample: Sample) -> jax.Array:
+        """Return the loss of one sample."""
+        return logistic_loss(x, sample) + self.weight * jnp.sum(x**2 / (1 + x**2))
 
 
 def least_squares(
@@ -48,9 +93,11 @@ def least_squares(
 ) -> FiniteSum:
     """Return fᵢ(x) = (1/mᵢ) Σⱼ (aᵢⱼᵀx − bᵢⱼ)² / 2 + (l2/2)|x|², x [p].
 
+    With ``l2 > 0`` this is ridge regression.
+
     Args:
         features: [m, p] pooled; [n, m, p] or a list of n arrays [mᵢ, p] already split.
-        labels: [m]; [n, m] or a list of n arrays [mᵢ].
+        labels: [m]; [n, m] or a list of n arrays [mᵢ]; they take the features' dtype.
         agents: n, for pooled data.
         partition: "iid" (the default for pooled data), "by_label", `jd.partition.dirichlet(alpha)`,
             or a list of index arrays.
@@ -60,10 +107,49 @@ def least_squares(
     Raises:
         ValueError: shapes that disagree, NaN data, an empty agent.
     """
-    features, labels = _floating(features), _floating(labels)
-    return _linear(
-        squared_loss, 1.0, (features, labels), labels, agents, partition, l2, weights, ()
-    )
+    features = as_floating(features)
+    labels = each(labels, lambda b: np.asarray(b, dtype_of(features)))
+    problem = _finite_sum(squared_loss, features, labels, agents, partition, l2, weights)
+    return with_facts(problem, *_constants(problem, curvature=1.0, quadratic=True))
+
+
+def huber_regression(
+    features: Any,
+    labels: Any,
+    *,
+    delta: float = 1.0,
+    agents: int | None = None,
+    partition: Any = None,
+    l2: float = 0.0,
+    weights: Weighting = "agents",
+) -> FiniteSum:
+    """Return fᵢ(x) = (1/mᵢ) Σⱼ H(aᵢⱼᵀx − bᵢⱼ) + (l2/2)|x|², x [p], robust to wild labels.
+
+    H(r) = r²/2 up to |r| = δ and δ|r| − δ²/2 beyond. All else is as in `least_squares`.
+
+    Args:
+        features: as in `least_squares`.
+        labels: as in `least_squares`.
+        delta: δ, above 0; a leaf of the problem, so that a new one compiles nothing anew.
+        agents: as in `least_squares`.
+        partition: as in `least_squares`.
+        l2: as in `least_squares`.
+        weights: as in `least_squares`.
+
+    Raises:
+        ValueError: also for a δ that is not above 0.
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> problem = jd.problems.huber_regression(A, b, delta=0.5, agents=4)
+        >>> jnp.abs(jax.grad(problem.objective)(problem.solution)).max().item() < 1e-9
+        True
+    """
+    loss = HuberLoss(number("delta", delta, above=0.0))
+    features = as_floating(features)
+    labels = each(labels, lambda b: np.asarray(b, dtype_of(features)))
+    problem = _finite_sum(loss, features, labels, agents, partition, l2, weights)
+    return with_facts(problem, *_constants(problem, curvature=1.0))
 
 
 def logistic_regression(
@@ -82,16 +168,46 @@ def logistic_regression(
     Raises:
         ValueError: also for labels of other than these two values.
     """
-    values = _values(labels)
-    require(
-        set(values) <= {0, 1} or set(values) <= {-1, 1},
-        f"labels have the values {_list(values)}; give 0/1 or -1/+1, or use softmax_regression.",
-    )
-    signs = _each(labels, lambda b: np.where(np.asarray(b) > 0, 1.0, -1.0))
-    features = _floating(features)
-    return _linear(
-        logistic_loss, 0.25, (features, signs), signs, agents, partition, l2, weights, ()
-    )
+    features = as_floating(features)
+    signs = as_signs(labels, dtype_of(features))
+    problem = _finite_sum(logistic_loss, features, signs, agents, partition, l2, weights)
+    return with_facts(problem, *_constants(problem, curvature=0.25))
+
+
+def nonconvex_logistic_regression(
+    features: Any,
+    labels: Any,
+    *,
+    weight: float = 0.1,
+    agents: int | None = None,
+    partition: Any = None,
+    l2: float = 0.0,
+    weights: Weighting = "agents",
+) -> FiniteSum:
+    """Return logistic regression with the penalty w Σⱼ xⱼ² / (1 + xⱼ²), which is not convex.
+
+    Its curvature is between −w/2 and 2w, so that L is logistic regression's plus 2w. Neither μ nor
+    a solution is known or looked for; judge runs by `gradient_norm_squared`. All else is as in
+    `logistic_regression`. Used by Huang, Li, Milzarek, Pu, Qiu (2021), arXiv 2112.15287, and many.
+
+    Args:
+        features: as in `least_squares`.
+        labels: 0/1 or -1/+1.
+        weight: w, at least 0; a leaf of the problem, so that a new one compiles nothing anew.
+        agents: as in `least_squares`.
+        partition: as in `least_squares`.
+        l2: as in `least_squares`.
+        weights: as in `least_squares`.
+
+    Raises:
+        ValueError: also for a negative weight.
+    """
+    loss = NonconvexLogisticLoss(number("weight", weight, minimum=0.0))
+    features = as_floating(features)
+    signs = as_signs(labels, dtype_of(features))
+    problem = _finite_sum(loss, features, signs, agents, partition, l2, weights)
+    smoothness, _ = _constants(problem, curvature=0.25, penalty=2 * loss.weight)
+    return replace(problem, smoothness=jnp.asarray(smoothness, problem.origin.dtype))
 
 
 def softmax_regression(
@@ -110,81 +226,37 @@ def softmax_regression(
     Raises:
         ValueError: also for labels that are not integers from 0.
     """
-    values = _values(labels)
-    require(
-        all(float(v).is_integer() and v >= 0 for v in values),
-        f"labels have the values {_list(values)}; give integer classes 0, 1, 2, ...",
+    labels, classes = as_classes(labels)
+    problem = _finite_sum(
+        softmax_loss, as_floating(features), labels, agents, partition, l2, weights, (classes,)
     )
-    classes = int(max(values)) + 1
-    labels = _each(labels, lambda b: np.asarray(b).astype(np.int32))
-    return _linear(
-        softmax_loss,
-        0.5,
-        (_floating(features), labels),
-        labels,
-        agents,
-        partition,
-        l2,
-        weights,
-        (classes,),
-    )
+    return with_facts(problem, *_constants(problem, curvature=0.5))
 
 
-def _linear(
+def _finite_sum(
     loss: Callable[..., Any],
-    curvature: float,
-    data: tuple[Any, Any],
+    features: Any,
     labels: Any,
     agents: int | None,
     partition: Any,
     l2: float,
     weights: Weighting,
-    outputs: tuple[int, ...],
+    outputs: tuple[int, ...] = (),
 ) -> FiniteSum:
-    """Split the data, build the finite sum and compute its facts; curvature bounds loss''."""
-    features = data[0]
-    dimensions = np.ndim(features[0]) if len(features) > 0 else 0
-    require(
-        dimensions in (1, 2),
-        f"there are {len(features)} rows of features, of {dimensions} dimensions each; give "
-        "[m, p] pooled, or [n, m, p] split.",
-    )
-    if not isinstance(features, list) and features.ndim == 2:
-        require(
-            len(features) == len(labels),
-            f"there are {len(features)} rows of features and {len(labels)} labels; give one label "
-            "a row.",
-        )
-        require(
-            agents is not None or partition is not None,
-            "the data is pooled; say over how many agents to split it, agents=.",
-        )
-        data = split(
-            data, labels, agents=agents, partition="iid" if partition is None else partition
-        )
-    else:
-        require(
-            partition is None,
-            "the data is already split over agents; drop partition, or give pooled data [m, p].",
-        )
-        require(
-            agents in (None, len(features)),
-            f"agents is {agents} and the data is for {len(features)}; drop agents.",
-        )
-        shape = np.shape(features[0])
-        require(
-            len(shape) == 2,
-            f"an agent's features have shape {shape}; give [m, p] for each agent.",
-        )
-    width = np.shape(data[0][0])[1]
-    dtype = jnp.asarray(data[0][0]).dtype
-    problem = FiniteSum(loss, data, jnp.zeros((width, *outputs), dtype), l2=l2, weights=weights)
-    smooth, convex = _constants(problem, curvature, strongly=loss is squared_loss)
-    return with_facts(problem, smooth, convex)
+    """Return the finite sum of a loss over x [p, *outputs], the data split over agents."""
+    data = distribute(features, labels, agents=agents, partition=partition)
+    width = np.shape(data[0][0])[-1]
+    params = np.zeros((width, *outputs), dtype_of(features))
+    return FiniteSum(loss, data, params, l2=l2, weights=weights)
 
 
-def _constants(problem: FiniteSum, curvature: float, strongly: bool) -> tuple[float, float]:
-    """Return L = maxᵢ n pᵢ (c λ_max(Aᵢᵀ Aᵢ / mᵢ) + l2) and μ of F (l2, or more for squares)."""
+def _constants(
+    problem: FiniteSum, curvature: float, *, penalty: float = 0.0, quadratic: bool = False
+) -> tuple[float, float]:
+    """Return L = maxᵢ n pᵢ (c λ_max(Aᵢᵀ Aᵢ / mᵢ) + penalty + l2) and μ of F, l2 or more.
+
+    c bounds the second derivative of the score's loss, and is it where that is ``quadratic``.
+    """
     l2 = float(problem.l2)
     features = np.asarray(problem.data[0], float)
     shares = np.asarray(problem.shares, float)[:, None]
@@ -193,36 +265,7 @@ def _constants(problem: FiniteSum, curvature: float, strongly: bool) -> tuple[fl
     weighted = np.sqrt(weights)[:, :, None] * features
     top = np.linalg.norm(weighted, ord=2, axis=(1, 2)) ** 2
     smallest = 0.0
-    if strongly:
+    if quadratic:
         pooled = np.einsum("nmp,nmq->pq", weighted, weighted) / len(weights)
         smallest = max(float(np.linalg.eigvalsh(pooled)[0]), 0.0)
-    return float(np.max(curvature * top + shares[:, 0] * l2)), smallest + l2
-
-
-def _floating(values: Any) -> Any:
-    def convert(value: Any) -> np.ndarray:
-        value = np.asarray(value)
-        return value if np.issubdtype(value.dtype, np.floating) else value.astype(float)
-
-    return _each(values, convert)
-
-
-def _is_ragged(values: Any) -> bool:
-    """Return whether these are arrays in a list; a list of numbers is an array."""
-    return isinstance(values, list) and len(values) > 0 and np.ndim(values[0]) > 0
-
-
-def _each(values: Any, convert: Callable[[Any], np.ndarray]) -> Any:
-    if _is_ragged(values):
-        return [convert(value) for value in values]
-    return convert(values)
-
-
-def _values(labels: Any) -> np.ndarray:
-    parts = labels if _is_ragged(labels) else [labels]
-    return np.unique(np.concatenate([np.ravel(np.asarray(part)) for part in parts]))
-
-
-def _list(values: np.ndarray) -> str:
-    shown = ", ".join(f"{v:g}" for v in values[:5])
-    return shown + (", ..." if len(values) > 5 else "")
+    return float(np.max(curvature * top + shares[:, 0] * (penalty + l2))), smallest + l2

@@ -6,7 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import is_traced, pytree, require, static
+from jaxdopt._pytree import (
+    count,
+    disclose,
+    enclose,
+    is_traced,
+    number,
+    pytree,
+    replace,
+    require,
+    static,
+)
+
+NOISE = 0x6E  # folded into the key, so that noise and minibatch are independent
 
 
 @pytree
@@ -31,17 +43,8 @@ class Minibatch:
 
     def __post_init__(self) -> None:
         """Check the batch size against the data."""
-        require(
-            isinstance(self.batch, int | np.integer)
-            and not isinstance(self.batch, bool)
-            and self.batch >= 1,
-            f"batch is {self.batch!r}; give the number of samples an agent, an integer >= 1.",
-        )
-        require(
-            hasattr(self.problem, "grad_at"),
-            f"{type(self.problem).__name__} has no samples to draw from; Minibatch needs a "
-            "problem with grad_at, such as FiniteSum.",
-        )
+        count("batch", self.batch)
+        _require_samples(self.problem, "Minibatch")
         sizes = self.problem.sizes
         if not is_traced(sizes):
             least = int(np.min(sizes))
@@ -58,9 +61,7 @@ class Minibatch:
 
     def indices(self, key: jax.Array) -> jax.Array:
         """Return the samples that ``key`` draws, [n, batch]."""
-        sizes = self.problem._of(self.problem.sizes)[:, None]
-        uniform = jax.random.uniform(key, (self.problem.n, self.batch), jnp.float32)
-        return (uniform * sizes).astype(jnp.int32)  # never reaches sizes: u ≤ 1 − 2⁻²³
+        return self.problem.draw(key, self.batch)
 
     def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:
         """Return every agent's minibatch gradient at its own row, [n, d] -> [n, d]."""
@@ -78,3 +79,90 @@ class Minibatch:
         if name.startswith("__") or "problem" not in vars(self):
             raise AttributeError(name)
         return getattr(self.problem, name)
+
+
+@pytree
+class GaussianNoise:
+    """Gradients with Gaussian noise: g(x) + (σ/√d) N(0, I_d), independent for every agent.
+
+    So E|noise|² = σ² for every agent, the σ of the theorems. The noise is independent of the
+    wrapped problem's own sampling, and the same key adds the same noise at any x. Everything else
+    is the wrapped problem's, but for `grad_at` and `draw`: chosen samples have no noise.
+
+    Args:
+        problem: any with ``grad(x, key)``.
+        sigma: σ, at least 0; a leaf, so that it can be traced, swept and differentiated.
+
+    Raises:
+        ValueError: σ is not one number of at least 0, or the problem has no grad.
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> quadratic = jd.problems.quadratic(agents=4, d=3)
+        >>> noisy = jd.problems.GaussianNoise(quadratic, sigma=0.5)
+        >>> x, key = noisy.start(), jax.random.key(0)
+        >>> bool(jnp.all(noisy.grad(x, key) != quadratic.grad(x)))
+        True
+    """
+
+    problem: Any
+    sigma: Any
+
+    def __post_init__(self) -> None:
+        """Check σ, and let a problem be no pytree."""
+        object.__setattr__(self, "sigma", number("sigma", self.sigma, minimum=0.0))
+        require(
+            hasattr(self.problem, "grad"),
+            f"problem is a {type(self.problem).__name__} without grad; give an object with n, d "
+            "and grad(x, key).",
+        )
+        object.__setattr__(self, "problem", enclose(self.problem))
+
+    def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:
+        """Return every agent's noisy gradient at its own row, [n, d] -> [n, d]."""
+        exact = disclose(self.problem).grad(x, key)
+        noise = jax.random.normal(jax.random.fold_in(key, NOISE), exact.shape, exact.dtype)
+        scale = jnp.asarray(self.sigma, exact.dtype) / np.sqrt(exact.shape[1]).astype(exact.dtype)
+        return exact + scale * noise
+
+    def take(self, agents: jax.Array) -> "GaussianNoise":
+        """Return the problem of some agents [s]."""
+        return replace(self, problem=disclose(self.problem).take(agents))
+
+    def solved(self) -> "GaussianNoise":
+        """Return the problem with `solution` and `optimum` known."""
+        return replace(self, problem=disclose(self.problem).solved())
+
+    def __getattr__(self, name: str) -> Any:
+        hidden = name.startswith("__") or name in ("grad_at", "draw", "indices", "batch")
+        if hidden or "problem" not in vars(self):
+            raise AttributeError(name)
+        return getattr(disclose(self.problem), name)
+
+
+def finite_sum(problem: Any) -> tuple[Any, int]:
+    """Return (the problem with full gradients, batch), for methods that draw samples themselves.
+
+    A `Minibatch` is unwrapped, also inside other wrappers such as `Composite`; a problem without
+    one comes back as it is, with a batch of 1.
+
+    Raises:
+        ValueError: the problem has no samples to draw, as an `Oracle`, a `Quadratic` or one with
+            `GaussianNoise`.
+    """
+    _require_samples(problem, "a method that draws its own samples")
+    if isinstance(problem, Minibatch):
+        return problem.problem, problem.batch
+    inner = vars(problem).get("problem")
+    if inner is None:
+        return problem, 1
+    inner, batch = finite_sum(inner)
+    return replace(problem, problem=inner), batch
+
+
+def _require_samples(problem: Any, who: str) -> None:
+    require(
+        hasattr(problem, "grad_at") and hasattr(problem, "draw"),
+        f"{type(problem).__name__} has no samples to draw from; {who} needs a problem with grad_at "
+        "and draw, such as FiniteSum.",
+    )

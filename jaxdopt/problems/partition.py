@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdopt._pytree import require
+from jaxdopt._pytree import count, require
 
 Partition = Callable[[np.ndarray, int], Sequence[np.ndarray]]
 """A function of the labels [m] and the number of agents that returns their sample indices."""
@@ -31,7 +31,7 @@ def by_label(shards: int = 1, seed: int = 0) -> Partition:
     the sorted samples. With two and more (McMahan et al. 2017, arXiv 1602.05629) the shards are
     shuffled.
     """
-    require(shards >= 1, f"shards is {shards}; give at least one an agent.")
+    shards = count("shards", shards)
 
     def deal(labels: np.ndarray, agents: int) -> Sequence[np.ndarray]:
         pieces = np.array_split(np.argsort(labels, kind="stable"), agents * shards)
@@ -104,13 +104,9 @@ def split(data: Any, labels: Any, *, agents: int | None, partition: Any = "iid")
         )
         partition = NAMED[partition]()
     if callable(partition):
-        require(
-            isinstance(agents, int | np.integer) and not isinstance(agents, bool) and agents >= 1,
-            f"agents is {agents!r}; give the number of agents, an integer >= 1.",
-        )
-        assert agents is not None
+        agents = count("agents", agents)
         require(agents <= m, f"{m} samples cannot be split over {agents} agents; take at most {m}.")
-        partition = partition(labels, int(agents))
+        partition = partition(labels, agents)
     parts = [np.atleast_1d(np.asarray(part, None if np.size(part) else int)) for part in partition]
     _require_partition(parts, agents, m)
     return jax.tree.map(lambda leaf: [np.asarray(leaf)[part] for part in parts], data)

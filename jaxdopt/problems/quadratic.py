@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import number, pytree, replace, require
+from jaxdopt._pytree import count, number, pytree, replace, require
 
 
 @pytree
@@ -109,11 +109,7 @@ def quadratic(
     Raises:
         ValueError: a number out of its range, or a solution of another shape.
     """
-    for name, count in (("agents", agents), ("d", d)):
-        require(
-            isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 1,
-            f"{name} is {count!r}; give an integer of at least 1.",
-        )
+    agents, d = count("agents", agents), count("d", d)
     number("condition_number", condition_number, minimum=1.0)
     number("smoothness", smoothness, above=0.0)
     number("heterogeneity", heterogeneity, minimum=0.0)

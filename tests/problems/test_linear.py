@@ -9,9 +9,11 @@ import pytest
 import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.extend import core
 from reference import losses
 
 import jaxdopt as jd
+from jaxdopt.problems import linear
 
 P, CLASSES = 3, 4
 SIZES = {"even": (6, 6, 6, 6), "uneven": (5, 9, 2, 7)}
@@ -190,6 +192,62 @@ def test_float32_data_stays_float32():
     assert problem.grad(problem.start()).dtype == jnp.float32
     exact = jd.problems.logistic_regression(features.astype(float), labels, l2=0.1)
     np.testing.assert_allclose(problem.solution, exact.solution, rtol=1e-5)
+
+
+def primitives(jaxpr):
+    """The names of all operations in a program, with the dtypes they return."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name, {str(out.aval.dtype) for out in equation.outvars}
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from primitives(inner)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_gradient_is_one_product_each_way(model, sizes):
+    """Written for one sample of one agent, compiled for all at once; and without a scatter."""
+    problem = build(model, sizes, "samples", 0.1)
+    program = jax.make_jaxpr(problem.grad)(problem.start())
+    names = [name for name, _ in primitives(program.jaxpr)]
+    assert names.count("dot_general") == 2
+    assert not any("scatter" in name or name in ("while", "scan") for name in names)
+    products = [e for e in program.jaxpr.eqns if e.primitive.name == "dot_general"]
+    for product in products:
+        assert product.params["precision"] == (jax.lax.Precision.HIGHEST,) * 2
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_gradients_under_vmap_and_grad(model):
+    problem = build_once(model, "uneven", "samples", 0.1)
+    random = np.random.default_rng(5)
+    xs = jnp.asarray(random.standard_normal((3, 4, problem.d)))
+    together = jax.vmap(problem.grad)(xs)
+    np.testing.assert_allclose(together, [problem.grad(x) for x in xs], atol=1e-13)
+    x, v = xs[0], xs[1]
+
+    def along(t):
+        return jnp.sum(problem.grad(x + t * v) ** 2)
+
+    step = 1e-5
+    central = (along(step) - along(-step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(along)(0.0), central, rtol=1e-7)
+
+
+def test_slopes_far_out_are_those_of_a_line():
+    slope = jax.vmap(jax.grad(linear.softplus))
+    z = jnp.array([-1e4, -40.0, 0.0, 40.0, 1e4])
+    np.testing.assert_allclose(slope(z), [0, np.exp(-40), 0.5, 1, 1], rtol=1e-14)
+    np.testing.assert_allclose(jax.vmap(linear.softplus)(z), np.logaddexp(0, z), rtol=1e-14)
+
+
+@pytest.mark.parametrize("model", ["least_squares", "logistic"])
+def test_float64_labels_leave_float32_features_in_float32(model):
+    features, labels = (np.stack(part) for part in data(model, "even"))
+    problem = FACTORIES[model](features.astype(np.float32), labels, l2=0.1)
+    program = jax.make_jaxpr(problem.grad)(problem.start())
+    used = set().union(*(dtypes for _, dtypes in primitives(program.jaxpr)))
+    assert "float64" not in used
+    assert "float32" in used
 
 
 def test_a_new_l2_is_no_new_program():
