@@ -26,6 +26,7 @@ from jaxdopt.algorithms import (
 )
 from jaxdopt.networks import graphs
 from jaxdopt.problems import data, partition
+from jaxdopt.problems.stacking import stack
 from jaxdopt.schedules import at
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import best, compare, label, reach, sweep
@@ -64,6 +65,7 @@ __all__ = [
     "require",
     "run",
     "schedules",
+    "stack",
     "static",
     "sweep",
 ]

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import jaxdopt as jd
+from jaxdopt.problems.oracles import finite_sum as samples_of
 
 N, D = 4, 2
 KEY = jax.random.key(0)
@@ -23,6 +24,9 @@ DIRECTED = np.roll(np.eye(N), 1, axis=1) / 2 + np.eye(N) / 2
 logistic: Any = jd.problems.logistic_regression
 softmax: Any = jd.problems.softmax_regression
 minibatch: Any = jd.problems.Minibatch
+noise: Any = jd.problems.GaussianNoise
+heterogeneity: Any = jd.problems.heterogeneity
+stack: Any = jd.stack
 mixing: Any = jd.networks.mixing
 ring_graph: Any = jd.graphs.ring
 
@@ -83,6 +87,30 @@ def compare(**changes):
 def finite_sum(loss: Any = lambda w, z: w @ z, data: Any = SPLIT, params: Any = None, **options):
     params = jnp.zeros(D) if params is None else params
     return jd.problems.FiniteSum(loss, data, params, **options)
+
+
+def huber(**options):
+    return jd.problems.huber_regression(FEATURES, LABELS, agents=2, **options)
+
+
+def nonconvex(**options):
+    return jd.problems.nonconvex_logistic_regression(FEATURES, LABELS, agents=2, **options)
+
+
+def mlp(labels: Any = LABELS, agents: Any = 2, **options):
+    return jd.problems.mlp(FEATURES, labels, agents=agents, **options)
+
+
+def factorize(**changes):
+    given: dict[str, Any] = {"rows": LABELS, "columns": LABELS, "values": LABELS, "rank": 1}
+    given |= {"agents": 2} | changes
+    return jd.problems.matrix_factorization(**given)
+
+
+def one_class_an_agent():
+    """The same features have both labels, so that 0 is the solution; alone no agent has one."""
+    features = np.array([[[1.0], [2.0]], [[1.0], [2.0]]])
+    return logistic(features, np.array([[1, 1], [0, 0]]))
 
 
 def matrix(**changes):
@@ -661,7 +689,91 @@ RESULTS = [
     ),
 ]
 
-CASES = RUN + NUMBERS + NETWORKS + PROBLEMS + RESULTS
+MODELS = [
+    Case("delta 0", lambda: huber(delta=0), "delta is 0; give more than 0"),
+    Case(
+        "delta a list", lambda: huber(delta=np.ones(2)), r"delta has shape \(2,\); give one number"
+    ),
+    Case("penalty", lambda: nonconvex(weight=-1), "weight is -1; give at least 0"),
+    Case("penalty a string", lambda: nonconvex(weight="1"), "weight is '1'; give a number"),
+    Case("one hidden layer", lambda: mlp(hidden=32), r"hidden is 32; give .* such as \(32,\)"),
+    Case("width 0", lambda: mlp(hidden=(8, 0)), "hidden width is 0; give an integer of at least 1"),
+    Case("network's labels", lambda: mlp(labels=LABELS - 1), "-1, 0; give integer classes"),
+    Case("network's agents", lambda: mlp(agents=None), "pooled; say .*agents="),
+    Case("rank 0", lambda: factorize(rank=0), "rank is 0; give an integer of at least 1"),
+    Case("negative rows", lambda: factorize(rows=-LABELS), "rows has the index -1; count from 0"),
+    Case("floating columns", lambda: factorize(columns=0.5 * LABELS), "float64; give .*integers"),
+    Case(
+        "entries",
+        lambda: factorize(values=np.ones(3)),
+        r"\(12,\), \(12,\) and \(3,\); give one of each",
+    ),
+    Case("entries of nobody", lambda: factorize(agents=None), "agents is None; give an integer"),
+    Case("sigma -1", lambda: noise(problem(), -1), "sigma is -1; give at least 0"),
+    Case("sigma a list", lambda: noise(problem(), np.ones(N)), r"\(4,\); give one number"),
+    Case("sigma a schedule", lambda: noise(problem(), lambda k: 1 / k), "sigma is .*give a number"),
+    Case("noise on nothing", lambda: noise(FEATURES, 1), "ndarray without grad; give an object"),
+    Case(
+        "samples of noise",
+        lambda: minibatch(noise(finite_sum(), 1), 2),
+        "GaussianNoise has no samples to draw from; .* such as FiniteSum",
+    ),
+    Case(
+        "own samples of a quadratic",
+        lambda: samples_of(problem()),
+        "Quadratic has no samples .*; a method that draws its own .* such as FiniteSum",
+    ),
+    Case(
+        "heterogeneity of an oracle",
+        lambda: heterogeneity(jd.problems.Oracle(lambda w, z, k: w, X, X[0])),
+        "which Oracle does not know; give a FiniteSum or a Quadratic",
+    ),
+    Case(
+        "heterogeneity unsolved",
+        lambda: heterogeneity(finite_sum()),
+        r"solution of the FiniteSum is not known; give .*problem\.solved\(\)",
+    ),
+    Case(
+        "heterogeneity of one class an agent",
+        lambda: heterogeneity(one_class_an_agent()),
+        "agent 0's own objective has no minimizer .*; add l2 > 0",
+    ),
+    Case("stack nothing", lambda: jd.stack([]), "members is an empty list; give a list"),
+    Case("stack one", lambda: stack(problem()), "is a Quadratic; give a list of at least one"),
+    Case("stack other n", lambda: stack([problem(4), problem(5)]), "n = 4, 5; give all the same n"),
+    Case(
+        "stack other d",
+        lambda: stack([problem(), jd.problems.quadratic(N, 3)]),
+        "d = 2, 3; give all the same d",
+    ),
+    Case(
+        "stack other losses",
+        lambda: stack([finite_sum(), finite_sum(lambda w, z: w @ z)]),
+        "members 0 and 1 differ in loss; stack members of one structure",
+    ),
+    Case(
+        "stack other batches",
+        lambda: stack([minibatch(finite_sum(), 1), minibatch(finite_sum(), 2)]),
+        "members 0 and 1 differ in batch; stack",
+    ),
+    Case(
+        "stack other losses in batches",
+        lambda: stack([minibatch(finite_sum(lambda w, z: w @ z), 1) for _ in range(2)]),
+        r"members 0 and 1 differ in problem\.loss; stack",
+    ),
+    Case(
+        "stack methods",
+        lambda: stack([jd.DGD(0.1), jd.EXTRA(0.1)]),
+        "members 0 and 1 differ in type, DGD and EXTRA; stack",
+    ),
+    Case(
+        "stack other shapes",
+        lambda: stack([jd.DGD(0.1), jd.DGD(np.ones((N, 1)))]),
+        r"stepsize have shapes \(\), \(4, 1\); give all the same",
+    ),
+]
+
+CASES = RUN + NUMBERS + NETWORKS + PROBLEMS + RESULTS + MODELS
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

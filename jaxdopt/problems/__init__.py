@@ -1,6 +1,8 @@
 """Problems: the agents' data, their gradients, and what is known about the solution."""
 
+from jaxdopt.problems.factorization import matrix_factorization
 from jaxdopt.problems.finite_sum import FiniteSum
+from jaxdopt.problems.heterogeneity import heterogeneity
 from jaxdopt.problems.linear import (
     huber_regression,
     least_squares,
@@ -8,6 +10,7 @@ from jaxdopt.problems.linear import (
     nonconvex_logistic_regression,
     softmax_regression,
 )
+from jaxdopt.problems.neural import mlp
 from jaxdopt.problems.oracles import GaussianNoise, Minibatch
 from jaxdopt.problems.problem import Given, Oracle, Problem
 from jaxdopt.problems.quadratic import Quadratic, quadratic
@@ -20,9 +23,12 @@ __all__ = [
     "Oracle",
     "Problem",
     "Quadratic",
+    "heterogeneity",
     "huber_regression",
     "least_squares",
     "logistic_regression",
+    "matrix_factorization",
+    "mlp",
     "nonconvex_logistic_regression",
     "quadratic",
     "softmax_regression",

@@ -164,7 +164,7 @@ class FiniteSum:
 
         They are uniform, but for a relative bias of mᵢ/2³², and a function of the key.
         """
-        sizes = self._of(self.sizes)[:, None].astype(jnp.uint32)
+        sizes = self.counts[:, None].astype(jnp.uint32)
         random = jax.random.bits(key, (self.n, batch), jnp.uint32)
         return _high_product(random, sizes).astype(jnp.int32)
 
@@ -251,6 +251,13 @@ class FiniteSum:
     def _mean_loss(self, x: jax.Array, data: Any, weights: Any) -> jax.Array:
         losses = jax.vmap(self.loss, (None, 0))(self.layout.unravel(x), data)
         return losses.mean() if weights is None else jnp.sum(weights * losses)
+
+
+def gathered(problem: FiniteSum) -> FiniteSum:
+    """Return the same problem with the rows that `take` chose as its data, and no indices."""
+    names = ("data", "sample_weights", "sizes", "shares")
+    rows = {name: problem._of(getattr(problem, name)) for name in names}
+    return replace(problem, **rows, agents=None)
 
 
 def _high_product(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -174,6 +174,103 @@ def test_labels_zero_and_one_are_minus_and_plus_one():
     np.testing.assert_array_equal(signs.data[1], bits.data[1])
 
 
+def huber_value(x, A, b, delta, l2):
+    """A loop over samples, written from the definition."""
+    total = 0.0
+    for a, label in zip(A, b, strict=True):
+        r = abs(float(a @ x) - label)
+        total += r**2 / 2 if r <= delta else delta * (r - delta / 2)
+    return total / len(b) + l2 / 2 * float(x @ x)
+
+
+@pytest.mark.parametrize(("delta", "l2"), [(1.0, 0.1), (3.0, 0.0)])
+def test_huber_regression(delta, l2):
+    features, labels = data("least_squares", "uneven")
+    problem = jd.problems.huber_regression(features, labels, delta=delta, l2=l2, weights="samples")
+    share = scale(problem, "uneven", "samples")
+
+    def objective(x):
+        values = [huber_value(x, A, b, delta, l2) for A, b in zip(features, labels, strict=True)]
+        return float(np.mean(share * values))
+
+    x = points(problem)
+    np.testing.assert_allclose(problem.objective(jnp.asarray(x[0])), objective(x[0]), rtol=1e-12)
+    residuals = [np.abs(A @ x[i] - labels[i]) for i, A in enumerate(features)]
+    assert min(map(np.min, residuals)) < delta < max(map(np.max, residuals))  # both branches
+    got = problem.grad(jnp.asarray(x))
+    for i, (A, b) in enumerate(zip(features, labels, strict=True)):
+        expected = share[i] * (np.clip(A @ x[i] - b, -delta, delta) @ A / len(b) + l2 * x[i])
+        np.testing.assert_allclose(got[i], expected, atol=1e-12)
+    squares = jd.problems.least_squares(features, labels, l2=l2, weights="samples")
+    np.testing.assert_allclose(problem.smoothness, squares.smoothness)
+    assert float(problem.strong_convexity) == l2
+    found = scipy.optimize.minimize(objective, np.zeros(P), options={"gtol": 1e-9})
+    assert abs(float(problem.optimum) - found.fun) < 1e-9
+    assert float(jnp.linalg.norm(jax.grad(problem.objective)(problem.solution))) < 1e-9
+
+
+def test_huber_beyond_all_residuals_is_least_squares():
+    features, labels = data("least_squares", "even")
+    stacked = np.stack(features), np.stack(labels)
+    huber = jd.problems.huber_regression(*stacked, delta=1e3, l2=0.1)
+    squares = jd.problems.least_squares(*stacked, l2=0.1)
+    np.testing.assert_allclose(huber.solution, squares.solution, atol=1e-10)
+    np.testing.assert_allclose(huber.optimum, squares.optimum, rtol=1e-12)
+
+
+def test_nonconvex_logistic_regression():
+    """Against the sum of its parts and finite differences; its curvature has both signs."""
+    features, labels = data("logistic", "uneven")
+    weight, l2 = 0.7, 0.1
+    problem = jd.problems.nonconvex_logistic_regression(features, labels, weight=weight, l2=l2)
+    convex = jd.problems.logistic_regression(features, labels, l2=l2)
+    x = points(problem)
+
+    def penalty(x):
+        return weight * np.sum(x**2 / (1 + x**2), axis=-1)
+
+    np.testing.assert_allclose(
+        problem.objective(jnp.asarray(x[0])),
+        float(convex.objective(jnp.asarray(x[0]))) + penalty(x[0]),
+        rtol=1e-12,
+    )
+    gradient: Any = jax.jit(lambda problem, x: problem.grad(x))
+    extra = np.asarray(gradient(problem, x) - gradient(convex, x))
+    step = 1e-6
+    for j in range(P):
+        e = step * np.eye(P)[j]
+        central = (penalty(x + e) - penalty(x - e)) / (2 * step)
+        np.testing.assert_allclose(extra[:, j], central, atol=1e-8)
+    np.testing.assert_allclose(problem.smoothness, float(convex.smoothness) + 2 * weight)
+    assert problem.solution is None
+    assert problem.optimum is None
+    assert problem.strong_convexity is None
+    heavy = jd.replace(problem, loss=linear.NonconvexLogisticLoss(100.0))
+    curvature = jax.jit(jax.vmap(jax.hessian(heavy.objective)))(jnp.array([[0.0] * P, [1.0] * P]))
+    values = np.linalg.eigvalsh(np.asarray(curvature))
+    assert values[1].min() < 0
+    np.testing.assert_allclose(values[0].max(), 200, atol=float(convex.smoothness))
+
+
+def test_numbers_of_a_loss_are_swept_and_compile_once():
+    features, labels = data("logistic", "even")
+    stacked = np.stack(features), np.stack(labels)
+    problem = jd.problems.nonconvex_logistic_regression(*stacked, weight=0.1)
+    huber = jd.problems.huber_regression(*stacked, delta=0.3)
+    for one, field in ((problem, "weight"), (huber, "delta")):
+        other = jd.replace(one, loss=jd.replace(one.loss, **{field: 0.9}))
+        grad: Any = jax.jit(lambda problem, x: problem.grad(x))
+        x = one.start() + 1.0
+        assert not np.allclose(grad(one, x), grad(other, x))
+        assert grad._cache_size() == 1
+        swept = jax.vmap(
+            lambda v, p=one, f=field: jd.replace(p, loss=jd.replace(p.loss, **{f: v})).grad(
+                p.start() + 1.0
+            )
+        )(jnp.array([0.9, 0.9]))
+        np.testing.assert_allclose(swept[1], grad(other, x), atol=1e-14)
+
+
 def test_separable_data_without_l2_has_no_known_solution():
     features = np.array([[[1.0], [2.0]], [[-1.0], [-2.0]]])
     problem = jd.problems.logistic_regression(features, features[..., 0] > 0)

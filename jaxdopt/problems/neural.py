@@ -1,0 +1,86 @@
+"""Small neural networks as finite sums, in plain JAX; any other model goes into `FiniteSum`."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdopt._pytree import count, require
+from jaxdopt.problems.finite_sum import FiniteSum, Weighting
+from jaxdopt.problems.samples import as_classes, as_floating, distribute, dtype_of
+
+
+def predict(params: Any, features: jax.Array) -> jax.Array:
+    """Return the scores [..., classes] of features [..., p]; tanh between the layers."""
+    *inner, last = params
+    for layer in inner:
+        features = jnp.tanh(features @ layer["W"] + layer["b"])
+    return features @ last["W"] + last["b"]
+
+
+def cross_entropy(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """−log of the probability that the scores of a sample (a, b) give to its class b."""
+    a, b = sample
+    scores = predict(params, a)
+    chosen = jax.nn.one_hot(b, scores.shape[-1], dtype=scores.dtype)
+    return optax.losses.softmax_cross_entropy(scores, chosen)
+
+
+def mlp(
+    features: Any,
+    labels: Any,
+    *,
+    hidden: Sequence[int] = (32,),
+    agents: int | None = None,
+    partition: Any = None,
+    l2: float = 0.0,
+    weights: Weighting = "agents",
+    seed: int = 0,
+) -> FiniteSum:
+    """Return the cross-entropy of a fully connected network with tanh units, not convex.
+
+    The parameters are a list of layers ``{"W": [inputs, outputs], "b": [outputs]}``. All agents
+    start at the same ones: uniform weights after Glorot and Bengio (2010), biases 0. l2 is on all
+    of them.
+
+    Args:
+        features: [m, p] pooled; [n, m, p] or a list of n arrays [mᵢ, p] already split.
+        labels: classes 0, 1, 2, ...: [m]; [n, m] or a list of n arrays [mᵢ].
+        hidden: the widths of the hidden layers; () is softmax regression with an intercept.
+        agents: n, for pooled data.
+        partition: as in `least_squares`.
+        l2: the regularizer's weight, at least 0.
+        weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
+        seed: of the starting weights.
+
+    Raises:
+        ValueError: widths that are not integers of at least 1, labels that are not classes, and
+            all that `least_squares` refuses.
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> problem = jd.problems.mlp(A, b > 0, hidden=(8,), agents=4)
+        >>> problem.d == (3 * 8 + 8) + (8 * 2 + 2)
+        True
+        >>> accuracy = jd.metrics.accuracy(A, b > 0, predict=jd.problems.neural.predict)
+    """
+    require(
+        isinstance(hidden, Sequence) and not isinstance(hidden, str),
+        f"hidden is {hidden!r}; give the widths of the hidden layers, such as (32,).",
+    )
+    hidden = [count("hidden width", width) for width in hidden]
+    labels, classes = as_classes(labels)
+    features = as_floating(features)
+    data = distribute(features, labels, agents=agents, partition=partition)
+    widths = [np.shape(data[0][0])[-1], *hidden, classes]
+    random = np.random.default_rng(seed)
+    params = []
+    for inputs, outputs in itertools.pairwise(widths):
+        bound = np.sqrt(6 / (inputs + outputs))
+        layer = {"W": random.uniform(-bound, bound, (inputs, outputs)), "b": np.zeros(outputs)}
+        params.append({name: leaf.astype(dtype_of(features)) for name, leaf in layer.items()})
+    return FiniteSum(cross_entropy, data, params, l2=l2, weights=weights)
