@@ -16,13 +16,22 @@ from jaxdopt._pytree import (
     static,
 )
 from jaxdopt.algorithms import (
+    ATCGT,
     DGD,
     DSGD,
     EXTRA,
+    GTSAGA,
+    GTVR,
+    NIDS,
+    PGEXTRA,
+    SGD,
+    CentralizedRR,
     Cost,
+    DIGing,
     ExactDiffusion,
     GradientDescent,
     GradientTracking,
+    LinearizedADMM,
 )
 from jaxdopt.networks import graphs
 from jaxdopt.problems import data, partition
@@ -34,14 +43,23 @@ from jaxdopt.sweep import best, compare, label, reach, sweep
 __version__ = "0.1.0"
 
 __all__ = [
+    "ATCGT",
     "DGD",
     "DSGD",
     "EXTRA",
+    "GTSAGA",
+    "GTVR",
+    "NIDS",
+    "PGEXTRA",
+    "SGD",
+    "CentralizedRR",
     "Cost",
+    "DIGing",
     "ExactDiffusion",
     "Fraction",
     "GradientDescent",
     "GradientTracking",
+    "LinearizedADMM",
     "Nonnegative",
     "Positive",
     "Result",

@@ -37,6 +37,30 @@ def gradient_norm_squared(state: Any, problem: Any) -> jax.Array:
     return jnp.sum(jax.grad(problem.objective)(estimate(state)) ** 2)
 
 
+def prox_gradient_residual(state: Any, problem: Any) -> jax.Array:
+    """|x − proxₜ(x − t ∇f(x))|² / t² at the estimate, f the smooth part: 0 where F is stationary.
+
+    t = 1 / (L + ρ): L the problem's ``smoothness``, or 1 where it is not known, and ρ the
+    regularizer's ``weak_convexity``, 0 if it is convex. For r = 0 this is |∇F|².
+    """
+    x = estimate(state)
+    smoothness = getattr(problem, "smoothness", None)
+    weak_convexity = getattr(problem.regularizer, "weak_convexity", 0.0)
+    t = 1 / ((1.0 if smoothness is None else smoothness) + weak_convexity)
+    after = problem.prox(x - t * jax.grad(problem.smooth_objective)(x), t)
+    return jnp.sum(((x - after) / t) ** 2)
+
+
+def sparsity(state: Any, problem: Any) -> jax.Array:
+    """The share of coordinates that are exactly 0, over all agents' own estimates.
+
+    Not of their mean, which is 0 only where all agents agree on it and so is less sparse than any
+    of them on the way. A state with an ``estimate`` of its own is judged by that.
+    """
+    own = getattr(state, "estimate", None)
+    return jnp.mean((state.x if own is None else own) == 0)
+
+
 def gap(state: Any, problem: Any) -> jax.Array:
     """F − F* at the estimate; below about 1e-7 of F it needs float64."""
     return problem.objective(estimate(state)) - problem.optimum
@@ -50,12 +74,17 @@ def distance_squared(state: Any, problem: Any) -> jax.Array:
 def defaults(problem: Any) -> dict[str, Metric]:
     """Return the metrics that a problem has the facts for.
 
-    Always ``consensus_error``; with an objective ``loss`` and ``gradient_norm_squared``; with an
-    optimum ``gap``; with a solution ``distance_squared``.
+    Always ``consensus_error``; with an objective ``loss`` and ``gradient_norm_squared``, or
+    ``prox_gradient_residual`` in its place if there is a regularizer; with an optimum ``gap``; with
+    a solution ``distance_squared``.
     """
     known: dict[str, Metric] = {"consensus_error": consensus_error}
     if getattr(problem, "objective", None) is not None:
-        known |= {"loss": loss, "gradient_norm_squared": gradient_norm_squared}
+        known["loss"] = loss
+        if getattr(problem, "regularizer", None) is None:
+            known["gradient_norm_squared"] = gradient_norm_squared
+        else:
+            known["prox_gradient_residual"] = prox_gradient_residual
         if getattr(problem, "optimum", None) is not None:
             known["gap"] = gap
     if getattr(problem, "solution", None) is not None:

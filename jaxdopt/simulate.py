@@ -11,6 +11,7 @@ from jaxdopt import metrics as _metrics
 from jaxdopt._arguments import (
     as_estimates,
     require_agents,
+    require_composite,
     require_counts,
     require_key,
     require_kinds,
@@ -20,6 +21,7 @@ from jaxdopt._arguments import (
 )
 from jaxdopt._pytree import cast_floats, disclose, enclose, is_traced, pytree, require, traceable
 from jaxdopt.algorithms.cost import gossip
+from jaxdopt.networks.guard import guarded
 from jaxdopt.schedules import at
 
 
@@ -99,6 +101,7 @@ def run(
             raises nothing: the history is then infinite or NaN and ``diverged`` is true.
     """
     require_kinds(algorithm, problem, network, state)
+    require_composite(algorithm, problem)
     require_counts(steps, every, start)
     require_key(key)
     require_metrics(metrics)
@@ -154,7 +157,7 @@ def _simulate(
 
     def one_step(state: Any, k: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         method = cast_floats(at(algorithm, k), dtype)
-        now = network.at(k, key)
+        now = guarded(network.at(k, key), network)
         state = method.step(state, problem, now, jax.random.fold_in(key, k))
         return state, _costs(method, state, problem, now)
 
@@ -174,7 +177,7 @@ def _simulate(
 
     dtype = jnp.result_type(*jax.tree.leaves(x0 if state is None else state.x))
     if state is None:
-        state = at(algorithm, start).init(x0, problem, network.at(start, key), key)
+        state = at(algorithm, start).init(x0, problem, guarded(network.at(start, key), network), key)
     state = jax.tree.map(strong, state)
     after, axes = jax.eval_shape(one_step, state, start)
     _require_preserved(state, after)
@@ -194,14 +197,15 @@ def _costs(method: Any, state: Any, problem: Any, network: Any) -> dict[str, jax
     cost = (
         method.cost(state, problem, network) if hasattr(method, "cost") else gossip(state, problem)
     )
+    rounds = getattr(network, "repetitions", 1)  # of communication in one exchange
     axes = {
         "gradients": cost.gradients,
-        "rounds": cost.exchanges,
-        "vectors": cost.vectors,
-        "bits": cost.bits,
+        "rounds": cost.exchanges * rounds,
+        "vectors": cost.vectors * rounds,
+        "bits": cost.bits * rounds,
     }
     if hasattr(network, "link_count"):
-        axes["traffic"] = jnp.asarray(cost.bits, jnp.float32) * network.link_count
+        axes["traffic"] = jnp.asarray(axes["bits"], jnp.float32) * network.link_count
     if hasattr(problem, "size"):
         axes["epochs"] = cost.gradients / problem.size
     return {name: jnp.asarray(axes[name], jnp.float32) for name in sorted(axes)}

@@ -24,9 +24,9 @@ FLOORS = {
     "plot": 4,
 }
 ONLY_IN = {
-    "networkx": {"networks/graphs.py"},
+    "networkx": {"networks/graphs.py", "plot/networks.py"},
     "xarray": {"sweep.py"},
-    "matplotlib": {"plot.py"},
+    "matplotlib": {"plot/curves.py", "plot/networks.py", "plot/style.py"},
     "sklearn": set(),  # problems/data.py looks it up by name when it is needed
     "flax": set(),
     "chex": set(),

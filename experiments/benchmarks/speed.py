@@ -56,12 +56,16 @@ def problem_of(n: int, dtype: Any) -> Any:
 
 
 def hand_written(method: str, steps: int) -> Callable[..., Any]:
-    """Return what an expert would write for one method on a ring: jit(scan(vmap(grad)))."""
+    """Return what an expert would write for one method on a ring: jit(scan(vmap(gradient))).
 
-    def loss(x: Any, a: Any, b: Any) -> Any:
-        return jnp.mean(jax.nn.softplus(-b * (a @ x))) + L2 / 2 * jnp.sum(x**2)
+    The gradient is by hand: `jax.grad` of `jax.nn.softplus` takes up to twice as long.
+    """
 
-    gradients = jax.vmap(jax.grad(loss))
+    def gradient(x: Any, a: Any, b: Any) -> Any:
+        slopes = -b * jax.nn.sigmoid(-b * (a @ x))
+        return slopes @ a / len(b) + L2 * x
+
+    gradients = jax.vmap(gradient)
 
     def mix(x: Any) -> Any:
         return (x + jnp.roll(x, 1, axis=0) + jnp.roll(x, -1, axis=0)) / 3

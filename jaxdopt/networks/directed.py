@@ -14,6 +14,7 @@ from jaxdopt._pytree import is_traced, pytree, replace, require
 from jaxdopt.agents import select
 from jaxdopt.networks import graphs
 from jaxdopt.networks.forms import common_root, operator, require_connected, table
+from jaxdopt.networks.guard import refuse_mixing
 from jaxdopt.networks.operators import Keep, Operator, add
 from jaxdopt.networks.weights import column_matrix, row_matrix
 
@@ -27,13 +28,21 @@ class TwoParts:
     column: Any
     symmetric = False
     kind = "directed"
-    varies = False
-    repetitions = 1
 
     @property
     def n(self) -> int:
         """The number of agents."""
         return self.row.n
+
+    @property
+    def varies(self) -> bool:
+        """Whether one of the parts changes with time."""
+        return self.row.varies or self.column.varies
+
+    @property
+    def repetitions(self) -> int:
+        """The rounds of communication that one exchange takes, of the part that takes more."""
+        return max(self.row.repetitions, self.column.repetitions)
 
     @property
     def k(self) -> Any:
@@ -61,7 +70,7 @@ class TwoParts:
         return min(self.row.spectral_gap, self.column.spectral_gap)
 
     def __matmul__(self, x: Any) -> NoReturn:
-        _refuse()
+        refuse_mixing()
 
     laplacian = __matmul__
 
@@ -118,7 +127,7 @@ class Directed(TwoParts):
             self.row.n == self.column.n,
             f"row is for {self.row.n} agents and column for {self.column.n}; give both the same.",
         )
-        if not (self.row.varies or self.column.varies or is_traced((self.row, self.column))):
+        if not (self.varies or is_traced((self.row, self.column))):
             require(
                 common_root(self.row.csr(), self.column.csr()),
                 "the two graphs have no common root: no agent is heard by all others through row "
@@ -126,42 +135,11 @@ class Directed(TwoParts):
             )
 
 
-class OneSided:
-    """A row- or a column-stochastic network as a method sees it: only through ``row``, ``column``.
-
-    A method that says ``network @ x`` needs both sums to be 1, and would be wrong without a word.
-    """
-
-    def __init__(self, network: Any) -> None:
-        self._network = network
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
-
-    def __matmul__(self, x: Any) -> NoReturn:
-        _refuse()
-
-    laplacian = __matmul__
-
-
-def guarded(network: Any) -> Any:
-    """Return a round's network as methods may use it, see `OneSided`."""
-    return OneSided(network) if getattr(network, "kind", None) in ("row", "column") else network
-
-
-def _refuse() -> NoReturn:
-    raise ValueError(
-        "this network's weights are not doubly stochastic, and the method needs that; take a "
-        "method for directed graphs (network.row, network.column), or weights such as "
-        "jd.networks.metropolis(graph)."
-    )
-
-
 def push_pull(graph: Any, push: Any = None) -> Directed:
     """Return R of `row_stochastic` and C of `column_stochastic` on a directed graph.
 
-    ``push`` is another graph for C, if the two differ; then neither has to be strongly connected,
-    as long as they have a common root.
+    ``push`` is another graph for C, if the two differ (its nodes are taken in the order of the
+    first); then neither has to be strongly connected, as long as they have a common root.
 
     Raises:
         ValueError: the graph is not strongly connected; two graphs have no common root.
@@ -169,12 +147,10 @@ def push_pull(graph: Any, push: Any = None) -> Directed:
     Source: Pu, Shi, Xu, Nedić (2021), "Push-pull gradient methods for distributed optimization in
     networks", arXiv 1810.06653, assumption 2 and section 2.
     """
-    pulled = graphs.adjacency(graph).astype(float)
+    both = graphs.adjacencies([graph] if push is None else [graph, push])
+    pulled, pushed = both[0].astype(float), both[-1].astype(float)
     if push is None:
         require_connected(pulled)
-        pushed = pulled
-    else:
-        pushed = graphs.adjacency(push).astype(float)
     return Directed(operator(row_matrix(pulled), "row"), operator(column_matrix(pushed), "column"))
 
 

@@ -37,7 +37,7 @@ def mixing(weights: Any, *, kind: Kind = "doubly", form: type[Network] | None = 
         ValueError: W is not square and finite, its sums are not 1, it is disconnected (for "row",
             no agent is heard by all; for "column", none hears all), or it does not contract.
     """
-    require(kind in SUMS, f"kind is {kind!r}; give 'doubly', 'row' or 'column'.")
+    require(kind in list(SUMS), f"kind is {kind!r}; give 'doubly', 'row' or 'column'.")
     return operator(_checked(weights, kind), kind, form)
 
 
@@ -58,6 +58,11 @@ def operator(matrix: sp.csr_array, kind: Kind = "doubly", form: Any = None) -> A
             form = Pushes if kind == "column" else Neighbors
         else:
             form = Dense
+    if form in (Complete, Circulant):
+        require(
+            kind == "doubly",
+            f"{form.__name__} is for doubly stochastic weights and kind is {kind!r}; use Dense.",
+        )
     if form is Complete:
         require(full, "the weights are not all 1 / n; use another form than Complete.")
         return Complete(n)
@@ -90,7 +95,7 @@ def stack(networks: Sequence[Any]) -> Any:
         ValueError: no networks, or they have different numbers of agents, or some change with
             time in different ways.
     """
-    members = [replace(m, k=None) if hasattr(m, "k") else m for m in networks]
+    members = [_timeless(network) for network in networks]
     require(members, "there are no networks to stack; give at least one.")
     counts = sorted({network.n for network in members})
     require(
@@ -98,14 +103,30 @@ def stack(networks: Sequence[Any]) -> Any:
         f"networks of {' and '.join(map(str, counts))} agents cannot be stacked; "
         "give them the same number of agents.",
     )
-    bare = not jax.tree.leaves(members)  # Complete has nothing to stack
-    if bare or len({_structure(network) for network in members}) > 1:
+    if isinstance(members[0], Complete):  # it has nothing to stack
         members = _same_form(members)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *_aligned(members))
+
+
+def _timeless(network: Any) -> Any:
+    """Return a network without the time that `at` has set."""
+    own = vars(network)
+    if "row" in own:
+        return replace(network, row=_timeless(network.row), column=_timeless(network.column))
+    return replace(network, **{name: None for name in ("k", "key") if name in own})
+
+
+def _aligned(members: list[Any]) -> list[Any]:
+    """Return members of one structure as they are, and others in one form."""
+    return _same_form(members) if len({_structure(m) for m in members}) > 1 else members
 
 
 def _same_form(members: list[Any]) -> list[Any]:
     """Bring fixed networks of different forms to one."""
+    if all("row" in vars(m) and type(m) is type(members[0]) for m in members):
+        parts = [_aligned([getattr(m, name) for m in members]) for name in ("row", "column")]
+        each = zip(members, *parts, strict=True)
+        return [replace(m, row=row, column=column) for m, row, column in each]
     names = sorted({type(m).__name__ for m in members})
     require(
         all(isinstance(m, Network) for m in members),

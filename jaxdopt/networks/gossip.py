@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Scalar, count, number, pytree, replace, require, static
+from jaxdopt._pytree import Scalar, count, number, pytree, replace, require, static, traceable
+from jaxdopt.networks import spectra
 from jaxdopt.networks.operators import Keep, Operator
 
 
@@ -43,8 +44,11 @@ class _Gossip(Operator):
 
     @property
     def link_count(self) -> Any:
-        """The number of directed links of a round."""
-        return self._round(0).link_count
+        """The number of directed links of a round, the mean over the rounds if they differ."""
+        if not self.network.varies:
+            return self.network.link_count
+        rounds = jnp.arange(self.repetitions)
+        return jnp.mean(jax.lax.map(lambda r: jnp.asarray(self._round(r).link_count), rounds))
 
     @property
     def cuttable(self) -> bool:
@@ -53,7 +57,9 @@ class _Gossip(Operator):
 
     def _cut(self, keep: Keep) -> Any:
         within = self.network
-        return replace(self, network=_Cut(within, keep) if within.varies else within.cut(keep))  # type: ignore
+        return replace(
+            self, network=_Cut(within, traceable(keep)) if within.varies else within.cut(keep)
+        )
 
     def _round(self, r: Any) -> Any:
         if not self.network.varies:
@@ -91,8 +97,15 @@ class Repeated(_Gossip):
 
     @property
     def symmetric(self) -> bool:
-        """Whether W is: a product of different symmetric matrices is not."""
+        """Whether Wᴷ is: a product of different symmetric matrices is not."""
         return self.network.symmetric and not self.network.varies
+
+    @property
+    def spectral_gap(self) -> float:
+        """1 − |λ₂|ᴷ, λ₂ that of the network within."""
+        if self.network.varies:
+            return spectra.gap(self.eigenvalues)
+        return 1 - (1 - self.network.spectral_gap) ** self.repetitions
 
     def _pull(self, x: jax.Array) -> jax.Array:
         def body(r: Any, pull: jax.Array) -> jax.Array:
@@ -154,14 +167,25 @@ class Chebyshev(_Gossip):
         return jax.lax.fori_loop(1, self.repetitions, body, start)[1]
 
 
+@pytree
 class _Cut:
     """A network that changes with time, all of whose rounds have only the links that ``keep``."""
 
-    varies = True
+    network: Any
+    keep: Any
+    varies = cuttable = True
 
-    def __init__(self, network: Any, keep: Keep) -> None:
-        self.network, self.keep = network, keep
-        self.n, self.kind, self.symmetric = network.n, network.kind, network.symmetric
+    @property
+    def n(self) -> int:
+        return self.network.n
+
+    @property
+    def kind(self) -> str:
+        return self.network.kind
+
+    @property
+    def symmetric(self) -> bool:
+        return self.network.symmetric
 
     def at(self, k: Any, key: jax.Array) -> Any:
         return self.network.at(k, key).cut(self.keep)
@@ -173,4 +197,10 @@ def _require_rounds(network: Any, repetitions: Any) -> None:
         getattr(network, "kind", None) in ("doubly", "row", "column"),
         f"a {type(network).__name__} network has no one matrix to repeat; give one with weights, "
         "such as jd.networks.metropolis(graph).",
+    )
+    rounds = network.repetitions
+    require(
+        rounds == 1,
+        f"the network takes {rounds} rounds an exchange itself; give the one within, and all "
+        f"{rounds} * {repetitions} repetitions.",
     )

@@ -1,7 +1,7 @@
 """Graphs as networkx objects: agent i is the i-th node; any networkx graph will do as well."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import networkx as nx
@@ -103,8 +103,8 @@ def watts_strogatz(n: int, degree: int, probability: float, *, seed: int = 0) ->
     """
     count("n", n)
     require(
-        isinstance(degree, int | np.integer) and 2 <= degree < max(n, 3) and degree % 2 == 0,
-        f"degree is {degree} for n = {n}; give an even integer from 2 to n - 1.",
+        isinstance(degree, int | np.integer) and 2 <= degree < n and degree % 2 == 0,
+        f"degree is {degree} for n = {n}; give an even integer from 2 to n - 1, and n = 3 or more.",
     )
     require(0 <= probability <= 1, f"probability is {probability}; give one between 0 and 1.")
     return _connected(
@@ -144,15 +144,33 @@ def random_geometric(n: int, radius: float | None = None, *, seed: int = 0) -> n
     return _connected(lambda s: nx.random_geometric_graph(n, radius, seed=s), seed, "raise radius")
 
 
-def adjacency(graph: Any) -> sp.csr_array:
+def adjacencies(graphs: Iterable[Any]) -> list[sp.csr_array]:
+    """Return the `adjacency` of several graphs of the same agents, in the first one's order.
+
+    Raises:
+        ValueError: networkx graphs with as many nodes as the first and other ones.
+    """
+    graphs = list(graphs)
+    first = next((list(graph) for graph in graphs if isinstance(graph, nx.Graph)), [])
+    return [adjacency(graph, first) for graph in graphs]
+
+
+def adjacency(graph: Any, nodes: Sequence[Any] = ()) -> sp.csr_array:
     """Return the [n, n] boolean adjacency matrix, entry (i, j) true if i hears j, no self-loops.
 
     ``graph`` is a networkx graph, or an adjacency matrix as a NumPy, JAX or scipy.sparse array
-    whose nonzero entry (i, j) is an edge i -> j. Edge weights are ignored.
+    whose nonzero entry (i, j) is an edge i -> j. Edge weights are ignored. ``nodes`` is the order
+    of a networkx graph's nodes, if it is as long; otherwise it is the graph's own.
     """
     if isinstance(graph, nx.Graph):
         require(len(graph) > 0, "the graph has no nodes; give one with at least one agent.")
-        matrix = nx.to_scipy_sparse_array(graph, dtype=float, weight="", format="coo")
+        order = list(nodes) if len(nodes) == len(graph) else list(graph)
+        other = list(set(graph) - set(order))
+        require(
+            not other,
+            f"a graph has the node {other[:1]} and the first graph has not; give all the same.",
+        )
+        matrix = nx.to_scipy_sparse_array(graph, order, dtype=float, weight="", format="coo")
     else:
         matrix = graph if sp.issparse(graph) else np.asarray(graph)
         require(

@@ -38,7 +38,7 @@ class Links:
 
     sender: jax.Array  # [n, s] int
     reverse: jax.Array  # [n, s] int: the slot at the sender that belongs to agent i
-    present: jax.Array  # [n, s] bool: false where a slot is padding
+    present: jax.Array  # [n, s] bool: false where a slot is padding or its link is cut
 
     def hear(self, x: jax.Array) -> jax.Array:
         """Return what every slot hears of the agents' own values, [n, ...] -> [n, s, ...]."""
@@ -119,6 +119,14 @@ class Operator:
         """The number of directed links with a nonzero weight."""
         raise NotImplementedError
 
+    @property
+    def links(self) -> Links:
+        """Every agent's links; here ValueError, as there is no table of them."""
+        raise ValueError(
+            f"links of a {type(self).__name__} network are not tabulated; give a graph's symmetric "
+            "weights, such as jd.networks.metropolis(graph)."
+        )
+
     def matrix(self) -> jax.Array:
         """Return W as a dense [n, n] array."""
         return self @ jnp.eye(self.n)
@@ -126,7 +134,7 @@ class Operator:
     @property
     def eigenvalues(self) -> np.ndarray:
         """All n eigenvalues of W by decreasing modulus, computed on the host; complex if needed."""
-        return spectra.eigenvalues(np.asarray(self.matrix(), float), self.symmetric)
+        return spectra.eigenvalues(self.csr().toarray(), self.symmetric)
 
     @property
     def spectral_gap(self) -> float:
@@ -146,13 +154,10 @@ class Operator:
         """Return the network with only the links that ``keep``; their weight goes to the diagonal.
 
         ``keep(receiver, sender)`` has to be symmetric where W is, and then the mean is kept. Raises
-        ValueError where W is doubly stochastic and not symmetric, as it would no longer be so.
+        ValueError where W is doubly stochastic and not symmetric, as it would no longer be so, and
+        where there is no weight to give back (servers and trees).
         """
-        require(
-            self.cuttable,
-            "links of a directed doubly stochastic W cannot be cut, as its columns would no longer "
-            "sum to 1; use jd.networks.push_pull(graph).",
-        )
+        require_cuttable(self)
         return self._cut(keep)
 
     def awake(self, active: jax.Array) -> Any:
@@ -160,10 +165,7 @@ class Operator:
         return replace(self, active=active)
 
     def _cut(self, keep: Keep) -> Any:
-        raise ValueError(
-            f"links of a {type(self).__name__} network cannot be cut; give a graph's weights, such "
-            "as jd.networks.metropolis(graph)."
-        )
+        raise NotImplementedError
 
     @property
     def _stacked(self) -> bool:
@@ -207,6 +209,10 @@ class Dense(Operator):
             np.ndim(weights) == 2 and np.shape(weights)[0] == np.shape(weights)[1],
             f"weights has shape {np.shape(weights)}; give a square matrix.",
         )
+        require(
+            self.kind in ("doubly", "row", "column"),
+            f"kind is {self.kind!r}; give 'doubly', 'row' or 'column'.",
+        )
         if self.symmetric is None:
             if is_traced(weights):
                 raise ValueError("weights is traced; say Dense(weights, symmetric=True or False).")
@@ -224,7 +230,11 @@ class Dense(Operator):
             self.weights.astype(x.dtype), away, axes=1, precision=jax.lax.Precision.HIGHEST
         )
         pull = mixed - away
-        return pull if self.kind == "row" else pull - pull.mean(axis=0)
+        if self.kind == "row":
+            return pull
+        # what rounding adds to the sum one agent with links bears: shared, it would be rounded away
+        bearer = jnp.argmax(jnp.diagonal(self.weights) != 1)
+        return agents.select(jnp.arange(self.n) == bearer, pull - pull.sum(axis=0), pull)
 
     def _cut(self, keep: Keep) -> "Dense":
         me = jnp.arange(self.n)
@@ -343,7 +353,7 @@ class Neighbors(Operator):
         )
         me = jnp.arange(self.n)[:, None]
         reverse = jnp.argmax(self.index[self.index] == me[:, :, None], axis=-1)
-        return Links(self.index, reverse, self.index != me)
+        return Links(self.index, reverse, (self.index != me) & (self.weights != 0))
 
     @property
     def spectral_gap(self) -> float:
@@ -435,7 +445,8 @@ class Circulant(Operator):
     def _cut(self, keep: Keep) -> Neighbors:
         senders = self._senders
         weights = jnp.broadcast_to(self.weights, senders.shape)
-        return Neighbors(senders, weights, k=self.k, symmetric=self.symmetric)._cut(keep)
+        table = Neighbors(senders, weights, k=self.k, active=self.active, symmetric=self.symmetric)
+        return table._cut(keep)
 
     @property
     def _senders(self) -> jax.Array:
@@ -481,6 +492,10 @@ class Complete(Operator):
     active: Any = None
     symmetric: bool = static(default=True)
 
+    def __post_init__(self) -> None:
+        """Check the number of agents."""
+        count("n", self.n)
+
     def __matmul__(self, x: T) -> T:
         return self._map(
             lambda leaf: jnp.broadcast_to(leaf[0] + (leaf - leaf[0]).mean(axis=0), leaf.shape), x
@@ -491,7 +506,7 @@ class Complete(Operator):
         return away.mean(axis=0) - away
 
     def _cut(self, keep: Keep) -> Dense:
-        return Dense(self.matrix(), k=self.k, symmetric=True)._cut(keep)
+        return Dense(self.matrix(), k=self.k, active=self.active, symmetric=True)._cut(keep)
 
     @property
     def link_count(self) -> int:
@@ -521,6 +536,7 @@ class Server(Operator):
     k: Any = None
     active: Any = None
     symmetric: bool = static(default=True)
+    cuttable = False
 
     def __post_init__(self) -> None:
         """Check the number of clients."""
@@ -535,6 +551,15 @@ class Server(Operator):
     def link_count(self) -> int:
         """The number of directed links: 2 n, all with the server."""
         return 2 * self.n
+
+
+def require_cuttable(network: Any) -> None:
+    """Refuse a network whose links cannot be cut."""
+    require(
+        getattr(network, "cuttable", False),
+        f"links of this {type(network).__name__} cannot be cut, as nothing would keep the sums of "
+        "its weights; give a graph's symmetric weights, or jd.networks.push_pull(graph).",
+    )
 
 
 def _all_links(n: int, present: jax.Array) -> Links:

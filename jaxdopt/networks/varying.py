@@ -16,13 +16,14 @@ import scipy.sparse as sp
 from jax.extend.random import threefry_2x32
 
 from jaxdopt import agents
-from jaxdopt._pytree import Fraction, Number, count, pytree, require, static
+from jaxdopt._pytree import Fraction, Number, count, evaluate, pytree, require, static
 from jaxdopt.networks import graphs
 from jaxdopt.networks.forms import operator, require_connected, stack
-from jaxdopt.networks.operators import Neighbors
+from jaxdopt.networks.operators import Neighbors, require_cuttable
 from jaxdopt.networks.weights import SCHEMES
 
-MATCHING, LINKS, ASLEEP = 0x3A7C, 0x11E5, 0xA51E  # folded into the key before the step
+# folded into the key before the step, and larger than any step's number
+MATCHING, LINKS, ASLEEP = 0xF0003A7C, 0xF00011E5, 0xF000A51E
 
 
 class Varying:
@@ -34,6 +35,7 @@ class Varying:
     active = None
     repetitions = 1
     varies = True
+    rewires = False  # whether slots of `links` belong to other neighbors in other rounds
     k = None
 
     def _refuse(self, *_: Any) -> NoReturn:
@@ -75,6 +77,7 @@ class Cyclic(Varying):
     networks: Any  # stacked: leaves [T, ...]
     length: int = static()
     after: str = static()
+    rewires = True
 
     def __init__(
         self, networks: Sequence[Any], *, after: Literal["repeat", "hold"] = "repeat"
@@ -102,6 +105,16 @@ class Cyclic(Varying):
         """What sums to 1: "doubly", "row", "column", or "directed" for two parts."""
         return self.networks.kind
 
+    @property
+    def cuttable(self) -> bool:
+        """Whether links of every round can be cut."""
+        return self.networks.cuttable
+
+    @property
+    def repetitions(self) -> int:
+        """The rounds of communication that one exchange takes."""
+        return self.networks.repetitions
+
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return round k's network."""
         now = k % self.length if self.after == "repeat" else jnp.minimum(k, self.length - 1)
@@ -119,7 +132,8 @@ def trace(
     Only the union of all graphs has to be connected; agents alone in a round keep their values.
 
     Args:
-        graphs_or_adjacency: T networkx graphs or adjacency matrices, or one array [T, n, n].
+        graphs_or_adjacency: T networkx graphs (their nodes are taken in the first one's order) or
+            adjacency matrices, or one array [T, n, n].
         weights: "metropolis", "lazy_metropolis", "row_stochastic" or "column_stochastic".
         after: what follows the last graph, as in `Cyclic`.
 
@@ -131,7 +145,7 @@ def trace(
         f"weights is {weights!r}; give one of {', '.join(map(repr, SCHEMES))}.",
     )
     scheme, kind = SCHEMES[weights]
-    patterns = [graphs.adjacency(graph).astype(float) for graph in graphs_or_adjacency]
+    patterns = [pattern.astype(float) for pattern in graphs.adjacencies(graphs_or_adjacency)]
     require(patterns, "the trace has no graphs; give at least one.")
     counts = sorted({p.shape[0] for p in patterns})
     require(
@@ -170,7 +184,7 @@ class RandomMatching(Varying):
 
     index: Any  # [n, largest degree] int, padded with the agent itself; None if all are neighbors
     n: int = static()
-    symmetric = True
+    symmetric = rewires = True
 
     def __init__(self, graph: Any) -> None:
         pattern = graphs.adjacency(graph)
@@ -221,7 +235,9 @@ class RandomLinks(Varying):
 
     def __post_init__(self) -> None:
         """Refuse networks whose links cannot be cut."""
-        _require_cuttable(self.network)
+        require_cuttable(self.network)
+        shape = np.shape(self.probability)
+        require(shape == (), f"probability has shape {shape}; give one number for all links.")
 
     @property
     def n(self) -> int:
@@ -243,13 +259,19 @@ class RandomLinks(Varying):
         """True: the network within is."""
         return True
 
+    @property
+    def repetitions(self) -> int:
+        """The rounds of communication that one exchange takes."""
+        return self.network.repetitions
+
+    @property
+    def rewires(self) -> bool:
+        """Whether the network within has other links in other rounds."""
+        return getattr(self.network, "rewires", False)
+
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return round k's network."""
-        own = _own(key, LINKS, k)
-
-        def up(i: jax.Array, j: jax.Array) -> jax.Array:
-            return (_bits(own, i, j) >> 8) * 2.0**-24 < self.probability
-
+        up = _Up(_own(key, LINKS, k), evaluate(self.probability, k))
         return self.network.at(k, key).cut(up)
 
 
@@ -268,7 +290,7 @@ class Asleep(Varying):
 
     def __post_init__(self) -> None:
         """Check the pattern against the network."""
-        _require_cuttable(self.network)
+        require_cuttable(self.network)
         pattern = self.pattern
         if hasattr(pattern, "active"):
             require(
@@ -287,12 +309,13 @@ class Asleep(Varying):
             )
             object.__setattr__(self, "pattern", jnp.asarray(pattern))
             return
-        probability = Number(minimum=0.0, maximum=1.0).accept("pattern", pattern)
+        shape = np.shape(pattern)
         require(
-            np.shape(probability) in ((), (self.n, 1)),
-            f"pattern has shape {np.shape(probability)}; give one probability, or [n, 1] = "
-            f"({self.n}, 1).",
+            shape in ((), (self.n, 1)),
+            f"the pattern has shape {shape}; give one probability, one an agent as ({self.n}, 1), "
+            f"or who is awake in every round as [T, {self.n}] booleans.",
         )
+        probability = Number(minimum=0.0, maximum=1.0).accept("pattern", pattern)
         object.__setattr__(self, "pattern", probability)
 
     @property
@@ -315,28 +338,58 @@ class Asleep(Varying):
         """True: the network within is."""
         return True
 
+    @property
+    def repetitions(self) -> int:
+        """The rounds of communication that one exchange takes."""
+        return self.network.repetitions
+
+    @property
+    def rewires(self) -> bool:
+        """Whether the network within has other links in other rounds."""
+        return getattr(self.network, "rewires", False)
+
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return round k's network, its ``active`` set."""
         awake = self._awake(k, key)
-        now = self.network.at(k, key).cut(lambda i, j: awake[i] & awake[j])
-        return now.awake(awake)
+        now = self.network.at(k, key)
+        awake = awake if now.active is None else awake & now.active
+        return now.cut(_Awake(awake)).awake(awake)
 
     def _awake(self, k: Any, key: jax.Array) -> jax.Array:
         if hasattr(self.pattern, "active"):
-            return self.pattern.at(k, key).active
-        pattern = jnp.asarray(self.pattern)
+            active = self.pattern.at(k, key).active
+            require(
+                active is not None,
+                f"in the pattern, a {type(self.pattern).__name__}, nobody ever sleeps; give a "
+                "network whose rounds have active, such as Asleep.",
+            )
+            return active
+        pattern = jnp.asarray(evaluate(self.pattern, k))
         if pattern.dtype == bool:
             return pattern[k % pattern.shape[0]]
         drawn = jax.random.uniform(_own(key, ASLEEP, k), (self.n,))
         return drawn < jnp.ravel(pattern)
 
 
-def _require_cuttable(network: Any) -> None:
-    require(
-        getattr(network, "cuttable", False),
-        f"links of this {type(network).__name__} cannot be cut, as its weights would no longer sum "
-        "to 1; give symmetric weights, or jd.networks.push_pull(graph).",
-    )
+@pytree
+class _Up:
+    """Whether a link is up, drawn from its two agents."""
+
+    key: Any
+    probability: Any
+
+    def __call__(self, i: jax.Array, j: jax.Array) -> jax.Array:
+        return (_bits(self.key, i, j) >> 8) * 2.0**-24 < self.probability
+
+
+@pytree
+class _Awake:
+    """Whether both agents of a link are awake."""
+
+    awake: Any  # [n] bool
+
+    def __call__(self, i: jax.Array, j: jax.Array) -> jax.Array:
+        return self.awake[i] & self.awake[j]
 
 
 def _own(key: jax.Array, constant: int, k: Any) -> jax.Array:

@@ -1,5 +1,7 @@
 """Problems: the agents' data, their gradients, and what is known about the solution."""
 
+from jaxdopt.problems import prox
+from jaxdopt.problems.composite import Composite
 from jaxdopt.problems.factorization import matrix_factorization
 from jaxdopt.problems.finite_sum import FiniteSum
 from jaxdopt.problems.heterogeneity import heterogeneity
@@ -16,6 +18,7 @@ from jaxdopt.problems.problem import Given, Oracle, Problem
 from jaxdopt.problems.quadratic import Quadratic, quadratic
 
 __all__ = [
+    "Composite",
     "FiniteSum",
     "GaussianNoise",
     "Given",
@@ -30,6 +33,7 @@ __all__ = [
     "matrix_factorization",
     "mlp",
     "nonconvex_logistic_regression",
+    "prox",
     "quadratic",
     "softmax_regression",
 ]

@@ -2,7 +2,8 @@
 
 The objective is F(x) = Σᵢ pᵢ fᵢ(x), fᵢ the mean over agent i's samples plus (l2/2)|x|², and
 pᵢ = 1/n, or mᵢ/m with ``weights="samples"``. The gradient that agent i is given is n pᵢ ∇fᵢ, so
-that the plain mean over agents is always ∇F and methods need not know the weighting.
+that the plain mean over agents is always ∇F and methods need not know the weighting. `Composite`
+adds a regularizer r(x), which is no part of the gradients: methods take it by `prox`.
 
 The smallest problem is any object with ``n``, ``d`` and ``grad(x, key)``.
 """
@@ -131,3 +132,8 @@ class Given:
             f"{np.shape(x)}; give one gradient row an agent.",
         )
         return self.gradients
+
+
+def proximal(problem: Any, z: jax.Array, t: Any) -> jax.Array:
+    """Return proxₜᵣ(z) with the problem's regularizer r, or z itself where it has none."""
+    return problem.prox(z, t) if hasattr(problem, "prox") else z

@@ -62,9 +62,13 @@ def estimates(state, problem):
     return state.x
 
 
+PLAIN = [row for row in ROWS if not row.samples]
+SAMPLING = [row for row in ROWS if row.samples]
+
+
 @pytest.mark.parametrize("schedule", STEPSIZES)
 @pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", PLAIN, ids=lambda row: row.name)
 def test_full_gradients(row, graph, schedule):
     ours, theirs = STEPSIZES[schedule]
     network = jd.networks.metropolis(GRAPHS[graph])
@@ -79,7 +83,7 @@ def test_full_gradients(row, graph, schedule):
 
 
 @pytest.mark.parametrize("form", ["Dense", "Neighbors"])
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", PLAIN, ids=lambda row: row.name)
 def test_minibatches_and_per_agent_stepsizes(row, form):
     graph = GRAPHS["erdos_renyi"]
     network = jd.networks.mixing(
@@ -98,6 +102,112 @@ def test_minibatches_and_per_agent_stepsizes(row, form):
 
     expected = loops(row, graph, lambda k: steps, gradient)
     got = trajectory(row.method(jnp.asarray(steps)[:, None]), noisy, network, key)
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("schedule", STEPSIZES)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("row", SAMPLING, ids=lambda row: row.name)
+def test_methods_that_draw_their_samples(row, batch, schedule):
+    """Uneven agents, 5 to 8 samples: the loops are given the samples that the keys draw."""
+    ours, theirs = STEPSIZES[schedule]
+    graph = GRAPHS["erdos_renyi"]
+    network = jd.networks.metropolis(graph)
+    whole, key = problem(network.n), jax.random.key(5)
+    features, labels = data(network.n)
+    keys = [jax.random.fold_in(key, k) for k in range(STEPS)]
+    drawn = [np.asarray(whole.draw(k, batch)) for k in keys]
+    assert len({len(set(row)) for samples in drawn for row in samples.tolist()}) == batch  # repeats
+    sizes = [len(f) for f in features]
+    epoch = max(sizes) // batch
+
+    def component(i, j, x):
+        return losses.logistic_gradient(x, features[i][[j]], labels[i][[j]], L2)
+
+    def permutation(e):
+        """An agent's epoch: its order, begun again until the largest agent's epoch ends."""
+        order = np.asarray(whole.permutation(keys[e * epoch]))
+        for own, m in zip(order, sizes, strict=True):
+            assert sorted(own[:m]) == list(range(m))
+        return np.stack([np.resize(own[:m], 8) for own, m in zip(order, sizes, strict=True)])
+
+    method, numbers = row.method(ours), {"drawn": drawn.__getitem__}
+    if row.method is jd.GTSAGA:
+        numbers |= {"sizes": sizes}
+    elif row.method is jd.GTVR:
+        method = row.method(ours, period=7)
+        numbers |= {"sizes": sizes, "period": 7}
+    elif row.method is jd.CentralizedRR:
+        numbers = {"permutation": permutation, "epoch_length": epoch, "batch": batch}
+    expected = loops(row, graph, theirs, component, **numbers)
+    sampled = whole if batch == 1 else jd.problems.Minibatch(whole, batch)
+    got = trajectory(method, sampled, network, key)
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_mean_of_the_saga_table_is_kept():
+    network, whole = jd.networks.metropolis(GRAPHS["erdos_renyi"]), problem(8)
+    sampled = jd.problems.Minibatch(whole, 3)
+    run = jd.run(jd.GTSAGA(0.2), sampled, network, start(8), jax.random.key(1), steps=400)
+    sums = [run.state.table[i, : len(f)].mean(axis=0) for i, f in enumerate(data(8)[0])]
+    np.testing.assert_allclose(run.state.mean, sums, atol=1e-13)
+    assert np.all(run.state.table[4, 5:] == 0)  # agent 4 has five samples; padding is not drawn
+
+
+@pytest.mark.parametrize("sampling", ["once", "cyclic"])
+def test_one_order_for_all_epochs(sampling):
+    row = next(row for row in ROWS if row.method is jd.CentralizedRR)
+    network, whole, key = jd.networks.metropolis(GRAPHS["ring"]), problem(8), jax.random.key(5)
+    features, labels = data(8)
+    order = (
+        np.asarray(whole.permutation(key)) if sampling == "once" else np.tile(np.arange(8), (8, 1))
+    )
+    order = np.stack([np.resize(own[: len(f)], 8) for own, f in zip(order, features, strict=True)])
+
+    def component(i, j, x):
+        return losses.logistic_gradient(x, features[i][[j]], labels[i][[j]], L2)
+
+    numbers = {"permutation": lambda e: order, "epoch_length": 8}
+    expected = loops(row, GRAPHS["ring"], lambda k: 0.2, component, **numbers)
+    got = trajectory(jd.CentralizedRR(0.2, sampling=sampling), whole, network, key)
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", [jd.NIDS, jd.PGEXTRA])
+def test_composite_methods(method):
+    """With l1, and an own stepsize for every agent where the method allows it."""
+    row = next(row for row in ROWS if row.method is method)
+    graph = GRAPHS["erdos_renyi"]
+    network = jd.networks.metropolis(graph)
+    features, labels = data(8)
+    lasso = jd.problems.Composite(problem(8), jd.problems.prox.L1(0.3))
+    steps = np.linspace(0.05, 0.3, 8)
+
+    def gradient(i, x, k):
+        return losses.logistic_gradient(x, features[i], labels[i], L2)
+
+    def prox(z, t):
+        return np.sign(z) * np.maximum(np.abs(z) - 0.3 * t, 0)
+
+    expected = loops(row, graph, lambda k: steps, gradient, prox=prox)
+    got = trajectory(method(jnp.asarray(steps)[:, None]), lasso, network, jax.random.key(0))
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+    assert np.any(got[-1] == 0)
+
+
+@pytest.mark.parametrize("penalty", [0.1, 10.0])
+def test_linearized_admm_with_other_penalties(penalty):
+    row = next(row for row in ROWS if row.method is jd.LinearizedADMM)
+    graph = GRAPHS["erdos_renyi"]
+    network = jd.networks.metropolis(graph)
+    features, labels = data(8)
+
+    def gradient(i, x, k):
+        return losses.logistic_gradient(x, features[i], labels[i], L2)
+
+    expected = loops(row, graph, lambda k: 0.2, gradient, penalty=penalty)
+    method = jd.LinearizedADMM(0.2, penalty=penalty)
+    got = trajectory(method, problem(8), network, jax.random.key(0))
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 

@@ -32,10 +32,10 @@ def test_exact_methods_reach_the_optimum_on_digits_and_others_do_not(row, digits
     gap = np.abs(result.history["gap"])
     if row.exact:
         assert gap.min() < 1e-12
-        assert result.history["consensus_error"][-1] < 1e-20
+        assert result.history["consensus_error"][-1] < 1e-19
     else:
-        assert gap.min() > 1e-4
-        assert result.history["consensus_error"][-1] > 1e-3
+        assert gap.min() > 1e-6
+        assert (result.history["consensus_error"][-1] > 1e-3) == row.gossips
 
 
 @pytest.mark.parametrize("fraction", [0.2, 0.7, 1.0])
@@ -70,6 +70,16 @@ def test_inexact_methods_stop_at_their_own_fixed_point_of_order_stepsize(method)
     assert np.all((ratios > 1.7) & (ratios < 2.1))
 
 
+def test_dsgd_stops_a_little_closer_than_dgd():
+    problem = jd.problems.quadratic(8, 3, condition_number=5, curvature_spread=0.4)
+    xs = [
+        run(method(0.04), problem, steps=20_000, every=20_000).state.x
+        for method in (jd.DGD, jd.DSGD)
+    ]
+    errors = [float(jnp.mean(jnp.sum((x - problem.solution) ** 2, axis=1))) for x in xs]
+    assert 0.5 * errors[0] < errors[1] < errors[0]
+
+
 def edge_of_stability(method, limit):
     """Equal Hessians L I: converges just below the limit, diverges just above."""
     problem = jd.problems.quadratic(8, 1, condition_number=1, smoothness=2.0)
@@ -99,6 +109,121 @@ def test_extra_converges_within_its_theorem_and_diverges_beyond_what_is_known():
     inside = edge_of_stability(jd.EXTRA, limit)
     assert inside.history["gap"][-1] < 1e-20
     assert (1 + least) < limit  # the theorem's interval lies inside
+
+
+def test_nids_converges_below_two_over_the_smoothness_on_any_network():
+    """The path's gap is 0.04 and its λ_min -0.96 with weights that leave the agents nothing."""
+    assert edge_of_stability(jd.NIDS, 2.0).history["gap"][-1] < 1e-20
+    problem = jd.problems.quadratic(8, 2, condition_number=3)
+    path = jd.networks.laplacian(jd.graphs.path(8), 0.5)
+    assert path.eigenvalues.min() < -0.9
+    slow = run(jd.NIDS(1.9 / problem.smoothness), problem, path, steps=6000)
+    assert slow.history["gap"][-1] < 1e-20
+
+
+def test_nids_lets_every_agent_have_the_stepsize_of_its_own_smoothness():
+    """Smoothness from 1 to 50: the largest stepsize would be too much for all but one agent."""
+    random = np.random.default_rng(0)
+    smoothness = np.geomspace(1, 50, 8)[:, None]
+    bases = np.linalg.qr(random.standard_normal((8, 6, 3)))[0] * np.sqrt(6)
+    features = np.sqrt(smoothness)[:, :, None] * bases
+    problem = jd.problems.least_squares(features, random.standard_normal((8, 6)))
+    own = jnp.asarray(1.9 / smoothness)
+    assert run(jd.NIDS(own), problem, steps=9000).history["distance_squared"][-1] < 1e-24
+    assert run(jd.NIDS(own.max()), problem, steps=6000).diverged
+
+
+@pytest.mark.parametrize("penalty", [0.1, 1.0, 10.0])
+def test_linearized_admm_converges_below_two_over_the_smoothness(penalty):
+    problem = jd.problems.quadratic(8, 2, condition_number=3, curvature_spread=0.4)
+    method = jd.LinearizedADMM(1.9 / problem.smoothness, penalty=penalty)
+    result = run(method, problem)
+    assert result.history["gap"][-1] < 1e-25
+    duals, links = result.state.duals, RING.links
+    np.testing.assert_array_equal(duals, -links.swap(duals))  # bit for bit
+    g = problem.grad(result.state.x)
+    np.testing.assert_allclose(duals.sum(axis=1), -g, atol=1e-11)
+
+
+def test_linearized_admm_on_links_that_fail_and_not_on_links_that_move():
+    problem = jd.problems.quadratic(8, 2, condition_number=3, curvature_spread=0.4)
+    method = jd.LinearizedADMM(1.0 / problem.smoothness)
+    failing = jd.networks.RandomLinks(RING, 0.7)
+    assert run(method, problem, failing, steps=4000).history["gap"][-1] < 1e-20
+    moving = jd.networks.Asleep(jd.networks.RandomMatching(jd.graphs.ring(8)), 0.5)
+    with pytest.raises(ValueError, match="other links in other rounds, and the method keeps"):
+        run(method, problem, moving)
+
+
+@pytest.mark.parametrize("method", [jd.NIDS, jd.PGEXTRA])
+@pytest.mark.parametrize(
+    "regularizer", [jd.problems.prox.L1(0.2), jd.problems.prox.Box(-0.1, 0.3)], ids=["l1", "box"]
+)
+def test_composite_methods_reach_the_solution_and_its_support(method, regularizer):
+    random = np.random.default_rng(3)
+    features = random.standard_normal((8, 10, 5)) + np.arange(8)[:, None, None] / 8
+    labels = features @ np.array([1.0, 0.0, -0.5, 0.0, 0.2]) + random.standard_normal((8, 10))
+    smooth = jd.problems.least_squares(features, labels)
+    problem = jd.problems.Composite(smooth, regularizer).solved()
+    bound = np.isin(problem.solution, [-0.1, 0.0, 0.3])
+    assert bound.any()
+    result = run(method(0.6 / problem.smoothness), problem)
+    assert result.history["distance_squared"][-1] + result.history["consensus_error"][-1] < 1e-24
+    assert np.all(np.where(bound, result.state.x == problem.solution, True))
+
+
+def test_smooth_methods_refuse_a_regularizer():
+    smooth = jd.problems.least_squares(np.ones((8, 3, 2)), np.ones((8, 3)), l2=0.1)
+    problem = jd.problems.Composite(smooth, jd.problems.prox.L1(0.1))
+    with pytest.raises(ValueError, match="EXTRA ignores the regularizer L1; take a composite"):
+        run(jd.EXTRA(0.1), problem)
+
+
+@pytest.fixture(scope="module")
+def noisy_sum():
+    random = np.random.default_rng(5)
+    features = random.standard_normal((8, 12, 3)) + np.arange(8)[:, None, None] / 8
+    return jd.problems.least_squares(features, random.standard_normal((8, 12)), l2=0.1)
+
+
+def stationary_errors(method, problem, stepsizes, epochs):
+    """Mean squared distances at the ends of epochs, the first half left out, over eight seeds."""
+    every, methods = problem.most, jax.vmap(method)(jnp.asarray(stepsizes))
+    keys = jax.random.split(KEY, 8)
+    x0, steps = problem.start(problem.solution), epochs * every
+    results = jd.sweep(jd.run, over=("algorithm", "key"))(
+        methods, problem, RING, x0, keys, steps=steps, every=every
+    )
+    distance = results.history["distance_squared"]
+    return distance[:, :, epochs // 2 :].mean(axis=(1, 2))
+
+
+def test_reshuffling_falls_with_the_square_of_the_stepsize_and_sgd_with_the_stepsize(noisy_sum):
+    """Halving α takes SGD's error to a half and reshuffling's to a quarter at least.
+
+    The theorem bounds the error of reshuffling by O(α²) (arXiv 2006.05988, theorem 1); on a fixed
+    problem without its worst case it falls faster still.
+    """
+    stepsizes = np.array([0.04, 0.02, 0.01]) / float(noisy_sum.smoothness) * 8
+    sgd = stationary_errors(jd.SGD, noisy_sum, stepsizes, 400)
+    reshuffled = stationary_errors(jd.CentralizedRR, noisy_sum, stepsizes, 400)
+    assert np.all((sgd[:-1] / sgd[1:] > 1.6) & (sgd[:-1] / sgd[1:] < 2.6))
+    assert np.all(reshuffled[:-1] / reshuffled[1:] > 3.5)
+    assert np.all(reshuffled[1:] < sgd[1:] / 15)
+
+
+@pytest.mark.parametrize("method", [jd.GTSAGA, jd.GTVR])
+def test_variance_reduction_converges_linearly_where_gradient_tracking_has_a_floor(
+    method, noisy_sum
+):
+    stepsize = 0.1 / noisy_sum.smoothness
+    reduced = run(method(stepsize), noisy_sum, steps=6000, every=20).history["gap"]
+    one = jd.problems.Minibatch(noisy_sum, 1)
+    floor = run(jd.GradientTracking(stepsize), one, steps=6000, every=500).history["gap"]
+    assert floor[-4:].min() > 1e-6
+    assert reduced[-1] < 1e-15
+    first, second, third = (int(np.argmax(reduced < level)) for level in (1e-4, 1e-8, 1e-12))
+    assert 0 < third - second < 1.5 * (second - first)
 
 
 def test_exact_diffusion_on_w_itself_needs_eigenvalues_above_minus_a_third():

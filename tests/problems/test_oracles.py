@@ -107,7 +107,10 @@ def test_methods_that_sample_find_the_samples(uneven):
     noisy = jd.problems.Minibatch(uneven, 2)
     assert finite_sum(uneven) == (uneven, 1)
     assert finite_sum(noisy) == (uneven, 2)
-    inner, _ = finite_sum(noisy)
+    composite = jd.problems.Composite(noisy, jd.problems.prox.L1(0.1))
+    inner, batch = finite_sum(composite)
+    assert batch == 2
+    assert inner.regularizer is composite.regularizer
     x = jnp.ones((3, 2))
     np.testing.assert_array_equal(inner.grad(x, jax.random.key(0)), uneven.grad(x))
     np.testing.assert_array_equal(

@@ -95,7 +95,12 @@ def test_chosen_agents_are_gathered():
     assert_runs_alike(jd.DGD(0.2), members, jd.stack(members), steps=5)
 
 
-def test_methods_and_quadratics():
+def test_composites_methods_and_quadratics():
+    l1 = jd.problems.prox.L1
+    composite = [jd.problems.Composite(logistic(EVEN), l1(w)).solved() for w in (0.01, 0.1)]
+    open_end = jd.replace(composite[0], solution=None, optimum=None)
+    np.testing.assert_allclose(jd.stack(composite).regularizer.weight, [0.01, 0.1])
+    assert jd.stack([composite[1], open_end]).solution is None
     methods = jd.stack([jd.DGD(0.1), jd.DGD(2)])
     np.testing.assert_array_equal(methods.stepsize, [0.1, 2])
     members = [jd.problems.quadratic(4, 2, condition_number=c) for c in (1, 10)]

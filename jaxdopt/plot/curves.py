@@ -1,33 +1,13 @@
-"""Pictures of labelled results: functions that return Axes and follow rcParams (extra `plot`)."""
+"""Pictures of labelled results: curves over steps, and heat maps of the last values."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxdopt._pytree import require
-
-# Okabe, Ito (2008): told apart with any common color vision; yellow is left out, black added.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-NAMES = {
-    "gap": "gap  $F(\\bar x) - F^\\star$",
-    "loss": "loss  $F(\\bar x)$",
-    "consensus_error": "consensus error  $\\frac{1}{n}\\sum_i |x_i - \\bar x|^2$",
-    "distance_squared": "squared distance  $|\\bar x - x^\\star|^2$",
-    "gradient_norm_squared": "squared gradient norm  $|\\nabla F(\\bar x)|^2$",
-    "step": "steps",
-    "rounds": "rounds of communication",
-    "epochs": "epochs (passes over an agent's data)",
-    "gradients": "component gradients an agent",
-    "vectors": "vectors sent over a link",
-    "bits": "bits sent over a link",
-    "traffic": "bits sent over all links",
-    "stepsize": "stepsize  $\\alpha$",
-}
+from jaxdopt.plot.style import DASHES, MARKERS, NAMES, cycle, pyplot
 
 
 def curves(
@@ -66,7 +46,7 @@ def curves(
     Raises:
         ValueError: an unknown variable, or more than two dimensions to tell apart.
     """
-    plt = _pyplot()
+    plt = pyplot()
     _require_known(dataset, y, x)
     require(
         "step" in dataset[y].dims,
@@ -79,7 +59,7 @@ def curves(
         "two; select with dataset.sel(...) or choose with jd.best.",
     )
     ax = plt.subplots()[1] if ax is None else ax
-    colors = _colors(plt)
+    colors = cycle(plt)
     sizes = [range(dataset.sizes[d]) for d in groups]
     for member in itertools.product(*sizes):
         chosen = dataset.isel(dict(zip(groups, member, strict=True)))
@@ -147,7 +127,7 @@ def heatmap(
     Raises:
         ValueError: an unknown variable, or other dimensions than two.
     """
-    plt = _pyplot()
+    plt = pyplot()
     from matplotlib.colors import ListedColormap, LogNorm
 
     _require_known(dataset, y)
@@ -201,25 +181,6 @@ def _edges(axis: Any, ticks: np.ndarray) -> np.ndarray:
     middle = (places[1:] + places[:-1]) / 2
     borders = np.concatenate([[2 * places[0] - middle[0]], middle, [2 * places[-1] - middle[-1]]])
     return np.exp(borders) if log else borders
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib.pyplot as plt
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "plots need matplotlib; install it with pip install 'jaxdopt[plot]'."
-        ) from None
-    return plt
-
-
-def _colors(plt: Any) -> Sequence[str]:
-    """Return the user's color cycle, or a color-blind safe one where it is matplotlib's own."""
-    import matplotlib
-
-    cycle = plt.rcParams["axes.prop_cycle"].by_key().get("color", [])
-    default = matplotlib.rcParamsDefault["axes.prop_cycle"].by_key()["color"]
-    return PALETTE if not cycle or cycle == default else cycle
 
 
 def _median(values: Any, dim: str) -> np.ndarray:

@@ -1,0 +1,15 @@
+"""Pictures of results and networks: functions that return Axes, following rcParams (`plot`)."""
+
+from jaxdopt.plot.curves import curves, heatmap
+from jaxdopt.plot.networks import graph, matrix, spectrum
+from jaxdopt.plot.style import NAMES, PALETTE
+
+__all__ = [
+    "NAMES",
+    "PALETTE",
+    "curves",
+    "graph",
+    "heatmap",
+    "matrix",
+    "spectrum",
+]

@@ -1,0 +1,125 @@
+"""Composite problems: a smooth problem and a regularizer whose proximal map is known."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdopt._pytree import disclose, enclose, pytree, replace, require
+from jaxdopt.problems import solver
+
+
+@pytree
+class Composite:
+    """F(x) = f(x) + r(x), f = Σᵢ pᵢ fᵢ the objective of a smooth problem, r the regularizer.
+
+    Gradients, samples, starts, `smoothness` and all else that is not named here are the smooth
+    problem's. r counts once, whatever n: an agent that holds a copy of it takes
+    ``problem.prox(z, t)`` with its own stepsize t.
+
+    Args:
+        problem: the smooth problem, deterministic or stochastic.
+        regularizer: from `jd.problems.prox`, or your own pytree with ``r(x)`` at [d] and
+            ``prox(z, t)`` on rows; ``convex = True`` on its class if it is.
+
+    Attributes:
+        solution, optimum: a minimizer [d] and F there, or None; `solved` fills them.
+
+    Raises:
+        ValueError: the problem has no grad, or a regularizer already, or this one has no prox.
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> smooth = jd.problems.least_squares(A, b, agents=4)
+        >>> lasso = Composite(smooth, jd.problems.prox.L1(100.0)).solved()
+        >>> lasso.solution.any().item()
+        False
+    """
+
+    problem: Any
+    regularizer: Any
+    solution: Any = None
+    optimum: Any = None
+
+    def __post_init__(self) -> None:
+        """Check that these are a smooth problem and a regularizer; a problem may be no pytree."""
+        name = type(self.problem).__name__
+        require(
+            hasattr(self.problem, "grad"),
+            f"problem is a {name} without grad; give an object with n, d and grad(x, key).",
+        )
+        require(
+            getattr(self.problem, "regularizer", None) is None,
+            f"the {name} has a regularizer already; give the sum of the two as one, with its prox.",
+        )
+        require(
+            callable(self.regularizer) and hasattr(self.regularizer, "prox"),
+            f"regularizer is {self.regularizer!r}; give one with a prox, such as "
+            "jd.problems.prox.L1(0.1).",
+        )
+        object.__setattr__(self, "problem", enclose(self.problem))
+
+    @property
+    def smooth_objective(self) -> Any:
+        """The smooth part f at one point [d], or None where the problem does not know it."""
+        return getattr(disclose(self.problem), "objective", None)
+
+    @property
+    def objective(self) -> Any:
+        """F = f + r at one point [d], or None where the problem does not know f."""
+        smooth = self.smooth_objective
+        return None if smooth is None else lambda x: smooth(x) + self.regularizer(x)
+
+    @property
+    def strong_convexity(self) -> Any:
+        """The smooth part's μ, which F has too if r is convex; None otherwise."""
+        known = getattr(disclose(self.problem), "strong_convexity", None)
+        return known if _is_convex(self) else None
+
+    def prox(self, z: jax.Array, t: Any) -> jax.Array:
+        """Return argmin_u r(u) + |u − z|²/(2t) for every row [..., d]; t a number or [n, 1]."""
+        return self.regularizer.prox(z, t)
+
+    def take(self, agents: jax.Array) -> "Composite":
+        """Return the problem of some agents [s], with the same regularizer and no solution."""
+        return Composite(disclose(self.problem).take(agents), self.regularizer)
+
+    def solved(self) -> "Composite":
+        """Return the problem with `solution` and `optimum` known, by proximal gradients in float64.
+
+        They are accelerated, and end at a relative prox-gradient residual of 1e-15 or where
+        rounding stops them. F has to be convex with a minimizer; do not call this inside jit.
+
+        Raises:
+            ValueError: r is not convex, f or its `smoothness` is not known, or no minimizer was
+                found.
+        """
+        require(
+            _is_convex(self),
+            f"{type(self.regularizer).__name__} is not known to be convex (convex = True), so that "
+            "a minimizer could not be told from a stationary point; use the problem unsolved.",
+        )
+        name = type(disclose(self.problem)).__name__
+        require(
+            self.smooth_objective is not None and getattr(self, "smoothness", None) is not None,
+            f"the {name}'s objective or smoothness is not known; give it both, for a FiniteSum as "
+            "jd.replace(problem, smoothness=L).",
+        )
+        x, value, found = solver.minimize_composite(self)
+        require(
+            found,
+            f"no minimizer was found, F = {value:.6g} at |x| = {np.linalg.norm(x):.3g}; there may "
+            "be none, or the problem is too ill-conditioned: add l2 > 0, or scale the features.",
+        )
+        dtype = self.start().dtype
+        return replace(self, solution=jnp.asarray(x, dtype), optimum=jnp.asarray(value, dtype))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "problem" not in vars(self):
+            raise AttributeError(name)
+        return getattr(disclose(self.problem), name)
+
+
+def _is_convex(problem: Composite) -> bool:
+    return getattr(problem.regularizer, "convex", False)
