@@ -10,7 +10,8 @@ import jax
 import tyro
 
 from experiments import quickstart
-from experiments.benchmarks import speed
+from experiments.benchmarks import rows as benchmarks
+from experiments.benchmarks.measure import measure
 from experiments.tables import Table
 
 
@@ -44,15 +45,15 @@ class Quickstart(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark(Options):
-    """Measure the engine: overhead (P1), against NumPy (P2), sweeps (P4), compilations (P5).
+    """Measure the engine: overhead, NumPy, mixing, sweeps, compilations, growth (P1 to P6).
 
     Ratios of programs timed in turns in one process; seed has no effect.
     """
 
     def run(self) -> None:
         """Measure, print one table and write it as JSON."""
-        rows, about = speed.measure(self.quick)
-        print(speed.table(rows))
+        rows, about = measure(self.quick)
+        print(benchmarks.table(rows))
         print(", ".join(f"{name} {value}" for name, value in about.items()))
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / "benchmark.json"

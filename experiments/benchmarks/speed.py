@@ -1,40 +1,17 @@
-"""P1, P2, P4, P5: the engine against hand-written JAX and NumPy, sweeps, compilations.
+"""P1, P2, P4, P5: the engine against hand-written JAX and NumPy, sweeps, compilations."""
 
-Every row is a ratio between two programs timed in turns in this very process; their results are
-compared first. Compile time is reported apart and is not part of any ratio.
-"""
-
-import dataclasses
-import resource
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 import jaxdopt as jd
-from experiments.tables import Table, number
+from experiments.benchmarks.rows import Row, agree, first_call, timed
 
 STEPSIZE = 0.1
 DIMENSION, SAMPLES, L2 = 64, 100, 1e-2
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One ratio, and the bar that it is held against."""
-
-    name: str
-    what: str
-    ours_ms: float
-    theirs_ms: float
-    ratio: float
-    bar: str
-    met: bool
-    compile_s: float
 
 
 def data(n: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -115,29 +92,6 @@ def numpy_loop(method: str, x: Any, a: Any, b: Any, step: float, steps: int) -> 
     return x
 
 
-def timed(*functions: Callable[[], Any], repeats: int) -> list[float]:
-    """Return each function's best time in seconds, taking turns so that noise hits all alike."""
-    best = [np.inf] * len(functions)
-    for _ in range(repeats):
-        for i, function in enumerate(functions):
-            began = time.perf_counter()
-            jax.block_until_ready(function())
-            best[i] = min(best[i], time.perf_counter() - began)
-    return best
-
-
-def first_call(function: Callable[[], Any]) -> tuple[Any, float]:
-    """Return a function's result and the seconds of its first call, compilation included."""
-    began = time.perf_counter()
-    result = jax.block_until_ready(function())
-    return result, time.perf_counter() - began
-
-
-def agree(ours: Any, theirs: Any) -> None:
-    """Raise unless two programs computed the same, to a float32 tolerance."""
-    np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=2e-3, atol=2e-4)
-
-
 def single(method: str, n: int, steps: int, repeats: int, dtype: Any) -> list[Row]:
     """Return P1 and P2 for one method and one number of agents."""
     problem = problem_of(n, dtype)
@@ -188,7 +142,7 @@ def single(method: str, n: int, steps: int, repeats: int, dtype: Any) -> list[Ro
     ]
 
 
-def sweeping(steps: int, repeats: int) -> Row:
+def sweeping(steps: int, repeats: int) -> list[Row]:
     """Return P4: 64 runs as one vmapped sweep against one after the other."""
     n, dtype = 16, np.float32
     problem = problem_of(n, dtype)
@@ -216,7 +170,7 @@ def sweeping(steps: int, repeats: int) -> Row:
         agree(result[i // 8, i % 8], member)
     whole, parts = timed(together, apart, repeats=repeats)
     bar = 20 if jax.default_backend() == "gpu" else 6
-    return Row(
+    row = Row(
         "P4",
         "64 runs one after the other over the same 64 as one sweep (GradientTracking, n = 16)",
         whole * 1e3 / steps,
@@ -226,9 +180,10 @@ def sweeping(steps: int, repeats: int) -> Row:
         parts / whole >= bar,
         compiling,
     )
+    return [row]
 
 
-def compilations() -> Row:
+def compilations() -> list[Row]:
     """Return P5: programs compiled when only numbers change."""
     problem = problem_of(16, np.float32)
     x0 = problem.start()
@@ -253,7 +208,7 @@ def compilations() -> Row:
         for network in (ring, lazy):
             for what in (problem, other):
                 jax.block_until_ready(go(stepsize, what, network, 3, 5))
-    return Row(
+    row = Row(
         "P5",
         "programs compiled as stepsize, weights, l2, seed and start change, 16 runs",
         float("nan"),
@@ -263,54 +218,4 @@ def compilations() -> Row:
         not counted,
         float("nan"),
     )
-
-
-def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict[str, Any]]:
-    """Return all rows, and the machine and versions they were measured with."""
-    repeats = 3 if quick else 15
-    dtypes = [np.float32, np.float64] if jnp.zeros(()).dtype == np.float64 else [np.float32]
-    cases = [
-        (method, n, dtype)
-        for method in ("DGD", "GradientTracking")
-        for n in (16, 256)
-        for dtype in dtypes
-    ]
-    rows: list[Row] = []
-    bar = tqdm(cases, disable=not progress, unit="case")
-    for method, n, dtype in bar:
-        bar.set_description(f"{method}, n = {n}")
-        steps = (200 if quick else 2000) if n == 16 else (50 if quick else 200)
-        rows += single(method, n, steps, repeats, dtype)
-    rows.append(sweeping(100 if quick else 500, 2 if quick else 3))
-    rows.append(compilations())
-    rows.sort(key=lambda row: row.name)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    about = {
-        "jax": jax.__version__,
-        "numpy": np.__version__,
-        "python": sys.version.split()[0],
-        "device": str(jax.devices()[0].device_kind),
-        "backend": jax.default_backend(),
-        "peak_memory_MiB": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
-    }
-    return rows, about
-
-
-def table(rows: list[Row]) -> Table:
-    """Return the rows as a table of ratios."""
-    return Table(
-        ("", "measure", "ratio", "bar", "met", "ours ms/step", "theirs ms/step", "first call s"),
-        [
-            (
-                row.name,
-                row.what,
-                f"{row.ratio:.2f}",
-                row.bar,
-                "yes" if row.met else "no",
-                number(row.ours_ms, ".4f"),
-                number(row.theirs_ms, ".4f"),
-                number(row.compile_s, ".2f"),
-            )
-            for row in rows
-        ],
-    )
+    return [row]

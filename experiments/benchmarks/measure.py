@@ -1,0 +1,54 @@
+"""All benchmarks, in order, with the machine and the versions that they ran on."""
+
+import resource
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy
+from tqdm import tqdm
+
+import jaxdopt as jd
+from experiments.benchmarks import mixing, speed
+from experiments.benchmarks.rows import Row
+
+
+def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict[str, Any]]:
+    """Return all rows, and the machine and versions they were measured with."""
+    repeats = 3 if quick else 15
+    dtypes = [np.float32, np.float64] if jnp.zeros(()).dtype == np.float64 else [np.float32]
+    lengths = {16: 200 if quick else 2000, 256: 50 if quick else 200}
+    cases: list[tuple[str, Callable[[], list[Row]]]] = [
+        (f"{method}, n = {n}", partial(speed.single, method, n, steps, repeats, dtype))
+        for method in ("DGD", "GradientTracking")
+        for n, steps in lengths.items()
+        for dtype in dtypes
+    ]
+    n, d = (64, 128) if quick else (1024, mixing.D)
+    graphs = {"ring": jd.graphs.ring(n), "6-regular": jd.graphs.regular(n, 6)}
+    cases += [(name, partial(mixing.mixing, name, g, repeats, d)) for name, g in graphs.items()]
+    cases.append(("sweep", partial(speed.sweeping, 100 if quick else 500, 2 if quick else 3)))
+    cases.append(("compilations", speed.compilations))
+    sizes = (64, 1024) if quick else (4096, 65_536)
+    cases.append(("growth", partial(mixing.growth, repeats, sizes)))
+    rows: list[Row] = []
+    bar = tqdm(cases, disable=not progress, unit="case")
+    for name, run in bar:
+        bar.set_description(name)
+        rows += run()
+    rows.sort(key=lambda row: row.name)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    about = {
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "python": sys.version.split()[0],
+        "device": str(jax.devices()[0].device_kind),
+        "backend": jax.default_backend(),
+        "peak_memory_MiB": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
+    }
+    return rows, about

@@ -1,0 +1,68 @@
+"""One ratio a row: two programs timed in turns in one process, after their results are compared."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.tables import Table, number
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One ratio, and the bar that it is held against."""
+
+    name: str
+    what: str
+    ours_ms: float
+    theirs_ms: float
+    ratio: float
+    bar: str
+    met: bool
+    compile_s: float
+
+
+def timed(*functions: Callable[[], Any], repeats: int) -> list[float]:
+    """Return each function's best time in seconds, taking turns so that noise hits all alike."""
+    best = [np.inf] * len(functions)
+    for _ in range(repeats):
+        for i, function in enumerate(functions):
+            began = time.perf_counter()
+            jax.block_until_ready(function())
+            best[i] = min(best[i], time.perf_counter() - began)
+    return best
+
+
+def first_call(function: Callable[[], Any]) -> tuple[Any, float]:
+    """Return a function's result and the seconds of its first call, compilation included."""
+    began = time.perf_counter()
+    result = jax.block_until_ready(function())
+    return result, time.perf_counter() - began
+
+
+def agree(ours: Any, theirs: Any) -> None:
+    """Raise unless two programs computed the same, to a float32 tolerance."""
+    np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=2e-3, atol=2e-4)
+
+
+def table(rows: list[Row]) -> Table:
+    """Return the rows as a table of ratios."""
+    return Table(
+        ("", "measure", "ratio", "bar", "met", "ours ms/step", "theirs ms/step", "first call s"),
+        [
+            (
+                row.name,
+                row.what,
+                f"{row.ratio:.2f}",
+                row.bar,
+                "yes" if row.met else "no",
+                number(row.ours_ms, ".4f"),
+                number(row.theirs_ms, ".4f"),
+                number(row.compile_s, ".2f"),
+            )
+            for row in rows
+        ],
+    )
