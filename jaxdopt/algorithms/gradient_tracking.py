@@ -6,7 +6,7 @@ The file carries W yₖ in the state, so that the gradient is taken first, at th
 and a step exchanges x − α y and y together.
 
 Source: Pu, Nedić (2021), "Distributed stochastic gradient tracking methods", arXiv 1805.11454,
-where it is called DSGT; Xu et al. (2015) (Aug-DGM) and Qu, Li (2018) have close relatives.
+where it is called DSGT. `DIGing` mixes before it steps, `ATCGT` (Aug-DGM) mixes the trackers too.
 Listing: paper. Invariant: Σᵢ yᵢ = Σᵢ gᵢ in every step, for any doubly stochastic W.
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
