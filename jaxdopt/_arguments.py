@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import number_fields, require
+from jaxdopt._pytree import count, number_fields, require
 
 
 def strong(leaf: Any) -> jax.Array:
@@ -69,11 +69,8 @@ def as_estimates(x0: Any) -> Any:
 
 
 def require_counts(steps: Any, every: Any, start: Any) -> None:
-    for name, count in (("steps", steps), ("every", every)):
-        require(
-            isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 1,
-            f"{name} is {count!r}; give an integer of at least 1.",
-        )
+    count("steps", steps)
+    count("every", every)
     require(
         steps % every == 0,
         f"steps = {steps} is not a multiple of every = {every}; "
