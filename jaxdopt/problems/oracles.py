@@ -152,7 +152,7 @@ def finite_sum(problem: Any) -> tuple[Any, int]:
     """
     _require_samples(problem, "a method that draws its own samples")
     if isinstance(problem, Minibatch):
-        return problem.problem, problem.batch
+        return finite_sum(problem.problem)[0], problem.batch
     inner = vars(problem).get("problem")
     if inner is None:
         return problem, 1

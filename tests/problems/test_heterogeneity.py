@@ -128,11 +128,11 @@ def test_it_grows_as_a_dirichlet_split_concentrates():
                     features, classes, agents=5, l2=0.1, partition=jd.partition.dirichlet(alpha)
                 )
             )
-            for alpha in (0.3, 3.0, 100.0)
+            for alpha in (0.3, 100.0)
         ]
     )
     assert np.all(found > 0)
-    assert np.all(found[:-1] > 2 * found[1:])
+    assert np.all(found[0] > 10 * found[1])
 
 
 def test_float32_problems_are_measured_in_float64(float32):
