@@ -11,7 +11,15 @@ from scipy.sparse import csgraph
 
 from jaxdopt._pytree import replace, require
 from jaxdopt.networks import graphs, spectra
-from jaxdopt.networks.operators import UNROLLED, Circulant, Complete, Dense, Neighbors, Pushes
+from jaxdopt.networks.operators import (
+    SHIFTS,
+    UNROLLED,
+    Circulant,
+    Complete,
+    Dense,
+    Neighbors,
+    Pushes,
+)
 
 Kind = Literal["doubly", "row", "column"]
 Network = Dense | Neighbors | Circulant | Complete | Pushes
@@ -49,10 +57,11 @@ def operator(matrix: sp.csr_array, kind: Kind = "doubly", form: Any = None) -> A
     slots = int(np.diff(away.indptr).max())
     circulant = _circulant(away) if kind == "doubly" else None
     full = kind == "doubly" and matrix.nnz == n * n and np.ptp(matrix.data) <= 1e-12
+    most = max(UNROLLED, min(SHIFTS, n // SPARSE))  # shifts that are worth their while
     if form is None:
         if full:
             form = Complete
-        elif circulant is not None and len(circulant[0]) <= UNROLLED and n >= SPARSE:
+        elif circulant is not None and len(circulant[0]) <= most and n >= SPARSE:
             form = Circulant
         elif SPARSE * min(slots, UNROLLED) <= n and away.nnz * SPARSE <= n * n:
             form = Pushes if kind == "column" else Neighbors

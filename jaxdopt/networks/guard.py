@@ -1,4 +1,4 @@
-"""A round's network as `run` shows it to methods: without what would be wrong and not be noticed."""
+"""A round's network as `run` shows it to methods: without what would be wrong, unnoticed."""
 
 from typing import Any, NoReturn
 

@@ -25,6 +25,8 @@ T = TypeVar("T")
 Keep = Callable[[jax.Array, jax.Array], jax.Array]
 """Whether receiver i still hears sender j, for arrays of both: what cuts links."""
 
+ROLLED = 2  # offsets up to which rolls are quicker than slices: fusions give up on many rolls
+SHIFTS = 64  # offsets up to which a circulant matrix is applied by shifts
 UNROLLED = 16  # neighbor slots an operator unrolls; an agent's further neighbors go to tiers
 
 
@@ -279,7 +281,15 @@ def add(
     for s in range(index.shape[1]):
         pull = pull + weighted(weights[:, s], term(slice(None), index[:, s]))
     for hubs, index, weights in tiers:
-        more = weighted(weights, term(hubs[:, None], index)).sum(axis=1)
+        if 4 * hubs.shape[0] < pull.shape[0]:
+            more = weighted(weights, term(hubs[:, None], index)).sum(axis=1)
+        else:  # many agents: slot after slot, as one gather of all would not fit the cache
+
+            def slot(s: Any, more: jax.Array, tier: Any = (hubs, index, weights)) -> jax.Array:
+                hubs, index, weights = tier
+                return more + weighted(weights[:, s], term(hubs, index[:, s]))
+
+            more = jax.lax.fori_loop(0, index.shape[1], slot, jnp.zeros_like(pull[hubs]))
         pull = pull.at[hubs].add(more, unique_indices=True, indices_are_sorted=True)
     return pull
 
@@ -419,9 +429,10 @@ class Pushes(Operator):
 
 @pytree
 class Circulant(Operator):
-    """W with the same weights seen from every agent: rolls, for rings and exponential graphs.
+    """W with the same weights seen from every agent, for rings and exponential graphs.
 
-    (W x)ᵢ = xᵢ + Σ_o w_o (x_{i + o mod n} − xᵢ).
+    (W x)ᵢ = xᵢ + Σ_o w_o (x_{i + o mod n} − xᵢ). Shifts, and not gathers: over devices they become
+    exchanges with neighbors.
     """
 
     weights: Any  # [len(offsets)]
@@ -436,11 +447,19 @@ class Circulant(Operator):
         return np.ndim(self.weights) != 1
 
     def _pull(self, x: jax.Array) -> jax.Array:
-        weights = self.weights.astype(x.dtype)
         pull = jnp.zeros_like(x)
-        for s, offset in enumerate(self.offsets):
-            pull = pull + weights[s] * (jnp.roll(x, -offset, axis=0) - x)
+        for weight, shifted in zip(self.weights.astype(x.dtype), self._shifted(x), strict=True):
+            pull = pull + weight * (shifted - x)
         return pull
+
+    def _shifted(self, x: jax.Array) -> list[jax.Array]:
+        """Return x as it is seen at every offset: by rolls, or cut out of x with a halo."""
+        if len(self.offsets) <= ROLLED:
+            return [jnp.roll(x, -offset, axis=0) for offset in self.offsets]
+        signed = [o if 2 * o <= self.n else o - self.n for o in self.offsets]
+        first, last = min(0, *signed), max(0, *signed)
+        halo = jnp.concatenate([x[self.n + first :], x, x[:last]])
+        return [jax.lax.slice_in_dim(halo, o - first, o - first + self.n) for o in signed]
 
     def _cut(self, keep: Keep) -> Neighbors:
         senders = self._senders
@@ -536,7 +555,7 @@ class Server(Operator):
     k: Any = None
     active: Any = None
     symmetric: bool = static(default=True)
-    cuttable = False
+    cuttable = False  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         """Check the number of clients."""

@@ -367,7 +367,7 @@ class Asleep(Varying):
         pattern = jnp.asarray(evaluate(self.pattern, k))
         if pattern.dtype == bool:
             return pattern[k % pattern.shape[0]]
-        drawn = jax.random.uniform(_own(key, ASLEEP, k), (self.n,))
+        drawn = jax.random.uniform(_own(key, ASLEEP, k), (self.n,), jnp.float32)
         return drawn < jnp.ravel(pattern)
 
 
