@@ -60,6 +60,13 @@ DEFINITIONS = {
     "torus": (graphs.torus(3, 4), lambda i, j: in_torus(3, 4, i, j)),
     "narrow torus": (graphs.torus(2, 3), lambda i, j: in_torus(2, 3, i, j)),
     "line torus": (graphs.torus(1, 6), lambda i, j: around(6, i, j) == 1),
+    "hypercube": (graphs.hypercube(4), lambda i, j: (i ^ j).bit_count() == 1),
+    "square": (graphs.hypercube(2), lambda i, j: i + j != 3),
+    "point": (graphs.hypercube(0), lambda i, j: False),
+    "tree": (graphs.tree(12), lambda i, j: i == (j - 1) // 2),
+    "tree of 3": (graphs.tree(11, 3), lambda i, j: j in range(3 * i + 1, 3 * i + 4)),
+    "line tree": (graphs.tree(5, 1), lambda i, j: j - i == 1),
+    "lattice": (graphs.watts_strogatz(9, 4, 0.0), lambda i, j: around(9, i, j) in (1, 2)),
     "exponential": (graphs.exponential(12), lambda i, j: around(12, i, j) in (1, 2, 4)),
     "exponential 8": (graphs.exponential(8), lambda i, j: around(8, i, j) in (1, 2, 4)),
     "exponential 9": (graphs.exponential(9), lambda i, j: around(9, i, j) in (1, 2, 4)),
@@ -284,3 +291,48 @@ def test_errors_name_the_number_and_the_remedy(call, match):
 def test_a_degree_that_is_no_integer_is_refused():
     with pytest.raises(ValueError, match=r"degree is 2\.5"):
         graphs.regular(8, 2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("probability", [0.1, 1.0])
+def test_watts_strogatz_rewires_each_link_with_its_probability(probability):
+    n, degree = 300, 6
+    graph = graphs.watts_strogatz(n, degree, probability, seed=3)
+    assert nx.is_connected(graph)
+    assert graph.number_of_edges() == n * degree // 2
+    assert links(graph) == links(graphs.watts_strogatz(n, degree, probability, seed=3))
+    assert links(graph) != links(graphs.watts_strogatz(n, degree, probability, seed=4))
+    moved = sum(around(n, *edge) > 3 for edge in graph.edges) / 900
+    assert abs(moved - probability) < 4 * math.sqrt(probability * (1 - probability) / 900) + 0.03
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: graphs.hypercube(-1), "dimension is -1; give an integer of at least 0"),
+        (lambda: graphs.hypercube(2.0), "dimension is 2.0; give an integer"),  # type: ignore[arg-type]
+        (lambda: graphs.tree(0), "n is 0; give an integer of at least 1"),
+        (lambda: graphs.tree(3, 0), "branching is 0; give an integer of at least 1"),
+        (lambda: graphs.watts_strogatz(9, 3, 0.1), "degree is 3 for n = 9; give an even integer"),
+        (lambda: graphs.watts_strogatz(9, 10, 0.1), "degree is 10 for n = 9; give an even"),
+        (lambda: graphs.watts_strogatz(1, 2, 0.1), "degree is 2 for n = 1; .* n = 3 or more"),
+        (lambda: graphs.watts_strogatz(2, 2, 0.1), "degree is 2 for n = 2; .* n = 3 or more"),
+        (lambda: graphs.watts_strogatz(9, 4, 1.1), "probability is 1.1; give one between 0 and 1"),
+        (lambda: graphs.watts_strogatz(9, 4, math.nan), "probability is nan; give one between"),
+    ],
+)  # fmt: skip
+def test_errors_of_the_newer_graphs(call, match):
+    with pytest.raises(ValueError, match=match) as error:
+        call()
+    assert one_sentence(error)
+
+
+def test_several_graphs_are_in_the_order_of_the_first():
+    one, two = nx.Graph([("a", "b"), ("b", "c")]), nx.Graph([("c", "b"), ("c", "a")])
+    patterns = [p.toarray() for p in graphs.adjacencies([one, two])]
+    assert patterns[0].tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    assert patterns[1].tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
+    arrays = [p.toarray() for p in graphs.adjacencies(np.stack(patterns))]
+    assert np.array_equal(arrays, patterns)
+    with pytest.raises(ValueError, match=r"a graph has the node \['d'\] and the first") as error:
+        graphs.adjacencies([one, nx.relabel_nodes(two, {"a": "d"})])
+    assert one_sentence(error)

@@ -1,18 +1,20 @@
-"""The four operators against NumPy W @ x: dtypes, trees, transformations, drift, links."""
+"""The operators against NumPy W @ x: dtypes, trees, transformations, drift, links."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import loops
 import networkx as nx
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxdopt as jd
 from jaxdopt import graphs, networks
-from jaxdopt.networks import Circulant, Complete, Dense, Neighbors, mixing
+from jaxdopt.networks import Circulant, Complete, Dense, Neighbors, Pushes, mixing
 
 FORMS = (Dense, Neighbors, Circulant, Complete)
 DTYPES = {"bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}  # unit roundoffs
@@ -475,3 +477,117 @@ def test_operators_are_pytrees_with_static_structure():
         jax.tree.map(lambda _: "odd", network)
     partial = functools.partial(jax.tree.map, lambda leaf: leaf + 0)
     assert jax.tree.structure(partial(EXAMPLES["tiers"][1])).num_leaves == 5
+
+
+# Base graphs whose relabelings have tables of one shape: few programs for many cases.
+UNDIRECTED = {
+    "sparse": nx.Graph([*nx.cycle_graph(24).edges, (0, 7), (3, 15), (3, 20), (9, 11)]),
+    "hub": nx.Graph([*nx.star_graph(69).edges, *nx.path_graph(range(1, 30)).edges]),
+}
+DIRECTED = {
+    "sparse": nx.DiGraph([*nx.cycle_graph(24, nx.DiGraph).edges, (0, 7), (7, 3), (3, 20), (9, 3)]),
+    "hub": nx.DiGraph(
+        [*((i, (i + 1) % 70) for i in range(70)), *((0, i) for i in range(2, 40, 2)),
+         *((i, 0) for i in range(3, 65))]
+    ),
+}  # fmt: skip
+
+
+def random_weights(graph, kind, random):
+    """Return random weights on the links of a graph, negative ones too, by double loops."""
+    n = len(graph)
+    if kind == "doubly" and graph.is_directed():  # mixtures of permutations (Birkhoff)
+        shares = random.dirichlet(np.ones(4))
+        order = random.permutation(n)
+        W = shares[0] * np.eye(n)
+        for share, hop in zip(shares[1:], (1, 3, 7), strict=True):
+            for position in range(n):
+                W[order[position], order[(position + hop) % n]] += share
+        return W
+    value = {}
+    most = max(len(loops.heard_by(graph, i)) for i in range(n))
+    for i in range(n):
+        for j in range(n):
+            if loops.hears(graph, i, j):
+                shared = (min(i, j), max(i, j)) if kind == "doubly" else (i, j)
+                bound = 1 / (1 + len(loops.heard_by(graph, i)))
+                if kind == "column":
+                    bound = 1 / (1 + len(loops.hearers_of(graph, j)))
+                value.setdefault(shared, random.uniform(0.1, 1) * bound)
+                if kind == "doubly":
+                    value[shared] = min(value[shared], 1 / (1 + most))
+    return loops.fill(
+        graph,
+        lambda i, j: value[(min(i, j), max(i, j)) if kind == "doubly" else (i, j)],
+        kind,
+    )
+
+
+KINDS = {"doubly": UNDIRECTED, "directed": DIRECTED, "row": DIRECTED, "column": DIRECTED}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hundreds_of_random_matrices_agree_with_scipy(kind):
+    """Products, matrices, links and spectra of every form, on relabeled graphs with own weights."""
+    random = np.random.default_rng(len(kind))
+    sums = "doubly" if kind == "directed" else kind
+    cases = 0
+    for name, base in KINDS[kind].items():
+        sparse_form = Pushes if kind == "column" else Neighbors
+        for case in range(30 if name == "sparse" else 12):
+            graph = loops.relabeled(base, random)
+            W = random_weights(graph, sums, random)
+            exact = sp.csr_array(W)
+            n = len(W)
+            x = {"a": 3 * random.standard_normal(n), "b": (random.standard_normal((n, 2)) + 1,)}
+            narrow = jax.tree.map(lambda leaf: leaf.astype(np.float32), x)
+            expected = jax.tree.map(lambda leaf, W=exact: W @ leaf, x)
+            values = np.linalg.eigvals(W)
+            for form in (sparse_form, Dense):
+                given = (W, sp.coo_array(W), jnp.asarray(W))[case % 3]
+                network = mixing(given, kind=sums, form=form)
+                assert (type(network), network.kind) == (form, sums)
+                assert bool(network.symmetric) == (kind == "doubly")
+                mixed, pulled, matrix, count = loops.everything(network, (x, narrow))
+                for after, away, before, wanted, unit in zip(
+                    *map(jax.tree.leaves, (mixed, pulled, (x, narrow), (expected, expected))),
+                    (1e-14, 1e-14, 2e-6, 2e-6), strict=True,
+                ):  # fmt: skip
+                    assert after.dtype == away.dtype == before.dtype
+                    scale = 3 * np.abs(before).max()
+                    assert np.abs(after - wanted).max() < unit * scale
+                    assert np.abs(away - (before - wanted)).max() < unit * scale
+                assert np.abs(np.asarray(matrix) - W).max() < 1e-15
+                assert np.abs(network.csr() - exact).max() < 1e-15
+                assert int(count) == exact.nnz - np.count_nonzero(W.diagonal())
+                if case % 3 == 0:
+                    assert loops.distance(network.eigenvalues, values) < 1e-6
+                    second = np.sort(np.abs(values))[-2]
+                    assert network.spectral_gap == pytest.approx(1 - second, abs=1e-7)
+                cases += 1
+    assert cases == 84
+
+
+def test_links_hear_and_swap_as_loops():
+    graph = loops.relabeled(UNDIRECTED["sparse"], np.random.default_rng(0))
+    W = loops.metropolis(graph)
+    x = rows(24, 2)
+    for form in (Neighbors, Dense):
+        links = mixing(W, form=form).links
+        sender, present = np.asarray(links.sender), np.asarray(links.present)
+        edges = rows(*sender.shape, 2, seed=1)
+        heard, swapped = links.hear(x), links.swap(edges)
+        slot = {(i, sender[i, s]): s for i, s in zip(*present.nonzero(), strict=True)}
+        assert len(slot) == 2 * graph.number_of_edges()
+        for (i, j), s in slot.items():
+            assert np.array_equal(heard[i, s], x[j])
+            assert np.array_equal(swapped[i, s], edges[j, slot[j, i]])
+        twice = np.asarray(links.swap(swapped))
+        assert np.array_equal(twice[present], np.asarray(edges)[present])
+        assert links.degree.tolist() == [graph.degree[i] for i in range(24)]
+
+
+def test_a_cut_keeps_who_is_awake():
+    awake = jnp.arange(9) % 2 == 0
+    for network in (Circulant(jnp.array([0.3, 0.3]), (1, 8), 9), Complete(9), EXAMPLES["Dense"][1]):
+        assert network.awake(awake).cut(lambda i, j: i + j > 3).active is awake

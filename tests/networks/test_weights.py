@@ -6,6 +6,7 @@ import tracemalloc
 
 import jax
 import jax.numpy as jnp
+import loops
 import networkx as nx
 import numpy as np
 import pytest
@@ -215,6 +216,49 @@ class TestFormulas:
         assert networks.laplacian(GRAPHS["erdos_renyi"], 1.99 / top).spectral_gap > 0
         with pytest.raises(ValueError, match="W does not average"):
             networks.laplacian(GRAPHS["erdos_renyi"], 2.01 / top)
+
+
+class TestHalfDegree:
+    """The weights of the random reshuffling papers' code, and the spectra that it has."""
+
+    @every_graph
+    @pytest.mark.parametrize("self_loops", [False, True])
+    def test_are_the_loops(self, name, self_loops):
+        if name == "one" and not self_loops:
+            assert networks.half_degree(GRAPHS[name]).n == 1
+            return
+        for lazy in (True, False):
+            network = networks.half_degree(GRAPHS[name], self_loops=self_loops, lazy=lazy)
+            W = loops.half_degree(GRAPHS[name], self_loops, lazy)
+            assert network.symmetric is True
+            np.testing.assert_allclose(network.csr().toarray(), W, atol=1e-15)
+            assert np.linalg.eigvalsh(W).min() > (-1e-14 if lazy else -1)
+
+    @pytest.mark.parametrize(
+        ("graph", "self_loops", "second", "edges"),
+        [
+            (graphs.grid(4, 4), False, 0.95752, 24),
+            (graphs.exponential(16), True, 0.87500, 56),
+            (graphs.ring(16), True, 0.98731, 16),
+            (graphs.ring(50), True, 0.998686, 50),
+            (graphs.ring(100), True, 0.999671, 100),
+        ],
+    )
+    def test_spectra_of_the_authors(self, graph, self_loops, second, edges):
+        assert graph.number_of_edges() == edges
+        network = networks.half_degree(graph, self_loops=self_loops)
+        digits = 6 if edges in (50, 100) else 5
+        assert 1 - network.spectral_gap == pytest.approx(second, abs=0.51 * 10.0**-digits)
+        if self_loops:  # V itself: λ₂ of (I + V) / 2 is (1 + λ₂) / 2
+            plain = networks.half_degree(graph, self_loops=True, lazy=False)
+            values = np.sort(plain.eigenvalues)
+            assert values[-2] == pytest.approx(2 * (1 - network.spectral_gap) - 1, abs=1e-12)
+
+    def test_spectrum_of_the_authors_random_graph(self):
+        graph = nx.erdos_renyi_graph(16, 0.8, seed=123)  # as after random.seed(123)
+        if graph.number_of_edges() != 101:
+            pytest.skip("another networkx draws another graph")
+        assert 1 - networks.half_degree(graph).spectral_gap == pytest.approx(0.83427, abs=5.1e-6)
 
 
 class TestDirected:
