@@ -155,9 +155,12 @@ def _simulate(
 ) -> Result:
     algorithm, problem, network = map(disclose, (algorithm, problem, network))
 
+    def in_round(k: jax.Array) -> Any:
+        return guarded(network.at(k, key), network)
+
     def one_step(state: Any, k: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         method = cast_floats(at(algorithm, k), dtype)
-        now = guarded(network.at(k, key), network)
+        now = in_round(k)
         state = method.step(state, problem, now, jax.random.fold_in(key, k))
         return state, _costs(method, state, problem, now)
 
@@ -177,7 +180,7 @@ def _simulate(
 
     dtype = jnp.result_type(*jax.tree.leaves(x0 if state is None else state.x))
     if state is None:
-        state = at(algorithm, start).init(x0, problem, guarded(network.at(start, key), network), key)
+        state = at(algorithm, start).init(x0, problem, in_round(start), key)
     state = jax.tree.map(strong, state)
     after, axes = jax.eval_shape(one_step, state, start)
     _require_preserved(state, after)
