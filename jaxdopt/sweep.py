@@ -185,7 +185,13 @@ def compare(
     )
     keys = jax.vmap(jax.random.key)(jnp.asarray(which))
     points = np.array(list(itertools.product(*grid.values())))  # [points, fields]
-    stacked = _networks.stack(list(networks.values()))
+    for where, network in networks.items():
+        require(
+            network.n == problem.n,
+            f"network {where!r} is for {network.n} agents and the problem for {problem.n}; give "
+            "both the same.",
+        )
+    alike = _in_one_form(networks)
     require(
         x0 is not None or hasattr(problem, "start"),
         f"{type(problem).__name__} has no start(); give x0, an [n, d] array.",
@@ -199,9 +205,8 @@ def compare(
             values = dict(zip(grid, jnp.asarray(points.T), strict=True))
             batch = jax.vmap(lambda values, method=method: replace(method, **values))(values)
             row = []
-            for i, where in enumerate(networks):
+            for where, network in alike.items():
                 bar.set_description(f"{name}, {where}")
-                network = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
                 result = swept(
                     batch, problem, network, x0, keys, steps=steps, every=every, metrics=metrics
                 )
@@ -288,6 +293,17 @@ def reach(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr
 def _require_variable(dataset: xr.Dataset, name: str) -> None:
     known = [*map(str, dataset.data_vars), "step"]
     require(name in known, f"the dataset has no variable {name!r}; it has {', '.join(known)}.")
+
+
+def _in_one_form(networks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return networks of plain weights in one form, so that one program serves them all."""
+    forms = _networks.Dense | _networks.Neighbors | _networks.Circulant | _networks.Complete
+    plain = [n for n, net in networks.items() if isinstance(net, forms) and net.kind == "doubly"]
+    if not plain:
+        return dict(networks)
+    stacked = _networks.stack([networks[name] for name in plain])
+    members = (jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(plain)))
+    return {**networks, **dict(zip(plain, members, strict=True))}
 
 
 def _index(name: str, members: Mapping[str, Any]) -> Any:

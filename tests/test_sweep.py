@@ -260,3 +260,32 @@ def test_datasets_go_through_files(compared, tmp_path):
     assert row["gap"].tolist() == [float(cell)]
     frame.to_csv(tmp_path / "all.csv")
     assert (tmp_path / "all.csv").read_text().count("\n") == len(frame) + 1
+
+
+def test_compare_takes_networks_of_all_kinds_together():
+    ring = jd.networks.metropolis(jd.graphs.ring(8))
+    networks = {
+        "ring": ring,
+        "torus": jd.networks.metropolis(jd.graphs.torus(2, 4)),
+        "one peer": jd.networks.one_peer_exponential(8),
+        "lossy": jd.networks.RandomLinks(ring, 0.5),
+        "twice": jd.networks.Repeated(ring, 2),
+    }
+    problem = jd.problems.quadratic(8, 3)
+    methods = {"GT": jd.GradientTracking(0.1)}
+    both = jd.compare(
+        methods, problem, networks, over={"stepsize": [0.1]}, steps=20, every=10, progress=False
+    )
+    assert both.network.values.tolist() == list(networks)
+    for name, network in networks.items():
+        alone = jd.run(
+            methods["GT"], problem, network, problem.start(), jax.random.key(0), steps=20, every=10
+        )
+        mine = both.sel(network=name, algorithm="GT").isel(stepsize=0, seed=0)
+        np.testing.assert_allclose(mine["gap"], alone.history["gap"], rtol=1e-9)
+    assert both["rounds"].isel(step=-1, algorithm=0, stepsize=0, seed=0).values.tolist() == [
+        20, 20, 20, 20, 40,
+    ]  # fmt: skip
+    small = {"small": jd.networks.metropolis(jd.graphs.ring(7))}
+    with pytest.raises(ValueError, match="network 'small' is for 7 agents and the problem for 8"):
+        jd.compare(methods, problem, small, over={"stepsize": [0.1]}, steps=20)
