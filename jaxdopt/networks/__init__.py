@@ -3,16 +3,10 @@
 from jaxdopt.networks.directed import Directed, Tree, push_pull, spanning_tree
 from jaxdopt.networks.forms import mixing, stack
 from jaxdopt.networks.gossip import Chebyshev, Repeated
-from jaxdopt.networks.operators import (
-    Circulant,
-    Complete,
-    Dense,
-    Links,
-    Neighbors,
-    Pushes,
-    Server,
-)
+from jaxdopt.networks.operator import Links
+from jaxdopt.networks.operators import Circulant, Complete, Dense, Server
 from jaxdopt.networks.spectra import contraction
+from jaxdopt.networks.tables import Neighbors, Pushes
 from jaxdopt.networks.varying import (
     Asleep,
     Cyclic,

@@ -15,7 +15,8 @@ from jaxdopt.agents import select
 from jaxdopt.networks import graphs
 from jaxdopt.networks.forms import common_root, operator, require_connected, table
 from jaxdopt.networks.guard import refuse_mixing
-from jaxdopt.networks.operators import Keep, Operator, add
+from jaxdopt.networks.operator import Keep, Operator
+from jaxdopt.networks.tables import add
 from jaxdopt.networks.weights import column_matrix, row_matrix
 
 SEARCH = 2**22  # agents times roots tried for the least deep spanning tree

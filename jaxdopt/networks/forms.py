@@ -11,15 +11,8 @@ from scipy.sparse import csgraph
 
 from jaxdopt._pytree import replace, require
 from jaxdopt.networks import graphs, spectra
-from jaxdopt.networks.operators import (
-    SHIFTS,
-    UNROLLED,
-    Circulant,
-    Complete,
-    Dense,
-    Neighbors,
-    Pushes,
-)
+from jaxdopt.networks.operators import SHIFTS, Circulant, Complete, Dense
+from jaxdopt.networks.tables import UNROLLED, Neighbors, Pushes
 
 Kind = Literal["doubly", "row", "column"]
 Network = Dense | Neighbors | Circulant | Complete | Pushes

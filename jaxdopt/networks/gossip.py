@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxdopt._pytree import Scalar, count, number, pytree, replace, require, static, traceable
 from jaxdopt.networks import spectra
-from jaxdopt.networks.operators import Keep, Operator
+from jaxdopt.networks.operator import Keep, Operator
 
 
 class _Gossip(Operator):

@@ -19,7 +19,8 @@ from jaxdopt import agents
 from jaxdopt._pytree import Fraction, Number, count, evaluate, pytree, require, static
 from jaxdopt.networks import graphs
 from jaxdopt.networks.forms import operator, require_connected, stack
-from jaxdopt.networks.operators import Neighbors, require_cuttable
+from jaxdopt.networks.operator import require_cuttable
+from jaxdopt.networks.tables import Neighbors
 from jaxdopt.networks.weights import SCHEMES
 
 # folded into the key before the step, and larger than any step's number
@@ -271,7 +272,7 @@ class RandomLinks(Varying):
 
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return round k's network."""
-        up = _Up(_own(key, LINKS, k), evaluate(self.probability, k))
+        up = _Up(_own(key, LINKS + _depth(self), k), evaluate(self.probability, k))
         return self.network.at(k, key).cut(up)
 
 
@@ -367,7 +368,7 @@ class Asleep(Varying):
         pattern = jnp.asarray(evaluate(self.pattern, k))
         if pattern.dtype == bool:
             return pattern[k % pattern.shape[0]]
-        drawn = jax.random.uniform(_own(key, ASLEEP, k), (self.n,), jnp.float32)
+        drawn = jax.random.uniform(_own(key, ASLEEP + _depth(self), k), (self.n,), jnp.float32)
         return drawn < jnp.ravel(pattern)
 
 
@@ -390,6 +391,11 @@ class _Awake:
 
     def __call__(self, i: jax.Array, j: jax.Array) -> jax.Array:
         return self.awake[i] & self.awake[j]
+
+
+def _depth(network: Any) -> int:
+    """Return how many networks are inside one another, so that the same kind draws anew in each."""
+    return 1 + _depth(network.network) if hasattr(network, "network") else 0
 
 
 def _own(key: jax.Array, constant: int, k: Any) -> jax.Array:

@@ -591,3 +591,25 @@ def test_a_cut_keeps_who_is_awake():
     awake = jnp.arange(9) % 2 == 0
     for network in (Circulant(jnp.array([0.3, 0.3]), (1, 8), 9), Complete(9), EXAMPLES["Dense"][1]):
         assert network.awake(awake).cut(lambda i, j: i + j > 3).active is awake
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 3)])
+def test_circulants_of_any_number_of_offsets_and_tables_whose_agents_all_have_tiers(shape):
+    random = np.random.default_rng(0)
+    x = random.standard_normal(shape)
+    for count in (1, 2, 3, 7, 20):
+        offsets = random.choice(np.arange(1, 40), count, replace=False)
+        matrix = np.zeros((40, 40))
+        for weight, offset in zip(random.dirichlet(np.ones(count)) / 2, offsets, strict=True):
+            matrix += weight * np.roll(np.eye(40), offset, axis=1)
+        matrix += np.eye(40) * (1 - matrix[0].sum())
+        circulant = networks.mixing(matrix, form=networks.Circulant)
+        np.testing.assert_allclose(circulant @ x, matrix @ x, atol=1e-14)
+        if count == 20:
+            table = networks.mixing(matrix, form=networks.Neighbors)
+            assert len(table.tiers[0][0]) == 40  # all agents
+            np.testing.assert_allclose(table @ x, matrix @ x, atol=1e-14)
+            slope = jax.grad(
+                lambda w: jnp.sum((jd.replace(table, tiers=w) @ x) ** 2), allow_int=True
+            )
+            assert all(np.all(np.isfinite(w)) for _, _, w in slope(table.tiers))

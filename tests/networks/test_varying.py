@@ -851,3 +851,14 @@ def test_mistakes_are_told_in_one_sentence(name):
     with pytest.raises(ValueError, match=match) as error:
         call()
     assert loops.one_sentence(error), str(error.value)
+
+
+def test_the_same_kind_within_itself_draws_anew():
+    ring = networks.metropolis(graphs.ring(40))
+    links = networks.RandomLinks(networks.RandomLinks(ring, 0.5), 0.5)
+    asleep = networks.Asleep(networks.Asleep(ring, 0.5), 0.5)
+    keys = jax.random.split(jax.random.key(3), 100)
+    up = jax.vmap(lambda key: links.at(0, key).link_count)(keys).mean() / 80
+    awake = jax.vmap(lambda key: asleep.at(0, key).active)(keys).mean()
+    assert abs(up - 0.25) < 0.02
+    assert abs(awake - 0.25) < 0.02

@@ -15,7 +15,7 @@ import scipy.sparse.linalg
 from scipy.optimize import linear_sum_assignment
 
 from jaxdopt import graphs, networks
-from jaxdopt.networks import Circulant, Complete, Dense, Neighbors, mixing, operators, spectra
+from jaxdopt.networks import Circulant, Complete, Dense, Neighbors, mixing, spectra, tables
 
 GRAPHS = {
     "ring": graphs.ring(9),
@@ -366,7 +366,7 @@ class TestChoice:
         W = loops_metropolis(graph)
         table = mixing(W, form=Neighbors)
         assert isinstance(table, Neighbors)
-        assert table.index.shape[1] == operators.UNROLLED
+        assert table.index.shape[1] == tables.UNROLLED
         assert len(table.tiers) >= 1
         dense = mixing(W, form=Dense)
         x = jnp.asarray(rows(len(W)))

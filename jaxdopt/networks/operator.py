@@ -1,0 +1,199 @@
+"""Mixing matrices as operators: ``network @ x`` is W x on any pytree with a leading agent axis.
+
+All compute x + Σⱼ wᵢⱼ (xⱼ − xᵢ) rather than Σⱼ wᵢⱼ xⱼ, in float32 at least: at consensus the
+difference is exactly zero, and where wᵢⱼ and wⱼᵢ are equal bit for bit what flows from i to j is
+minus what flows from j to i, so that the mean does not drift in float32. ``laplacian(x)`` is
+(I − W) x by the same differences: primal-dual methods accumulate it, and its sum has to stay zero.
+
+A doubly stochastic W keeps consensus and the mean; a row-stochastic one (``kind`` "row") only the
+first, a column-stochastic one ("column") only the second.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+
+from jaxdopt import agents
+from jaxdopt._pytree import pytree, replace, require
+from jaxdopt.networks import spectra
+
+T = TypeVar("T")
+Keep = Callable[[jax.Array, jax.Array], jax.Array]
+"""Whether receiver i still hears sender j, for arrays of both: what cuts links."""
+
+
+@pytree
+class Links:
+    """The directed links of a network: slot s of agent i hears ``sender[i, s]``.
+
+    An edge variable m is [n, s, ...], slot s of row i belonging to i's link with that neighbor;
+    what arrives at every slot is ``m[sender, reverse]``.
+    """
+
+    sender: jax.Array  # [n, s] int
+    reverse: jax.Array  # [n, s] int: the slot at the sender that belongs to agent i
+    present: jax.Array  # [n, s] bool: false where a slot is padding or its link is cut
+
+    def hear(self, x: jax.Array) -> jax.Array:
+        """Return what every slot hears of the agents' own values, [n, ...] -> [n, s, ...]."""
+        return x[self.sender]
+
+    def swap(self, edges: jax.Array) -> jax.Array:
+        """Return the neighbor's value of every edge variable, [n, s, ...] -> [n, s, ...]."""
+        return edges[self.sender, self.reverse]
+
+    @property
+    def degree(self) -> jax.Array:
+        """The number of neighbors, [n]."""
+        return self.present.sum(axis=1)
+
+
+class Operator:
+    """What all fixed operators share; a subclass gives `_pull`, and what else it knows better."""
+
+    n: Any  # the number of agents
+    k: Any  # the step, once `at` has set it
+    symmetric: bool
+    kind: Any = "doubly"
+    active: Any = None  # who is awake, [n] bool, or None for everybody
+    repetitions = 1  # rounds of communication that one ``network @ x`` takes
+    varies = False
+
+    def _pull(self, x: jax.Array) -> jax.Array:
+        """Return (W − I) x for an array [n, ...] of at least float32."""
+        raise NotImplementedError
+
+    def __matmul__(self, x: T) -> T:
+        return self._map(lambda leaf: leaf + self._pull(leaf), x)
+
+    def laplacian(self, x: T) -> T:
+        """Return (I − W) x, whose sum over agents is zero up to the rounding of the differences."""
+        return self._map(lambda leaf: -self._pull(leaf), x)
+
+    def mean(self, x: T) -> T:
+        """Return the mean over agents, leaves [n, ...] -> [...]."""
+        return agents.average(x)
+
+    def at(self, k: Any, key: jax.Array) -> Any:
+        """Return round k's network: this one, with the time set."""
+        return replace(self, k=k)
+
+    @property
+    def time(self) -> Any:
+        """The step k; raises ValueError where `at` has not set it."""
+        if self.k is None:
+            raise ValueError(
+                "this method needs the time and the network has none; "
+                "pass network.at(k, key) to step."
+            )
+        return self.k
+
+    @property
+    def row(self) -> Any:
+        """The row-stochastic part: W itself, unless it is only column-stochastic."""
+        require(
+            self.kind != "column",
+            "this network's W is column-stochastic and has no row-stochastic part; use "
+            "jd.networks.push_pull(graph).",
+        )
+        return self
+
+    @property
+    def column(self) -> Any:
+        """The column-stochastic part: W itself, unless it is only row-stochastic."""
+        require(
+            self.kind != "row",
+            "this network's W is row-stochastic and has no column-stochastic part; use "
+            "jd.networks.push_pull(graph).",
+        )
+        return self
+
+    @property
+    def link_count(self) -> Any:
+        """The number of directed links with a nonzero weight."""
+        raise NotImplementedError
+
+    @property
+    def links(self) -> Links:
+        """Every agent's links; here ValueError, as there is no table of them."""
+        raise ValueError(
+            f"links of a {type(self).__name__} network are not tabulated; give a graph's symmetric "
+            "weights, such as jd.networks.metropolis(graph)."
+        )
+
+    def matrix(self) -> jax.Array:
+        """Return W as a dense [n, n] array."""
+        return self @ jnp.eye(self.n)
+
+    @property
+    def eigenvalues(self) -> np.ndarray:
+        """All n eigenvalues of W by decreasing modulus, computed on the host; complex if needed."""
+        return spectra.eigenvalues(self.csr().toarray(), self.symmetric)
+
+    @property
+    def spectral_gap(self) -> float:
+        """1 − |λ₂|, λ₂ the largest eigenvalue of W in modulus but for the one of the mean."""
+        return spectra.gap(self.eigenvalues)
+
+    def csr(self) -> sp.csr_array:
+        """Return W as a scipy.sparse matrix, on the host."""
+        return sp.csr_array(np.asarray(self.matrix(), float))
+
+    @property
+    def cuttable(self) -> bool:
+        """Whether links can be cut and W stays what it is, see `cut`."""
+        return self.symmetric or self.kind != "doubly"
+
+    def cut(self, keep: Keep) -> Any:
+        """Return the network with only the links that ``keep``; their weight goes to the diagonal.
+
+        ``keep(receiver, sender)`` has to be symmetric where W is, and then the mean is kept. Raises
+        ValueError where W is doubly stochastic and not symmetric, as it would no longer be so, and
+        where there is no weight to give back (servers and trees).
+        """
+        require_cuttable(self)
+        return self._cut(keep)
+
+    def awake(self, active: jax.Array) -> Any:
+        """Return the network with the agents where ``active`` [n] is true awake."""
+        return replace(self, active=active)
+
+    def _cut(self, keep: Keep) -> Any:
+        raise NotImplementedError
+
+    @property
+    def _stacked(self) -> bool:
+        """Whether this is a stack of networks rather than one."""
+        return False
+
+    def _map(self, apply: Callable[[jax.Array], jax.Array], x: T) -> T:
+        require(
+            not self._stacked,
+            "this is a stack of networks; take one, or sweep over them with "
+            'jd.sweep(jd.run, over=("network",)).',
+        )
+
+        def leaf(value: Any) -> jax.Array:
+            value = jnp.asarray(value)
+            require(
+                value.shape[:1] == (self.n,),
+                f"a leaf has shape {value.shape} and the network {self.n} agents; give [n, ...].",
+            )
+            wide = jnp.promote_types(value.dtype, jnp.float32)
+            narrow = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else wide
+            return apply(value.astype(wide)).astype(narrow)
+
+        return jax.tree.map(leaf, x)
+
+
+def require_cuttable(network: Any) -> None:
+    """Refuse a network whose links cannot be cut."""
+    require(
+        getattr(network, "cuttable", False),
+        f"links of this {type(network).__name__} cannot be cut, as nothing would keep the sums of "
+        "its weights; give a graph's symmetric weights, or jd.networks.push_pull(graph).",
+    )

@@ -1,0 +1,174 @@
+"""Sparse operators of any size: padded tables of whom every agent hears, and to whom it gives."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+
+from jaxdopt._pytree import pytree, replace, require, static
+from jaxdopt.networks import spectra
+from jaxdopt.networks.operator import Keep, Links, Operator
+
+UNROLLED = 16  # neighbor slots an operator unrolls; an agent's further neighbors go to tiers
+
+
+def add(
+    pull: jax.Array, table: tuple[Any, Any], tiers: Any, term: Callable[[Any, Any], jax.Array]
+) -> jax.Array:
+    """Add Σ_s weights[:, s] term(agents, index[:, s]) to the agents' rows, slots unrolled."""
+
+    def weighted(weights: jax.Array, values: jax.Array) -> jax.Array:
+        trailing = (1,) * (values.ndim - weights.ndim)
+        return weights.astype(pull.dtype).reshape(weights.shape + trailing) * values
+
+    index, weights = table
+    for s in range(index.shape[1]):
+        pull = pull + weighted(weights[:, s], term(slice(None), index[:, s]))
+    for hubs, index, weights in tiers:
+        if 4 * hubs.shape[0] < pull.shape[0]:
+            more = weighted(weights, term(hubs[:, None], index)).sum(axis=1)
+        else:  # many agents: slot after slot, as one gather of all would not fit the cache
+
+            def slot(s: Any, more: jax.Array, tier: Any = (hubs, index, weights)) -> jax.Array:
+                hubs, index, weights = tier
+                return more + weighted(weights[:, s], term(hubs, index[:, s]))
+
+            more = jax.lax.fori_loop(0, index.shape[1], slot, jnp.zeros_like(pull[hubs]))
+        pull = pull.at[hubs].add(more, unique_indices=True, indices_are_sorted=True)
+    return pull
+
+
+def _masked(index: jax.Array, weights: jax.Array, tiers: Any, keep: Keep, hears: bool) -> Any:
+    """Return a table's weights, tiers' too, with zeros on the links that are cut."""
+
+    def kept(agents: jax.Array, others: jax.Array, weights: jax.Array) -> jax.Array:
+        pair = (agents, others) if hears else (others, agents)
+        return jnp.where(keep(*pair), weights, 0)
+
+    me = jnp.arange(index.shape[0])[:, None]
+    return kept(me, index, weights), tuple((a, i, kept(a[:, None], i, w)) for a, i, w in tiers)
+
+
+def _entries(index: Any, weights: Any, tiers: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a table's rows, columns and values, padding included, on the host."""
+    tables = [(np.arange(len(index)), index, weights), *tiers]
+    rows = [np.repeat(np.asarray(a), i.shape[1]) for a, i, _ in tables]
+    columns = [np.asarray(i).ravel() for _, i, _ in tables]
+    values = [np.asarray(w, float).ravel() for _, _, w in tables]
+    return np.concatenate(rows), np.concatenate(columns), np.concatenate(values)
+
+
+@pytree
+class Neighbors(Operator):
+    """W as a padded table of neighbors, for sparse graphs of any size.
+
+    The first 16 slots are unrolled over all agents; agents with more neighbors have the rest in
+    tiers of doubling width, so that a star or a heavy-tailed graph costs no more than its edges.
+    """
+
+    index: Any  # [n, s] int: the neighbors that agent i hears, padded with i itself
+    weights: Any  # [n, s], zero on the padding
+    tiers: Any = ()  # of (agents [h], index [h, s], weights [h, s])
+    k: Any = None
+    active: Any = None
+    symmetric: bool = static(default=True)
+    kind: str = static(default="doubly")  # or "row"
+
+    @property
+    def n(self) -> int:
+        """The number of agents."""
+        return self.index.shape[-2]
+
+    @property
+    def _stacked(self) -> bool:
+        return self.index.ndim != 2
+
+    def _pull(self, x: jax.Array) -> jax.Array:
+        table = self.index, self.weights
+        return add(jnp.zeros_like(x), table, self.tiers, lambda me, other: x[other] - x[me])
+
+    def _cut(self, keep: Keep) -> "Neighbors":
+        weights, tiers = _masked(self.index, self.weights, self.tiers, keep, hears=True)
+        return replace(self, weights=weights, tiers=tiers)
+
+    @property
+    def link_count(self) -> Any:
+        """The number of directed links with a nonzero weight."""
+        tables = [self.weights, *(weights for _, _, weights in self.tiers)]
+        return sum(jnp.sum(weights != 0) for weights in tables)
+
+    @property
+    def links(self) -> Links:
+        """Every agent's links, a slot a neighbor; ValueError if an agent has more than 16."""
+        require(
+            not self.tiers and self.symmetric,
+            f"links are tabulated for symmetric weights and at most {UNROLLED} neighbors an agent; "
+            "use jd.networks.mixing(W, form=jd.networks.Dense).",
+        )
+        me = jnp.arange(self.n)[:, None]
+        reverse = jnp.argmax(self.index[self.index] == me[:, :, None], axis=-1)
+        return Links(self.index, reverse, (self.index != me) & (self.weights != 0))
+
+    @property
+    def spectral_gap(self) -> float:
+        """1 − |λ₂|; by Lanczos or Arnoldi iteration for more than 2048 agents."""
+        if self.n <= spectra.DENSE:
+            return spectra.gap(self.eigenvalues)
+        return spectra.sparse_gap(self.csr(), self.symmetric)
+
+    def csr(self) -> sp.csr_array:
+        """Return W as a scipy.sparse matrix, on the host."""
+        rows, columns, values = _entries(self.index, self.weights, self.tiers)
+        away = sp.csr_array((values, (rows, columns)), shape=(self.n, self.n))
+        return sp.csr_array(away + sp.diags_array(1 - away.sum(axis=1)))
+
+
+@pytree
+class Pushes(Operator):
+    """A column-stochastic W as two tables: what every agent hears, and what it gives away.
+
+    (W x)ᵢ = xᵢ + Σⱼ wᵢⱼ xⱼ − Σⱼ wⱼᵢ xᵢ: every product is added once and subtracted once, so that
+    the sum over agents does not drift in float32.
+    """
+
+    index: Any  # [n, s] int: the neighbors that agent i hears, padded with i itself
+    weights: Any  # [n, s]: wᵢⱼ, zero on the padding
+    receivers: Any  # [n, r] int: the neighbors that hear agent i, padded with i itself
+    given: Any  # [n, r]: wⱼᵢ, zero on the padding
+    tiers: Any = ()  # as those of `Neighbors`, of what is heard
+    given_tiers: Any = ()  # the same, of what is given
+    k: Any = None
+    active: Any = None
+    kind = "column"
+    symmetric = False
+
+    @property
+    def n(self) -> int:
+        """The number of agents."""
+        return self.index.shape[-2]
+
+    @property
+    def _stacked(self) -> bool:
+        return self.index.ndim != 2
+
+    def _pull(self, x: jax.Array) -> jax.Array:
+        heard, given = (self.index, self.weights), (self.receivers, self.given)
+        pull = add(jnp.zeros_like(x), heard, self.tiers, lambda _, other: x[other])
+        return add(pull, given, self.given_tiers, lambda me, _: -x[me])
+
+    def _cut(self, keep: Keep) -> "Pushes":
+        weights, tiers = _masked(self.index, self.weights, self.tiers, keep, hears=True)
+        given, others = _masked(self.receivers, self.given, self.given_tiers, keep, hears=False)
+        return replace(self, weights=weights, tiers=tiers, given=given, given_tiers=others)
+
+    link_count = Neighbors.link_count
+    spectral_gap = Neighbors.spectral_gap
+
+    def csr(self) -> sp.csr_array:
+        """Return W as a scipy.sparse matrix, on the host."""
+        rows, columns, values = _entries(self.index, self.weights, self.tiers)
+        away = sp.csr_array((values, (rows, columns)), shape=(self.n, self.n))
+        return sp.csr_array(away + sp.diags_array(1 - away.sum(axis=0)))
