@@ -593,23 +593,34 @@ def test_a_cut_keeps_who_is_awake():
         assert network.awake(awake).cut(lambda i, j: i + j > 3).active is awake
 
 
-@pytest.mark.parametrize("shape", [(40,), (40, 3)])
-def test_circulants_of_any_number_of_offsets_and_tables_whose_agents_all_have_tiers(shape):
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
+def test_circulants_of_any_number_of_offsets(count):
     random = np.random.default_rng(0)
-    x = random.standard_normal(shape)
-    for count in (1, 2, 3, 7, 20):
-        offsets = random.choice(np.arange(1, 40), count, replace=False)
-        matrix = np.zeros((40, 40))
-        for weight, offset in zip(random.dirichlet(np.ones(count)) / 2, offsets, strict=True):
-            matrix += weight * np.roll(np.eye(40), offset, axis=1)
-        matrix += np.eye(40) * (1 - matrix[0].sum())
-        circulant = networks.mixing(matrix, form=networks.Circulant)
+    offsets = np.append(random.choice(np.arange(2, 40), count - 1, replace=False), 1)
+    matrix = np.zeros((40, 40))
+    for weight, offset in zip(random.dirichlet(np.ones(count)) / 2, offsets, strict=True):
+        matrix += weight * np.roll(np.eye(40), offset, axis=1)
+    matrix += np.eye(40) * (1 - matrix[0].sum())
+    circulant = networks.mixing(matrix, form=networks.Circulant)
+    for shape in ((40,), (40, 3)):
+        x = random.standard_normal(shape)
         np.testing.assert_allclose(circulant @ x, matrix @ x, atol=1e-14)
-        if count == 20:
-            table = networks.mixing(matrix, form=networks.Neighbors)
-            assert len(table.tiers[0][0]) == 40  # all agents
-            np.testing.assert_allclose(table @ x, matrix @ x, atol=1e-14)
-            slope = jax.grad(
-                lambda w: jnp.sum((jd.replace(table, tiers=w) @ x) ** 2), allow_int=True
-            )
-            assert all(np.all(np.isfinite(w)) for _, _, w in slope(table.tiers))
+
+
+def test_a_table_all_of_whose_agents_have_more_neighbors_than_slots():
+    table = networks.mixing(
+        networks.metropolis(graphs.regular(40, 20)).matrix(), form=networks.Neighbors
+    )
+    matrix, x = np.asarray(table.matrix()), np.random.default_rng(0).standard_normal((40, 3))
+    assert len(table.tiers[0][0]) == 40
+    assert np.all((matrix > 0).sum(axis=1) == 21)
+    np.testing.assert_allclose(table @ x, matrix @ x, atol=1e-14)
+
+    def square(tiers):
+        return jnp.sum((jd.replace(table, tiers=tiers) @ x) ** 2)
+
+    (_, index, weights), *_ = table.tiers
+    slope = jax.grad(square, allow_int=True)(table.tiers)[0][2]
+    moved = weights.at[3, 1].add(1e-6)
+    finite = (square(((table.tiers[0][0], index, moved),)) - square(table.tiers)) / 1e-6
+    np.testing.assert_allclose(slope[3, 1], finite, rtol=1e-4)
