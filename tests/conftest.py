@@ -26,5 +26,5 @@ def float32():
 def forgotten():
     """Forget compiled programs in time: each takes some 250 of the 65,530 maps of a process."""
     yield
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()

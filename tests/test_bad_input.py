@@ -642,7 +642,7 @@ RESULTS = [
     ),
     Case("compare no seeds", lambda: compare(seeds=0), "seeds is 0; give at least one"),
     Case("compare empty seeds", lambda: compare(seeds=[]), r"seeds is \[\]; give at least one"),
-    Case("compare other n", lambda: compare(networks={"a": ring(4), "b": ring(5)}), "4 and 5"),
+    Case("compare other n", lambda: compare(networks={"a": ring(4), "b": ring(5)}), "'b' is for 5"),
     Case("compare a list", lambda: compare(algorithms=[jd.DGD(0.1)]), r"algorithms .*give \{name"),
     Case(
         "best of unknown", lambda: jd.best(compared(), "gasp"), "no variable 'gasp'; it has .*gap"

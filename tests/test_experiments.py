@@ -1,12 +1,14 @@
 """The command line, small: every experiment runs, writes what it says, and measures real things."""
 
+import csv
 import json
 
+import networkx as nx
 import numpy as np
 import pytest
 import xarray as xr
 
-from experiments import quickstart
+from experiments import networks, quickstart
 from experiments.__main__ import main
 from experiments.benchmarks import speed
 from experiments.tables import Table
@@ -70,6 +72,84 @@ def test_the_benchmark_compares_equal_results_and_prints_a_table(tmp_path, capsy
     assert all(row["what"] in text for row in record["rows"])
     compiled = next(row for row in record["rows"] if row["name"] == "P5")
     assert compiled["ratio"] == 0
+
+
+METHODS = ("DSGD", "GradientTracking", "ExactDiffusion")
+
+
+@pytest.fixture(scope="module")
+def networks_results(tmp_path_factory):
+    """One quick run of the study of networks: the tables' texts by name, and the folder."""
+    out = tmp_path_factory.mktemp("networks")
+    with pytest.MonkeyPatch.context() as patch:  # exact diffusion is EXTRA's close relative
+        patch.setattr(networks, "METHODS", {k: networks.METHODS[k] for k in METHODS})
+        main(["networks", "--quick", "--out", str(out)])
+    return out
+
+
+def _columns(path):
+    header, *rows = csv.reader(path.read_text().splitlines())
+    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+
+
+def test_the_study_of_networks_measures_what_theory_says(networks_results):
+    slopes = _columns(networks_results / "networks_slopes.csv")
+    fit = {name: float(row["fit, gap < 0.25"]) for name, row in slopes.items()}
+    assert fit["averaging"] == pytest.approx(-1, abs=0.1)
+    assert fit["Chebyshev"] == pytest.approx(-0.5, abs=0.1)
+    assert fit["GradientTracking"] == pytest.approx(-1, abs=0.3)
+    assert fit["ExactDiffusion"] == pytest.approx(-0.5, abs=0.2)
+
+
+def test_exact_methods_reach_the_accuracy_and_dsgd_does_not(networks_results):
+    rounds = networks.rounds_to(
+        xr.load_dataset(networks_results / "networks_optimization.nc"), networks.TARGET
+    )
+    exact = rounds.sel(algorithm=["GradientTracking", "ExactDiffusion"])
+    assert exact.notnull().all()
+    dsgd = rounds.sel(algorithm="DSGD").notnull()  # on the complete graph it is gradient descent
+    assert dsgd.network[dsgd].values.tolist() == ["complete"]
+    centralized = rounds.sel(network="complete")
+    assert centralized.sel(algorithm="GradientTracking") == centralized.sel(algorithm="DSGD")
+
+
+def test_shuffled_agents_are_quicker_to_a_rough_accuracy_only(networks_results):
+    slow, shuffled = (
+        xr.load_dataset(networks_results / f"networks_{name}.nc").sel(
+            algorithm="GradientTracking", network="ring"
+        )
+        for name in ("optimization", "shuffled")
+    )
+    rough, fine = (
+        float(networks.rounds_to(slow, target) / networks.rounds_to(shuffled, target))
+        for target in (networks.COARSE, networks.TARGET)
+    )
+    assert rough > 3
+    assert fine == pytest.approx(1, abs=0.2)
+
+
+def test_failing_links_cost_rounds_and_not_bits(networks_results):
+    rows = _columns(networks_results / "networks_varying.csv")
+    assert float(rows["one-peer exponential"]["contraction"]) == 0
+    whole, p = rows["grid 4 x 4, p = 1"], 0.7
+    gap = 1 - float(whole["contraction"])
+    for name, share in (("links up, p = 0.7", p), ("agents awake, p = 0.7", p**2)):
+        links = float(rows[name]["links a round"]) / float(whole["links a round"])
+        assert links == pytest.approx(share, rel=0.05)
+        assert 1 - float(rows[name]["contraction"]) == pytest.approx(share * gap, rel=0.1)
+        assert 1 - float(rows[name]["|λ₂| of mean W"]) == pytest.approx(share * gap, rel=0.02)
+
+
+def test_the_study_of_networks_writes_figures_and_numbers_agents_along_the_graph(
+    networks_results,
+):
+    names = {path.name for path in networks_results.iterdir()}
+    figures = ("graphs", "spectra", "scaling", "stepsizes", "varying")
+    assert {f"networks_{name}.{kind}" for name in figures for kind in ("png", "pdf")} <= names
+    path = networks.graphs()["path"]
+    order = list(networks.placed(path))
+    assert order in (sorted(order), sorted(order)[::-1])
+    assert nx.is_isomorphic(networks.placed(path, 0), path)
 
 
 def test_tables_are_padded():

@@ -19,6 +19,8 @@ def test_notebook(path, monkeypatch):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert code
     assert not any(cell.outputs or cell.execution_count for cell in code)
+    for cell in code:  # notebooks that take long say how to make them short
+        cell.source = cell.source.replace("quick = False", "quick = True")
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=FOLDER)
     figures = [out for cell in code for out in cell.outputs if "image/png" in out.get("data", {})]
     assert len(figures) >= 1

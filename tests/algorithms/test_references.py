@@ -66,8 +66,10 @@ PLAIN = [row for row in ROWS if not row.samples]
 SAMPLING = [row for row in ROWS if row.samples]
 
 
-@pytest.mark.parametrize("schedule", STEPSIZES)
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(
+    ("graph", "schedule"),
+    [("ring", "schedule"), ("erdos_renyi", "constant"), ("torus", "schedule")],
+)
 @pytest.mark.parametrize("row", PLAIN, ids=lambda row: row.name)
 def test_full_gradients(row, graph, schedule):
     ours, theirs = STEPSIZES[schedule]
@@ -82,10 +84,10 @@ def test_full_gradients(row, graph, schedule):
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("form", ["Dense", "Neighbors"])
 @pytest.mark.parametrize("row", PLAIN, ids=lambda row: row.name)
-def test_minibatches_and_per_agent_stepsizes(row, form):
+def test_minibatches_and_per_agent_stepsizes(row):
     graph = GRAPHS["erdos_renyi"]
+    form = "Dense" if row.name < "G" else "Neighbors"
     network = jd.networks.mixing(
         jd.networks.metropolis(graph).matrix(), form=getattr(jd.networks, form)
     )
@@ -105,8 +107,7 @@ def test_minibatches_and_per_agent_stepsizes(row, form):
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("schedule", STEPSIZES)
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("batch", "schedule"), [(1, "schedule"), (3, "constant")])
 @pytest.mark.parametrize("row", SAMPLING, ids=lambda row: row.name)
 def test_methods_that_draw_their_samples(row, batch, schedule):
     """Uneven agents, 5 to 8 samples: the loops are given the samples that the keys draw."""
