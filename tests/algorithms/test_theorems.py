@@ -1,5 +1,7 @@
 """Measured behavior against what the theorems say."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ KEY = jax.random.key(0)
 RING = jd.networks.metropolis(jd.graphs.ring(8))  # eigenvalues down to -1/3
 
 
-def run(method, problem, network=RING, **options):
+def run(method, problem, network: Any = RING, **options):
     options = {"steps": 3000, "every": 100, **options}
     return jd.run(method, problem, network, problem.start(), KEY, **options)
 
