@@ -30,13 +30,15 @@ def digits():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_exact_methods_reach_the_optimum_on_digits_and_others_do_not(row, digits):
-    result = run(row.build(digits.smoothness), digits, steps=20_000, every=1000)
+    result = run(
+        row.build(digits.smoothness), digits, steps=30_000 if row.samples else 20_000, every=1000
+    )
     gap = np.abs(result.history["gap"])
     if row.exact:
         assert gap.min() < 1e-12
-        assert result.history["consensus_error"][-1] < 1e-19
+        assert result.history["consensus_error"][-1] < 1e-20
     else:
-        assert gap.min() > 1e-6
+        assert gap.min() > (1e-6 if row.method is jd.CentralizedRR else 1e-4)  # O(α²), not O(α)
         assert (result.history["consensus_error"][-1] > 1e-3) == row.gossips
 
 
