@@ -1,10 +1,11 @@
-"""The command line: ``python -m experiments {quickstart,networks,benchmark,list}``."""
+"""The command line: ``python -m experiments NAME``; ``list`` names them."""
 
 import dataclasses
+import importlib
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
@@ -60,6 +61,86 @@ class Networks(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class Figure(Options):
+    """What experiments understand that make a paper's figures."""
+
+    scale: Literal["small", "full"] = "small"
+    """Full has the paper's own sizes, as far as they are known, and can take hours."""
+
+    def run(self) -> None:
+        """Run the experiment and say where its results are."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        began = time.perf_counter()
+        name = next(name for name, kind in COMMANDS.items() if kind is type(self))
+        module = importlib.import_module(f"experiments.{name}")
+        for path in module.run(
+            quick=self.quick, out=self.out, seed=self.seed, scale=self.scale, **self.extra()
+        ):
+            print(path)
+        print(f"{time.perf_counter() - began:.0f} s")
+
+    def extra(self) -> dict[str, Any]:
+        """Return options of this experiment's own."""
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class DRR(Figure):
+    """D-RR against DSGD, centralized RR and SGD on MNIST 2 against 6 (arXiv 2112.15287).
+
+    Constant and decreasing stepsizes on three graphs, stationary errors, slopes, and the nonconvex
+    problem.
+    """
+
+    mnist: Path | None = None
+    """A folder with MNIST's IDX files for the paper's 12,000 images; else a subset of 992."""
+
+    def extra(self) -> dict[str, Any]:
+        """Return the folder of MNIST."""
+        return {"mnist": self.mnist}
+
+
+@dataclasses.dataclass(frozen=True)
+class GTRR(Figure):
+    """GT-RR and ED-RR against D-RR, DSGT and exact diffusion (arXiv 2306.12037).
+
+    Ring and grid: order at small stepsizes, stationary errors over heterogeneity, the crossover with
+    the stepsize, dependence on the spectral gap.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class CEDAS(Figure):
+    """CEDAS against CHOCO-SGD, LEAD, DSGD, exact diffusion and SGD (arXiv 2301.05872).
+
+    Errors over bits and over steps with several compressors, and the transient times.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class APD(Figure):
+    """APD and APD-SC against Push-DIGing and Push-Pull on unbalanced digraphs (arXiv 2107.12065).
+
+    Iterations over the condition number, with fitted exponents, and the convex case.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class CPP(Figure):
+    """CPP and B-CPP against uncompressed Push-Pull (arXiv 2106.07243): errors over bits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class STPP(Figure):
+    """STPP and BTPP against methods for graphs, digraphs and trees (arXiv 2503.16123, 2404.05454).
+
+    Noise floors and transient times over the number of agents, and BTPP's synthetic experiment.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
 class Benchmark(Options):
     """Measure the engine: overhead, NumPy, mixing, sweeps, compilations, growth (P1 to P6).
 
@@ -91,6 +172,12 @@ class List:
 COMMANDS: dict[str, Any] = {
     "quickstart": Quickstart,
     "networks": Networks,
+    "drr": DRR,
+    "gtrr": GTRR,
+    "cedas": CEDAS,
+    "apd": APD,
+    "cpp": CPP,
+    "stpp": STPP,
     "benchmark": Benchmark,
     "list": List,
 }
@@ -98,6 +185,12 @@ COMMANDS: dict[str, Any] = {
 Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Networks, tyro.conf.subcommand("networks")]
+    | Annotated[DRR, tyro.conf.subcommand("drr")]
+    | Annotated[GTRR, tyro.conf.subcommand("gtrr")]
+    | Annotated[CEDAS, tyro.conf.subcommand("cedas")]
+    | Annotated[APD, tyro.conf.subcommand("apd")]
+    | Annotated[CPP, tyro.conf.subcommand("cpp")]
+    | Annotated[STPP, tyro.conf.subcommand("stpp")]
     | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )

@@ -5,6 +5,7 @@ import functools
 import inspect
 import math
 import numbers
+import typing
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
@@ -48,9 +49,12 @@ class Number:
     minimum: float = -math.inf
     maximum: float = math.inf
     above: float = -math.inf
+    optional: bool = False  # None is taken, for a default that the method works out itself
 
     def accept(self, name: str, value: Any) -> Any:
         """Return the value in the form it is stored in, or raise a sentence with the remedy."""
+        if value is None and self.optional:
+            return None
         if callable(value):
             return value if isinstance(value, Scheduled) else Scheduled.of(value)
         if isinstance(value, bool | np.bool_):
@@ -105,8 +109,8 @@ def pytree(cls: type[T]) -> type[T]:
     vmap, differentiated by grad. Number fields (annotated ``float``, `Scalar`,
     `Nonnegative` or `Fraction`) are
     checked when a user constructs the object, Python ints in them become floats, and any callable
-    of the step is accepted as a schedule (resolve it with `at`). JAX rebuilds the object without
-    running any check.
+    of the step is accepted as a schedule (resolve it with `at`); ``Positive | None`` takes None
+    too. JAX rebuilds the object without running any check.
 
     Example:
         >>> import jax
@@ -181,11 +185,13 @@ def number_fields(cls: type) -> dict[str, Number]:
         default = cls.__dict__.get(name)
         if isinstance(default, dataclasses.Field) and default.metadata.get("static"):
             continue
-        if hint is float:
-            checks[name] = Number()
-        for extra in getattr(hint, "__metadata__", ()):
-            if isinstance(extra, Number):
-                checks[name] = extra
+        alternatives = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
+        for alternative in alternatives:
+            if alternative is float:
+                checks[name] = Number(optional=len(alternatives) > 1)
+            for extra in getattr(alternative, "__metadata__", ()):
+                if isinstance(extra, Number):
+                    checks[name] = dataclasses.replace(extra, optional=len(alternatives) > 1)
     return checks
 
 

@@ -207,8 +207,11 @@ def _costs(method: Any, state: Any, problem: Any, network: Any) -> dict[str, jax
         "vectors": cost.vectors * rounds,
         "bits": cost.bits * rounds,
     }
-    if hasattr(network, "link_count"):
-        axes["traffic"] = jnp.asarray(axes["bits"], jnp.float32) * network.link_count
+    links = getattr(cost, "links", None)
+    if links is None:
+        links = getattr(network, "link_count", None)
+    if links is not None:
+        axes["traffic"] = jnp.asarray(axes["bits"], jnp.float32) * links
     if hasattr(problem, "size"):
         axes["epochs"] = cost.gradients / problem.size
     return {name: jnp.asarray(axes[name], jnp.float32) for name in sorted(axes)}

@@ -1,40 +1,83 @@
 """Algorithms: one method a file, each a pytree of numbers with `init`, `step` and maybe `cost`."""
 
+from jaxdopt.algorithms.ab import AB
+from jaxdopt.algorithms.apd import APD
+from jaxdopt.algorithms.apd_sc import APDSC
 from jaxdopt.algorithms.atcgt import ATCGT
+from jaxdopt.algorithms.bcpp import BCPP
+from jaxdopt.algorithms.beer import BEER
+from jaxdopt.algorithms.btpp import BTPP
+from jaxdopt.algorithms.cedas import CEDAS
 from jaxdopt.algorithms.centralized_rr import CentralizedRR
-from jaxdopt.algorithms.cost import Cost, gossip, samples, vector_bits
+from jaxdopt.algorithms.cgt import CGT
+from jaxdopt.algorithms.choco_sgd import CHOCOSGD
+from jaxdopt.algorithms.cost import Cost, gossip, messages, samples, vector_bits
+from jaxdopt.algorithms.cpp import CPP
+from jaxdopt.algorithms.deep_squeeze import DeepSqueeze
 from jaxdopt.algorithms.dgd import DGD
 from jaxdopt.algorithms.diging import DIGing
+from jaxdopt.algorithms.drr import DRR
 from jaxdopt.algorithms.dsgd import DSGD
+from jaxdopt.algorithms.edrr import EDRR
 from jaxdopt.algorithms.exact_diffusion import ExactDiffusion
 from jaxdopt.algorithms.extra import EXTRA
 from jaxdopt.algorithms.gradient_descent import GradientDescent
 from jaxdopt.algorithms.gradient_tracking import GradientTracking
 from jaxdopt.algorithms.gt_saga import GTSAGA
 from jaxdopt.algorithms.gt_vr import GTVR
+from jaxdopt.algorithms.gtrr import GTRR
+from jaxdopt.algorithms.lead import LEAD
 from jaxdopt.algorithms.linearized_admm import LinearizedADMM
 from jaxdopt.algorithms.nids import NIDS
 from jaxdopt.algorithms.pg_extra import PGEXTRA
+from jaxdopt.algorithms.push_diging import PushDIGing
+from jaxdopt.algorithms.push_pull import PushPull
+from jaxdopt.algorithms.push_sum import PushSum
+from jaxdopt.algorithms.relay_sgd import RelaySGD
 from jaxdopt.algorithms.sgd import SGD
+from jaxdopt.algorithms.sgp import SGP
+from jaxdopt.algorithms.stpp import STPP
 
 __all__ = [
+    "AB",
+    "APD",
+    "APDSC",
     "ATCGT",
+    "BCPP",
+    "BEER",
+    "BTPP",
+    "CEDAS",
+    "CGT",
+    "CHOCOSGD",
+    "CPP",
     "DGD",
+    "DRR",
     "DSGD",
+    "EDRR",
     "EXTRA",
+    "GTRR",
     "GTSAGA",
     "GTVR",
+    "LEAD",
     "NIDS",
     "PGEXTRA",
     "SGD",
+    "SGP",
+    "STPP",
     "CentralizedRR",
     "Cost",
     "DIGing",
+    "DeepSqueeze",
     "ExactDiffusion",
     "GradientDescent",
     "GradientTracking",
     "LinearizedADMM",
+    "PushDIGing",
+    "PushPull",
+    "PushSum",
+    "RelaySGD",
     "gossip",
+    "messages",
     "samples",
     "vector_bits",
 ]

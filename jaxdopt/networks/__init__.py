@@ -1,12 +1,13 @@
 """Networks: everything that happens to messages between agents."""
 
-from jaxdopt.networks.directed import Directed, Tree, push_pull, spanning_tree
+from jaxdopt.networks.directed import Directed, push_pull
 from jaxdopt.networks.forms import mixing, stack
 from jaxdopt.networks.gossip import Chebyshev, Repeated
 from jaxdopt.networks.operator import Links
 from jaxdopt.networks.operators import Circulant, Complete, Dense, Server
 from jaxdopt.networks.spectra import contraction
 from jaxdopt.networks.tables import Neighbors, Pushes
+from jaxdopt.networks.trees import Tree, spanning_tree
 from jaxdopt.networks.varying import (
     Asleep,
     Cyclic,

@@ -1,0 +1,56 @@
+"""D-RR: decentralized random reshuffling, DSGD whose agents go through their samples in epochs.
+
+    in every epoch:  πᵢ a random order of agent i's samples
+    xₖ₊₁ = W (xₖ − α gₖ),      gₖ = ∇f_{i,πᵢ(k mod m)}(xᵢₖ)
+
+An exchange a step, m an epoch. The papers measure at the starts of epochs (k a multiple of m: give
+``every`` accordingly) and let α change there, as `jd.schedules.PerEpoch` does. With W = 11ᵀ/n and
+equal starts it is `CentralizedRR` with the same orders, with m = 1 it is `DSGD`.
+
+Source: Huang, Li, Milzarek, Pu, Qiu (2023), arXiv 2112.15287, algorithm 1. Listing: authors' code,
+whose W is (I + `half_degree` weights)/2. `algorithms.epochs` says what happens with batches and
+uneven agents.
+Theorem in the tests: with a constant stepsize the error at the ends of epochs falls as α², DSGD's
+as α.
+"""
+
+from typing import Any
+
+import jax
+
+from jaxdopt._pytree import Nonnegative, pytree, replace, static
+from jaxdopt.algorithms import epochs
+from jaxdopt.algorithms.cost import Cost, gossip
+
+
+@pytree
+class State:
+    """What D-RR carries on."""
+
+    x: jax.Array  # [n, d] estimates
+    order: jax.Array  # [n, m] int: the epoch's order of every agent's samples, padding last
+
+
+@pytree
+class DRR:
+    """xₖ₊₁ = W(xₖ − α gₖ),  gₖ = ∇f_{i,πᵢ(k mod m)}(xᵢₖ)      (any doubly stochastic W)."""
+
+    stepsize: Nonnegative  # α
+    sampling: epochs.Sampling = static(default="reshuffle")
+
+    def __post_init__(self) -> None:
+        """Check the sampling."""
+        epochs.require_sampling(self.sampling)
+
+    def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
+        """Start at x0 [n, d]; raise ValueError unless the problem is a finite sum."""
+        return State(x0, epochs.first_order(problem, self.sampling, key))
+
+    def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
+        """Take one step."""
+        g, order = epochs.gradient(problem, network, state.order, self.sampling, key, state.x)
+        return State(network @ (state.x - self.stepsize * g), order)
+
+    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+        """One batch, and one exchange of one vector."""
+        return replace(gossip(state, problem), gradients=epochs.batch_size(problem))

@@ -1,0 +1,389 @@
+"""Compressors: what an agent sends in place of a vector, on all agents' vectors [n, d] at once.
+
+``compressor(key, x)`` compresses every row of x [n, d] with random numbers of its own, and keeps
+
+    E C(x) = x,  E|C(x) − x|² ≤ ω |x|²      (unbiased: ``omega(d)``)      or
+                 E|C(x) − x|² ≤ (1 − δ) |x|²  (contractive: ``delta(d)``),
+
+for every x, C(0) = 0. ``bits(d)`` is what one message takes, with `FLOAT` bits a number whatever
+the precision of the simulation. ``error(d)`` is E|C(x) − x|² / |x|² where x is Gaussian, by
+which methods choose their default parameters: ω and 1 − δ are worst cases, far from it for
+dithering and signs.
+
+Sources: Alistarh, Grubic, Li, Tomioka, Vojnovic (2017), arXiv 1610.02132 (dithering); Stich,
+Cordonnier, Jaggi (2018), arXiv 1809.07599 (top-k, random-k); Horváth, Ho, Horváth, Sahu, Canini,
+Richtárik (2019), arXiv 1905.10988 (natural); Liu, Li, Wang, Tang, Yan (2021), arXiv 2007.00232
+(dithering in the maximum norm).
+"""
+
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxdopt._pytree import count, pytree, require, static
+
+FLOAT = 32
+CHANNEL = 0xC0DEC000  # folded into a step's key before a message's, so as to be no other draw's
+
+
+def message(compressor: Any, key: jax.Array, x: jax.Array, channel: int = 0) -> jax.Array:
+    """Return what arrives of x [n, d]: C(x), with random numbers of the step and channel alone."""
+    return compressor(jax.random.fold_in(key, CHANNEL + channel), x)
+
+
+def consensus(method: Any, x: jax.Array) -> Any:
+    """Return the γ of a primal-dual method, by default (1 + e)⁻³, e the error on Gaussian vectors.
+
+    1 without compression, 0.45 at nominal 2 bits and d = 20, 1/8 for half of the coordinates drawn
+    at random: inside the limits of stability that we measured, which shrink as ω³ and with the
+    stepsize. Heavy-tailed vectors have larger errors: give a smaller γ there.
+    """
+    if method.gamma is not None:
+        return method.gamma
+    require(
+        hasattr(method.compressor, "omega"),
+        f"{type(method).__name__} has safe defaults for unbiased compressors only and a "
+        f"{type(method.compressor).__name__} is biased; give gamma and alpha, or another one.",
+    )
+    return (1 + _error(method, x)) ** -3
+
+
+def tracking(method: Any, x: jax.Array) -> Any:
+    """Return the γ of a method that tracks gradients, by default (1 + e)^(−3/2)."""
+    return (1 + _error(method, x)) ** -1.5 if method.gamma is None else method.gamma
+
+
+def feedback(method: Any, x: jax.Array) -> Any:
+    """Return the γ of a method for contractive compressors, by default (1 − e) / (1 + e)."""
+    if method.gamma is not None:
+        return method.gamma
+    e = _error(method, x)
+    require(
+        e < 1,
+        f"{type(method).__name__} needs a contractive compressor and the error of this "
+        f"{type(method.compressor).__name__} is {e:.3g} |x|²; give Contractive of it, or gamma.",
+    )
+    return (1 - e) / (1 + e)
+
+
+def memory(method: Any, x: jax.Array) -> Any:
+    """Return the method's α, by default 0.9 / (1 + e): what theory allows is 1 / (1 + ω)."""
+    return 0.9 / (1 + _error(method, x)) if method.alpha is None else method.alpha
+
+
+def _error(method: Any, x: jax.Array) -> float:
+    compressor = method.compressor
+    require(
+        hasattr(compressor, "error"),
+        f"a {type(compressor).__name__} does not say its error, from which gamma and alpha have "
+        "their defaults; give both, or another compressor.",
+    )
+    return compressor.error(x.shape[1])
+
+
+def require_compressor(method: Any) -> None:
+    """Refuse what is no compressor."""
+    compressor = method.compressor
+    require(
+        callable(compressor) and hasattr(compressor, "bits") and not isinstance(compressor, type),
+        f"compressor is {compressor!r}; give one of jd.compressors, such as Dither(bits=2).",
+    )
+
+
+@pytree
+class Identity:
+    """C(x) = x: nothing is compressed."""
+
+    def __call__(self, key: Any, x: jax.Array) -> jax.Array:  # noqa: ARG002
+        """Compress every row of x [n, d]."""
+        return x
+
+    def omega(self, d: int) -> float:  # noqa: ARG002
+        """0."""
+        return 0.0
+
+    def delta(self, d: int) -> float:  # noqa: ARG002
+        """1."""
+        return 1.0
+
+    error = omega
+
+    def bits(self, d: int) -> int:
+        """All numbers."""
+        return FLOAT * d
+
+
+@pytree
+class TopK:
+    """The k largest coordinates in modulus, as they are: δ = k / d.
+
+    Of coordinates that tie for the last place the first are kept. The positions are sent with the
+    values, ⌈log₂ d⌉ bits each.
+    """
+
+    k: int = static()
+
+    def __post_init__(self) -> None:
+        """Check k."""
+        count("k", self.k, remedy="the number of coordinates to keep, an integer of at least 1")
+
+    def __call__(self, key: Any, x: jax.Array) -> jax.Array:  # noqa: ARG002
+        """Compress every row of x [n, d]."""
+        return jnp.where(_largest(jnp.abs(x), self.k), x, 0)
+
+    def delta(self, d: int) -> float:
+        """K / d."""
+        return _kept(self.k, d) / d
+
+    def error(self, d: int) -> float:
+        """1 − δ; of a Gaussian vector the largest coordinates hold more than that."""
+        return 1 - self.delta(d)
+
+    def bits(self, d: int) -> int:
+        """The values and their positions."""
+        return _kept(self.k, d) * (FLOAT + _index_bits(d))
+
+
+@pytree
+class RandomK:
+    """k coordinates drawn without replacement, times d / k: ω = d / k − 1, with equality.
+
+    ``scaled=False`` leaves the factor out: biased, and contractive with δ = k / d. With
+    ``shared_seed`` the receiver draws the same positions and is sent `FLOAT` bits of seed in place
+    of the positions; agents draw independently of each other all the same.
+    """
+
+    k: int = static()
+    scaled: bool = static(default=True)
+    shared_seed: bool = static(default=True)
+
+    def __post_init__(self) -> None:
+        """Check k."""
+        count("k", self.k, remedy="the number of coordinates to keep, an integer of at least 1")
+
+    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Compress every row of x [n, d]."""
+        factor = x.shape[1] / _kept(self.k, x.shape[1]) if self.scaled else 1.0
+        drawn = _largest(jax.random.bits(key, x.shape, jnp.uint32), self.k)
+        return jnp.where(drawn, factor * x, 0)
+
+    def omega(self, d: int) -> float:
+        """D / k − 1, if scaled."""
+        require(self.scaled, "RandomK(scaled=False) is biased and has no omega; see delta.")
+        return d / _kept(self.k, d) - 1
+
+    def delta(self, d: int) -> float:
+        """K / d, if not scaled."""
+        require(
+            not self.scaled,
+            "RandomK is unbiased and has no delta; give RandomK(k, scaled=False), or "
+            "Contractive(RandomK(k)).",
+        )
+        return _kept(self.k, d) / d
+
+    def error(self, d: int) -> float:
+        """ω, or 1 − δ."""
+        return self.omega(d) if self.scaled else 1 - self.delta(d)
+
+    def bits(self, d: int) -> int:
+        """The values, and their positions or a seed."""
+        if self.shared_seed:
+            return FLOAT * (_kept(self.k, d) + 1)
+        return _kept(self.k, d) * (FLOAT + _index_bits(d))
+
+
+@pytree
+class Dither:
+    """(|x| / s) sign(xᵢ) ⌊s |xᵢ| / |x| + uᵢ⌋ with |x| the maximum norm, u uniform in [0, 1)ᵈ.
+
+    Unbiased random rounding to the nearest two of the levels −s ... s. With s = 2^(b − 1) it is the
+    quantizer called b-bit: s is then also taken on, so that there are 2^b + 1 symbols and b bits a
+    coordinate are nominal.
+
+    Args:
+        bits: b; messages are counted with the nominal b d + 32 bits, see ``exact_bits``.
+        levels: s, in place of bits; messages are counted with ⌈log₂(2s + 1)⌉ d + 32 bits.
+        norm: "max", or "euclidean" (QSGD), whose error is larger.
+        block: coordinates that share a norm (the last block may be shorter), by default all; a
+            block more is 32 bits more, and ω is that of one block. LEAD takes 512.
+
+    The guarantee in the maximum norm is ω = min((d − 1) / (4 s²), √(d − 1) / (2 s)): the largest
+    coordinate is a level itself, and the rounding of another one has variance at most 1/4 and at
+    most s |xᵢ| / |x|, in units of (|x| / s)².
+    """
+
+    levels: int = static()
+    nominal: int | None = static()  # b, if that was given
+    norm: str = static()
+    block: int | None = static()
+
+    def __init__(
+        self,
+        *,
+        bits: int | None = None,
+        levels: int | None = None,
+        norm: Literal["max", "euclidean"] = "max",
+        block: int | None = None,
+    ) -> None:
+        require(
+            (bits is None) != (levels is None),
+            f"bits is {bits} and levels {levels}; give one of them, such as Dither(bits=2).",
+        )
+        if bits is not None:
+            bits = count("bits", bits, remedy="2 or more (1 for one level), an integer")
+            require(bits <= 24, f"bits is {bits}; give at most 24, as 32 send the numbers whole.")
+        if block is not None:
+            block = count("block", block)
+        require(norm in ("max", "euclidean"), f"norm is {norm!r}; give 'max' or 'euclidean'.")
+        steps = 2 ** (bits - 1) if bits is not None else count("levels", levels)
+        for name, value in (("levels", steps), ("nominal", bits), ("norm", norm), ("block", block)):
+            object.__setattr__(self, name, value)
+
+    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Compress every row of x [n, d]."""
+        u = jax.random.uniform(key, x.shape, x.dtype)
+        n, d = x.shape
+        block = min(self.block or d, d)
+        padding = ((0, 0), (0, -d % block))
+        x, u = (jnp.pad(a, padding).reshape(n, -1, block) for a in (x, u))
+        order = jnp.inf if self.norm == "max" else 2
+        scale = jnp.linalg.norm(x, order, axis=-1, keepdims=True)
+        level = self.levels * jnp.abs(x) / jnp.where(scale == 0, 1, scale)
+        below = jnp.floor(level)
+        rounded = below + (u < level - below)  # exact, where ⌊level + u⌋ may round up to s + 1
+        return (scale / self.levels * jnp.sign(x) * rounded).reshape(n, -1)[:, :d]
+
+    def omega(self, d: int) -> float:
+        """The guaranteed constant, of a block."""
+        b, s = min(self.block or d, d), self.levels
+        if self.norm == "max":
+            return min((b - 1) / (4 * s**2), math.sqrt(b - 1) / (2 * s))
+        return min(b / (4 * s**2), math.sqrt(b) / s)
+
+    def error(self, d: int) -> float:
+        """About log(2d) / (3 s²), as a Gaussian vector's largest coordinate is √(2 log 2d)."""
+        b, s = min(self.block or d, d), self.levels
+        if self.norm == "max":
+            return min(self.omega(d), math.log(2 * b) / (3 * s**2))
+        return min(b / (6 * s**2), 0.8 * math.sqrt(b) / s)
+
+    def bits(self, d: int) -> int:
+        """The nominal count where ``bits`` was given, the exact one where ``levels`` was."""
+        if self.nominal is None:
+            return self.exact_bits(d)
+        return self.nominal * d + FLOAT * self._blocks(d)
+
+    def exact_bits(self, d: int) -> int:
+        """2s + 1 symbols in ⌈log₂(2s + 1)⌉ bits a coordinate, and a number a block."""
+        return d * math.ceil(math.log2(2 * self.levels + 1)) + FLOAT * self._blocks(d)
+
+    def _blocks(self, d: int) -> int:
+        return math.ceil(d / (self.block or d))
+
+
+@pytree
+class Sign:
+    """sign(xᵢ): neither unbiased nor contractive, for methods that scale it themselves."""
+
+    def __call__(self, key: Any, x: jax.Array) -> jax.Array:  # noqa: ARG002
+        """Compress every row of x [n, d]."""
+        return jnp.sign(x)
+
+    def bits(self, d: int) -> int:
+        """One a coordinate."""
+        return d
+
+
+@pytree
+class ScaledSign:
+    """(|x|₁ / d) sign(xᵢ): |C(x) − x|² = |x|² − |x|₁² / d, so δ = 1 / d; 2/π if x is Gaussian."""
+
+    def __call__(self, key: Any, x: jax.Array) -> jax.Array:  # noqa: ARG002
+        """Compress every row of x [n, d]."""
+        return jnp.mean(jnp.abs(x), axis=1, keepdims=True) * jnp.sign(x)
+
+    def delta(self, d: int) -> float:
+        """1 / d, for a vector with one coordinate that is not 0."""
+        return 1 / d
+
+    def error(self, d: int) -> float:
+        """1 − 2/π."""
+        return 1 - 2 / math.pi if d > 1 else 0.0
+
+    def bits(self, d: int) -> int:
+        """One a coordinate, and the scale."""
+        return d + FLOAT
+
+
+@pytree
+class Natural:
+    """Random rounding to the next powers of 2: unbiased with ω = 1/8, a sign and an exponent."""
+
+    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Compress every row of x [n, d]."""
+        mantissa, exponent = jnp.frexp(x)  # x = mantissa 2^exponent, |mantissa| in [1/2, 1)
+        up = jax.random.uniform(key, x.shape, x.dtype) < 2 * jnp.abs(mantissa) - 1
+        return jnp.ldexp(jnp.sign(x), exponent - 1 + up)
+
+    def omega(self, d: int) -> float:  # noqa: ARG002
+        """1/8."""
+        return 0.125
+
+    error = omega
+
+    def bits(self, d: int) -> int:
+        """Nine a coordinate."""
+        return 9 * d
+
+
+@pytree
+class Contractive:
+    """Q(x) / (1 + ω) of an unbiased compressor Q: δ = 1 / (1 + ω)."""
+
+    unbiased: Any
+
+    def __post_init__(self) -> None:
+        """Check that it is unbiased."""
+        scaled = getattr(self.unbiased, "scaled", True)
+        require(
+            hasattr(self.unbiased, "omega") and scaled,
+            f"{self.unbiased!r} is not unbiased; give a compressor with omega, such as "
+            "Dither(bits=2).",
+        )
+
+    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Compress every row of x [n, d]."""
+        return self.unbiased(key, x) / (1 + self.unbiased.omega(x.shape[1]))
+
+    def delta(self, d: int) -> float:
+        """1 / (1 + ω)."""
+        return 1 / (1 + self.unbiased.omega(d))
+
+    def error(self, d: int) -> float:
+        """The bias ω² / (1 + ω)² and the variance of Q over (1 + ω)²."""
+        omega = self.unbiased.omega(d)
+        return (omega**2 + self.unbiased.error(d)) / (1 + omega) ** 2
+
+    def bits(self, d: int) -> int:
+        """Those of Q."""
+        return self.unbiased.bits(d)
+
+
+def _kept(k: int, d: int) -> int:
+    """Return k, or all coordinates where there are fewer."""
+    return min(k, d)
+
+
+def _index_bits(d: int) -> int:
+    return math.ceil(math.log2(d))
+
+
+def _largest(values: jax.Array, k: int) -> jax.Array:
+    """Return a mask of exactly k largest values a row, the first ones where several tie."""
+    k = _kept(k, values.shape[1])
+    least = jax.lax.top_k(values, k)[0][:, -1:]
+    above, ties = values > least, values == least
+    room = k - jnp.sum(above, axis=1, keepdims=True)
+    return above | (ties & (jnp.cumsum(ties, axis=1) <= room))
