@@ -106,8 +106,8 @@ class DRR(Figure):
 class GTRR(Figure):
     """GT-RR and ED-RR against D-RR, DSGT and exact diffusion (arXiv 2306.12037).
 
-    Ring and grid: order at small stepsizes, stationary errors over heterogeneity, the crossover with
-    the stepsize, dependence on the spectral gap.
+    Ring and grid: order at small stepsizes, stationary errors over heterogeneity, the crossover
+    with the stepsize, dependence on the spectral gap.
     """
 
 

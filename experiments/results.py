@@ -25,7 +25,7 @@ def compare(
     Returns:
         A dataset over algorithm, the grid, seed and step.
     """
-    parts = []
+    parts: list[xr.Dataset] = []
     for name, entry in tqdm(entries.items(), unit="method", disable=not progress):
         method, problem, network = entry
         part = jd.compare({name: method}, problem, network, progress=False, **options)

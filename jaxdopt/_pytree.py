@@ -229,7 +229,7 @@ def number(name: str, value: Any, **bounds: float) -> Any:
     """Return an argument that has to be one number, checked as a number field is."""
     require(not callable(value), f"{name} is {value!r}; give a number.")
     require(np.ndim(value) == 0, f"{name} has shape {np.shape(value)}; give one number.")
-    return Number(**bounds).accept(name, value)
+    return dataclasses.replace(Number(), **bounds).accept(name, value)
 
 
 def count(name: str, value: Any, minimum: int = 1, remedy: str = "") -> int:

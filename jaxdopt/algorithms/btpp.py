@@ -2,10 +2,10 @@
 
     yᵢₖ = Σ_{j child of i} yⱼₖ₋₁ + gᵢ(xᵢₖ) − gᵢ(xᵢₖ₋₁),      xᵢₖ₊₁ = x_{p(i)ₖ} − γ y_{p(i)ₖ}
 
-from y₀ = g₀, with p(i) = ⌊(i − 1) / B⌋ and p(0) = 0: `STPP` on the tree of which agent 0 is the root, with depths
-of log_B n. Every agent exchanges with at most B + 1 others; B = n − 1 is a star. The agents choose
-whom they talk to, so the network says only how many there are, and costs are those of the tree's
-links. γ as for `STPP`: the authors take that of other methods over n.
+from y₀ = g₀, with p(i) = ⌊(i − 1) / B⌋ and p(0) = 0: `STPP` on the tree of which agent 0 is the
+root, with depths of log_B n. Every agent exchanges with at most B + 1 others; B = n − 1 is a star.
+The agents choose whom they talk to, so the network says only how many there are, and costs are
+those of the tree's links. γ as for `STPP`: the authors take that of other methods over n.
 
 Source: You, Pu (2024), arXiv 2404.05454. Listing: authors' code. Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: it is `STPP` on that tree.

@@ -2,10 +2,10 @@
 
     yᵢₖ = Σ_{j child of i} yⱼₖ₋₁ + gᵢ(xᵢₖ) − gᵢ(xᵢₖ₋₁),      xᵢₖ₊₁ = x_{p(i)ₖ} − γ y_{p(i)ₖ}
 
-from y₀ = g₀, with p(i) the agent's parent; the root is its own parent and its own child, and nobody else keeps
-anything. The root's tracker is Σᵢ gᵢ, each as many steps old as the agent is deep: the root runs
-gradient descent with delays, and its row is the estimate. The network is a `jd.networks.Tree`,
-such as ``spanning_tree(graph)`` of any strongly connected graph.
+from y₀ = g₀, with p(i) the agent's parent; the root is its own parent and its own child, and nobody
+else keeps anything. The root's tracker is Σᵢ gᵢ, each as many steps old as the agent is deep: the
+root runs gradient descent with delays, and its row is the estimate. The network is a
+`jd.networks.Tree`, such as ``spanning_tree(graph)`` of any strongly connected graph.
 
 The tracker is a sum, not a mean: γ is n times smaller than others' stepsizes. The default is
 γ = 1 / (n L maxᵢ(delayᵢ)), delayᵢ the depths of agent i in both trees added up (n on a directed
