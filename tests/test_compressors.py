@@ -1,0 +1,413 @@
+"""Every compressor keeps the constants it claims, measured over many draws, and its bits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdopt as jd
+from jaxdopt.compressors import (
+    Contractive,
+    Dither,
+    Identity,
+    Natural,
+    RandomK,
+    ScaledSign,
+    Sign,
+    TopK,
+)
+
+D, DRAWS = 12, 6000
+KEY = jax.random.key(3)
+UNBIASED = {
+    "identity": Identity(),
+    "random 1": RandomK(1),
+    "random 5": RandomK(5),
+    "dither, 2 bits": Dither(bits=2),
+    "dither, 1 level": Dither(levels=1),
+    "dither, blocks": Dither(bits=2, block=5),
+    "dither, euclidean": Dither(levels=3, norm="euclidean"),
+    "dither, euclidean, 1 level": Dither(levels=1, norm="euclidean"),
+    "natural": Natural(),
+}
+CONTRACTIVE = {
+    "identity": Identity(),
+    "top 1": TopK(1),
+    "top 5": TopK(5),
+    "top 50": TopK(50),
+    "random 5": RandomK(5, scaled=False),
+    "scaled sign": ScaledSign(),
+    "of random 5": Contractive(RandomK(5)),
+    "of dither": Contractive(Dither(levels=1)),
+    "of natural": Contractive(Natural()),
+}
+COMPRESSORS = {
+    **{f"unbiased, {name}": c for name, c in UNBIASED.items()},
+    **{f"contractive, {name}": c for name, c in CONTRACTIVE.items()},
+    "sign": Sign(),
+}
+VECTORS = {
+    "gaussian": np.random.default_rng(0).normal(size=D),
+    "heavy tails": np.random.default_rng(1).standard_cauchy(size=D),
+    "sparse": np.where(np.arange(D) % 5 == 1, [1.0, -2.0, 0.5] * 4, 0.0),
+    "equal": np.where(np.arange(D) % 2, 4 / 3, -4 / 3),
+    "one large": np.where(np.arange(D) == 3, 10.0, 4 / 3 / 16),
+}
+every_compressor = pytest.mark.parametrize("name", COMPRESSORS)
+
+
+@jax.jit
+def compressed(compressor, key, x):
+    return compressor(key, x)
+
+
+def messages_of(compressor, x, key=KEY):
+    """Return what arrives of every row; one shape for nearly all tests, so one program each."""
+    return np.asarray(compressed(compressor, key, x))
+
+
+def draws(compressor, vector):
+    """Return many independent messages of one vector, [draws, d]."""
+    return messages_of(compressor, np.tile(vector, (DRAWS, 1)))
+
+
+def gaussian(seed):
+    return np.random.default_rng(seed).normal(size=(DRAWS, D))
+
+
+def squared_errors(compressor, vector):
+    return np.sum((draws(compressor, vector) - vector) ** 2, axis=1)
+
+
+def assert_mean(samples, expected):
+    """The mean over the first axis is as expected, within six of its standard errors."""
+    allowed = 6 * samples.std(axis=0) / np.sqrt(len(samples)) + 1e-12
+    assert np.all(np.abs(samples.mean(axis=0) - expected) <= allowed)
+
+
+@pytest.mark.parametrize("vector", VECTORS)
+@pytest.mark.parametrize("name", UNBIASED)
+def test_unbiased_compressors_keep_the_mean_and_omega(name, vector):
+    compressor, x = UNBIASED[name], VECTORS[vector]
+    messages = draws(compressor, x)
+    assert_mean(messages, x)
+    errors = np.sum((messages - x) ** 2, axis=1)
+    allowed = 6 * errors.std() / np.sqrt(DRAWS) + 1e-12
+    assert errors.mean() <= compressor.omega(D) * np.sum(x**2) + allowed
+
+
+@pytest.mark.parametrize("vector", VECTORS)
+@pytest.mark.parametrize("name", CONTRACTIVE)
+def test_contractive_compressors_keep_delta(name, vector):
+    compressor, x = CONTRACTIVE[name], VECTORS[vector]
+    errors = squared_errors(compressor, x)
+    allowed = 6 * errors.std() / np.sqrt(DRAWS) + 1e-12
+    assert errors.mean() <= (1 - compressor.delta(D)) * np.sum(x**2) + allowed
+
+
+@pytest.mark.parametrize("k", [1, 5, 12, 50])
+@pytest.mark.parametrize("vector", VECTORS)
+def test_random_coordinates_have_omega_and_delta_with_equality(k, vector):
+    x = VECTORS[vector]
+    for compressor in (RandomK(k), RandomK(k, scaled=False)):
+        factor = compressor.omega(D) if compressor.scaled else 1 - compressor.delta(D)
+        errors = squared_errors(compressor, x)
+        assert_mean(errors, factor * np.sum(x**2))
+        if vector == "equal":  # then it is so in every draw
+            np.testing.assert_allclose(errors, factor * np.sum(x**2), rtol=1e-12, atol=1e-12)
+
+
+def test_random_coordinates_are_drawn_uniformly():
+    kept = draws(RandomK(5), np.ones(D)) != 0
+    assert np.all(kept.sum(axis=1) == 5)
+    assert_mean(kept, 5 / D)
+    both = kept[:, :, None] & kept[:, None, :]
+    pairs = both.mean(axis=0)[~np.eye(D, dtype=bool)]
+    assert np.max(np.abs(pairs - 5 * 4 / (D * (D - 1)))) < 0.02
+
+
+@pytest.mark.parametrize("vector", VECTORS)
+def test_scaled_signs_lose_what_the_one_norm_says(vector):
+    x = VECTORS[vector]
+    expected = np.sum(x**2) - np.sum(np.abs(x)) ** 2 / D
+    zeros = np.sum(x == 0) * np.mean(np.abs(x)) ** 2  # their sign is 0, so they cost nothing
+    errors = squared_errors(ScaledSign(), x)
+    np.testing.assert_allclose(errors, expected - zeros, rtol=1e-12, atol=1e-12)
+
+
+def test_the_largest_coordinates_are_kept_and_equal_ones_are_the_worst_case():
+    x = VECTORS["heavy tails"]
+    kept = draws(TopK(5), x)[0]
+    largest = np.sort(np.argsort(-np.abs(x))[:5])
+    np.testing.assert_array_equal(np.flatnonzero(kept), largest)
+    np.testing.assert_array_equal(kept[largest], x[largest])
+    equal = VECTORS["equal"]
+    np.testing.assert_allclose(squared_errors(TopK(5), equal), (1 - 5 / D) * np.sum(equal**2))
+
+
+@pytest.mark.parametrize("exponent", [-3, 0, 5])
+def test_natural_compression_has_its_omega_at_four_thirds(exponent):
+    x = 4 / 3 * 2.0**exponent * np.where(np.arange(D) % 3, 1, -1)
+    messages = draws(Natural(), x)
+    assert set(np.unique(np.abs(messages))) == {2.0**exponent, 2.0 ** (exponent + 1)}
+    assert_mean((messages - x) ** 2, x**2 / 8)
+
+
+def test_natural_compression_leaves_powers_of_two_alone():
+    x = np.array([1.0, -2.0, 0.25, -(2.0**-30), 2.0**40, 0.0] * 2)
+    np.testing.assert_array_equal(draws(Natural(), x), np.tile(x, (DRAWS, 1)))
+
+
+DITHERS = {
+    "maximum": Dither(levels=3),
+    "bits": Dither(bits=3),
+    "euclidean": Dither(levels=3, norm="euclidean"),
+    "blocks": Dither(levels=2, block=5),
+    "euclidean blocks": Dither(levels=2, norm="euclidean", block=7),
+    "one block": Dither(levels=2, block=100),
+}
+
+
+def norms(dither, x):
+    """Return the norm of every coordinate's block."""
+    order = np.inf if dither.norm == "max" else 2
+    block = dither.block or len(x)
+    scales = [np.linalg.norm(x[i : i + block], order) for i in range(0, len(x), block)]
+    return np.repeat(scales, block)[: len(x)]
+
+
+@pytest.mark.parametrize("name", DITHERS)
+def test_dithering_has_the_variance_of_random_rounding(name):
+    dither, x = DITHERS[name], VECTORS["gaussian"]
+    scale, s = norms(dither, x), dither.levels
+    p = s * np.abs(x) / scale % 1
+    messages = draws(dither, x)
+    assert_mean(messages, x)
+    assert_mean((messages - x) ** 2, (scale / s) ** 2 * p * (1 - p))
+    np.testing.assert_allclose(messages * s / scale, np.round(messages * s / scale), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", DITHERS)
+def test_dithering_is_its_formula(name):
+    dither = DITHERS[name]
+    rows = gaussian(2)
+    rows[2] = 0
+    u = np.asarray(jax.random.uniform(KEY, rows.shape, rows.dtype))
+    expected = np.zeros((6, D))
+    for i, x in enumerate(rows[:6]):
+        for j in range(D):
+            scale = norms(dither, x)[j]
+            if scale > 0:
+                level = np.ceil(dither.levels * abs(x[j]) / scale - u[i, j])  # ⌊· + 1 − u⌋
+                expected[i, j] = scale / dither.levels * np.sign(x[j]) * level
+    np.testing.assert_allclose(messages_of(dither, rows)[:6], expected, rtol=1e-12)
+
+
+def test_of_coordinates_that_tie_the_first_are_kept():
+    x = jnp.array([[1.0, -1, 1, 1, -1], [3, 2, -2, 2, 1], [0, 0, 0, 0, 0], [0, 0, 5, 0, 0]])
+    kept = messages_of(TopK(3), x)
+    np.testing.assert_array_equal(
+        kept, [[1, -1, 1, 0, 0], [3, 2, -2, 0, 0], [0, 0, 0, 0, 0], [0, 0, 5, 0, 0]]
+    )
+
+
+@every_compressor
+def test_nothing_comes_of_nothing(name):
+    zero = np.zeros((DRAWS, D))
+    np.testing.assert_array_equal(messages_of(COMPRESSORS[name], zero), zero)
+
+
+@every_compressor
+def test_scaling_a_vector_scales_its_message(name):
+    compressor = COMPRESSORS[name]
+    x = gaussian(1)
+    once, scaled = messages_of(compressor, x), messages_of(compressor, 4 * x)
+    np.testing.assert_allclose(scaled, once if name == "sign" else 4 * once, rtol=1e-12)
+    if "natural" not in name and name != "sign":  # natural compression has a grid of its own
+        smaller = messages_of(compressor, 0.3 * x)
+        np.testing.assert_allclose(smaller, 0.3 * once, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(messages_of(compressor, -x), -once, rtol=1e-12)
+
+
+@every_compressor
+def test_one_coordinate_in_single_precision(name):
+    compressor = COMPRESSORS[name]
+    x = np.array([[1.5], [-0.3], [0.0]], np.float32)
+    message = messages_of(compressor, x)
+    assert message.shape == (3, 1)
+    assert message.dtype == np.float32
+    assert np.all(np.isfinite(message))
+    assert np.all(np.sign(message) == np.sign(x))
+    assert compressor.bits(1) > 0
+    exact = getattr(compressor, "omega", lambda d: 1.0)
+    if "random 5" not in name and exact(1) == 0:
+        np.testing.assert_allclose(message, x, rtol=1e-6)
+
+
+@every_compressor
+def test_the_key_is_the_only_chance_and_the_input_is_left_alone(name):
+    compressor = COMPRESSORS[name]
+    x = gaussian(4)
+    before = x.copy()
+    one, again = messages_of(compressor, x), messages_of(compressor, x)
+    other = messages_of(compressor, x, jax.random.key(4))
+    np.testing.assert_array_equal(x, before)
+    np.testing.assert_array_equal(one, again)
+    assert one.dtype == x.dtype
+    chance = not any(word in name for word in ("identity", "top", "sign"))
+    assert np.any(one != other) == chance
+
+
+@every_compressor
+def test_rows_are_compressed_alone_and_with_chances_of_their_own(name):
+    compressor = COMPRESSORS[name]
+    x = gaussian(5)
+    changed = x.copy()
+    changed[1::2] = 7 * changed[1::2] ** 3
+    one, two = messages_of(compressor, x), messages_of(compressor, changed)
+    np.testing.assert_array_equal(one[::2], two[::2])
+    same = draws(compressor, x[0])
+    chance = not any(word in name for word in ("identity", "top", "sign"))
+    assert (len(np.unique(same, axis=0)) > 1) == chance
+
+
+@pytest.mark.parametrize("name", ["random 5", "dither, 2 bits", "natural"])
+def test_errors_of_agents_are_uncorrelated(name):
+    x = VECTORS["gaussian"]
+    errors = draws(UNBIASED[name], x) - x
+    products = np.sum(errors[::2] * errors[1::2], axis=1)
+    assert_mean(products, 0)
+
+
+BITS = [
+    (Identity(), 64, 2048),
+    (TopK(16), 64, 16 * (32 + 6)),
+    (TopK(16), 65, 16 * (32 + 7)),
+    (TopK(16), 10, 10 * (32 + 4)),
+    (RandomK(16), 64, 17 * 32),
+    (RandomK(16, shared_seed=False), 64, 16 * (32 + 6)),
+    (RandomK(16), 10, 11 * 32),
+    (Dither(bits=2), 64, 2 * 64 + 32),
+    (Dither(bits=2, block=16), 64, 2 * 64 + 4 * 32),
+    (Dither(bits=2, block=16), 65, 2 * 65 + 5 * 32),
+    (Dither(levels=2), 64, 3 * 64 + 32),
+    (Dither(levels=1), 64, 2 * 64 + 32),
+    (Dither(levels=3, block=512), 64, 3 * 64 + 32),
+    (Sign(), 64, 64),
+    (ScaledSign(), 64, 64 + 32),
+    (Natural(), 64, 9 * 64),
+    (Contractive(Dither(bits=2)), 64, 2 * 64 + 32),
+]
+
+
+@pytest.mark.parametrize(("compressor", "d", "bits"), BITS)
+def test_bits(compressor, d, bits):
+    assert compressor.bits(d) == bits
+
+
+def test_dithers_of_bits_have_a_nominal_and_an_exact_count():
+    two = Dither(bits=2)
+    assert two.levels == 2
+    assert (two.bits(64), two.exact_bits(64)) == (160, 224)
+    assert Dither(levels=2).bits(64) == Dither(levels=2).exact_bits(64) == 224
+    symbols = np.unique(draws(two, np.linspace(-1, 1, D)))
+    assert len(symbols) == 2**2 + 1
+
+
+GAUSSIAN = {
+    "random": RandomK(5),
+    "random, unscaled": RandomK(5, scaled=False),
+    "dither, 2 bits": Dither(bits=2),
+    "dither, 1 level": Dither(levels=1),
+    "dither, blocks": Dither(bits=2, block=20),
+    "euclidean": Dither(levels=3, norm="euclidean"),
+    "euclidean, 1 level": Dither(levels=1, norm="euclidean"),
+    "scaled sign": ScaledSign(),
+    "natural": Natural(),
+    "of dither": Contractive(Dither(bits=2)),
+    "of random": Contractive(RandomK(5)),
+}
+
+
+def gaussian_error(compressor, d):
+    """Return E|C(x) − x|² / |x|² for Gaussian x, measured."""
+    x = np.random.default_rng(d).normal(size=(DRAWS if d == D else 100, d))
+    errors = np.sum((messages_of(compressor, x) - x) ** 2, axis=1)
+    return np.mean(errors / np.sum(x**2, axis=1))
+
+
+@pytest.mark.parametrize("d", [D, 400])
+@pytest.mark.parametrize("name", GAUSSIAN)
+def test_the_error_on_gaussian_vectors_is_about_what_is_said(name, d):
+    compressor = GAUSSIAN[name]
+    measured = gaussian_error(compressor, d)
+    assert measured / 2 <= compressor.error(d) + 1e-12
+    assert compressor.error(d) <= 2 * measured + 1e-12
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_the_error_of_top_k_is_no_more_than_what_is_said(k):
+    assert gaussian_error(TopK(k), D) <= TopK(k).error(D)
+
+
+@pytest.mark.parametrize("omega", [Dither(bits=2), RandomK(3), Natural()])
+def test_contractive_divides_by_one_plus_omega(omega):
+    made, x = Contractive(omega), gaussian(6)
+    back = messages_of(made, x) * (1 + omega.omega(D))
+    np.testing.assert_allclose(back, messages_of(omega, x), rtol=1e-12)
+    assert made.delta(D) == 1 / (1 + omega.omega(D))
+
+
+def step(method):
+    problem = jd.problems.quadratic(4, d=6)
+    network = jd.networks.metropolis(jd.graphs.ring(4))
+    return jd.run(method, problem, network, problem.start(), KEY, steps=1)
+
+
+REFUSED = {
+    "no coordinate": (lambda: TopK(0), "k is 0"),
+    "half a coordinate": (lambda: RandomK(0.5), r"k is 0\.5"),
+    "a boolean": (lambda: TopK(True), "k is True"),
+    "no bits": (lambda: Dither(), "give one of them"),
+    "bits and levels": (lambda: Dither(bits=2, levels=3), "give one of them"),
+    "zero bits": (lambda: Dither(bits=0), "bits is 0"),
+    "all bits": (lambda: Dither(bits=32), "at most 24"),
+    "zero levels": (lambda: Dither(levels=0), "levels is 0"),
+    "another norm": (lambda: Dither(bits=2, norm="l1"), "'euclidean'"),
+    "empty blocks": (lambda: Dither(bits=2, block=0), "block is 0"),
+    "omega of a biased one": (lambda: RandomK(3, scaled=False).omega(6), "see delta"),
+    "delta of an unbiased one": (lambda: RandomK(3).delta(6), "Contractive"),
+    "contractive of top": (lambda: Contractive(TopK(3)), "not unbiased"),
+    "contractive of a biased one": (lambda: Contractive(RandomK(3, scaled=False)), "not unbiased"),
+    "contractive of sign": (lambda: Contractive(Sign()), "not unbiased"),
+    "a class": (lambda: jd.CEDAS(0.1, TopK), "Dither"),
+    "no compressor": (lambda: jd.LEAD(0.1, 0.5), "compressor is 0.5"),
+    "biased, CEDAS": (lambda: step(jd.CEDAS(0.1, TopK(3))), "biased; give gamma and alpha"),
+    "biased, LEAD": (lambda: step(jd.LEAD(0.1, ScaledSign())), "biased; give gamma and alpha"),
+    "sign without gamma": (lambda: step(jd.CHOCOSGD(0.1, Sign())), "give both"),
+    "not contractive": (lambda: step(jd.CHOCOSGD(0.1, RandomK(2))), "Contractive of it"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_makes_no_sense_is_refused_with_a_remedy(name):
+    make, sentence = REFUSED[name]
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+def test_biased_compressors_are_taken_with_a_gamma():
+    assert not bool(step(jd.CEDAS(0.1, TopK(3), gamma=0.1, alpha=0.5)).diverged)
+    assert not bool(step(jd.CHOCOSGD(0.1, Sign(), gamma=0.01)).diverged)
+
+
+def test_the_default_parameters_are_those_of_no_compression_without_one():
+    x = jnp.zeros((4, 6))
+    method = jd.CEDAS(0.1, Identity())
+    assert jd.compressors.consensus(method, x) == 1
+    assert jd.compressors.tracking(jd.CGT(0.1, Identity()), x) == 1
+    assert jd.compressors.feedback(jd.CHOCOSGD(0.1, Identity()), x) == 1
+    assert jd.compressors.memory(method, x) == 0.9
+    rough = jd.CEDAS(0.1, RandomK(3))
+    assert jd.compressors.consensus(rough, x) == 1 / 8
+    assert jd.compressors.memory(rough, x) == 0.45
