@@ -37,7 +37,7 @@ def message(compressor: Any, key: jax.Array, x: jax.Array, channel: int = 0) -> 
 def consensus(method: Any, x: jax.Array) -> Any:
     """Return the γ of a primal-dual method, by default (1 + e)⁻³, e the error on Gaussian vectors.
 
-    1 without compression, 0.45 at nominal 2 bits and d = 20, 1/8 for half of the coordinates drawn
+    1 without compression, 0.5 at nominal 2 bits and d = 20, 1/8 for half of the coordinates drawn
     at random: inside the limits of stability that we measured, which shrink as ω³ and with the
     stepsize. Heavy-tailed vectors have larger errors: give a smaller γ there.
     """
@@ -265,10 +265,10 @@ class Dither:
         return min(b / (4 * s**2), math.sqrt(b) / s)
 
     def error(self, d: int) -> float:
-        """About log(2d) / (3 s²), as a Gaussian vector's largest coordinate is √(2 log 2d)."""
+        """About log(d) / (3 s²), as a Gaussian vector's largest coordinate is about √(2 log d)."""
         b, s = min(self.block or d, d), self.levels
         if self.norm == "max":
-            return min(self.omega(d), math.log(2 * b) / (3 * s**2))
+            return min(self.omega(d), math.log(b) / (3 * s**2))
         return min(b / (6 * s**2), 0.8 * math.sqrt(b) / s)
 
     def bits(self, d: int) -> int:
