@@ -19,7 +19,17 @@ so that (1/n) Σᵢ |∇fᵢ(x*)|² = ζ² exactly. Everything in float64.
 
 The paper's settings are not known to us, so its figures are not reproduced, but its claims tested:
 on breast cancer data over 16 agents, or (``scale="full"``) the digits 0-4 against 5-9 over 50. The
-nonconvex rate is not tested.
+nonconvex rate is not tested. How to read the results:
+
+- The bounds' exponents in 1/(1−λ) are upper ones. GT-RR and ED-RR stay below 1, GT-RR the more the
+  smaller the gap: noise that is slower than an epoch cancels, and where 1/(1−λ) is longer than an
+  epoch there is no more of it to come. D-RR's 3 is its bound's; the bias has 2 and leaves it only
+  where α is no longer small against 1 − λ.
+- DSGT's and ED's exponents in α are a little above 1, as part of their error is α²σ²/(1−λ).
+- A stationary error is a mean over few relaxation times 1/(αμ) at the smallest stepsizes: that of
+  methods that sample with replacement is good to 10 or 20 % there, and so are crossovers.
+- Restarts hurt ED-RR less than GT-RR. Without heterogeneity (ζ = 0) they do not hurt, and D-RR
+  itself is as good as GT-RR.
 """
 
 import dataclasses
@@ -105,14 +115,14 @@ SCALES = {
         tilts=(0, 10, 100),
         crossed=(0.1, 1.0),
         laziness=(1, 0.25),
-        left_out=("DSGD", "ED-RR, restart"),
+        left_out=("ED", "DSGD", "ED-RR, restart"),
     ),
     "small": Scale(
         agents=16,
         samples=35,
         epochs=700,
         every=5,
-        seeds=2,
+        seeds=3,
         small=0.01,
         smallest=0.002,
         stepsizes=tuple(np.geomspace(7e-4, 2e-2, 6).tolist()),
@@ -315,8 +325,8 @@ def measure(
 
 
 def stationary(dataset: xr.Dataset) -> xr.DataArray:
-    """Return the mean error over the last third of the epochs, and over seeds."""
-    last = dataset.error.sel(epoch=slice(2 * int(dataset.epoch[-1]) // 3, None))
+    """Return the mean error over the second half of the epochs, and over seeds."""
+    last = dataset.error.sel(epoch=slice(int(dataset.epoch[-1]) // 2, None))
     return last.mean(["epoch", "seed"])
 
 
@@ -375,7 +385,7 @@ def crossovers(datasets: Mapping[str, xr.Dataset], size: Scale, seed: int = 0) -
     """
     biased = stationary(datasets["bias"]).sel(algorithm="D-RR")
     others = stationary(datasets["crossover"])
-    names = ["DSGT", "ED"]
+    names = [name for name in ("DSGT", "ED") if name in others.algorithm]
     shape = (len(names), biased.sizes["network"], biased.sizes["zeta"])
     found, inside = np.zeros(shape), np.zeros(shape, bool)
     order, precise = np.zeros(shape[1:]), np.zeros(shape[1:])
@@ -433,8 +443,7 @@ def crossover_table(crossed: xr.Dataset) -> Table:
         (
             "network",
             "zeta",
-            "D-RR = DSGT",
-            "D-RR = ED",
+            *(f"D-RR = {other}" for other in crossed.algorithm.values),
             "(gap/lambda)^2 tr(H^-1 S)/(2 n zeta^2)",
             "gap^2 sigma^2/(n mu zeta^2)",
         ),
@@ -471,7 +480,7 @@ def claims_table(datasets: Mapping[str, xr.Dataset], size: Scale, seed: int = 0)
     errors = stationary(datasets["order"])
     for name in errors.network.values:
         e = {str(a): float(errors.sel(network=name, algorithm=a)) for a in errors.algorithm.values}
-        best = min(("D-RR", "DSGT", "ED"), key=e.__getitem__)
+        best = min((a for a in ("D-RR", "DSGT", "ED") if a in e), key=e.__getitem__)
         ladder = ("centralized RR", "GT-RR", "ED-RR", best)
         met = all(e[a] <= 1.05 * e[b] for a, b in itertools.pairwise(ladder))
         rows.append(
@@ -519,14 +528,14 @@ def claims_table(datasets: Mapping[str, xr.Dataset], size: Scale, seed: int = 0)
     )
     lowest = errors.isel(stepsize=slice(0, 3))
     for name, (exponent, source) in RATES.items():
-        for where in errors.network.values:
+        for where in errors.network.values if name in errors.algorithm else ():
             fit = slope(lowest.stepsize, lowest.sel(algorithm=name, network=where))
             claim = f"{name}, {where}: error ~ alpha^p, three smallest alpha"
             met = yes(abs(fit - exponent) < 0.2)
             rows.append((claim, source, f"p = {exponent}", f"{fit:.2f}", met))
     errors = stationary(datasets["gap"])
     for name, (exponent, source) in GAPS.items():
-        for where in errors.network.values:
+        for where in errors.network.values if name in errors.algorithm else ():
             here = errors.sel(algorithm=name, network=where)
             fit = slope(1 / here.spectral_gap, here)
             claim = f"{name}, {where}: error ~ (1/(1-lambda))^p"
@@ -538,8 +547,8 @@ def claims_table(datasets: Mapping[str, xr.Dataset], size: Scale, seed: int = 0)
     return Table(("claim", "source", "claimed", "measured", "met"), rows)
 
 
-COLORS = dict(zip((*MAIN, "DSGD", "centralized RR"), jd.plot.PALETTE, strict=True))
-MARKS = dict(zip((*MAIN, "DSGD", "centralized RR"), "osD^vPX", strict=True))
+COLORS: dict[str, str] = dict(zip((*MAIN, "DSGD", "centralized RR"), jd.plot.PALETTE, strict=True))
+MARKS: dict[str, str] = dict(zip((*MAIN, "DSGD", "centralized RR"), "osD^vPX", strict=True))
 ERROR = "error  $\\frac{1}{n}\\sum_i |x_i - x^\\star|^2$"
 
 
@@ -563,7 +572,7 @@ def draw_order(ax: Any, dataset: xr.Dataset, name: str, size: Scale) -> None:
         line(ax, str(method), middle.epoch, middle.sel(algorithm=method), markevery=marks)
     start = float(middle.isel(epoch=0).max())
     ax.set(yscale="log", xlabel=jd.plot.NAMES["epochs"], ylabel=ERROR)
-    ax.set_ylim(float(floor) / 3, 3 * start)
+    ax.set_ylim(float(floor) / 20, 3 * start)
     gap = spectral_gap(name, size.agents)
     text = f"sorted by label, {name} of {size.agents}, gap {gap:.3f}"
     ax.set_title(f"{text}, $\\alpha$ = {size.small:g}", fontsize=10)
@@ -596,9 +605,9 @@ def draw_crossover(
         line(ax, str(method), others.stepsize, others.sel(algorithm=method))
     for i, zeta in enumerate(biased.zeta.values):
         here = biased.sel(zeta=zeta)
-        line(ax, "D-RR", here.stepsize, here, label=None if i else "D-RR at several $\\zeta$")
+        line(ax, "D-RR", here.stepsize, here, label=None if i else "D-RR")
         where = (float(here.stepsize[-1]), float(here[-1]))
-        ax.annotate(f" {zeta:g}", where, fontsize=8, va="center", color=COLORS["D-RR"])
+        ax.annotate(f"  $\\zeta$ = {zeta:g}", where, fontsize=8, va="center", color=COLORS["D-RR"])
         for method in crossed.algorithm.values:
             at = crossed.sel(algorithm=method, zeta=zeta)
             if at.inside:
@@ -612,14 +621,17 @@ def draw_crossover(
     ax.scatter([], [], s=110, facecolors="none", edgecolors="k", label="crossover")
     ax.plot([], [], color="0.6", linewidth=1, linestyle="--", label="crossover, predicted")
     ax.set(xscale="log", yscale="log", xlabel=jd.plot.NAMES["stepsize"], ylabel=ERROR)
-    ax.set_xlim(right=1.6 * float(others.stepsize[-1]))
+    ax.set_xlim(right=2.5 * float(others.stepsize[-1]))
+    ax.set_ylim(top=100 * float(biased.max()))  # for the legend
     gap = spectral_gap(name, size.agents)
     ax.set_title(f"shuffled and tilted, {name}, gap {gap:.3f}", fontsize=10)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, ncols=2, loc="upper left", framealpha=1)
 
 
 def draw_gap(ax: Any, dataset: xr.Dataset, size: Scale) -> None:
     """Draw the stationary errors over the spectral gap: full markers the ring, empty the grid."""
+    from matplotlib.ticker import NullFormatter
+
     errors = stationary(dataset)
     for name, where in itertools.product(errors.algorithm.values, errors.network.values):
         here = errors.sel(algorithm=name, network=where)
@@ -631,6 +643,7 @@ def draw_gap(ax: Any, dataset: xr.Dataset, size: Scale) -> None:
     x = 1 / here.spectral_gap.values
     ax.plot(x, 3 * here.values[0] * (x / x[0]) ** 2, color="0.6", linewidth=1, label="slope 2")
     ax.set(xscale="log", yscale="log", xlabel="inverse spectral gap  $1/(1-\\lambda)$")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel(ERROR)
     names = " and ".join(
         f"{where} ({dashes})"
@@ -638,7 +651,7 @@ def draw_gap(ax: Any, dataset: xr.Dataset, size: Scale) -> None:
     )
     text = f"{names}, $\\zeta$ = 1, $\\alpha$ = {size.smallest:g}"
     ax.set_title(text, fontsize=10)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, ncols=2, loc="upper left", framealpha=1)
 
 
 def order_figure(datasets: Mapping[str, xr.Dataset], size: Scale) -> Any:
@@ -698,7 +711,7 @@ def run(
         command=command + f" --seed {seed}",
         tables={
             **{
-                part: (f"{part}: mean error over the last third of the epochs", errors_table(data))
+                part: (f"{part}: mean error over the second half of the epochs", errors_table(data))
                 for part, data in datasets.items()
             },
             "crossovers": (
