@@ -1,5 +1,7 @@
 """Every compressor keeps the constants it claims, measured over many draws, and its bits."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -364,16 +366,18 @@ def step(method):
     return jd.run(method, problem, network, problem.start(), KEY, steps=1)
 
 
+HALF: Any = 0.5
+UNKNOWN: Any = "l1"
 REFUSED = {
     "no coordinate": (lambda: TopK(0), "k is 0"),
-    "half a coordinate": (lambda: RandomK(0.5), r"k is 0\.5"),
+    "half a coordinate": (lambda: RandomK(HALF), r"k is 0\.5"),
     "a boolean": (lambda: TopK(True), "k is True"),
     "no bits": (lambda: Dither(), "give one of them"),
     "bits and levels": (lambda: Dither(bits=2, levels=3), "give one of them"),
     "zero bits": (lambda: Dither(bits=0), "bits is 0"),
     "all bits": (lambda: Dither(bits=32), "at most 24"),
     "zero levels": (lambda: Dither(levels=0), "levels is 0"),
-    "another norm": (lambda: Dither(bits=2, norm="l1"), "'euclidean'"),
+    "another norm": (lambda: Dither(bits=2, norm=UNKNOWN), "'euclidean'"),
     "empty blocks": (lambda: Dither(bits=2, block=0), "block is 0"),
     "omega of a biased one": (lambda: RandomK(3, scaled=False).omega(6), "see delta"),
     "delta of an unbiased one": (lambda: RandomK(3).delta(6), "Contractive"),
