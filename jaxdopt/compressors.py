@@ -408,7 +408,7 @@ def _greatest(holds: Callable[[jax.Array], jax.Array], zero: jax.Array) -> jax.A
     top = jnp.iinfo(zero.dtype).bits - 1
 
     def bit(i: jax.Array, t: jax.Array) -> jax.Array:
-        tried = t | (jnp.ones((), t.dtype) << (top - i).astype(t.dtype))
+        tried = t | (jnp.ones((), t.dtype) << jnp.asarray(top - i, t.dtype))
         return jnp.where(holds(tried), tried, t)
 
     return jax.lax.fori_loop(0, top + 1, bit, zero)

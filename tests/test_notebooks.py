@@ -1,5 +1,6 @@
 """Every notebook runs from top to bottom, and is kept without outputs."""
 
+import os
 from pathlib import Path
 
 import nbclient
@@ -15,6 +16,9 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook(path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel then draws inline
+    # the tests' time is compilation; conftest.py says the same to this process
+    value = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", value)
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert code

@@ -188,7 +188,7 @@ def test_axes_are_exact(every):
     network = jd.networks.metropolis(jd.graphs.star(N))  # 2 (n - 1) directed links
     result = run(jd.GradientTracking(0.1), problem, network, steps=6, every=every, start=10)
     steps = np.arange(0, 7, every)
-    bits = 2 * D * 64
+    bits = 2 * D * 32
     expected = {
         "step": 10 + steps,
         "gradients": 2 * steps,
@@ -213,7 +213,7 @@ def test_axes_stay_exact_above_the_integers_of_float32(steps, every):
     assert 4097 * steps > 2**24
     history = run(problem=Expensive(), steps=steps, every=every).history
     assert history["gradients"][-1] == 4097 * steps
-    assert history["bits"][-1] == D * 64 * steps
+    assert history["bits"][-1] == D * 32 * steps
 
 
 def test_divergence_is_data_and_touches_no_other_member():
@@ -345,7 +345,7 @@ def test_a_parameter_tree_runs_with_a_method_made_for_trees():
     b = power @ np.arange(4.0)
     spread += ((b - b.mean()) ** 2).sum() / N
     np.testing.assert_allclose(result.history["consensus_error"][-1], spread, rtol=1e-12)
-    assert result.history["bits"][-1] == 3 * 64 * 7
+    assert result.history["bits"][-1] == 3 * 32 * 7
 
 
 @jd.pytree

@@ -21,7 +21,7 @@ def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict
     """Return all rows, and the machine and versions they were measured with."""
     repeats = 3 if quick else 15
     dtypes = [np.float32, np.float64] if jnp.zeros(()).dtype == np.float64 else [np.float32]
-    lengths = {16: 200 if quick else 2000, 256: 50 if quick else 200}
+    lengths = {16: 200} if quick else {16: 2000, 256: 200}
     cases: list[tuple[str, Callable[[], list[Row]]]] = [
         (f"{method}, n = {n}", partial(speed.single, method, n, steps, repeats, dtype))
         for method in ("DGD", "GradientTracking")

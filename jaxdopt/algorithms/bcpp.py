@@ -70,6 +70,7 @@ class BCPP:
         q = compressors.message(self.compressor, key, state.x - state.u, channel=0)
         p = compressors.message(self.compressor, key, y, channel=1)
         heard = (network.row @ me) * (1 - me)  # the weights rᵢₐ of a's neighbors
+        heard = jnp.where(heard > 10 * jnp.finfo(g.dtype).eps, heard, 0)  # others: rounding errors
         x = state.x + gamma * heard * ((state.u + q)[awake] - state.x)
         y = y - gamma * network.column.laplacian(me) * p[awake]
         return State(

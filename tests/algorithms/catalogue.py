@@ -1,11 +1,11 @@
 """One row a method: how to build it, what it needs, what it must reach. A new method adds one."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from reference import baselines
+from reference import baselines, compressed, directed, reshuffling, trees
 from reference import methods as reference
 
 import jaxdopt as jd
@@ -23,24 +23,42 @@ def _dual(state: Any) -> Any:
     return state.d.sum(axis=0)
 
 
+def _pushed(state: Any) -> Any:
+    return state.s.sum(axis=0) - state.g.sum(axis=0)
+
+
+def _weights(state: Any) -> Any:
+    return state.w.sum(axis=0) - len(state.w)
+
+
 def _edges(state: Any) -> Any:
     return state.duals.sum(axis=(0, 1))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Row:
     """What every test of a method needs to know about it."""
 
     method: Any  # the class
     reference: Callable[..., Any]  # the NumPy loop
-    stepsize: float  # in units of 1/L: what its theorem allows on a lazy network
+    stepsize: float | None  # in units of 1/L: what its theorem allows; None if it has none
     exact: bool  # reaches the solution with heterogeneous data and a constant stepsize
-    vectors: int = 1  # sent over a link in a step
+    network: str = "undirected"  # or "directed", of two parts; "tree", or "trees" down and up
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # beside the stepsize
+    quiet: Mapping[str, Any] | None = None  # options without random numbers, if others
+    parent: Mapping[str, Any] | None = None  # options that compress nothing, if others
+    numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the loop; see `twin`
+    vectors: float = 1  # sent over a link in a step
+    scalars: int = 0  # single numbers sent over a link in a step
+    bits: Callable[[int], float] = lambda d: 32 * d  # of a vector [d] as it is sent
     exchanges: int = 1  # rounds of communication in a step
     gossips: bool = True  # uses the network
     weighs: bool = True  # uses its weights, not only its links
-    needs: str = ""  # what it says of a directed W, if it refuses that
+    needs: str = ""  # what it says of a network, directed or no tree, that it refuses
     samples: bool = False  # draws its samples from a finite sum itself
+    alike: bool = True  # what agents do does not depend on their numbers
+    accelerated: bool = False  # is no form of gradient descent, not even with one agent
+    delays: bool = False  # what agents do takes several steps to reach all
     shrinks: float = 1.0  # its stepsize on a regular graph, where all agree, over the one given
     invariants: tuple[Callable[[Any], Any], ...] = ()  # functions of the state that stay zero
 
@@ -48,12 +66,23 @@ class Row:
     def name(self) -> str:
         return self.method.__name__
 
-    def build(self, smoothness: Any) -> Any:
+    def make(self, stepsize: Any, options: Mapping[str, Any] | None = None) -> Any:
+        """Return the method with a stepsize, and its own options or others."""
+        own = {} if self.stepsize is None else {"stepsize": stepsize}
+        return self.method(**own, **(self.options if options is None else options))
+
+    def build(self, smoothness: Any, options: Mapping[str, Any] | None = None) -> Any:
         """Return the method with its theorem's stepsize, for L-smooth agents."""
-        return self.method(self.stepsize / jnp.asarray(smoothness))
+        return self.make((self.stepsize or 0.0) / jnp.asarray(smoothness), options)
+
+    def twin(self, stepsize: Any) -> Any:
+        """Return the method with the loop's numbers, where they are called the same in both."""
+        fields = {field.name for field in dataclasses.fields(self.method)}
+        shared = {name: value for name, value in self.numbers.items() if name in fields}
+        return self.make(stepsize, {**self.options, **shared})
 
 
-ROWS = [
+PLAIN = [
     Row(jd.GradientDescent, reference.gradient_descent, 1.0, exact=True, gossips=False),
     Row(jd.DGD, reference.dgd, 0.5, exact=False),
     Row(jd.DSGD, reference.dsgd, 0.5, exact=False),
@@ -110,10 +139,269 @@ ROWS = [
         baselines.gt_svrg,
         0.2,
         exact=True,
+        numbers={"period": 7},
         vectors=2,
         samples=True,
         invariants=(_estimates,),
     ),
     Row(jd.SGD, baselines.sgd, 0.5, exact=False, gossips=False, samples=True),
     Row(jd.CentralizedRR, baselines.centralized_rr, 0.5, exact=False, gossips=False, samples=True),
+]
+RESHUFFLING = [
+    Row(jd.DRR, reshuffling.d_rr, 0.5, exact=False, samples=True),
+    Row(
+        jd.GTRR,
+        reshuffling.gt_rr,
+        0.2,
+        exact=False,
+        vectors=2,
+        exchanges=2,
+        samples=True,
+        invariants=(_tracker,),
+    ),
+    Row(
+        jd.EDRR,
+        reshuffling.ed_rr,
+        0.5,
+        exact=False,
+        samples=True,
+        needs="symmetric",
+        invariants=(_dual,),
+    ),
+]
+
+
+def _compressed(method: Any, loop: Any, stepsize: float, compressor: Any, **more: Any) -> Row:
+    """A row of a method that compresses; its loop takes gamma and alpha, no defaults."""
+    numbers = {"gamma": 0.4} | ({"alpha": 0.5} if hasattr(method, "alpha") else {})
+    top = jd.compressors.TopK(2)
+    return Row(
+        method,
+        loop,
+        stepsize,
+        options={"compressor": compressor},
+        quiet={"compressor": top, **numbers},
+        parent={"compressor": jd.compressors.Identity()},
+        numbers=numbers | more.pop("numbers", {}),
+        bits=compressor.bits,
+        **more,
+    )
+
+
+DITHER = jd.compressors.Dither(bits=4)
+TOP = jd.compressors.TopK(2)
+
+COMPRESSED = [
+    _compressed(
+        jd.CEDAS,
+        compressed.cedas,
+        0.5,
+        DITHER,
+        exact=True,
+        needs="symmetric",
+        invariants=(_dual,),
+    ),
+    _compressed(
+        jd.LEAD,
+        compressed.lead,
+        0.5,
+        DITHER,
+        exact=True,
+        needs="symmetric",
+        invariants=(_dual,),
+    ),
+    _compressed(
+        jd.CGT,
+        compressed.cgt,
+        0.1,
+        DITHER,
+        exact=True,
+        vectors=2,
+        invariants=(_tracker,),
+    ),
+    _compressed(
+        jd.CHOCOSGD,
+        compressed.choco_sgd,
+        0.3,
+        TOP,
+        exact=False,
+        numbers={"order": "before"},
+    ),
+    _compressed(
+        jd.BEER,
+        compressed.beer,
+        0.1,
+        TOP,
+        exact=True,
+        vectors=2,
+        invariants=(_tracker,),
+    ),
+    _compressed(jd.DeepSqueeze, compressed.deep_squeeze, 0.1, TOP, exact=False),
+]
+
+DIRECTED = [
+    Row(
+        jd.PushSum,
+        directed.push_sum,
+        None,
+        exact=True,
+        network="directed",
+        scalars=1,
+        invariants=(_weights,),
+    ),
+    Row(
+        jd.SGP,
+        directed.sgp,
+        0.3,
+        exact=False,
+        network="directed",
+        scalars=1,
+        invariants=(_weights,),
+    ),
+    Row(
+        jd.PushDIGing,
+        directed.push_diging,
+        0.1,
+        exact=True,
+        network="directed",
+        vectors=2,
+        scalars=1,
+        invariants=(_tracker, _weights),
+    ),
+    Row(
+        jd.PushPull,
+        directed.push_pull,
+        0.1,
+        exact=True,
+        network="directed",
+        vectors=2,
+        invariants=(_tracker,),
+    ),
+    Row(
+        jd.AB,
+        directed.ab,
+        0.1,
+        exact=True,
+        network="directed",
+        vectors=2,
+        invariants=(_tracker,),
+    ),
+    Row(
+        jd.APD,
+        directed.apd,
+        0.1,
+        exact=True,
+        network="directed",
+        vectors=3,
+        scalars=1,
+        accelerated=True,
+        invariants=(_pushed, _weights),
+    ),
+    Row(
+        jd.APDSC,
+        directed.apd_sc,
+        0.1,
+        exact=True,
+        options={"strong_convexity": 0.1},
+        numbers={"mu": 0.1},
+        network="directed",
+        vectors=3,
+        scalars=1,
+        accelerated=True,
+        invariants=(_pushed, _weights),
+    ),
+    _compressed(
+        jd.CPP,
+        directed.cpp,
+        0.1,
+        DITHER,
+        exact=True,
+        network="directed",
+        vectors=2,
+        invariants=(_tracker,),
+    ),
+    _compressed(
+        jd.BCPP,
+        directed.bcpp,
+        0.5,
+        DITHER,
+        exact=True,
+        network="directed",
+        vectors=2 / 6,
+        exchanges=1 / 6,
+        alike=False,
+        delays=True,
+        invariants=(_tracker,),
+    ),
+]
+
+
+def _btpp(gradient: Any, parent: Any, x0: Any, stepsize: Any, steps: int, branching: int) -> Any:
+    parent = trees.heap_parent(len(parent), branching)
+    return trees.stpp(gradient, parent, parent, x0, stepsize, steps)
+
+
+TREES = [
+    Row(
+        jd.STPP,
+        trees.stpp,
+        0.04,
+        exact=True,
+        network="trees",
+        vectors=2,
+        needs="needs trees",
+        delays=True,
+        invariants=(_tracker,),
+    ),
+    Row(
+        jd.BTPP,
+        _btpp,
+        0.04,
+        exact=True,
+        network="tree",
+        numbers={"branching": 2},
+        vectors=2,
+        gossips=False,
+        alike=False,
+        delays=True,
+        invariants=(_tracker,),
+    ),
+    Row(
+        jd.RelaySGD,
+        trees.relay_sgd,
+        0.3,
+        exact=True,
+        network="tree",
+        scalars=1,
+        delays=True,
+        needs="one tree for both directions",
+    ),
+]
+
+ROWS = PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES
+
+
+def _variant(method: Any, options: Mapping[str, Any], **numbers: Any) -> Row:
+    """The method's row with other options, whose loop takes them as these numbers."""
+    row = next(row for row in ROWS if row.method is method)
+    return dataclasses.replace(
+        row, options={**row.options, **options}, numbers={**row.numbers, **numbers}
+    )
+
+
+VARIANTS = [  # asked for their trajectories only
+    _variant(jd.LinearizedADMM, {"penalty": 0.1}, penalty=0.1),
+    _variant(jd.LinearizedADMM, {"penalty": 10.0}, penalty=10.0),
+    _variant(jd.ExactDiffusion, {"relaxation": 0.3}, theta=0.3),
+    _variant(jd.ExactDiffusion, {"relaxation": 1.0}, theta=1.0),
+    _variant(jd.CentralizedRR, {"sampling": "once"}),
+    _variant(jd.CentralizedRR, {"sampling": "cyclic"}),
+    _variant(jd.DRR, {"sampling": "once"}),
+    _variant(jd.GTRR, {"restart": True}, carry=False),
+    _variant(jd.EDRR, {"restart": True, "relaxation": 1.0}, carry=False, theta=1.0),
+    _variant(jd.CHOCOSGD, {"order": "after"}, order="after"),
+    _variant(jd.CPP, {"form": "cta"}, form="cta"),
+    _variant(jd.APD, {"growth": 0.2}, growth=0.2),
+    _variant(jd.APDSC, {"strong_convexity": None}, mu=0.05),  # the problem's
+    _variant(jd.BTPP, {"branching": 3}, branching=3),
 ]

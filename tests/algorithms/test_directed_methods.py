@@ -1,5 +1,7 @@
 """Directed graphs and trees: what the methods reach there, and how."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import networkx as nx
@@ -25,11 +27,11 @@ def digraph(seed, n=N, p=0.4):
 
 def dense(network):
     """The network with dense parts, so that all random graphs share one program."""
-    row, column = (
-        jd.networks.mixing(part.csr().toarray(), kind=kind, form=jd.networks.Dense)
-        for part, kind in ((network.row, "row"), (network.column, "column"))
+    form = jd.networks.Dense
+    return jd.networks.Directed(
+        jd.networks.mixing(network.row.csr().toarray(), kind="row", form=form),
+        jd.networks.mixing(network.column.csr().toarray(), kind="column", form=form),
     )
-    return jd.networks.Directed(row, column)
 
 
 def heterogeneous(n=N):
@@ -164,7 +166,7 @@ def test_stpps_default_stepsize_converges_on_the_directed_ring_of_64_and_a_naive
     problem = jd.problems.quadratic(64, D, condition_number=2, heterogeneity=1.0)
     deep = jd.networks.spanning_tree(jd.graphs.directed_ring(64))
     assert float(deep.delay) == 64
-    run = {"steps": 9_000, "every": 9_000}
+    run: Any = {"steps": 9_000, "every": 9_000}
     result = jd.run(jd.STPP(), problem, deep, problem.start(), KEY, **run)
     assert result.history["distance_squared"][-1] + result.history["consensus_error"][-1] < 1e-24
     naive = jd.STPP(0.5 / (64 * problem.smoothness))

@@ -1,5 +1,7 @@
 """Methods that are others in a special case are those, step for step, with noise."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def noisy():
     return jd.problems.Minibatch(jd.problems.least_squares(features, labels, l2=0.1), 2)
 
 
-def path(method, network=RING, problem=None, x0=None, steps=30):
+def path(method, network: Any = RING, problem=None, x0=None, steps=30):
     """All iterates, from a start that agents do not share."""
     problem = noisy() if problem is None else problem
     if x0 is None:

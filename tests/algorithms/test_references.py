@@ -1,32 +1,49 @@
 """Trajectories against NumPy loops over agents and neighbors, written from the equations."""
 
 import functools
+import inspect
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import ROWS
+from catalogue import ROWS, VARIANTS
 from reference import losses
 
 import jaxdopt as jd
 
 STEPS = 40
-D = 4
-GRAPHS = {
-    "ring": jd.graphs.ring(8),
-    "erdos_renyi": jd.graphs.erdos_renyi(8, 0.4, seed=1),
-    "torus": jd.graphs.torus(3, 3),
-}
-STEPSIZES = {
-    "constant": (0.2, lambda k: 0.2),
-    "schedule": (jd.schedules.InverseTime(2.0, offset=8.0), lambda k: 2.0 / (k + 8.0)),
-}
+N, D = 8, 4
 L2 = 0.05
+GRAPHS = [jd.graphs.ring(N), jd.graphs.erdos_renyi(N, 0.4, seed=1), jd.graphs.star(N)]
+TREES = [[0, 0, 0, 0, 1, 1, 5, 2], [1, 1, 1, 2, 2, 2, 4, 6], [4, 4, 0, 0, 4, 4, 5, 0]]
+STEPSIZES = [  # [k, i], of step k and agent i: decreasing, constant, and one an agent
+    np.tile(2.0 / (np.arange(STEPS) + 8.0)[:, None], (1, N)),
+    np.full((STEPS, N), 0.2),
+    np.tile(np.linspace(0.05, 0.3, N), (STEPS, 1)),
+]
+
+
+@jd.pytree
+class Table:
+    """A schedule that is one program whatever it says."""
+
+    values: Any  # [k, n, 1]
+
+    def __call__(self, k):
+        return self.values[k]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh():
+    """Forget what was compiled."""
+    yield
+    jax.clear_caches()
 
 
 @functools.cache
-def data(n):
+def data(n=N):
     """Uneven, heterogeneous, noisy: agent i's features are shifted and scaled by its number."""
     random = np.random.default_rng(n)
     features = [(1 + i / n) * random.standard_normal((5 + i % 4, D)) + i / 4 for i in range(n)]
@@ -36,153 +53,161 @@ def data(n):
 
 
 @functools.cache
-def problem(n):
+def problem(n=N):
     return jd.problems.logistic_regression(*data(n), l2=L2)
 
 
-def loops(row, graph, stepsize, gradient, **numbers):
-    matrix = np.asarray(jd.networks.metropolis(graph).matrix())
-    n = len(matrix)
-    return row.reference(gradient, matrix, start(n), stepsize, STEPS, **numbers)
+@functools.cache
+def parts(kind, which):
+    """What the loops take of a network: W, or R and C on a digraph, or parents."""
+    if kind == "undirected":
+        return [np.asarray(jd.networks.metropolis(GRAPHS[which]).matrix())]
+    random = np.random.default_rng(which)
+    if kind == "directed":
+        links = np.eye(N) + np.roll(np.eye(N), 1, axis=0) + (random.random((N, N)) < which / 5)
+        pull, push = ((links > 0) * random.uniform(0.5, 1.5, (N, N)) for _ in range(2))
+        return [pull / pull.sum(axis=1, keepdims=True), push / push.sum(axis=0)]
+    down = np.array(TREES[which])
+    if kind == "tree":
+        return [down]
+    root = int(np.flatnonzero(down == np.arange(N))[0])
+    turned = (np.arange(N) - root) % N  # the first of the trees, with this one's root
+    return [down, (np.array(TREES[0])[turned] + root) % N]
 
 
-def start(n):
+def network(kind, which):
+    made_of = parts(kind, which)
+    if kind == "undirected":
+        return jd.networks.mixing(*made_of, form=jd.networks.Dense)
+    if kind == "directed":
+        pull, push = made_of
+        return jd.networks.Directed(
+            jd.networks.mixing(pull, kind="row", form=jd.networks.Dense),
+            jd.networks.mixing(push, kind="column", form=jd.networks.Dense),
+        )
+    return jd.networks.Tree(*made_of)
+
+
+def start(n=N):
     return np.random.default_rng(11).standard_normal((n, D))
-
-
-def trajectory(method, problem, network, key):
-    """All iterates of `run`, recorded by a metric."""
-    result = jd.run(
-        method, problem, network, start(problem.n), key, steps=STEPS, metrics={"x": estimates}
-    )
-    return result.history["x"]
 
 
 def estimates(state, problem):
     return state.x
 
 
-PLAIN = [row for row in ROWS if not row.samples]
-SAMPLING = [row for row in ROWS if row.samples]
+def trajectory(method, problem, network, key):
+    """All iterates of `run`, recorded by a metric."""
+    x0, metrics = start(problem.n), {"x": estimates}
+    return jd.run(method, problem, network, x0, key, steps=STEPS, metrics=metrics).history["x"]
 
 
-@pytest.mark.parametrize(
-    ("graph", "schedule"),
-    [("ring", "schedule"), ("erdos_renyi", "constant"), ("torus", "schedule")],
-)
-@pytest.mark.parametrize("row", PLAIN, ids=lambda row: row.name)
-def test_full_gradients(row, graph, schedule):
-    ours, theirs = STEPSIZES[schedule]
-    network = jd.networks.metropolis(GRAPHS[graph])
-    features, labels = data(network.n)
-
-    def gradient(i, x, k):
-        return losses.logistic_gradient(x, features[i], labels[i], L2)
-
-    expected = loops(row, GRAPHS[graph], theirs, gradient)
-    got = trajectory(row.method(ours), problem(network.n), network, jax.random.key(0))
-    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+def loops(row, made_of, stepsize, gradient, **offered):
+    """The loop's iterates, given what it takes of what is offered."""
+    known = inspect.signature(row.reference).parameters
+    numbers = {name: value for name, value in offered.items() if name in known} | row.numbers
+    x0 = start(len(made_of[0]))
+    return row.reference(gradient, *made_of, x0, stepsize, STEPS, **numbers)
 
 
-@pytest.mark.parametrize("row", PLAIN, ids=lambda row: row.name)
-def test_minibatches_and_per_agent_stepsizes(row):
-    graph = GRAPHS["erdos_renyi"]
-    form = "Dense" if row.name < "G" else "Neighbors"
-    network = jd.networks.mixing(
-        jd.networks.metropolis(graph).matrix(), form=getattr(jd.networks, form)
-    )
-    n = network.n
-    features, labels = data(n)
-    noisy = jd.problems.Minibatch(problem(n), 2)
-    key = jax.random.key(3)
+def randomness(method, key):
+    """What messages and agents a method draws, as the loops ask for it."""
+
+    @jax.jit
+    def compress(k, channel, i, v):
+        rows = jnp.zeros((N, D)).at[i].set(v)  # draws depend on keys and shapes alone
+        key_k = jax.random.fold_in(key, k)
+        return jd.compressors.message(method.compressor, key_k, rows, channel)[i]
+
+    def awake(k):
+        return method.awake(jax.random.fold_in(key, k), N)
+
+    return {"compress": compress, "awake": awake}
+
+
+CASES = [(row, which) for row in ROWS for which in range(3)] + [(row, 1) for row in VARIANTS]
+PLAIN = [case for case in CASES if not case[0].samples]
+SAMPLING = [case for case in CASES if case[0].samples and case[1] > 0]
+
+
+def name(value):
+    return getattr(value, "name", None)
+
+
+@pytest.mark.parametrize(("row", "which"), PLAIN, ids=name)
+def test_methods_that_ask_for_gradients(row, which):
+    """With minibatches, on three networks with three kinds of stepsizes, in one program."""
+    features, labels = data()
+    noisy, key = jd.problems.Minibatch(problem(), 2), jax.random.key(3)
     drawn = [np.asarray(noisy.indices(jax.random.fold_in(key, k))) for k in range(STEPS)]
-    steps = np.linspace(0.05, 0.3, n)
 
     def gradient(i, x, k):
         chosen = drawn[k][i]
         return losses.logistic_gradient(x, features[i][chosen], labels[i][chosen], L2)
 
-    expected = loops(row, graph, lambda k: steps, gradient)
-    got = trajectory(row.method(jnp.asarray(steps)[:, None]), noisy, network, key)
+    method = row.twin(Table(jnp.asarray(STEPSIZES[which])[:, :, None]))
+    expected = loops(
+        row,
+        parts(row.network, which),
+        STEPSIZES[which].__getitem__,
+        gradient,
+        **randomness(method, key),
+    )
+    got = trajectory(method, noisy, network(row.network, which), key)
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("batch", "schedule"), [(1, "schedule"), (3, "constant")])
-@pytest.mark.parametrize("row", SAMPLING, ids=lambda row: row.name)
-def test_methods_that_draw_their_samples(row, batch, schedule):
+@pytest.mark.parametrize(("row", "which"), SAMPLING, ids=name)
+def test_methods_that_draw_their_samples(row, which):
     """Uneven agents, 5 to 8 samples: the loops are given the samples that the keys draw."""
-    ours, theirs = STEPSIZES[schedule]
-    graph = GRAPHS["erdos_renyi"]
-    network = jd.networks.metropolis(graph)
-    whole, key = problem(network.n), jax.random.key(5)
-    features, labels = data(network.n)
+    features, labels = data()
+    whole, key, batch = problem(), jax.random.key(5), 1 if which == 1 else 3
     keys = [jax.random.fold_in(key, k) for k in range(STEPS)]
     drawn = [np.asarray(whole.draw(k, batch)) for k in keys]
     assert len({len(set(row)) for samples in drawn for row in samples.tolist()}) == batch  # repeats
     sizes = [len(f) for f in features]
     epoch = max(sizes) // batch
+    method = row.twin(Table(jnp.asarray(STEPSIZES[which])[:, :, None]))
 
     def component(i, j, x):
         return losses.logistic_gradient(x, features[i][[j]], labels[i][[j]], L2)
 
     def permutation(e):
         """An agent's epoch: its order, begun again until the largest agent's epoch ends."""
-        order = np.asarray(whole.permutation(keys[e * epoch]))
+        drawn_with = {"reshuffle": keys[e * epoch], "once": key}
+        if method.sampling == "cyclic":
+            order = np.tile(np.arange(max(sizes)), (N, 1))
+        else:
+            order = np.asarray(whole.permutation(drawn_with[method.sampling]))
         for own, m in zip(order, sizes, strict=True):
             assert sorted(own[:m]) == list(range(m))
         return np.stack([np.resize(own[:m], 8) for own, m in zip(order, sizes, strict=True)])
 
-    method, numbers = row.method(ours), {"drawn": drawn.__getitem__}
-    if row.method is jd.GTSAGA:
-        numbers |= {"sizes": sizes}
-    elif row.method is jd.GTVR:
-        method = row.method(ours, period=7)
-        numbers |= {"sizes": sizes, "period": 7}
-    elif row.method is jd.CentralizedRR:
-        numbers = {"permutation": permutation, "epoch_length": epoch, "batch": batch}
-    expected = loops(row, graph, theirs, component, **numbers)
+    offered = {"drawn": drawn.__getitem__, "sizes": sizes, "permutation": permutation}
+    offered |= {"epoch_length": epoch, "batch": batch}
+    made_of = parts(row.network, which)
+    expected = loops(row, made_of, STEPSIZES[which].__getitem__, component, **offered)
     sampled = whole if batch == 1 else jd.problems.Minibatch(whole, batch)
-    got = trajectory(method, sampled, network, key)
+    got = trajectory(method, sampled, network(row.network, which), key)
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_the_mean_of_the_saga_table_is_kept():
-    network, whole = jd.networks.metropolis(GRAPHS["erdos_renyi"]), problem(8)
+    wires, whole = network("undirected", 1), problem()
     sampled = jd.problems.Minibatch(whole, 3)
-    run = jd.run(jd.GTSAGA(0.2), sampled, network, start(8), jax.random.key(1), steps=400)
-    sums = [run.state.table[i, : len(f)].mean(axis=0) for i, f in enumerate(data(8)[0])]
+    run = jd.run(jd.GTSAGA(0.2), sampled, wires, start(), jax.random.key(1), steps=400)
+    sums = [run.state.table[i, : len(f)].mean(axis=0) for i, f in enumerate(data()[0])]
     np.testing.assert_allclose(run.state.mean, sums, atol=1e-13)
     assert np.all(run.state.table[4, 5:] == 0)  # agent 4 has five samples; padding is not drawn
-
-
-@pytest.mark.parametrize("sampling", ["once", "cyclic"])
-def test_one_order_for_all_epochs(sampling):
-    row = next(row for row in ROWS if row.method is jd.CentralizedRR)
-    network, whole, key = jd.networks.metropolis(GRAPHS["ring"]), problem(8), jax.random.key(5)
-    features, labels = data(8)
-    order = (
-        np.asarray(whole.permutation(key)) if sampling == "once" else np.tile(np.arange(8), (8, 1))
-    )
-    order = np.stack([np.resize(own[: len(f)], 8) for own, f in zip(order, features, strict=True)])
-
-    def component(i, j, x):
-        return losses.logistic_gradient(x, features[i][[j]], labels[i][[j]], L2)
-
-    numbers = {"permutation": lambda e: order, "epoch_length": 8}
-    expected = loops(row, GRAPHS["ring"], lambda k: 0.2, component, **numbers)
-    got = trajectory(jd.CentralizedRR(0.2, sampling=sampling), whole, network, key)
-    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("method", [jd.NIDS, jd.PGEXTRA])
 def test_composite_methods(method):
     """With l1, and an own stepsize for every agent where the method allows it."""
     row = next(row for row in ROWS if row.method is method)
-    graph = GRAPHS["erdos_renyi"]
-    network = jd.networks.metropolis(graph)
-    features, labels = data(8)
-    lasso = jd.problems.Composite(problem(8), jd.problems.prox.L1(0.3))
-    steps = np.linspace(0.05, 0.3, 8)
+    features, labels = data()
+    lasso = jd.problems.Composite(problem(), jd.problems.prox.L1(0.3))
+    steps = np.linspace(0.05, 0.3, N)
 
     def gradient(i, x, k):
         return losses.logistic_gradient(x, features[i], labels[i], L2)
@@ -190,55 +215,25 @@ def test_composite_methods(method):
     def prox(z, t):
         return np.sign(z) * np.maximum(np.abs(z) - 0.3 * t, 0)
 
-    expected = loops(row, graph, lambda k: steps, gradient, prox=prox)
-    got = trajectory(method(jnp.asarray(steps)[:, None]), lasso, network, jax.random.key(0))
+    expected = loops(row, parts("undirected", 1), lambda k: steps, gradient, prox=prox)
+    got = trajectory(
+        method(jnp.asarray(steps)[:, None]), lasso, network("undirected", 1), jax.random.key(0)
+    )
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
     assert np.any(got[-1] == 0)
-
-
-@pytest.mark.parametrize("penalty", [0.1, 10.0])
-def test_linearized_admm_with_other_penalties(penalty):
-    row = next(row for row in ROWS if row.method is jd.LinearizedADMM)
-    graph = GRAPHS["erdos_renyi"]
-    network = jd.networks.metropolis(graph)
-    features, labels = data(8)
-
-    def gradient(i, x, k):
-        return losses.logistic_gradient(x, features[i], labels[i], L2)
-
-    expected = loops(row, graph, lambda k: 0.2, gradient, penalty=penalty)
-    method = jd.LinearizedADMM(0.2, penalty=penalty)
-    got = trajectory(method, problem(8), network, jax.random.key(0))
-    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("theta", [0.3, 1.0])
-def test_exact_diffusion_on_other_matrices(theta):
-    row = next(row for row in ROWS if row.method is jd.ExactDiffusion)
-    graph = GRAPHS["erdos_renyi"]
-    network = jd.networks.metropolis(graph)
-    features, labels = data(network.n)
-
-    def gradient(i, x, k):
-        return losses.logistic_gradient(x, features[i], labels[i], L2)
-
-    expected = loops(row, graph, lambda k: 0.2, gradient, theta=theta)
-    method = jd.ExactDiffusion(0.2, relaxation=theta)
-    got = trajectory(method, problem(network.n), network, jax.random.key(0))
-    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_a_transposed_matrix_would_be_noticed():
     """On a directed ring W and its transpose differ, and the loops tell them apart."""
     row = next(row for row in ROWS if row.method is jd.GradientTracking)
     graph = jd.graphs.directed_ring(5)
-    network = jd.networks.metropolis(graph)
+    directed = jd.networks.metropolis(graph)
     features, labels = data(5)
 
     def gradient(i, x, k):
         return losses.logistic_gradient(x, features[i], labels[i], L2)
 
-    got = trajectory(row.method(0.2), problem(5), network, jax.random.key(0))
+    got = trajectory(row.method(0.2), problem(5), directed, jax.random.key(0))
     matrix = np.zeros((5, 5))
     for i in range(5):
         matrix[i, i] = matrix[i, (i - 1) % 5] = 0.5  # agent i hears agent i - 1

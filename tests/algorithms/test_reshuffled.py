@@ -1,5 +1,7 @@
 """Random reshuffling over networks: orders, means, and what stationary errors depend on."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,7 +101,7 @@ def test_stepsizes_by_epochs():
     """α changes where an epoch begins, and nowhere else."""
     problem = tilted(1.0)
     schedule = jd.schedules.PerEpoch(jd.schedules.InverseTime(0.1, offset=5.0), M)
-    run = {"steps": 2 * M, "every": M}
+    run: Any = {"steps": 2 * M, "every": M}
     whole = jd.run(jd.DRR(schedule), problem, RING, problem.start(), KEY, **run)
     first = jd.run(jd.DRR(0.1 / 5), problem, RING, problem.start(), KEY, steps=M)
     second = jd.run(jd.DRR(0.1 / 6), problem, RING, None, KEY, steps=M, state=first.state, start=M)
@@ -110,7 +112,7 @@ def test_reshuffling_refuses_what_it_cannot_do():
     problem = jd.problems.quadratic(N, 2)
     for method in (jd.DRR, jd.GTRR, jd.EDRR):
         with pytest.raises(ValueError, match="give 'reshuffle' \\(a new order in every epoch\\)"):
-            method(0.1, sampling="random")
+            method(0.1, sampling="random")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="Quadratic has no samples to draw from"):
             jd.run(method(0.1), problem, RING, problem.start(), KEY, steps=1)
     directed = jd.networks.metropolis(jd.graphs.directed_ring(N))

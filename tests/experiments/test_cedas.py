@@ -57,7 +57,7 @@ def test_compression_costs_the_more_the_rougher_and_choco_the_most(samples):
 def test_cedas_becomes_as_good_as_centralized_sgd(samples):
     ratio = cedas.ratios(samples.sel(theta=cedas.COMMON)).sel(algorithm=PLAIN)
     time = float(cedas.transients(ratio))
-    assert 500 < time < 2500
+    assert 500 < time < 2200
     assert float(ratio.sel(step=slice(200, 800)).max()) > cedas.CLOSE
     assert float(ratio.sel(step=slice(time, None)).max()) < cedas.CLOSE
 
@@ -87,9 +87,8 @@ def test_two_bits_save_most_of_the_traffic(out):
     assert (table[PLAIN]["bits a message"], table[PLAIN]["exact bits"]) == ("160", "224")
 
 
-def test_with_full_gradients_choco_stops_and_the_others_do_not(full):
+def test_with_full_gradients_choco_stops_and_cedas_does_not(full):
     lowest = jd.best(full, "error").error.min("step").to_series()
-    assert lowest["LEAD"] < cedas.EXACT
     assert lowest["CEDAS"] < cedas.EXACT
     assert lowest["CHOCO-SGD"] > 1e-3
 

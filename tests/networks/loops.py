@@ -118,6 +118,11 @@ def everything(network: Any, x: Any) -> Any:
 
 
 @jit
+def links(network: Any) -> Any:
+    return network.links
+
+
+@jit
 def at(network: Any, k: Any, key: Any) -> Any:
     """Return a round's network, in one program instead of one for every operation."""
     return network.at(k, key)

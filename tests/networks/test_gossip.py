@@ -196,7 +196,7 @@ def test_run_counts_every_round(kind):
     for name in ("rounds", "vectors", "bits", "traffic"):
         np.testing.assert_allclose(often[name], 5 * once[name])
     assert once["rounds"].tolist() == [0, 2, 4]
-    assert once["traffic"][-1] == 4 * 3 * 64 * int(base.link_count)
+    assert once["traffic"][-1] == 4 * 3 * 32 * int(base.link_count)
     for name in ("step", "gradients"):
         assert np.array_equal(often[name], once[name])
     if kind is Repeated:
@@ -205,7 +205,7 @@ def test_run_counts_every_round(kind):
         assert np.array_equal(many["rounds"], 2 * links["rounds"])
         # the links of rounds 0 ... 7 instead of 0 ... 3
         counts = [int(loops.at(RandomLinks(base, 0.5), k, KEY).link_count) for k in range(8)]
-        assert many["traffic"][-1] == 3 * 64 * sum(counts)
+        assert many["traffic"][-1] == 3 * 32 * sum(counts)
 
 
 def test_a_run_with_powers_is_a_run_with_the_power():

@@ -1,6 +1,7 @@
 """The operators against NumPy W @ x: dtypes, trees, transformations, drift, links."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,11 @@ undirected = pytest.mark.parametrize("name", [name for name in EXAMPLES if "dire
 @jax.jit
 def apply(network, x):
     return network @ x
+
+
+@jax.jit
+def links_of(network):
+    return network.links
 
 
 @jax.jit
@@ -366,7 +372,7 @@ class TestLinks:
     @pytest.mark.parametrize("name", ["Dense", "Neighbors", "Circulant", "Complete"])
     def test_what_arrives_is_what_the_neighbor_put_in_my_slot(self, name):
         W, network = EXAMPLES[name]
-        links = jax.tree.map(np.asarray, network.links)
+        links = jax.tree.map(np.asarray, links_of(network))
         n, slots = links.sender.shape
         assert links.reverse.shape == links.present.shape == (n, slots)
         assert links.present.dtype == bool
@@ -386,12 +392,12 @@ class TestLinks:
     def test_links_carry_the_mixing(self, name):
         """W x from edge variables alone: x_i + sum over slots of w (what arrived - x_i)."""
         W, network = EXAMPLES[name]
-        links = network.links
-        x = rows(network.n, 2)
-        sent = jnp.broadcast_to(x[:, None], (*links.sender.shape, 2))
+        links = jax.tree.map(np.asarray, links_of(network))
+        x = np.asarray(rows(network.n, 2))
+        sent = np.broadcast_to(x[:, None], (*links.sender.shape, 2))
         arrived = sent[links.sender, links.reverse]
-        weight = jnp.asarray(W)[jnp.arange(network.n)[:, None], links.sender] * links.present
-        mixed = x + jnp.sum(weight[:, :, None] * (arrived - x[:, None]), axis=1)
+        weight = W[np.arange(network.n)[:, None], links.sender] * links.present
+        mixed = x + np.sum(weight[:, :, None] * (arrived - x[:, None]), axis=1)
         np.testing.assert_allclose(mixed, W @ np.asarray(x), rtol=1e-13)
 
     def test_even_ring_offset_opposite_to_itself(self):
@@ -405,7 +411,7 @@ class TestLinks:
     def test_of_stacked_tables_mark_the_padding(self):
         n = 520
         pair = [networks.metropolis(g) for g in (graphs.ring(n), graphs.torus(20, 26))]
-        links = jax.vmap(lambda network: network.links)(networks.stack(pair))
+        links = jax.jit(jax.vmap(lambda network: network.links))(networks.stack(pair))
         present = np.asarray(links.present)
         assert present.sum(axis=(1, 2)).tolist() == [2 * n, 4 * n]
         for sender, reverse, here in zip(links.sender, links.reverse, present, strict=True):
@@ -454,16 +460,17 @@ class TestConstruction:
     def test_works_for_one_agent(self, form):
         network = mixing(np.ones((1, 1)), form=form)
         x = jnp.array([[2.0, -1.0]])
-        assert np.array_equal(network @ x, x)
-        assert not np.any(network.laplacian(x))
+        mixed, pulled = both(network, x)
+        assert np.array_equal(mixed, x)
+        assert not np.any(pulled)
         assert network.spectral_gap == 1
         assert network.eigenvalues.tolist() == [1]
         assert int(network.link_count) == 0
         if form is not Neighbors:
-            assert not np.any(network.links.present)
+            assert not np.any(links_of(network).present)
 
     def test_links_of_one_agent_in_a_table(self):
-        assert not np.any(mixing(np.ones((1, 1)), form=Neighbors).links.present)
+        assert not np.any(links_of(mixing(np.ones((1, 1)), form=Neighbors)).present)
 
 
 def test_operators_are_pytrees_with_static_structure():
@@ -571,19 +578,21 @@ def test_hundreds_of_random_matrices_agree_with_scipy(kind):
 def test_links_hear_and_swap_as_loops():
     graph = loops.relabeled(UNDIRECTED["sparse"], np.random.default_rng(0))
     W = loops.metropolis(graph)
-    x = rows(24, 2)
+    x = np.asarray(rows(24, 2))
     for form in (Neighbors, Dense):
-        links = mixing(W, form=form).links
+        links = links_of(mixing(W, form=form))
         sender, present = np.asarray(links.sender), np.asarray(links.present)
-        edges = rows(*sender.shape, 2, seed=1)
-        heard, swapped = links.hear(x), links.swap(edges)
+        edges = np.asarray(rows(*sender.shape, 2, seed=1))
+        heard = np.asarray(jax.jit(lambda links, x: links.hear(x))(links, x))
+        swap: Any = jax.jit(lambda links, edges: links.swap(edges))
+        swapped = np.asarray(swap(links, edges))
         slot = {(i, sender[i, s]): s for i, s in zip(*present.nonzero(), strict=True)}
         assert len(slot) == 2 * graph.number_of_edges()
         for (i, j), s in slot.items():
             assert np.array_equal(heard[i, s], x[j])
             assert np.array_equal(swapped[i, s], edges[j, slot[j, i]])
-        twice = np.asarray(links.swap(swapped))
-        assert np.array_equal(twice[present], np.asarray(edges)[present])
+        twice = np.asarray(swap(links, swapped))
+        assert np.array_equal(twice[present], edges[present])
         assert links.degree.tolist() == [graph.degree[i] for i in range(24)]
 
 
@@ -604,23 +613,30 @@ def test_circulants_of_any_number_of_offsets(count):
     circulant = networks.mixing(matrix, form=networks.Circulant)
     for shape in ((40,), (40, 3)):
         x = random.standard_normal(shape)
-        np.testing.assert_allclose(circulant @ x, matrix @ x, atol=1e-14)
+        np.testing.assert_allclose(apply(circulant, x), matrix @ x, atol=1e-14)
 
 
 def test_a_table_all_of_whose_agents_have_more_neighbors_than_slots():
     table = networks.mixing(
-        networks.metropolis(graphs.regular(40, 20)).matrix(), form=networks.Neighbors
+        networks.metropolis(graphs.regular(40, 20)).csr(), form=networks.Neighbors
     )
-    matrix, x = np.asarray(table.matrix()), np.random.default_rng(0).standard_normal((40, 3))
+    matrix, x = (
+        np.asarray(jax.jit(lambda w: w.matrix())(table)),
+        np.random.default_rng(0).standard_normal((40, 3)),
+    )
     assert len(table.tiers[0][0]) == 40
     assert np.all((matrix > 0).sum(axis=1) == 21)
-    np.testing.assert_allclose(table @ x, matrix @ x, atol=1e-14)
+    np.testing.assert_allclose(apply(table, x), matrix @ x, atol=1e-14)
 
+    @jax.jit
+    @functools.partial(jax.value_and_grad, allow_int=True)
     def square(tiers):
         return jnp.sum((jd.replace(table, tiers=tiers) @ x) ** 2)
 
     (_, index, weights), *_ = table.tiers
-    slope = jax.grad(square, allow_int=True)(table.tiers)[0][2]
-    moved = weights.at[3, 1].add(1e-6)
-    finite = (square(((table.tiers[0][0], index, moved),)) - square(table.tiers)) / 1e-6
+    value, pulled = square(table.tiers)
+    slope, moved = pulled[0][2], np.array(weights)
+    moved[3, 1] += 1e-6
+    ahead = square(((table.tiers[0][0], index, jnp.asarray(moved)),))[0]
+    finite = (ahead - value) / 1e-6
     np.testing.assert_allclose(slope[3, 1], finite, rtol=1e-4)

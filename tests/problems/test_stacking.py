@@ -42,12 +42,12 @@ def assert_runs_alike(method, members, stacked, **options):
 
 
 def test_splits_of_one_dataset():
-    splits = [jd.partition.dirichlet(alpha) for alpha in (0.1, 1.0, 10.0)]
+    splits = [jd.partition.dirichlet(alpha) for alpha in (0.1, 10.0)]
     members = [logistic(split) for split in splits]
-    assert len({member.most for member in members}) == 3
+    assert len({member.most for member in members}) == 2
     stacked = jd.stack(members)
     history = assert_runs_alike(jd.DSGD(0.2), members, stacked, steps=12, every=3).history
-    assert history["gap"].shape == history["epochs"].shape == (3, 5)
+    assert history["gap"].shape == history["epochs"].shape == (2, 5)
     assert {"loss", "distance_squared"} <= set(history)
 
 
