@@ -54,6 +54,9 @@ def sweep(function: Callable[..., Any], over: Sequence[str]) -> Callable[..., An
     @functools.wraps(function)
     def swept(*args: Any, **kwargs: Any) -> Any:
         given = dict(signature.bind(*args, **kwargs).arguments)
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                given |= given.pop(name, {})
         for name in over:
             require(name in given, f"{name} is swept over and not given; give it, stacked.")
             shapes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(given[name])}

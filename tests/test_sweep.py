@@ -79,6 +79,13 @@ def test_a_sweep_has_one_axis_a_name_and_members_are_runs():
                     )
 
 
+def test_a_function_with_any_keywords_can_be_swept():
+    def scaled(x, **options):
+        return x * options["by"]
+
+    assert jd.sweep(scaled, over=("x",))(jnp.arange(3.0), by=2.0).tolist() == [0, 2, 4]
+
+
 def test_a_second_sweep_compiles_nothing():
     problem, networks = noisy(), jd.networks.stack(list(named().values()))
     sweep = jd.sweep(jd.run, over=("algorithm", "network"))
