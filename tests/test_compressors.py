@@ -19,7 +19,7 @@ from jaxdopt.compressors import (
     TopK,
 )
 
-D, DRAWS = 12, 6000
+D, DRAWS = 12, 3000
 KEY = jax.random.key(3)
 UNBIASED = {
     "identity": Identity(),
@@ -125,7 +125,7 @@ def test_random_coordinates_are_drawn_uniformly():
     assert_mean(kept, 5 / D)
     both = kept[:, :, None] & kept[:, None, :]
     pairs = both.mean(axis=0)[~np.eye(D, dtype=bool)]
-    assert np.max(np.abs(pairs - 5 * 4 / (D * (D - 1)))) < 0.02
+    assert np.max(np.abs(pairs - 5 * 4 / (D * (D - 1)))) < 0.03
 
 
 @pytest.mark.parametrize("vector", VECTORS)
@@ -363,7 +363,8 @@ def test_contractive_divides_by_one_plus_omega(omega):
 def step(method):
     problem = jd.problems.quadratic(4, d=6)
     network = jd.networks.metropolis(jd.graphs.ring(4))
-    return jd.run(method, problem, network, problem.start(), KEY, steps=1)
+    state = method.init(problem.start(), problem, network, KEY)
+    return jax.jit(lambda state: method.step(state, problem, network, KEY))(state)
 
 
 HALF: Any = 0.5
@@ -401,8 +402,11 @@ def test_what_makes_no_sense_is_refused_with_a_remedy(name):
 
 
 def test_biased_compressors_are_taken_with_a_gamma():
-    assert not bool(step(jd.CEDAS(0.1, TopK(3), gamma=0.1, alpha=0.5)).diverged)
-    assert not bool(step(jd.CHOCOSGD(0.1, Sign(), gamma=0.01)).diverged)
+    for method in (
+        jd.CEDAS(0.1, TopK(3), gamma=0.1, alpha=0.5),
+        jd.CHOCOSGD(0.1, Sign(), gamma=0.01),
+    ):
+        assert np.all(np.isfinite(step(method).x))
 
 
 def test_the_default_parameters_are_those_of_no_compression_without_one():

@@ -9,7 +9,7 @@ import jaxdopt as jd
 from experiments import cedas
 from experiments.__main__ import main
 
-PLAIN, ROUGH = "CEDAS, dither, 2 bits", "CEDAS, random 1/2"
+PLAIN, ROUGH = "CEDAS, dither, 2 bits", "CEDAS, dither, 1 level"
 
 
 @pytest.fixture(scope="module")
