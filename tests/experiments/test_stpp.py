@@ -87,22 +87,21 @@ def test_the_default_stepsize_is_stable_where_that_of_shallow_trees_is_not(resul
     assert 0.9 <= found.limit <= 1.2
 
 
-def test_btpp_is_as_good_as_sgd_in_the_end_and_a_larger_branching_is_faster(results):
+def test_btpp_is_later_than_sgd_and_as_good_in_the_end(results):
     values = stpp.norms(xr.load_dataset(results / "stpp_synthetic.nc"))
-    sgd, narrow, wide = (
-        values.sel(algorithm=name) for name in ("SGD", "BTPP, B = 2", "BTPP, B = 8")
-    )
-    assert narrow.sel(step=800) == pytest.approx(float(sgd.sel(step=800)), rel=0.1)
-    assert sgd.sel(step=50) < wide.sel(step=50) < narrow.sel(step=50)
+    sgd, btpp = (values.sel(algorithm=name) for name in ("SGD", "BTPP, B = 2"))
+    assert btpp.sel(step=50) > 1.1 * sgd.sel(step=50)
+    assert btpp.sel(step=800) == pytest.approx(float(sgd.sel(step=800)), rel=0.1)
 
 
 def test_dense_trees_are_the_trees():
     graph = stpp.graphs(16, ["grid"])["grid"]
     tree, dense = jd.networks.spanning_tree(graph), stpp.trees(graph)
-    x = np.random.default_rng(0).standard_normal((16, 3))
-    assert np.allclose(tree.row @ x, dense.row @ x)
-    assert np.allclose(tree.column @ x, dense.column @ x)
+    for part in ("row", "column"):
+        own, other = (getattr(network, part).csr().toarray() for network in (tree, dense))
+        assert np.array_equal(own, other)
     assert (int(dense.root), float(dense.delay)) == (int(tree.root), float(tree.delay))
+    assert dense.row.link_count == tree.row.link_count == 15
 
 
 def test_transient_times_of_made_up_curves():
