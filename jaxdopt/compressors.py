@@ -6,7 +6,7 @@
                  E|C(x) − x|² ≤ (1 − δ) |x|²  (contractive: ``delta(d)``),
 
 for every x, C(0) = 0. ``bits(d)`` is what one message takes, with `FLOAT` bits a number whatever
-the precision of the simulation. ``error(d)`` is E|C(x) − x|² / |x|² where x is Gaussian, by
+the precision of the simulation. ``error(d)`` is about E|C(x) − x|² / |x|² where x is Gaussian, by
 which methods choose their default parameters: ω and 1 − δ are worst cases, far from it for
 dithering and signs.
 
@@ -44,7 +44,7 @@ def consensus(method: Any, x: jax.Array) -> Any:
     if method.gamma is not None:
         return method.gamma
     require(
-        hasattr(method.compressor, "omega"),
+        _is_unbiased(method.compressor),
         f"{type(method).__name__} has safe defaults for unbiased compressors only and a "
         f"{type(method.compressor).__name__} is biased; give gamma and alpha, or another one.",
     )
@@ -140,7 +140,7 @@ class TopK:
         return _kept(self.k, d) / d
 
     def error(self, d: int) -> float:
-        """1 − δ; of a Gaussian vector the largest coordinates hold more than that."""
+        """1 − δ: a Gaussian vector would lose less, but differences to references are flat."""
         return 1 - self.delta(d)
 
     def bits(self, d: int) -> int:
@@ -200,7 +200,7 @@ class RandomK:
 class Dither:
     """(|x| / s) sign(xᵢ) ⌊s |xᵢ| / |x| + uᵢ⌋ with |x| the maximum norm, u uniform in [0, 1)ᵈ.
 
-    Unbiased random rounding to the nearest two of the levels −s ... s. With s = 2^(b − 1) it is the
+    Unbiased random rounding to the next two of the levels −s ... s. With s = 2^(b − 1) it is the
     quantizer called b-bit: s is then also taken on, so that there are 2^b + 1 symbols and b bits a
     coordinate are nominal.
 
@@ -252,9 +252,9 @@ class Dither:
         x, u = (jnp.pad(a, padding).reshape(n, -1, block) for a in (x, u))
         order = jnp.inf if self.norm == "max" else 2
         scale = jnp.linalg.norm(x, order, axis=-1, keepdims=True)
-        level = self.levels * jnp.abs(x) / jnp.where(scale == 0, 1, scale)
+        level = self.levels * (jnp.abs(x) / jnp.where(scale == 0, 1, scale))
         below = jnp.floor(level)
-        rounded = below + (u < level - below)  # exact, where ⌊level + u⌋ may round up to s + 1
+        rounded = below + (u < level - below)  # as often as ⌊level + u⌋, which can round to s + 1
         return (scale / self.levels * jnp.sign(x) * rounded).reshape(n, -1)[:, :d]
 
     def omega(self, d: int) -> float:
@@ -311,8 +311,8 @@ class ScaledSign:
         return 1 / d
 
     def error(self, d: int) -> float:
-        """1 − 2/π."""
-        return 1 - 2 / math.pi if d > 1 else 0.0
+        """(1 − 1/d) (1 − 2/π)."""
+        return (1 - 1 / d) * (1 - 2 / math.pi)
 
     def bits(self, d: int) -> int:
         """One a coordinate, and the scale."""
@@ -351,9 +351,8 @@ class Contractive:
 
     def __post_init__(self) -> None:
         """Check that it is unbiased."""
-        scaled = getattr(self.unbiased, "scaled", True)
         require(
-            hasattr(self.unbiased, "omega") and scaled,
+            _is_unbiased(self.unbiased),
             f"{self.unbiased!r} is not unbiased; give a compressor with omega, such as "
             "Dither(bits=2).",
         )
@@ -374,6 +373,10 @@ class Contractive:
     def bits(self, d: int) -> int:
         """Those of Q."""
         return self.unbiased.bits(d)
+
+
+def _is_unbiased(compressor: Any) -> bool:
+    return hasattr(compressor, "omega") and getattr(compressor, "scaled", True)
 
 
 def _kept(k: int, d: int) -> int:

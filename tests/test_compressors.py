@@ -389,6 +389,7 @@ REFUSED = {
     "no compressor": (lambda: jd.LEAD(0.1, 0.5), "compressor is 0.5"),
     "biased, CEDAS": (lambda: step(jd.CEDAS(0.1, TopK(3))), "biased; give gamma and alpha"),
     "biased, LEAD": (lambda: step(jd.LEAD(0.1, ScaledSign())), "biased; give gamma and alpha"),
+    "unscaled, CEDAS": (lambda: step(jd.CEDAS(0.1, RandomK(3, scaled=False))), "is biased; give"),
     "sign without gamma": (lambda: step(jd.CHOCOSGD(0.1, Sign())), "give both"),
     "not contractive": (lambda: step(jd.CHOCOSGD(0.1, RandomK(2))), "Contractive of it"),
 }
