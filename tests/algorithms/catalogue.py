@@ -66,6 +66,11 @@ class Row:
     def name(self) -> str:
         return self.method.__name__
 
+    @property
+    def chaotic(self) -> bool:
+        """Whether rounding errors grow: where one is largest it scales a whole dithered message."""
+        return isinstance(self.options.get("compressor"), jd.compressors.Dither)
+
     def make(self, stepsize: Any, options: Mapping[str, Any] | None = None) -> Any:
         """Return the method with a stepsize, and its own options or others."""
         own = {} if self.stepsize is None else {"stepsize": stepsize}
