@@ -261,7 +261,7 @@ def test_a_loop_with_gradients_of_your_own_is_the_run_and_its_continuation(row):
         return method.step(state, given, network.at(k, key), jax.random.fold_in(key, k))
 
     first, second = noisy(row), noisy(row, part=1)
-    close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-11)
+    close = functools.partial(chex.assert_trees_all_close, rtol=1e-11, atol=1e-12)
     state = method.init(x_start(), problem, network.at(0, key), key)
     for k in range(STEPS + 10):
         part = first if k < STEPS else second
