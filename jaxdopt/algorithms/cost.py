@@ -15,7 +15,13 @@ class Cost:
 
     ``gradients`` counts component gradients, ``exchanges`` rounds of communication, ``vectors``
     the vectors and ``bits`` the bits that an agent sends over one of its links. ``links`` is how
-    many directed links they take, where these are not the network's.
+    many directed links they take, where these are not the network's. Where only some take part,
+    all are the average agent's.
+
+    Simulated time asks two things more. ``calls`` is how often an agent that takes part calls for a
+    gradient, one call after the other; None for ``gradients`` over the problem's `samples`. And
+    messages of a step may travel while the gradients of this and the ``overlap`` − 1 steps that
+    follow are taken; 0 if they are waited for.
     """
 
     gradients: Any
@@ -23,6 +29,8 @@ class Cost:
     vectors: Any
     bits: Any
     links: Any = None
+    calls: Any = None
+    overlap: Any = 0
 
 
 def samples(problem: Any) -> Any:

@@ -213,11 +213,16 @@ class Complete(Operator):
 
 @pytree
 class Server(Operator):
-    """A server and n clients: W = 11ᵀ / n, over one link up and one down for every client."""
+    """A server and n clients: W = 11ᵀ / n, over one link up and one down for every client.
+
+    In a round where only some take part, ``active`` says who. ``clients`` [s] names the same ones
+    where they are few, so that work follows them: padded to s by different indices of n and more.
+    """
 
     n: int = static()
     k: Any = None
     active: Any = None
+    clients: Any = None
     symmetric: bool = static(default=True)
     cuttable = False  # type: ignore[assignment]
 
