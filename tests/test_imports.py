@@ -58,7 +58,9 @@ def test_imports_point_down(path):
         if (other := part(name)) in FLOORS:
             assert FLOORS[other] <= FLOORS[own], f"{path} imports {name}"
             if own == "algorithms" and other == own and path != "algorithms/__init__.py":
-                shared = tuple(f"jaxdopt.algorithms.{name}" for name in ("cost", "epochs", "clients"))
+                shared = tuple(
+                    f"jaxdopt.algorithms.{name}" for name in ("cost", "epochs", "clients")
+                )
                 fine = name == "jaxdopt.algorithms" or name.startswith(shared)
                 assert fine, f"{path} imports {name}"
 
