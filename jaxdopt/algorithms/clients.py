@@ -75,7 +75,7 @@ def descend(
     stepsize: Any,
     steps: int,
     key: jax.Array,
-    direction: Callable[[jax.Array, jax.Array], jax.Array] = lambda y, g: g,
+    direction: Callable[[jax.Array, jax.Array], jax.Array] = lambda _, g: g,
 ) -> tuple[jax.Array, jax.Array]:
     """Return where local steps y ← y − η direction(y, gᵢ(y)) lead, and the mean gradient met.
 
