@@ -402,10 +402,11 @@ def scaffold_momentum(
 ):
     """Run SCAFFOLD-M (Cheng et al. 2024): FedAvg-M with control variates c_i.
 
-    g+ = mean_S (x - y_i) / (a_k,i K), x+ = x - eta_g a_k K g+. In S, from y = x, K times y <- y - a_k,i (beta (g_i(y) - c_i + c) + (1 - beta) g); then c_i+ is
-    the mean of these K gradients g_i(y), and c+ = c + (1/n) sum_S (c_i+ - c_i). At first g = g0 [d]
-    and c_i = c0[i], c0 [n, d], with c their mean; 0 if None. The paper has c_i = the gradient at
-    x_0 and g = c. Nobody active: x, g and c stay.
+    In S, from y = x, K times y <- y - a_k,i (beta (g_i(y) - c_i + c) + (1 - beta) g); then c_i+ is
+    the mean of these K gradients g_i(y), g+ = mean_S (x - y_i) / (a_k,i K), x+ = x - eta_g a_k K
+    g+, and c+ = c + (1/n) sum_S (c_i+ - c_i). At first g = g0 [d] and c_i = c0[i], c0 [n, d], with
+    c their mean; 0 if None. The paper has c_i = the gradient at x_0 and g = c. Nobody active: x, g
+    and c stay.
     """
     x = start(x0, steps)
     d = x.shape[1]
