@@ -83,6 +83,16 @@ def require_counts(steps: Any, every: Any, start: Any) -> None:
     require(start >= 0, f"start is {start}; give the first step's number, at least 0.")
 
 
+def require_horizon(network: Any, start: Any, steps: int) -> None:
+    """Refuse to go on where a network's table of rounds ends; JAX would repeat its last one."""
+    horizon = getattr(network, "horizon", None)
+    require(
+        horizon is None or start + steps <= horizon,
+        f"the network knows {horizon} rounds and the run needs round {start} to "
+        f"{start + steps - 1}; make it longer, or take fewer steps.",
+    )
+
+
 def require_key(key: Any) -> None:
     require(
         isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key),

@@ -13,6 +13,7 @@ from jaxdopt._arguments import (
     require_agents,
     require_composite,
     require_counts,
+    require_horizon,
     require_key,
     require_kinds,
     require_metrics,
@@ -103,6 +104,7 @@ def run(
     require_kinds(algorithm, problem, network, state)
     require_composite(algorithm, problem)
     require_counts(steps, every, start)
+    require_horizon(network, start, steps)
     require_key(key)
     require_metrics(metrics)
     if state is None:
