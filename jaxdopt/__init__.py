@@ -16,6 +16,9 @@ from jaxdopt._pytree import (
     static,
 )
 from jaxdopt.algorithms import (
+    OSGP,
+    OLDSGD,
+    LocalDSGD,
     AB,
     APD,
     APDSC,
@@ -64,6 +67,9 @@ from jaxdopt.sweep import best, compare, label, reach, sweep
 __version__ = "0.1.0"
 
 __all__ = [
+    "OSGP",
+    "OLDSGD",
+    "LocalDSGD",
     "AB",
     "APD",
     "APDSC",

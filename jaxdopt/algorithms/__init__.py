@@ -1,5 +1,8 @@
 """Algorithms: one method a file, each a pytree of numbers with `init`, `step` and maybe `cost`."""
 
+from jaxdopt.algorithms.osgp import OSGP
+from jaxdopt.algorithms.oldsgd import OLDSGD
+from jaxdopt.algorithms.local_dsgd import LocalDSGD
 from jaxdopt.algorithms.ab import AB
 from jaxdopt.algorithms.apd import APD
 from jaxdopt.algorithms.apd_sc import APDSC
@@ -39,6 +42,9 @@ from jaxdopt.algorithms.sgp import SGP
 from jaxdopt.algorithms.stpp import STPP
 
 __all__ = [
+    "OSGP",
+    "OLDSGD",
+    "LocalDSGD",
     "AB",
     "APD",
     "APDSC",

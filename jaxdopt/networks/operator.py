@@ -125,6 +125,11 @@ class Operator:
             "weights, such as jd.networks.metropolis(graph)."
         )
 
+    @property
+    def diagonal(self) -> jax.Array:
+        """What every agent keeps of its own, the diagonal of W: [n]."""
+        return jnp.diagonal(self.matrix())
+
     def matrix(self) -> jax.Array:
         """Return W as a dense [n, n] array."""
         return self @ jnp.eye(self.n)

@@ -154,6 +154,11 @@ class Circulant(Operator):
             sender, jnp.broadcast_to(reverse, sender.shape), jnp.ones_like(sender, dtype=bool)
         )
 
+    @property
+    def diagonal(self) -> jax.Array:
+        """What every agent keeps of its own, [n]."""
+        return jnp.full(self.n, 1 - jnp.sum(self.weights))
+
     def csr(self) -> sp.csr_array:
         """Return W as a scipy.sparse matrix, on the host."""
         return self._cut(lambda i, j: i != j).csr()
@@ -201,6 +206,11 @@ class Complete(Operator):
         """Every agent's links, n slots each: slot j of agent i is its link with j."""
         return _all_links(self.n, ~jnp.eye(self.n, dtype=bool))
 
+    @property
+    def diagonal(self) -> jax.Array:
+        """What every agent keeps of its own, 1 / n: [n]."""
+        return jnp.full(self.n, 1 / self.n)
+
     def matrix(self) -> jax.Array:
         """Return W as a dense [n, n] array."""
         return jnp.full((self.n, self.n), 1 / self.n)
@@ -232,6 +242,7 @@ class Server(Operator):
 
     __matmul__ = Complete.__matmul__
     _pull = Complete._pull
+    diagonal = Complete.diagonal
     matrix = Complete.matrix
     eigenvalues = Complete.eigenvalues
 

@@ -52,6 +52,14 @@ def _masked(index: jax.Array, weights: jax.Array, tiers: Any, keep: Keep, hears:
     return kept(me, index, weights), tuple((a, i, kept(a[:, None], i, w)) for a, i, w in tiers)
 
 
+def _sums(weights: jax.Array, tiers: Any) -> jax.Array:
+    """Return the sums of a table's rows, [n]."""
+    sums = weights.sum(axis=1)
+    for hubs, _, more in tiers:
+        sums = sums.at[hubs].add(more.sum(axis=1), unique_indices=True)
+    return sums
+
+
 def _entries(index: Any, weights: Any, tiers: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a table's rows, columns and values, padding included, on the host."""
     tables = [(np.arange(len(index)), index, weights), *tiers]
@@ -99,6 +107,11 @@ class Neighbors(Operator):
         """The number of directed links with a nonzero weight."""
         tables = [self.weights, *(weights for _, _, weights in self.tiers)]
         return sum(jnp.sum(weights != 0) for weights in tables)
+
+    @property
+    def diagonal(self) -> jax.Array:
+        """What every agent keeps of its own, [n]."""
+        return 1 - _sums(self.weights, self.tiers)
 
     @property
     def links(self) -> Links:
@@ -166,6 +179,11 @@ class Pushes(Operator):
 
     link_count = Neighbors.link_count
     spectral_gap = Neighbors.spectral_gap
+
+    @property
+    def diagonal(self) -> jax.Array:
+        """What every agent keeps of its own, [n]."""
+        return 1 - _sums(self.given, self.given_tiers)
 
     def csr(self) -> sp.csr_array:
         """Return W as a scipy.sparse matrix, on the host."""

@@ -362,6 +362,19 @@ class TestTime:
         assert network.column is network
 
 
+class TestDiagonals:
+    def test_are_those_of_the_matrices(self):
+        links = np.eye(22) + np.roll(np.eye(22), 1, axis=0)
+        links[0] = links[:, 0] = 1  # a hub, for tiers
+        push = links / links.sum(axis=0)
+        pushes = [mixing(push, kind="column", form=form) for form in (Dense, Pushes)]
+        for network in [network for _, network in EXAMPLES.values()] + pushes:
+            np.testing.assert_allclose(network.diagonal, np.diag(network.matrix()), atol=1e-15)
+        assert pushes[1].given_tiers
+        np.testing.assert_allclose(networks.Server(4).diagonal, 0.25)
+        np.testing.assert_allclose(networks.Tree([0, 0, 1]).column.diagonal, [1, 0, 0])
+
+
 class TestLinks:
     @every_form
     def test_count_is_the_number_of_nonzero_weights(self, name):
