@@ -16,9 +16,6 @@ from jaxdopt._pytree import (
     static,
 )
 from jaxdopt.algorithms import (
-    OSGP,
-    OLDSGD,
-    LocalDSGD,
     AB,
     APD,
     APDSC,
@@ -40,6 +37,8 @@ from jaxdopt.algorithms import (
     GTVR,
     LEAD,
     NIDS,
+    OLDSGD,
+    OSGP,
     PGEXTRA,
     SGD,
     SGP,
@@ -52,6 +51,7 @@ from jaxdopt.algorithms import (
     GradientDescent,
     GradientTracking,
     LinearizedADMM,
+    LocalDSGD,
     PushDIGing,
     PushPull,
     PushSum,
@@ -67,9 +67,6 @@ from jaxdopt.sweep import best, compare, label, reach, sweep
 __version__ = "0.1.0"
 
 __all__ = [
-    "OSGP",
-    "OLDSGD",
-    "LocalDSGD",
     "AB",
     "APD",
     "APDSC",
@@ -91,6 +88,8 @@ __all__ = [
     "GTVR",
     "LEAD",
     "NIDS",
+    "OLDSGD",
+    "OSGP",
     "PGEXTRA",
     "SGD",
     "SGP",
@@ -104,6 +103,7 @@ __all__ = [
     "GradientDescent",
     "GradientTracking",
     "LinearizedADMM",
+    "LocalDSGD",
     "Nonnegative",
     "Positive",
     "PushDIGing",

@@ -1,8 +1,5 @@
 """Algorithms: one method a file, each a pytree of numbers with `init`, `step` and maybe `cost`."""
 
-from jaxdopt.algorithms.osgp import OSGP
-from jaxdopt.algorithms.oldsgd import OLDSGD
-from jaxdopt.algorithms.local_dsgd import LocalDSGD
 from jaxdopt.algorithms.ab import AB
 from jaxdopt.algorithms.apd import APD
 from jaxdopt.algorithms.apd_sc import APDSC
@@ -31,7 +28,10 @@ from jaxdopt.algorithms.gt_vr import GTVR
 from jaxdopt.algorithms.gtrr import GTRR
 from jaxdopt.algorithms.lead import LEAD
 from jaxdopt.algorithms.linearized_admm import LinearizedADMM
+from jaxdopt.algorithms.local_dsgd import LocalDSGD
 from jaxdopt.algorithms.nids import NIDS
+from jaxdopt.algorithms.oldsgd import OLDSGD
+from jaxdopt.algorithms.osgp import OSGP
 from jaxdopt.algorithms.pg_extra import PGEXTRA
 from jaxdopt.algorithms.push_diging import PushDIGing
 from jaxdopt.algorithms.push_pull import PushPull
@@ -42,9 +42,6 @@ from jaxdopt.algorithms.sgp import SGP
 from jaxdopt.algorithms.stpp import STPP
 
 __all__ = [
-    "OSGP",
-    "OLDSGD",
-    "LocalDSGD",
     "AB",
     "APD",
     "APDSC",
@@ -66,6 +63,8 @@ __all__ = [
     "GTVR",
     "LEAD",
     "NIDS",
+    "OLDSGD",
+    "OSGP",
     "PGEXTRA",
     "SGD",
     "SGP",
@@ -78,6 +77,7 @@ __all__ = [
     "GradientDescent",
     "GradientTracking",
     "LinearizedADMM",
+    "LocalDSGD",
     "PushDIGing",
     "PushPull",
     "PushSum",

@@ -51,6 +51,4 @@ class LocalDSGD:
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
         """τ gradients one after the other, and one exchange that is waited for."""
         number = self.local_steps
-        return replace(
-            gossip(state, problem), gradients=number * samples(problem), calls=number
-        )
+        return replace(gossip(state, problem), gradients=number * samples(problem), calls=number)
