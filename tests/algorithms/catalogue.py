@@ -40,13 +40,13 @@ class Row:
     """What every test of a method needs to know about it."""
 
     method: Any  # the class
-    reference: Callable[..., Any]  # the NumPy loop
+    reference: Any  # the NumPy loop; None where a test of its own has it
     stepsize: float | None  # in units of 1/L: what its theorem allows; None if it has none
     exact: bool  # reaches the solution with heterogeneous data and a constant stepsize
-    network: str = "undirected"  # or "directed", of two parts; "tree", or "trees" down and up
+    network: str = "undirected"  # "directed", of two parts; "tree", "trees" down and up; "server"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # beside the stepsize
     quiet: Mapping[str, Any] | None = None  # options without random numbers, if others
-    parent: Mapping[str, Any] | None = None  # options that compress nothing, if others
+    parent: Mapping[str, Any] | None = None  # options that make it a plain method, if others
     numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the loop; see `twin`
     vectors: float = 1  # sent over a link in a step
     scalars: int = 0  # single numbers sent over a link in a step
@@ -56,6 +56,7 @@ class Row:
     weighs: bool = True  # uses its weights, not only its links
     needs: str = ""  # what it says of a network, directed or no tree, that it refuses
     samples: bool = False  # draws its samples from a finite sum itself
+    local: bool = False  # asks for gradients where its local steps have led, not only at x
     alike: bool = True  # what agents do does not depend on their numbers
     accelerated: bool = False  # is no form of gradient descent, not even with one agent
     delays: bool = False  # what agents do takes several steps to reach all
@@ -383,7 +384,30 @@ TREES = [
     ),
 ]
 
-ROWS = PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES
+
+def _in_flight(state: Any) -> Any:
+    return state.w.sum() + state.flight[..., -1].sum() - len(state.w)
+
+
+LOCAL = {"options": {"local_steps": 3}, "parent": {"local_steps": 1}, "local": True}
+
+OVERLAPPING = [
+    Row(jd.LocalDSGD, None, 0.2, exact=False, **LOCAL),
+    Row(jd.OLDSGD, None, 0.1, exact=False, **LOCAL),
+    Row(
+        jd.OSGP,
+        None,
+        0.2,
+        exact=False,
+        network="directed",
+        options={"overlap": 2},
+        scalars=1,
+        delays=True,
+        invariants=(_in_flight,),
+    ),
+]
+
+ROWS = PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING
 
 
 def _variant(method: Any, options: Mapping[str, Any], **numbers: Any) -> Row:

@@ -20,6 +20,7 @@ N, D = 6, 3
 SIZES = (5, 7, 4, 6, 5, 8)
 KEY = jax.random.key(7)
 STEPS, EVERY = 100, 2  # of `noisy`
+ACTIVE = 4  # clients of N in a round
 ORDER = np.array([3, 1, 5, 0, 4, 2])
 
 
@@ -66,6 +67,8 @@ def parts(row, which=0):
         trees = [np.array([0, 0, 0, 1, 1, 4]), np.array([0, 3, 1, 0, 2, 0])]
         chosen = trees if row.network == "trees" else trees[:1]
         return [moved(tree, ORDER) if which else tree for tree in chosen]
+    if row.network == "server":
+        return [np.stack([random.permutation(N) < ACTIVE for _ in range(N)])]
     if row.network == "directed":
         links = np.eye(N) + np.roll(np.eye(N), 1, axis=0)
         links[[0, 1, 3, 2], [2, 4, 0, 5]] = 1
@@ -78,13 +81,34 @@ def parts(row, which=0):
     return [0.4 * np.eye(N) + np.tensordot([0.1, 0.2, 0.3], shuffles, axes=1)]
 
 
+@jd.pytree
+class Taking:
+    """A server whose clients take part by turns."""
+
+    pattern: Any  # [T, n] bool
+
+    @property
+    def n(self):
+        return self.pattern.shape[1]
+
+    def at(self, k, key):
+        return jd.networks.Server(self.n, k=k, active=self.pattern[k % len(self.pattern)])
+
+
 def moved(part, order):
-    """A matrix, or parents, with the agents in another order."""
+    """A matrix, parents, or who takes part when, with the agents in another order."""
+    if part.dtype == bool:
+        return part[:, order]
     return part[np.ix_(order, order)] if part.ndim == 2 else np.argsort(order)[part[order]]
 
 
 def average(part, n=N):
-    """The exact average of n agents in place of a matrix, or of parents a tree of n."""
+    """The exact average of n agents in place of a matrix, or of parents a tree of n.
+
+    In place of who takes part when, everybody always.
+    """
+    if part.dtype == bool:
+        return np.ones((1, n), bool)
     return np.full((n, n), 1 / n) if part.ndim == 2 else np.zeros(n, int)
 
 
@@ -92,6 +116,8 @@ def assembled(row, made_of):
     """A network of the row's kind, which it knows as symmetric only if it needs that."""
     if row.network in ("tree", "trees"):
         return jd.networks.Tree(*made_of)
+    if row.network == "server":
+        return Taking(jnp.asarray(made_of[0]))
     if row.network == "directed":
         pull, push = made_of
         return jd.networks.Directed(
@@ -222,7 +248,8 @@ def test_init_sends_nothing_takes_no_gradient_and_keeps_x0(row):
 
     network = wrapped(assembled(row, parts(row)), Mute)
     state = row.build(1.0).init(x_start(), Silent(), network, KEY)
-    np.testing.assert_array_equal(state.x, x_start())
+    start = centered(x_start()) if row.network == "server" else x_start()  # a server has one x
+    np.testing.assert_array_equal(state.x, start)
 
 
 def test_the_method_is_a_pytree(row):
@@ -272,7 +299,7 @@ def test_a_loop_with_gradients_of_your_own_is_the_run_and_its_continuation(row):
         if k == STEPS:
             close(state, first.state)
         given = problem
-        if not row.samples:
+        if not row.samples and not row.local:
             x = state.x if row.method is not jd.GradientDescent else centered(state.x)
             given = jd.problems.Given(gradient()(problem, x, jax.random.fold_in(key, k)))
         state = step(state, given, k, key)
@@ -342,14 +369,17 @@ def test_costs_are_what_a_step_really_does(row):
             now = wrapped(network.at(k, key), Wire)
             state = method.step(state, counted, now, jax.random.fold_in(key, k))
 
-    with jax.disable_jit(row.samples):  # of branches only the one that is taken
+    # of branches only the one that is taken, and every local step
+    with jax.disable_jit(row.samples or row.local):
         jax.eval_shape(two_steps, x_start(), KEY)
     history, steps = noisy(row).history, EVERY * np.arange(STEPS // EVERY + 1)
     links = history["traffic"][1] / history["bits"][1]
-    bits = row.vectors * row.bits(D) + 32 * row.scalars
-    increments = {"rounds": row.exchanges, "vectors": row.vectors, "bits": bits}
+    share = ACTIVE / N if row.network == "server" else 1
+    bits = share * (row.vectors * row.bits(D) + 32 * row.scalars)
+    increments = {"rounds": row.exchanges, "vectors": share * row.vectors, "bits": bits}
     increments["traffic"] = bits * links
-    if row.vectors % 1 == 0:  # all agents take part in a step
+    if row.vectors % 0.5 == 0:  # it is not one agent at a time that sends
+        calls["gradients"] *= share
         np.testing.assert_allclose(history["gradients"][1], calls["gradients"], rtol=1e-6)
         sent = (row.vectors * D + row.scalars) * links / network.link_count if row.gossips else 0
         assert calls["numbers"] == 2 * sent  # the centralized yardsticks count as one exchange
@@ -459,7 +489,7 @@ def test_one_agent_alone_runs_gradient_descent(row):
         pytest.skip("not a form of gradient descent")
     problem, x0, stepsize, expected = descent(row.samples, 1)
     alone = assembled(row, [average(part, 1) for part in parts(row)])
-    got = jd.run(row.make(stepsize), problem, alone, x0, KEY, steps=30).state.x
+    got = jd.run(row.make(stepsize, row.parent), problem, alone, x0, KEY, steps=30).state.x
     np.testing.assert_allclose(got, expected, atol=1e-13)
 
 
