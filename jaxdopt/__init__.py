@@ -48,6 +48,9 @@ from jaxdopt.algorithms import (
     DeepSqueeze,
     DIGing,
     ExactDiffusion,
+    FedDualAvg,
+    FedMid,
+    FedNMap,
     GradientDescent,
     GradientTracking,
     LinearizedADMM,
@@ -56,6 +59,7 @@ from jaxdopt.algorithms import (
     PushPull,
     PushSum,
     RelaySGD,
+    ZhangHuJohansson,
 )
 from jaxdopt.networks import graphs
 from jaxdopt.problems import data, partition
@@ -99,6 +103,9 @@ __all__ = [
     "DIGing",
     "DeepSqueeze",
     "ExactDiffusion",
+    "FedDualAvg",
+    "FedMid",
+    "FedNMap",
     "Fraction",
     "GradientDescent",
     "GradientTracking",
@@ -112,6 +119,7 @@ __all__ = [
     "RelaySGD",
     "Result",
     "Scalar",
+    "ZhangHuJohansson",
     "agents",
     "algorithms",
     "at",

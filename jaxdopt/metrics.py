@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import agents
-from jaxdopt._pytree import pytree, require, static, traceable
+from jaxdopt._pytree import number, pytree, require, static, traceable
 
 Metric = Callable[[Any, Any], Any]
 
@@ -49,6 +49,39 @@ def prox_gradient_residual(state: Any, problem: Any) -> jax.Array:
     t = 1 / ((1.0 if smoothness is None else smoothness) + weak_convexity)
     after = problem.prox(x - t * jax.grad(problem.smooth_objective)(x), t)
     return jnp.sum(((x - after) / t) ** 2)
+
+
+@pytree
+class NormalMapResidual:
+    """|F(z)|², F the normal map with its λ; see `normal_map_residual`."""
+
+    lam: Any
+
+    def __call__(self, state: Any, problem: Any) -> jax.Array:
+        """Return |F(z)|² at the state's z [d]."""
+        require(
+            hasattr(state, "z"),
+            "normal_map_residual needs a method whose state has z, such as FedNMap; take "
+            "prox_gradient_residual.",
+        )
+        z, lam = state.z, jnp.asarray(self.lam, state.z.dtype)
+        x = problem.prox(z, lam)
+        return jnp.sum((jax.grad(problem.smooth_objective)(x) + (z - x) / lam) ** 2)
+
+
+def normal_map_residual(lam: Any) -> NormalMapResidual:
+    """Return a metric: |∇f(x) + (z − x)/λ|², x = prox_{λr}(z), f the smooth part.
+
+    It is 0 where x is stationary for f + r, and |x − prox_{λr}(x − λ∇f(x))| / λ is at most its root
+    over 1 − λρ for a ρ-weakly convex r.
+
+    Args:
+        lam: λ, the method's own.
+
+    Raises:
+        ValueError: λ is not one number above 0; when recorded, the state has no z.
+    """
+    return NormalMapResidual(number("lam", lam, above=0.0))
 
 
 def sparsity(state: Any, problem: Any) -> jax.Array:

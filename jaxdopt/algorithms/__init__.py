@@ -21,6 +21,9 @@ from jaxdopt.algorithms.dsgd import DSGD
 from jaxdopt.algorithms.edrr import EDRR
 from jaxdopt.algorithms.exact_diffusion import ExactDiffusion
 from jaxdopt.algorithms.extra import EXTRA
+from jaxdopt.algorithms.fed_dual_avg import FedDualAvg
+from jaxdopt.algorithms.fed_mid import FedMid
+from jaxdopt.algorithms.fed_nmap import FedNMap
 from jaxdopt.algorithms.gradient_descent import GradientDescent
 from jaxdopt.algorithms.gradient_tracking import GradientTracking
 from jaxdopt.algorithms.gt_saga import GTSAGA
@@ -40,6 +43,7 @@ from jaxdopt.algorithms.relay_sgd import RelaySGD
 from jaxdopt.algorithms.sgd import SGD
 from jaxdopt.algorithms.sgp import SGP
 from jaxdopt.algorithms.stpp import STPP
+from jaxdopt.algorithms.zhang_hu_johansson import ZhangHuJohansson
 
 __all__ = [
     "AB",
@@ -74,6 +78,9 @@ __all__ = [
     "DIGing",
     "DeepSqueeze",
     "ExactDiffusion",
+    "FedDualAvg",
+    "FedMid",
+    "FedNMap",
     "GradientDescent",
     "GradientTracking",
     "LinearizedADMM",
@@ -82,6 +89,7 @@ __all__ = [
     "PushPull",
     "PushSum",
     "RelaySGD",
+    "ZhangHuJohansson",
     "gossip",
     "messages",
     "samples",
