@@ -21,9 +21,11 @@ from jaxdopt.algorithms.dsgd import DSGD
 from jaxdopt.algorithms.edrr import EDRR
 from jaxdopt.algorithms.exact_diffusion import ExactDiffusion
 from jaxdopt.algorithms.extra import EXTRA
+from jaxdopt.algorithms.fed_avg import FedAvg
 from jaxdopt.algorithms.fed_dual_avg import FedDualAvg
 from jaxdopt.algorithms.fed_mid import FedMid
 from jaxdopt.algorithms.fed_nmap import FedNMap
+from jaxdopt.algorithms.fed_sum import FedSUM
 from jaxdopt.algorithms.gradient_descent import GradientDescent
 from jaxdopt.algorithms.gradient_tracking import GradientTracking
 from jaxdopt.algorithms.gt_saga import GTSAGA
@@ -40,6 +42,7 @@ from jaxdopt.algorithms.push_diging import PushDIGing
 from jaxdopt.algorithms.push_pull import PushPull
 from jaxdopt.algorithms.push_sum import PushSum
 from jaxdopt.algorithms.relay_sgd import RelaySGD
+from jaxdopt.algorithms.scaffold import SCAFFOLD
 from jaxdopt.algorithms.sgd import SGD
 from jaxdopt.algorithms.sgp import SGP
 from jaxdopt.algorithms.stpp import STPP
@@ -70,6 +73,7 @@ __all__ = [
     "OLDSGD",
     "OSGP",
     "PGEXTRA",
+    "SCAFFOLD",
     "SGD",
     "SGP",
     "STPP",
@@ -78,9 +82,11 @@ __all__ = [
     "DIGing",
     "DeepSqueeze",
     "ExactDiffusion",
+    "FedAvg",
     "FedDualAvg",
     "FedMid",
     "FedNMap",
+    "FedSUM",
     "GradientDescent",
     "GradientTracking",
     "LinearizedADMM",

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt import agents
-from jaxdopt._pytree import pytree, static
+from jaxdopt._pytree import disclose, pytree, static
+from jaxdopt.algorithms.cost import Cost, samples, vector_bits
+from jaxdopt.compressors import FLOAT
 
 T = TypeVar("T")
 
@@ -61,12 +63,41 @@ class Clients:
         return jnp.asarray(self.n) if self.mask is None else self.mask.sum()
 
 
+class Central:
+    """What the states of federated methods share: one estimate, the server's, for all n clients."""
+
+    server: Any  # [d]
+    n: Any
+
+    @property
+    def x(self) -> jax.Array:
+        """The server's estimate as a row for every client, [n, d]."""
+        rows = (*self.server.shape[:-1], self.n, self.server.shape[-1])
+        return jnp.broadcast_to(self.server[..., None, :], rows)
+
+    @property
+    def estimate(self) -> jax.Array:
+        """The server's estimate, [d]."""
+        return self.server
+
+
+def common(x0: jax.Array) -> jax.Array:
+    """Return the mean of x0's rows, [n, d] -> [d], exactly where they are equal."""
+    return x0[0] + agents.average(x0 - x0[0])
+
+
 def participants(problem: Any, network: Any) -> Clients:
     """Return who takes part in this round."""
     index = getattr(network, "clients", None)
-    if index is not None:
+    if index is not None and _divides(problem):
         return Clients(problem.take(index), index, index < problem.n, problem.n)
-    return Clients(problem, None, network.active, problem.n)
+    return Clients(problem, None, getattr(network, "active", None), problem.n)
+
+
+def _divides(problem: Any) -> bool:
+    """Return whether a problem, and what it wraps, can give the problem of some agents."""
+    within = getattr(problem, "__dict__", {}).get("problem")
+    return hasattr(problem, "take") and (within is None or _divides(disclose(within)))
 
 
 def descend(
@@ -76,6 +107,9 @@ def descend(
     steps: int,
     key: jax.Array,
     direction: Callable[[jax.Array, jax.Array], jax.Array] = lambda _, g: g,
+    *,
+    own_steps: Any = None,
+    optimizer: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Return where local steps y ← y − η direction(y, gᵢ(y)) lead, and the mean gradient met.
 
@@ -86,16 +120,58 @@ def descend(
         steps: how many, K.
         key: step l's samples come from ``fold_in(key, l)``.
         direction: of (y, g), both [s, d]; the gradient itself by default.
+        own_steps: Kᵢ ≤ K, [n, 1], after which a client stands still; K by default.
+        optimizer: an optax transformation of one client's directions, begun anew.
 
     Returns:
         y_K and (1/K) Σₗ gᵢ(yₗ), both [s, d].
     """
-    stepsize = clients.own(stepsize)
+    stepsize, own_steps = clients.own(stepsize), clients.own(own_steps)
+    memory = None if optimizer is None else jax.vmap(optimizer.init)(start)
 
-    def one(carry: tuple[jax.Array, jax.Array], step: jax.Array) -> tuple[Any, None]:
-        y, total = carry
+    def one(carry: tuple[Any, ...], step: jax.Array) -> tuple[Any, None]:
+        y, total, memory = carry
         g = clients.problem.grad(y, jax.random.fold_in(key, step))
-        return (y - stepsize * direction(y, g), total + g), None
+        along = direction(y, g)
+        if optimizer is not None:
+            along, memory = jax.vmap(optimizer.update)(along, memory, y)
+        if own_steps is not None:
+            g, along = (jnp.where(step < own_steps, rows, 0) for rows in (g, along))
+        return (y - stepsize * along, total + g, memory), None
 
-    (y, total), _ = jax.lax.scan(one, (start, jnp.zeros_like(start)), jnp.arange(steps))
-    return y, total / steps
+    (y, total, _), _ = jax.lax.scan(one, (start, jnp.zeros_like(start), memory), jnp.arange(steps))
+    return y, total / (steps if own_steps is None else own_steps)
+
+
+def round_trip(
+    state: Any,
+    problem: Any,
+    network: Any,
+    steps: int,
+    *,
+    down: int = 1,
+    up: int = 1,
+    numbers: int = 0,
+    own_steps: Any = None,
+) -> Cost:
+    """Return the average client's cost of a round.
+
+    Args:
+        state: with ``server``.
+        problem: whose gradients are taken.
+        network: the round's, which says who takes part.
+        steps: how often each participant calls for a gradient.
+        down: the vectors that the server sends to each.
+        up: the vectors that each sends back.
+        numbers: the single numbers sent beside them.
+        own_steps: [n, 1], how often instead, at most ``steps``.
+    """
+    clients = participants(problem, network)
+    share = clients.number / clients.n
+    calls = share * steps
+    if own_steps is not None:
+        own = jnp.broadcast_to(own_steps, (clients.n, 1))
+        calls = clients.total(clients.own(own))[0] / clients.n
+    vectors = share * (down + up) / 2
+    bits = vectors * vector_bits(state.server[None]) + share * numbers * FLOAT / 2
+    return Cost(calls * samples(problem), 1, vectors, bits, calls=steps)

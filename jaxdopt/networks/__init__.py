@@ -1,5 +1,6 @@
 """Networks: everything that happens to messages between agents."""
 
+from jaxdopt.networks import participation
 from jaxdopt.networks.directed import Directed, push_pull
 from jaxdopt.networks.forms import mixing, stack
 from jaxdopt.networks.gossip import Chebyshev, Repeated
@@ -49,6 +50,7 @@ __all__ = [
     "metropolis",
     "mixing",
     "one_peer_exponential",
+    "participation",
     "push_pull",
     "row_stochastic",
     "spanning_tree",

@@ -349,6 +349,12 @@ class Asleep(Varying):
         """Whether the network within has other links in other rounds."""
         return getattr(self.network, "rewires", False)
 
+    @property
+    def horizon(self) -> int | None:
+        """The rounds that the network and the pattern know, or None if neither ends."""
+        known = (getattr(part, "horizon", None) for part in (self.network, self.pattern))
+        return min((horizon for horizon in known if horizon is not None), default=None)
+
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return round k's network, its ``active`` set."""
         awake = self._awake(k, key)
