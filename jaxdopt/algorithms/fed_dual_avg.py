@@ -19,26 +19,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt._pytree import Nonnegative, count, pytree, require, static
-from jaxdopt.agents import average
-from jaxdopt.algorithms.clients import participants
-from jaxdopt.algorithms.cost import Cost, samples, vector_bits
+from jaxdopt.algorithms.clients import Central, common, participants, round_trip
+from jaxdopt.algorithms.cost import Cost
 from jaxdopt.problems.problem import proximal
 
 
 @pytree
-class State:
+class State(Central):
     """What FedDualAvg carries on."""
 
-    estimate: jax.Array  # [d] at the server
-    dual: jax.Array  # [d] z, at the server
+    server: jax.Array  # [d] the estimate
+    dual: jax.Array  # [d] z
     weight: jax.Array  # [] T, of the regularizer
     n: int = static()
-
-    @property
-    def x(self) -> jax.Array:
-        """The estimate for every client, [n, d]."""
-        *sweep, d = self.estimate.shape
-        return jnp.broadcast_to(self.estimate[..., None, :], (*sweep, self.n, d))
 
 
 @pytree
@@ -46,8 +39,8 @@ class FedDualAvg:
     """zᵢ ← zᵢ − ηgᵢ(prox_{(T + lη)r}(zᵢ)), Q times;  z⁺ = z + ηₛ mean(zᵢ − z),  T⁺ = T + ηₛηQ."""
 
     stepsize: Nonnegative  # η
-    local_steps: int = static(default=1)  # Q
     server_stepsize: Nonnegative = 1.0  # ηₛ
+    local_steps: int = static(default=1)  # Q
     composite: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -67,8 +60,8 @@ class FedDualAvg:
             jnp.ndim(self.stepsize) == 0,
             f"stepsize has shape {jnp.shape(self.stepsize)}; FedDualAvg needs one for all clients.",
         )
-        x = average(x0)
-        return State(x, x, jnp.zeros((), x.dtype), len(x0))
+        x = common(x0)
+        return State(x, x, jnp.zeros((), x.dtype), problem.n)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round of Q local steps."""
@@ -87,7 +80,5 @@ class FedDualAvg:
         return jax.tree.map(lambda new, old: jnp.where(clients.number > 0, new, old), after, state)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """Q gradients one after the other, and a vector up and one down, of those in S."""
-        share, steps = participants(problem, network).number / problem.n, self.local_steps
-        bits = vector_bits(state.x)
-        return Cost(samples(problem) * steps * share, 1, share, bits * share, calls=steps)
+        """A participant takes Q gradients, and receives and sends a vector."""
+        return round_trip(state, problem, network, self.local_steps)

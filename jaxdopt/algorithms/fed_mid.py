@@ -19,24 +19,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt._pytree import Nonnegative, count, pytree, require, static
-from jaxdopt.agents import average
-from jaxdopt.algorithms.clients import participants
-from jaxdopt.algorithms.cost import Cost, samples, vector_bits
+from jaxdopt.algorithms.clients import Central, common, participants, round_trip
+from jaxdopt.algorithms.cost import Cost
 from jaxdopt.problems.problem import proximal
 
 
 @pytree
-class State:
+class State(Central):
     """What FedMid carries on."""
 
-    estimate: jax.Array  # [d] at the server
+    server: jax.Array  # [d] the estimate
     n: int = static()
-
-    @property
-    def x(self) -> jax.Array:
-        """The estimate for every client, [n, d]."""
-        *sweep, d = self.estimate.shape
-        return jnp.broadcast_to(self.estimate[..., None, :], (*sweep, self.n, d))
 
 
 @pytree
@@ -44,8 +37,8 @@ class FedMid:
     """vᵢ ← prox_{ηr}(vᵢ − ηgᵢ(vᵢ)), Q times;  x⁺ = prox_{ηₛηQr}(x + ηₛ mean(vᵢ − x))."""
 
     stepsize: Nonnegative  # η
-    local_steps: int = static(default=1)  # Q
     server_stepsize: Nonnegative = 1.0  # ηₛ
+    local_steps: int = static(default=1)  # Q
     server_prox: bool = static(default=True)
     composite: ClassVar[bool] = True
 
@@ -59,25 +52,23 @@ class FedMid:
             jnp.ndim(self.stepsize) == 0,
             f"stepsize has shape {jnp.shape(self.stepsize)}; FedMid needs one for all clients.",
         )
-        return State(average(x0), len(x0))
+        return State(common(x0), problem.n)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round of Q local steps."""
         clients = participants(problem, network)
-        start = clients.share(state.estimate)
+        start = clients.share(state.server)
 
         def local(v: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
             g = clients.problem.grad(v, jax.random.fold_in(key, step))
             return proximal(problem, v - self.stepsize * g, self.stepsize), None
 
         end, _ = jax.lax.scan(local, start, jnp.arange(self.local_steps))
-        x = state.estimate + self.server_stepsize * clients.mean(end - start)
+        x = state.server + self.server_stepsize * clients.mean(end - start)
         if self.server_prox:
             x = proximal(problem, x, self.server_stepsize * self.stepsize * self.local_steps)
-        return State(jnp.where(clients.number > 0, x, state.estimate), state.n)
+        return State(jnp.where(clients.number > 0, x, state.server), state.n)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """Q gradients one after the other, and a vector up and one down, of those in S."""
-        share, steps = participants(problem, network).number / problem.n, self.local_steps
-        bits = vector_bits(state.x)
-        return Cost(samples(problem) * steps * share, 1, share, bits * share, calls=steps)
+        """A participant takes Q gradients, and receives and sends a vector."""
+        return round_trip(state, problem, network, self.local_steps)

@@ -22,25 +22,21 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, Positive, count, pytree, replace, require, static
+from jaxdopt._pytree import Nonnegative, Positive, count, pytree, require, static
 from jaxdopt.agents import average
-from jaxdopt.algorithms.clients import Clients, descend
-from jaxdopt.algorithms.cost import Cost, gossip, samples
+from jaxdopt.algorithms.clients import Central, Clients, common, descend, round_trip
+from jaxdopt.algorithms.cost import Cost
 from jaxdopt.problems.problem import proximal
 
 
 @pytree
-class State:
+class State(Central):
     """What FedNMap carries on."""
 
-    estimate: jax.Array  # [d] prox(z) at the server
-    z: jax.Array  # [d] at the server; dense where the estimate is sparse
+    server: jax.Array  # [d] the estimate prox(z)
+    z: jax.Array  # [d] the server's too; dense where the estimate is sparse
     d: jax.Array  # [n, d] corrections; sum to zero over clients
-
-    @property
-    def x(self) -> jax.Array:
-        """The estimate for every client, [n, d]."""
-        return jnp.broadcast_to(self.estimate[..., None, :], self.d.shape)
+    n: int = static()
 
 
 @pytree
@@ -67,8 +63,8 @@ class FedNMap:
 
     stepsize: Nonnegative  # η
     lam: Positive  # λ, below 1/ρ where r is ρ-weakly convex
-    local_steps: int = static(default=1)  # Q
     server_stepsize: Nonnegative = 1.0  # ηₛ
+    local_steps: int = static(default=1)  # Q
     composite: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -97,8 +93,8 @@ class FedNMap:
             jnp.ndim(self.stepsize) == 0,
             f"stepsize has shape {jnp.shape(self.stepsize)}; FedNMap needs one for all clients.",
         )
-        z = average(x0)
-        return State(z, z, jnp.zeros_like(x0))
+        z = common(x0)
+        return State(z, z, jnp.zeros_like(x0), problem.n)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round of Q local steps."""
@@ -108,9 +104,8 @@ class FedNMap:
             everybody, start, self.stepsize, self.local_steps, key, lambda _, f: f + state.d
         )
         z = state.z + self.server_stepsize * average(end - start)
-        return State(proximal(problem, z, self.lam), z, average(maps) - maps)
+        return State(proximal(problem, z, self.lam), z, average(maps) - maps, state.n)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """Q gradients one after the other, and one exchange: a vector up and one down."""
-        gradients = samples(problem) * self.local_steps
-        return replace(gossip(state, problem), gradients=gradients, calls=self.local_steps)
+        """Q gradients, and a vector down and one up."""
+        return round_trip(state, problem, network, self.local_steps)

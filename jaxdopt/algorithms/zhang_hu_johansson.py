@@ -19,24 +19,21 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, count, pytree, replace, require, static
+from jaxdopt._pytree import Nonnegative, count, pytree, require, static
 from jaxdopt.agents import average
-from jaxdopt.algorithms.cost import Cost, gossip, samples
+from jaxdopt.algorithms.clients import Central, common, round_trip
+from jaxdopt.algorithms.cost import Cost
 from jaxdopt.problems.problem import proximal
 
 
 @pytree
-class State:
+class State(Central):
     """What the method carries on."""
 
-    estimate: jax.Array  # [d] prox(x̄) at the server
-    mean: jax.Array  # [d] x̄, at the server
+    server: jax.Array  # [d] the estimate prox(x̄)
+    mean: jax.Array  # [d] x̄
     c: jax.Array  # [n, d] corrections; sum to zero over clients
-
-    @property
-    def x(self) -> jax.Array:
-        """The estimate for every client, [n, d]."""
-        return jnp.broadcast_to(self.estimate[..., None, :], self.c.shape)
+    n: int = static()
 
 
 @pytree
@@ -44,8 +41,8 @@ class ZhangHuJohansson:
     """uᵢ ← uᵢ − η(gᵢ(vᵢ) + cᵢ), vᵢ = prox_{(l+1)ηr}(uᵢ), Q times;  x̄⁺ = p + ηₛ(ū − p)."""
 
     stepsize: Nonnegative  # η
-    local_steps: int = static(default=1)  # Q
     server_stepsize: Nonnegative = 1.0  # ηₛ
+    local_steps: int = static(default=1)  # Q
     composite: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -64,8 +61,8 @@ class ZhangHuJohansson:
             f"stepsize has shape {jnp.shape(self.stepsize)}; ZhangHuJohansson needs one for all "
             "clients.",
         )
-        x = average(x0)
-        return State(x, x, jnp.zeros_like(x0))
+        x = common(x0)
+        return State(x, x, jnp.zeros_like(x0), problem.n)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round of Q local steps."""
@@ -83,9 +80,8 @@ class ZhangHuJohansson:
         (u, _, gradients), _ = jax.lax.scan(local, begin, jnp.arange(self.local_steps))
         mean = p + self.server_stepsize * average(u - start)
         c = (average(gradients) - gradients) / self.local_steps
-        return State(proximal(problem, mean, total), mean, c)
+        return State(proximal(problem, mean, total), mean, c, state.n)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """Q gradients one after the other, and one exchange: a vector up and one down."""
-        gradients = samples(problem) * self.local_steps
-        return replace(gossip(state, problem), gradients=gradients, calls=self.local_steps)
+        """Q gradients, and a vector down and one up."""
+        return round_trip(state, problem, network, self.local_steps)
