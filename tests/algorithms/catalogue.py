@@ -407,7 +407,35 @@ OVERLAPPING = [
     ),
 ]
 
-ROWS = PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING
+
+def _federated(method: Any, stepsize: float, exact: bool, **more: Any) -> Row:
+    """A row of a server's clients, with several local steps where the method takes them."""
+    return Row(
+        method,
+        None,
+        stepsize,
+        exact=exact,
+        network="server",
+        gossips=False,
+        **{**LOCAL, **more},
+    )
+
+
+def _memories(state: Any) -> Any:
+    return state.h.mean(axis=0) - state.y
+
+
+def _variates(state: Any) -> Any:
+    return state.own.mean(axis=0) - state.c
+
+
+FEDERATED = [
+    _federated(jd.FedAvg, 0.1, exact=False),
+    _federated(jd.SCAFFOLD, 0.1, exact=True, vectors=1.5, invariants=(_variates,)),
+    _federated(jd.FedSUM, 0.05, exact=True, vectors=1.5, invariants=(_memories,)),
+]
+
+ROWS = PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING + FEDERATED
 
 
 def _variant(method: Any, options: Mapping[str, Any], **numbers: Any) -> Row:
