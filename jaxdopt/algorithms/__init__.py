@@ -1,8 +1,10 @@
 """Algorithms: one method a file, each a pytree of numbers with `init`, `step` and maybe `cost`."""
 
 from jaxdopt.algorithms.ab import AB
+from jaxdopt.algorithms.adsgd import ADSGD
 from jaxdopt.algorithms.apd import APD
 from jaxdopt.algorithms.apd_sc import APDSC
+from jaxdopt.algorithms.asbcd import ASBCD
 from jaxdopt.algorithms.atcgt import ATCGT
 from jaxdopt.algorithms.bcpp import BCPP
 from jaxdopt.algorithms.beer import BEER
@@ -22,10 +24,16 @@ from jaxdopt.algorithms.edrr import EDRR
 from jaxdopt.algorithms.exact_diffusion import ExactDiffusion
 from jaxdopt.algorithms.extra import EXTRA
 from jaxdopt.algorithms.fed_avg import FedAvg
+from jaxdopt.algorithms.fed_avg_momentum import FedAvgMomentum
 from jaxdopt.algorithms.fed_dual_avg import FedDualAvg
 from jaxdopt.algorithms.fed_mid import FedMid
 from jaxdopt.algorithms.fed_nmap import FedNMap
+from jaxdopt.algorithms.fed_prox import FedProx
 from jaxdopt.algorithms.fed_sum import FedSUM
+from jaxdopt.algorithms.fed_sum_b import FedSUMB
+from jaxdopt.algorithms.fed_sum_cr import FedSUMCR
+from jaxdopt.algorithms.fed_varp import FedVARP
+from jaxdopt.algorithms.focus import FOCUS
 from jaxdopt.algorithms.gradient_descent import GradientDescent
 from jaxdopt.algorithms.gradient_tracking import GradientTracking
 from jaxdopt.algorithms.gt_saga import GTSAGA
@@ -34,6 +42,7 @@ from jaxdopt.algorithms.gtrr import GTRR
 from jaxdopt.algorithms.lead import LEAD
 from jaxdopt.algorithms.linearized_admm import LinearizedADMM
 from jaxdopt.algorithms.local_dsgd import LocalDSGD
+from jaxdopt.algorithms.mifa import MIFA
 from jaxdopt.algorithms.nids import NIDS
 from jaxdopt.algorithms.oldsgd import OLDSGD
 from jaxdopt.algorithms.osgp import OSGP
@@ -43,6 +52,7 @@ from jaxdopt.algorithms.push_pull import PushPull
 from jaxdopt.algorithms.push_sum import PushSum
 from jaxdopt.algorithms.relay_sgd import RelaySGD
 from jaxdopt.algorithms.scaffold import SCAFFOLD
+from jaxdopt.algorithms.scaffold_momentum import SCAFFOLDMomentum
 from jaxdopt.algorithms.sgd import SGD
 from jaxdopt.algorithms.sgp import SGP
 from jaxdopt.algorithms.stpp import STPP
@@ -50,8 +60,10 @@ from jaxdopt.algorithms.zhang_hu_johansson import ZhangHuJohansson
 
 __all__ = [
     "AB",
+    "ADSGD",
     "APD",
     "APDSC",
+    "ASBCD",
     "ATCGT",
     "BCPP",
     "BEER",
@@ -65,10 +77,12 @@ __all__ = [
     "DSGD",
     "EDRR",
     "EXTRA",
+    "FOCUS",
     "GTRR",
     "GTSAGA",
     "GTVR",
     "LEAD",
+    "MIFA",
     "NIDS",
     "OLDSGD",
     "OSGP",
@@ -83,10 +97,15 @@ __all__ = [
     "DeepSqueeze",
     "ExactDiffusion",
     "FedAvg",
+    "FedAvgMomentum",
     "FedDualAvg",
     "FedMid",
     "FedNMap",
+    "FedProx",
     "FedSUM",
+    "FedSUMB",
+    "FedSUMCR",
+    "FedVARP",
     "GradientDescent",
     "GradientTracking",
     "LinearizedADMM",
@@ -95,6 +114,7 @@ __all__ = [
     "PushPull",
     "PushSum",
     "RelaySGD",
+    "SCAFFOLDMomentum",
     "ZhangHuJohansson",
     "gossip",
     "messages",
