@@ -36,6 +36,7 @@ def test_the_readmes_python_runs_as_printed(float32, tmp_path, monkeypatch):
     assert float(names["best"]["gap"].isel(step=-1).max()) < 1e-5
     assert (tmp_path / "comparison.nc").exists()
     assert names["rough"].history["gap"][-1] < 1e-6
+    assert names["summed"].history["gap"][-1] < 1e-6
     assert names["squeezed"].history["gap"][-1] < 1e-6
     assert names["pushed"].history["gap"][-1] < 1e-6
     assert names["rooted"].history["gap"][-1] < 1e-6
