@@ -21,8 +21,9 @@ from jaxdopt._arguments import (
     strong,
 )
 from jaxdopt._pytree import cast_floats, disclose, enclose, is_traced, pytree, require, traceable
-from jaxdopt.algorithms.cost import gossip
+from jaxdopt.algorithms.cost import gossip, samples
 from jaxdopt.networks.guard import guarded
+from jaxdopt.networks.timed import seconds
 from jaxdopt.schedules import at
 
 
@@ -41,8 +42,10 @@ class Result:
 
         Axes: ``step``; ``epochs`` (passes over an agent's data), ``gradients`` (component
         gradients an agent), ``rounds`` of communication, ``vectors`` and ``bits`` (over one link
-        of an agent), ``traffic`` (bits over all links together). NumPy arrays, the axes summed in
-        float64; inside a transformation, traced ones.
+        of an agent), ``traffic`` (bits over all links together), ``seconds`` (simulated: a gradient
+        takes one and messages none, unless the network is a `jd.networks.timed` or a
+        `jd.networks.timeline`). NumPy arrays, the axes summed in float64; inside a transformation,
+        traced ones.
         """
 
         def total(cost: Any) -> Any:
@@ -138,7 +141,7 @@ def run(
     )
 
 
-AXES = ("step", "epochs", "gradients", "rounds", "vectors", "bits", "traffic")
+AXES = ("step", "epochs", "gradients", "rounds", "vectors", "bits", "traffic", "seconds")
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "every"))
@@ -216,6 +219,9 @@ def _costs(method: Any, state: Any, problem: Any, network: Any) -> dict[str, jax
         axes["traffic"] = jnp.asarray(axes["bits"], jnp.float32) * links
     if hasattr(problem, "size"):
         axes["epochs"] = cost.gradients / problem.size
+    calls = getattr(cost, "calls", None)
+    calls = cost.gradients / samples(problem) if calls is None else calls
+    axes["seconds"] = seconds(network, calls, cost.exchanges, getattr(cost, "overlap", 0))
     return {name: jnp.asarray(axes[name], jnp.float32) for name in sorted(axes)}
 
 

@@ -284,7 +284,8 @@ def reach(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr
         dataset: from `compare`, `best` or `label`.
         metric: the variable that falls.
         value: the level to reach.
-        x: the axis to read off: "step", "rounds", "epochs", "gradients", "bits", "traffic".
+        x: the axis to read off: "step", "rounds", "epochs", "gradients", "bits", "traffic",
+            "seconds".
     """
     _require_variable(dataset, metric)
     _require_variable(dataset, x)

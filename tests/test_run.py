@@ -309,7 +309,7 @@ def test_gradient_with_respect_to_x0_is_the_closed_form():
 def test_the_smallest_problem_has_few_records():
     result = run(problem=Duck(), steps=2)
     assert set(result.history) == {
-        "step", "gradients", "rounds", "vectors", "bits", "traffic", "consensus_error",
+        "step", "gradients", "rounds", "vectors", "bits", "traffic", "seconds", "consensus_error",
     }  # fmt: skip
     x, weights = np.asarray(x_start()), np.asarray(ring().matrix())
     for _ in range(2):

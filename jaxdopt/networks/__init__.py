@@ -1,6 +1,6 @@
 """Networks: everything that happens to messages between agents."""
 
-from jaxdopt.networks import participation
+from jaxdopt.networks import participation, times
 from jaxdopt.networks.directed import Directed, push_pull
 from jaxdopt.networks.forms import mixing, stack
 from jaxdopt.networks.gossip import Chebyshev, Repeated
@@ -8,6 +8,8 @@ from jaxdopt.networks.operator import Links
 from jaxdopt.networks.operators import Circulant, Complete, Dense, Server
 from jaxdopt.networks.spectra import contraction
 from jaxdopt.networks.tables import Neighbors, Pushes
+from jaxdopt.networks.timed import Timed, timed
+from jaxdopt.networks.timeline import DelayLine, Timeline, timeline
 from jaxdopt.networks.trees import Tree, spanning_tree
 from jaxdopt.networks.varying import (
     Asleep,
@@ -32,6 +34,7 @@ __all__ = [
     "Circulant",
     "Complete",
     "Cyclic",
+    "DelayLine",
     "Dense",
     "Directed",
     "Links",
@@ -41,6 +44,8 @@ __all__ = [
     "RandomMatching",
     "Repeated",
     "Server",
+    "Timed",
+    "Timeline",
     "Tree",
     "column_stochastic",
     "contraction",
@@ -55,5 +60,8 @@ __all__ = [
     "row_stochastic",
     "spanning_tree",
     "stack",
+    "timed",
+    "timeline",
+    "times",
     "trace",
 ]

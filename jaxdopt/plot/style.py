@@ -23,6 +23,7 @@ NAMES = {
     "vectors": "vectors sent over a link",
     "bits": "bits sent over a link",
     "traffic": "bits sent over all links",
+    "seconds": "simulated seconds",
     "stepsize": "stepsize  $\\alpha$",
 }
 

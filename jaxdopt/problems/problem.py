@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import pytree, require, static, traceable
+from jaxdopt._pytree import disclose, pytree, require, static, traceable
 from jaxdopt.problems.layout import Layout
 
 
@@ -137,3 +137,22 @@ class Given:
 def proximal(problem: Any, z: jax.Array, t: Any) -> jax.Array:
     """Return proxₜᵣ(z) with the problem's regularizer r, or z itself where it has none."""
     return problem.prox(z, t) if hasattr(problem, "prox") else z
+
+
+def divides(problem: Any) -> bool:
+    """Return whether a problem, and what it wraps, can give the problem of some agents."""
+    within = getattr(problem, "__dict__", {}).get("problem")
+    return hasattr(problem, "take") and (within is None or divides(disclose(within)))
+
+
+def partial_gradients(problem: Any, agents: jax.Array, x: jax.Array, key: Any) -> jax.Array:
+    """Return the gradients of some agents [s] at their rows x, [s, d] -> [s, d].
+
+    Work follows them where the problem has ``take``. An index n or beyond is padding, of which
+    anything may come back.
+    """
+    if divides(problem):
+        return problem.take(agents).grad(x, key)
+    rows = jnp.zeros((problem.n, *x.shape[1:]), x.dtype)
+    rows = rows.at[agents].set(x, mode="drop", unique_indices=True)
+    return problem.grad(rows, key).at[agents].get(mode="clip")
