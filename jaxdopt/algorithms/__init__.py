@@ -2,9 +2,12 @@
 
 from jaxdopt.algorithms.ab import AB
 from jaxdopt.algorithms.adsgd import ADSGD
+from jaxdopt.algorithms.afa_cd import AFACD
+from jaxdopt.algorithms.afa_cs import AFACS
 from jaxdopt.algorithms.apd import APD
 from jaxdopt.algorithms.apd_sc import APDSC
 from jaxdopt.algorithms.asbcd import ASBCD
+from jaxdopt.algorithms.async_fed_avg import AsyncFedAvg
 from jaxdopt.algorithms.atcgt import ATCGT
 from jaxdopt.algorithms.bcpp import BCPP
 from jaxdopt.algorithms.beer import BEER
@@ -25,7 +28,9 @@ from jaxdopt.algorithms.exact_diffusion import ExactDiffusion
 from jaxdopt.algorithms.extra import EXTRA
 from jaxdopt.algorithms.fed_avg import FedAvg
 from jaxdopt.algorithms.fed_avg_momentum import FedAvgMomentum
+from jaxdopt.algorithms.fed_buff import FedBuff
 from jaxdopt.algorithms.fed_dual_avg import FedDualAvg
+from jaxdopt.algorithms.fed_fix import FedFix
 from jaxdopt.algorithms.fed_mid import FedMid
 from jaxdopt.algorithms.fed_nmap import FedNMap
 from jaxdopt.algorithms.fed_prox import FedProx
@@ -61,6 +66,8 @@ from jaxdopt.algorithms.zhang_hu_johansson import ZhangHuJohansson
 __all__ = [
     "AB",
     "ADSGD",
+    "AFACD",
+    "AFACS",
     "APD",
     "APDSC",
     "ASBCD",
@@ -91,6 +98,7 @@ __all__ = [
     "SGD",
     "SGP",
     "STPP",
+    "AsyncFedAvg",
     "CentralizedRR",
     "Cost",
     "DIGing",
@@ -98,7 +106,9 @@ __all__ = [
     "ExactDiffusion",
     "FedAvg",
     "FedAvgMomentum",
+    "FedBuff",
     "FedDualAvg",
+    "FedFix",
     "FedMid",
     "FedNMap",
     "FedProx",

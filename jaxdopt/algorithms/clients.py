@@ -6,17 +6,20 @@ the mask says whose counts. A network without either means everybody.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxdopt import agents
-from jaxdopt._pytree import disclose, pytree, static
+from jaxdopt._pytree import Number, count, disclose, pytree, require, static
 from jaxdopt.algorithms.cost import Cost, samples, vector_bits
 from jaxdopt.compressors import FLOAT
 
 T = TypeVar("T")
+
+Steps = Annotated[Any, Number(minimum=1.0)]
+"""How many local steps each client takes, [n, 1]."""
 
 
 @pytree
@@ -100,6 +103,16 @@ def _divides(problem: Any) -> bool:
     return hasattr(problem, "take") and (within is None or _divides(disclose(within)))
 
 
+def require_own_steps(method: Any) -> None:
+    """Refuse a method's ``local_steps`` that is no count, or an ``own_steps`` above it."""
+    count("local_steps", method.local_steps)
+    own = method.own_steps
+    require(
+        own is None or callable(own) or jnp.max(own) <= method.local_steps,
+        f"own_steps is {own}; give at most local_steps = {method.local_steps}.",
+    )
+
+
 def descend(
     clients: Clients,
     start: jax.Array,
@@ -141,6 +154,36 @@ def descend(
 
     (y, total, _), _ = jax.lax.scan(one, (start, jnp.zeros_like(start), memory), jnp.arange(steps))
     return y, total / (steps if own_steps is None else own_steps)
+
+
+def visit(
+    state: Any,
+    problem: Any,
+    network: Any,
+    stepsize: Any,
+    steps: int,
+    key: jax.Array,
+    own_steps: Any = None,
+) -> tuple[Clients, jax.Array, jax.Array]:
+    """Return who comes back to a server that does not wait, and what each has done meanwhile.
+
+    Args:
+        state: with ``server`` [d], and ``sent`` [n, d], the model that every client fetched last.
+        problem: whose gradients are taken.
+        network: the round of a `jd.networks.arrivals`.
+        stepsize: as in `descend`, and so are ``steps``, ``key`` and ``own_steps``.
+        steps: how many local steps.
+        key: of the samples.
+        own_steps: of each client.
+
+    Returns:
+        The clients, how far local steps took them from what they had fetched, and the mean gradient
+        they met, both [s, d].
+    """
+    clients = participants(problem, network)
+    start = network.fetched(state.sent, state.server)
+    y, g = descend(clients, start, stepsize, steps, key, own_steps=own_steps)
+    return clients, y - start, g
 
 
 def round_trip(

@@ -18,16 +18,22 @@ Theorem in the tests: with a constant η the bias is linear in η and grows with
 f* is the mean of the fᵢ*; with unequal probabilities of taking part it stays for any η and K.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, Number, count, pytree, require, static
-from jaxdopt.algorithms.clients import Central, common, descend, participants, round_trip
+from jaxdopt._pytree import Nonnegative, pytree, require, static
+from jaxdopt.algorithms.clients import (
+    Central,
+    Steps,
+    common,
+    descend,
+    participants,
+    require_own_steps,
+    round_trip,
+)
 from jaxdopt.algorithms.cost import Cost
-
-Steps = Annotated[Any, Number(minimum=1.0)]
 
 
 @pytree
@@ -53,12 +59,7 @@ class FedAvg:
 
     def __post_init__(self) -> None:
         """Check the numbers of local steps, and the optimizers."""
-        count("local_steps", self.local_steps)
-        require(
-            callable(self.own_steps) or self.own_steps is None
-            or jnp.max(self.own_steps) <= self.local_steps,
-            f"own_steps is {self.own_steps}; give at most local_steps = {self.local_steps}.",
-        )  # fmt: skip
+        require_own_steps(self)
         for name, optimizer in (("local", self.local), ("server", self.server)):
             require(
                 optimizer is None or hasattr(optimizer, "update"),

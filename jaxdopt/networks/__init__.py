@@ -1,6 +1,7 @@
 """Networks: everything that happens to messages between agents."""
 
 from jaxdopt.networks import participation, times
+from jaxdopt.networks.arrivals import Arrivals, arrivals
 from jaxdopt.networks.directed import Directed, push_pull
 from jaxdopt.networks.forms import mixing, stack
 from jaxdopt.networks.gossip import Chebyshev, Repeated
@@ -29,6 +30,7 @@ from jaxdopt.networks.weights import (
 )
 
 __all__ = [
+    "Arrivals",
     "Asleep",
     "Chebyshev",
     "Circulant",
@@ -47,6 +49,7 @@ __all__ = [
     "Timed",
     "Timeline",
     "Tree",
+    "arrivals",
     "column_stochastic",
     "contraction",
     "half_degree",
