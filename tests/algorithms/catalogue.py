@@ -429,13 +429,39 @@ def _variates(state: Any) -> Any:
     return state.own.mean(axis=0) - state.c
 
 
+def _composite(method: Any, stepsize: float, exact: bool, **more: Any) -> Row:
+    """A row of all clients in every round, here without a regularizer."""
+    options = more.pop("options", {})
+    return Row(
+        method,
+        None,
+        stepsize,
+        exact=exact,
+        gossips=False,
+        options={**options, "local_steps": 3},
+        parent={**options, "local_steps": 1},
+        local=True,
+        **more,
+    )
+
+
+def _corrections(state: Any) -> Any:
+    return (state.d if hasattr(state, "d") else state.c).sum(axis=0)
+
+
 FEDERATED = [
     _federated(jd.FedAvg, 0.1, exact=False),
     _federated(jd.SCAFFOLD, 0.1, exact=True, vectors=1.5, invariants=(_variates,)),
     _federated(jd.FedSUM, 0.05, exact=True, vectors=1.5, invariants=(_memories,)),
 ]
+COMPOSITE = [
+    _composite(jd.FedNMap, 0.1, exact=True, options={"lam": 10.0}, invariants=(_corrections,)),
+    _composite(jd.FedMid, 0.4, exact=False),
+    _composite(jd.FedDualAvg, 0.4, exact=False),
+    _composite(jd.ZhangHuJohansson, 0.1, exact=True, invariants=(_corrections,)),
+]
 
-ROWS = PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING + FEDERATED
+ROWS = PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING + FEDERATED + COMPOSITE
 
 
 def _variant(method: Any, options: Mapping[str, Any], **numbers: Any) -> Row:
