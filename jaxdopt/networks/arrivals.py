@@ -224,7 +224,7 @@ def _rule(n: int, rule: Any, every: Any, buffer: Any, restart: Any) -> tuple[int
         buffer = count("buffer", buffer)
         require(buffer <= n, f"buffer is {buffer} and there are {n} clients; give at most {n}.")
         return buffer, None
-    return {"each": 1, "all": n}[rule], None
+    return (1 if rule == "each" else n), None
 
 
 class _Visits:
@@ -278,7 +278,7 @@ class _Visits:
         return (work + travel).reshape(visits, self.n)
 
 
-Return = tuple[int, int]  # the client, and the version that it had fetched
+Return = tuple[int, int, float]  # the client, the version that it had fetched, and the time
 
 
 def _aggregations(
@@ -303,7 +303,7 @@ def _aggregations(
         late = time * (1 + 1e-12)  # a tick is the sum of visits but for rounding
         while heap and heap[0][0] <= late and (every is not None or len(returned) < size):
             now, client = heapq.heappop(heap)
-            returned.append((client, fetched[client]))
+            returned.append((client, fetched[client], now))
             if every is None and len(returned) == size:
                 time = now
             elif at_once:
@@ -312,7 +312,7 @@ def _aggregations(
             return
         yield time, returned
         version += 1
-        for client, _ in returned[-1:] if at_once else returned:
+        for client, *_ in returned[-1:] if at_once else returned:
             restart(client, time, version)
 
 
@@ -326,12 +326,12 @@ def _tabulated(
     latest, stale = agents.copy(), np.zeros_like(agents)
     renewed = np.ones(agents.shape, bool)
     counts, when = np.zeros(n), np.ones(n)
-    for k, (time, returned) in enumerate(record):
-        for slot, (client, version) in enumerate(returned):
+    for k, (_, returned) in enumerate(record):
+        for slot, (client, version, now) in enumerate(returned):
             agents[k, slot], stale[k, slot] = client, k - version
             counts[client] += 1
-            when[client] = time if by_time else k + 1
-        for client, slot in {client: slot for slot, (client, _) in enumerate(returned)}.items():
+            when[client] = now if by_time else k + 1
+        for client, slot in {client: slot for slot, (client, *_) in enumerate(returned)}.items():
             latest[k, slot] = client
         if at_once:
             renewed[k, : len(returned) - 1] = False
