@@ -49,7 +49,7 @@ class Row:
     parent: Mapping[str, Any] | None = None  # options that make it a plain method, if others
     numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the loop; see `twin`
     vectors: float = 1  # sent over a link in a step
-    scalars: int = 0  # single numbers sent over a link in a step
+    scalars: float = 0  # single numbers sent over a link in a step
     bits: Callable[[int], float] = lambda d: 32 * d  # of a vector [d] as it is sent
     exchanges: int = 1  # rounds of communication in a step
     gossips: bool = True  # uses the network
@@ -429,6 +429,14 @@ def _variates(state: Any) -> Any:
     return state.own.mean(axis=0) - state.c
 
 
+def _updates(state: Any) -> Any:
+    return state.updates.mean(axis=0) - state.mean
+
+
+def _sums(state: Any) -> Any:
+    return state.h.sum(axis=0) - state.y
+
+
 def _composite(method: Any, stepsize: float, exact: bool, **more: Any) -> Row:
     """A row of all clients in every round, here without a regularizer."""
     options = more.pop("options", {})
@@ -451,8 +459,23 @@ def _corrections(state: Any) -> Any:
 
 FEDERATED = [
     _federated(jd.FedAvg, 0.1, exact=False),
+    _federated(jd.FedProx, 0.1, exact=False),
     _federated(jd.SCAFFOLD, 0.1, exact=True, vectors=1.5, invariants=(_variates,)),
+    _federated(jd.MIFA, 0.2, exact=False, invariants=(_updates,)),
+    _federated(jd.FedVARP, 0.2, exact=False, invariants=(_updates,)),
+    _federated(jd.FOCUS, 0.01, exact=True, shrinks=6.0, invariants=(_sums,)),
+    _federated(jd.FedSUMB, 0.1, exact=True, invariants=(_memories,)),
     _federated(jd.FedSUM, 0.05, exact=True, vectors=1.5, invariants=(_memories,)),
+    _federated(jd.FedSUMCR, 0.05, exact=True, scalars=0.5, invariants=(_memories,)),
+    _federated(jd.FedAvgMomentum, 0.1, exact=False, vectors=1.5, accelerated=True),
+    _federated(
+        jd.SCAFFOLDMomentum,
+        0.1,
+        exact=True,
+        vectors=2,
+        accelerated=True,
+        invariants=(_variates,),
+    ),
 ]
 COMPOSITE = [
     _composite(jd.FedNMap, 0.1, exact=True, options={"lam": 10.0}, invariants=(_corrections,)),
