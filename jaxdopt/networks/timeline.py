@@ -14,7 +14,6 @@ none reads what was made within the run. So a run is one step of `jd.run`, all i
 and the result is that of one finish after the other. Tables hold those who finish, never all.
 """
 
-import itertools
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -439,13 +438,17 @@ def _cuts(events: _Events, read: np.ndarray, wires: _Wires) -> np.ndarray:
             cuts.append(begin)
         return cuts
 
-    free = cut(total)
-    widest = max(b - a for a, b in itertools.pairwise(free))
+    best = cut(total)
+    width = int(np.diff(best).max())
+    cost = len(best) * (width + OVERHEAD)
     # all runs are padded to the widest: where few are wide, cutting these makes the tables smaller
-    choices = [free, *(cut(2**i) for i in range((widest - 1).bit_length()))]
-    widths = [widest, *(2**i for i in range((widest - 1).bit_length()))]
-    costs = [len(c) * (w + OVERHEAD) for c, w in zip(choices, widths, strict=True)]
-    return np.array(choices[int(np.argmin(costs))])
+    for power in reversed(range((width - 1).bit_length())):
+        if total * (1 + OVERHEAD / 2**power) >= cost:
+            break
+        narrower = cut(2**power)
+        if len(narrower) * (2**power + OVERHEAD) < cost:
+            best, cost = narrower, len(narrower) * (2**power + OVERHEAD)
+    return np.array(best)
 
 
 def _tabulated(
