@@ -141,6 +141,14 @@ class STPP(Figure):
 
 
 @dataclasses.dataclass(frozen=True)
+class FedNMap(Figure):
+    """FedNMap against FedMid, FedDualAvg and Zhang, Hu, Johansson's method (arXiv 2602.03357).
+
+    Sparse logistic regression with l1 and MCP: stationarity, sparsity, linear speedup, support.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
 class Benchmark(Options):
     """Measure the engine: overhead, NumPy, mixing, sweeps, compilations, growth (P1 to P6).
 
@@ -178,6 +186,7 @@ COMMANDS: dict[str, Any] = {
     "apd": APD,
     "cpp": CPP,
     "stpp": STPP,
+    "fednmap": FedNMap,
     "benchmark": Benchmark,
     "list": List,
 }
@@ -191,6 +200,7 @@ Command = (
     | Annotated[APD, tyro.conf.subcommand("apd")]
     | Annotated[CPP, tyro.conf.subcommand("cpp")]
     | Annotated[STPP, tyro.conf.subcommand("stpp")]
+    | Annotated[FedNMap, tyro.conf.subcommand("fednmap")]
     | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
