@@ -168,7 +168,10 @@ def test_traces_are_read_as_they_were_written(tmp_path):
 def test_runs_end_where_a_trace_does():
     problem = jd.problems.quadratic(4, 2)
     network = participation.trace(np.ones((5, 4), bool))
-    go = functools.partial(jd.run, jd.FedAvg(0.1), problem, network, problem.start(), KEY)
+
+    def go(**options):
+        return jd.run(jd.FedAvg(0.1), problem, network, problem.start(), KEY, **options)
+
     assert go(steps=5).history["step"][-1] == 5
     for options in ({"steps": 6}, {"steps": 3, "start": 3}):
         with pytest.raises(ValueError, match="knows 5 rounds and the run needs round"):

@@ -1,0 +1,550 @@
+"""Federated methods: against loops over clients, their memories, their limits, their reductions.
+
+A method is two programs, for masks and for few clients whose rows are gathered: fifty rounds on
+seven tables of who takes part, of noisy quadratics whose noise may be 0. All is asked of these.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from reference import federated, losses
+
+import jaxdopt as jd
+from jaxdopt.networks import participation
+
+N, D, K, ROUNDS = 6, 3, 5, 50
+KEY = jax.random.key(4)
+QUADRATIC = jd.problems.quadratic(N, D, condition_number=3, curvature_spread=0.5)
+X0 = np.random.default_rng(1).standard_normal(D)
+LONG = 1500  # rounds after which the exact ones are at the solution
+
+
+@jd.pytree
+class Table:
+    """A schedule that is one program whatever it says."""
+
+    values: Any  # [k, n, 1]
+
+    def __call__(self, k):
+        return self.values[k]
+
+
+OWN = np.random.default_rng(3).uniform(0.01, 0.1, (ROUNDS, N))  # of every round and client
+STEPS = np.array([1, 5, 2, 4, 3, 5])  # own numbers of local steps
+
+# name: (how it is built, its loop, what this takes, who has to come back for it to be exact)
+METHODS = {
+    "FedAvg": (jd.FedAvg, federated.fed_avg, {}, "nobody"),
+    "FedProx": (functools.partial(jd.FedProx, proximal=0.3), federated.fed_prox,
+                {"proximal": 0.3}, "nobody"),
+    "SCAFFOLD": (jd.SCAFFOLD, federated.scaffold, {}, "all"),
+    "MIFA": (jd.MIFA, federated.mifa, {}, "drifts"),
+    "FedVARP": (jd.FedVARP, federated.fed_varp, {}, "drifts"),
+    "FOCUS": (jd.FOCUS, federated.focus, {}, "all"),
+    "FedSUMB": (jd.FedSUMB, federated.fed_sum_b, {}, "all"),
+    "FedSUM": (jd.FedSUM, federated.fed_sum, {}, "all"),
+    "FedSUMCR": (jd.FedSUMCR, federated.fed_sum_cr, {}, "all"),
+    "FedAvgMomentum": (functools.partial(jd.FedAvgMomentum, beta=0.4),
+                       federated.fed_avg_momentum, {"beta": 0.4}, "nobody"),
+    "SCAFFOLDMomentum": (functools.partial(jd.SCAFFOLDMomentum, beta=0.4),
+                         federated.scaffold_momentum, {"beta": 0.4}, "all"),
+}  # fmt: skip
+MEMORIES = {  # what the server keeps up, and what of the clients it is
+    "SCAFFOLD": lambda s: (s.c, s.own.mean(axis=-2)),
+    "SCAFFOLDMomentum": lambda s: (s.c, s.own.mean(axis=-2)),
+    "MIFA": lambda s: (s.mean, s.updates.mean(axis=-2)),
+    "FedVARP": lambda s: (s.mean, s.updates.mean(axis=-2)),
+    "FOCUS": lambda s: (s.y, s.h.sum(axis=-2)),
+    "FedSUMB": lambda s: (s.y, s.h.mean(axis=-2)),
+    "FedSUM": lambda s: (s.y, s.h.mean(axis=-2)),
+    "FedSUMCR": lambda s: (s.y, s.h.mean(axis=-2)),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh():
+    """Forget what was compiled."""
+    yield
+    rounds.cache_clear()
+    jax.clear_caches()
+
+
+@functools.cache
+def tables():
+    """Seven patterns of who takes part, as [7, LONG, N] booleans; the last few are rarely there."""
+    patterns = {
+        "full": participation.full(N),
+        "uniform": participation.uniform(N, 2),
+        "unequal": participation.bernoulli(np.linspace(0.1, 0.9, N)),
+        "cyclic": participation.cyclic(N, 3),
+        "reshuffled": participation.reshuffled_cyclic(N, 3),
+        "rare": participation.rare(N, 10),
+        "markov": participation.markov(N, 0.3, 0.2, steps=LONG, key=KEY),
+    }
+    found = {name: np.array(participation.active(p, LONG, KEY)) for name, p in patterns.items()}
+    for there in found.values():
+        there[[20, 31, 32]] = False  # rounds without anybody
+    assert [name for name, there in found.items() if there.sum(axis=1).max() <= N / 2] == [
+        "uniform", "cyclic", "reshuffled",
+    ]  # fmt: skip
+    return found
+
+
+FEW = ("uniform", "cyclic", "reshuffled")
+
+
+def masked(names: Any = None) -> Any:
+    there = np.stack([tables()[name] for name in names or tables()])
+    return participation.Table(jnp.asarray(there), N)
+
+
+def gathered() -> Any:
+    traces = [participation.trace(tables()[name]) for name in FEW]
+    assert all(trace.bound == 2 for trace in traces)
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *traces)
+
+
+def noisy(sigma):
+    return jd.problems.GaussianNoise(QUADRATIC, jnp.asarray(sigma))
+
+
+def values(stepsize):
+    return Table(jnp.broadcast_to(jnp.asarray(stepsize), (ROUNDS, N))[:, :, None])
+
+
+def build(name, stepsize, **more):
+    return METHODS[name][0](values(stepsize), local_steps=K, **more)
+
+
+def servers(state, problem):
+    return state.server
+
+
+@functools.partial(jax.jit, static_argnames="metric")
+def fifty(method, problem, networks, states, start, metric=None):
+    """Fifty rounds on a stack of networks, recorded one by one."""
+    metrics = {"server": servers} | ({} if metric is None else {"memory": metric})
+    options = {"steps": ROUNDS, "start": start, "metrics": metrics}
+
+    def go(network, state):
+        return jd.run(method, problem, network, None, KEY, state=state, **options)
+
+    return jax.vmap(go)(networks, states)
+
+
+def cold(method, problem, networks):
+    """The states at X0, one a network."""
+    here = jnp.broadcast_to(jnp.asarray(X0), (N, D))
+    state = method.init(here, problem, jd.networks.Server(N), KEY)
+    count = jax.tree.leaves(networks)[0].shape[0]
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), state)
+
+
+@functools.cache
+def memory(name):
+    """A metric: the largest difference of the server's memory from the clients'."""
+
+    def difference(state, problem):
+        kept, of_clients = MEMORIES[name](state)
+        return jnp.abs(kept - of_clients).max()
+
+    return difference if name in MEMORIES else None
+
+
+@functools.cache
+def rounds(name, sigma, few=False):
+    """Fifty rounds of a method with own stepsizes, of all clients or of gathered rows."""
+    networks, method, problem = gathered() if few else masked(), build(name, OWN), noisy(sigma)
+    return fifty(method, problem, networks, cold(method, problem, networks), 0, memory(name))
+
+
+@functools.cache
+def noise(few):
+    """What is added to gradients in every round and local step, [7 or 3, rounds, K, rows, D]."""
+    problem = noisy(1.0)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, None, None))
+    @functools.partial(jax.vmap, in_axes=(None, 0, None))
+    @functools.partial(jax.vmap, in_axes=(None, None, 0))
+    def drawn(network, k, local):
+        clients = network.at(k, KEY).clients
+        key = jax.random.fold_in(jax.random.fold_in(KEY, k), local)
+        theirs = problem if clients is None else problem.take(clients)
+        zero = jnp.zeros((theirs.n, D))
+        return theirs.grad(zero, key) - theirs.problem.grad(zero)
+
+    return np.asarray(drawn(gathered() if few else masked(), jnp.arange(ROUNDS), jnp.arange(K)))
+
+
+def oracle(sigma, there, added):
+    """The gradients as the loops ask for them; ``added`` [rounds, K, rows, D]."""
+    hessians, tilts, center = (np.asarray(getattr(QUADRATIC, name))
+                               for name in ("hessians", "tilts", "center"))  # fmt: skip
+
+    def gradient(i, x, k, local):
+        few = added.shape[2] < N
+        row = np.flatnonzero(there[k]).tolist().index(i) if few else i
+        return hessians[i] @ (x - center) + tilts[i] + sigma * added[k, local, row]
+
+    return gradient
+
+
+@pytest.mark.parametrize("few", [False, True], ids=["masked", "gathered"])
+@pytest.mark.parametrize("name", METHODS)
+def test_trajectories_are_those_of_loops(name, few):
+    """With noise, an own stepsize for every client and round, and rounds without anybody."""
+    got = rounds(name, 0.5, few).history["server"]
+    _, loop, numbers, _ = METHODS[name]
+    for j, pattern in enumerate(FEW if few else tables()):
+        there = tables()[pattern][:ROUNDS]
+        gradient = oracle(0.5, there, noise(few)[j])
+        numbers = {**numbers, "local_steps": K}
+        expected = loop(gradient, there, X0, OWN.__getitem__, ROUNDS, **numbers)
+        np.testing.assert_allclose(got[j], expected, rtol=1e-10, atol=1e-10, err_msg=pattern)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_the_server_knows_the_clients_memories_in_every_round(name):
+    for few in (False, True):
+        assert rounds(name, 0.5, few).history["memory"].max() < 1e-13
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_gathered_rows_take_the_same_way_as_masked_ones(name):
+    """Without noise, which is drawn for those who take part."""
+    at = [list(tables()).index(pattern) for pattern in FEW]
+    ours, theirs = (rounds(name, 0.0, few).history["server"] for few in (True, False))
+    np.testing.assert_allclose(ours, theirs[at], rtol=1e-12, atol=1e-13)
+
+
+@functools.cache
+def limit(name, stepsize=0.02):
+    """Squared distances from the solution after many rounds without noise, one a pattern."""
+    networks, method, problem = masked(), build(name, stepsize), noisy(0.0)
+    states = cold(method, problem, networks)
+    for start in range(0, LONG, ROUNDS):
+        states = fifty(method, problem, networks, states, start, memory(name)).state
+    return np.sum((np.asarray(states.server) - np.asarray(QUADRATIC.solution)) ** 2, axis=1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_limits_with_several_local_steps_under_seven_patterns(name):
+    """Exact; or as biased as FedAvg with everybody; or biased by who takes part."""
+    stepsize = {"FOCUS": 0.06 / N, "FedSUMB": 0.06}.get(name, 0.02)
+    found, exact = limit(name, stepsize), METHODS[name][3]
+    if exact == "all":
+        assert found.max() < 1e-20
+    elif exact == "drifts":
+        np.testing.assert_allclose(found, limit("FedAvg")[0], rtol=1e-8)
+    else:
+        assert 1e-9 < found[0] < found[1:].min()
+        assert found[list(tables()).index("rare")] > 1e-3
+
+
+def reduced(name, stepsize, sigma=0.0, which=None, **more):
+    """The servers' models with one local step, or others if given."""
+    networks = masked(which)
+    method = METHODS[name][0](values(stepsize), **{"local_steps": 1, **more})
+    problem = noisy(sigma)
+    return fifty(method, problem, networks, cold(method, problem, networks), 0).history["server"]
+
+
+def test_with_one_local_step_the_sums_are_one_method():
+    """FedSUM, FedSUM-B, MIFA, and FOCUS with stepsizes over n: also with noise, all patterns."""
+    basic = reduced("FedSUMB", OWN, 0.5)
+    assert np.abs(np.diff(basic, axis=1)[:, 20]).max() > 1e-4  # an empty round moves x
+    for other in ("FedSUM", "MIFA"):
+        np.testing.assert_allclose(reduced(other, OWN, 0.5), basic, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(reduced("FOCUS", OWN / N, 0.5), basic, rtol=0, atol=1e-13)
+
+
+def test_with_everybody_in_every_round():
+    """Where nobody is ever missing, FedSUM, SCAFFOLD and, but for its start, FedSUM-CR agree."""
+    everybody = participation.Table(jnp.ones((1, ROUNDS, N), bool), N)
+    problem = noisy(0.5)
+
+    def go(name, state=None, start=0):
+        method = build(name, 0.05)
+        states = cold(method, problem, everybody) if state is None else state
+        return fifty(method, problem, everybody, states, start)
+
+    sums, reduced = go("FedSUM"), go("FedSUMCR")
+    np.testing.assert_allclose(
+        go("SCAFFOLD").history["server"], sums.history["server"], rtol=0, atol=1e-13
+    )
+    np.testing.assert_allclose(
+        reduced.history["server"], sums.history["server"], rtol=0, atol=1e-11
+    )
+
+
+def test_beta_one_and_mu_zero_are_the_methods_without():
+    for name, plain, option in (
+        ("FedAvgMomentum", "FedAvg", {"beta": 1.0}),
+        ("SCAFFOLDMomentum", "SCAFFOLD", {"beta": 1.0}),
+        ("FedProx", "FedAvg", {"proximal": 0.0}),
+    ):
+        networks, problem = masked(), noisy(0.5)
+        method = build(name, OWN.mean(axis=1, keepdims=True), **option)
+        states = cold(method, problem, networks)
+        got = fifty(method, problem, networks, states, 0, memory(name)).history["server"]
+        method = build(plain, OWN.mean(axis=1, keepdims=True))
+        states = cold(method, problem, networks)
+        expected = fifty(method, problem, networks, states, 0, memory(plain)).history["server"]
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13)
+
+
+def test_momentum_takes_its_share_off_the_bias():
+    """Without noise and with everybody, |x − x*| is β times FedAvg's."""
+    errors = np.sqrt([limit("FedAvg")[0], limit("FedAvgMomentum")[0]])
+    np.testing.assert_allclose(errors[1] / errors[0], 0.4, rtol=0.02)
+
+
+COSTS = {  # vectors down and up, and single numbers, of a client that takes part
+    "FedAvg": (2, 0), "FedProx": (2, 0), "SCAFFOLD": (3, 0), "MIFA": (2, 0), "FedVARP": (2, 0),
+    "FOCUS": (2, 0), "FedSUMB": (2, 0), "FedSUM": (3, 0), "FedSUMCR": (2, 1),
+    "FedAvgMomentum": (3, 0), "SCAFFOLDMomentum": (4, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_costs_are_those_of_who_takes_part(name):
+    vectors, numbers = COSTS[name]
+    for few in (False, True):
+        history = rounds(name, 0.5, few).history
+        for j, pattern in enumerate(FEW if few else tables()):
+            there = tables()[pattern][:ROUNDS].sum()
+            found = {axis: history[axis][j, -1] for axis in ("rounds", "gradients", "vectors")}
+            expected = {"rounds": ROUNDS, "gradients": K * there / N}
+            expected["vectors"] = there / N * vectors / 2
+            assert found == pytest.approx(expected)
+            bits = there * 32 * (vectors * D + numbers)  # both ways, of all clients
+            assert history["traffic"][j, -1] == pytest.approx(bits)
+
+
+def fed_avg(sigma=0.5, stepsize: Any = 0.05, **options):
+    """FedAvg's models on all patterns, with other options, and its loop's."""
+    method = jd.FedAvg(values(stepsize), **{"local_steps": K, **options})
+    problem, networks = noisy(sigma), masked()
+    return fifty(method, problem, networks, cold(method, problem, networks), 0).history["server"]
+
+
+def loop_of_fed_avg(**numbers):
+    for j, there in enumerate(tables().values()):
+        gradient = oracle(0.5, there[:ROUNDS], noise(False)[j])
+        numbers = {"local_steps": K, **numbers}
+        yield federated.fed_avg(gradient, there[:ROUNDS], X0, lambda _: 0.05, ROUNDS, **numbers)
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        ({"own_steps": STEPS[:, None]}, {"own_steps": STEPS}),
+        (
+            {"own_steps": STEPS[:, None], "normalized": True},
+            {"own_steps": STEPS, "normalized": True},
+        ),
+        ({"local": optax.trace(0.9)}, {"local_momentum": 0.9}),
+        (
+            {"server": optax.scale_by_adam(0.8, 0.95, 1e-3), "server_stepsize": 0.1},
+            {"server": federated.adam(0.8, 0.95, 1e-3), "server_stepsize": 0.1},
+        ),
+    ],
+    ids=["own numbers of steps", "normalized", "local momentum", "server Adam"],
+)
+def test_options_of_fed_avg(options, numbers):
+    """Rounds without anybody leave the server's optimizer alone."""
+    loops = np.stack(list(loop_of_fed_avg(**numbers)))
+    np.testing.assert_allclose(fed_avg(**options), loops, rtol=1e-10, atol=1e-10)
+
+
+def test_published_fed_adam_differs_from_adam():
+    """It has no bias correction and begins with v = τ²: its first step is shorter, for large τ."""
+    tau = 1e-3
+    ours = fed_avg(server=optax.scale_by_adam(0.9, 0.99, tau), server_stepsize=0.1)
+    loops = np.stack(
+        list(loop_of_fed_avg(server=federated.fed_adam(0.9, 0.99, tau), server_stepsize=0.1))
+    )
+    update = X0 - fed_avg()[0, 1]  # of the first round, with everybody
+    first = 0.1 * update / (np.sqrt(0.01 * update**2 + 0.99 * tau**2) + tau)
+    np.testing.assert_allclose(X0 - loops[0, 1], 0.1 * first, rtol=1e-10)
+    np.testing.assert_allclose(
+        X0 - ours[0, 1], 0.1 * update / (np.abs(update) + tau), rtol=1e-10
+    )  # sign(Δ) but for τ: the published first step is nearly as long, by 0.1 / √0.01
+    assert np.abs(ours[:, 10] - loops[:, 10]).max() > 1e-2
+
+
+def settled(method, problem, steps=1200, network=None):
+    """The error after full participation, or on another network, without noise."""
+    network = jd.networks.Server(problem.n) if network is None else network
+    run = jd.run(method, problem, network, problem.start(), KEY, steps=steps, every=steps)
+    return float(run.history["distance_squared"][-1]) ** 0.5
+
+
+def test_bias_of_fed_avg_is_linear_in_the_stepsize_and_grows_with_local_steps():
+    for local_steps in (5, 10):
+        errors = [settled(jd.FedAvg(a / local_steps, local_steps=local_steps), QUADRATIC)
+                  for a in (0.04, 0.02)]  # fmt: skip
+        np.testing.assert_allclose(errors[0] / errors[1], 2, rtol=0.1)
+    few, many = (np.sqrt(limit(name)[0]) for name in ("FedProx", "FedAvg"))
+    assert few < many  # the pull of FedProx makes the drift less
+
+
+def test_fed_avg_is_exact_for_agents_that_share_a_minimizer_and_for_falling_stepsizes():
+    shared = jd.problems.quadratic(N, D, heterogeneity=0.0, curvature_spread=0.5)
+    assert jd.problems.heterogeneity(shared).gap == 0
+    assert settled(jd.FedAvg(0.1, local_steps=K), shared) < 1e-12
+    falling = [settled(jd.FedAvg(jd.schedules.InverseTime(2.0, offset=20), local_steps=K),
+                       QUADRATIC, steps) for steps in (200, 2000)]  # fmt: skip
+    assert falling[1] < falling[0] / 8
+
+
+def test_unequal_participation_biases_fed_avg_even_without_drift():
+    there = masked(("unequal",))
+    method, problem = jd.FedAvg(values(0.05)), noisy(0.0)
+    states = cold(method, problem, there)
+    for start in range(0, LONG, ROUNDS):
+        found = fifty(method, problem, there, states, start)
+        states = found.state
+    errors = np.sqrt(np.sum((found.history["server"][0] - QUADRATIC.solution) ** 2, axis=1))
+    assert errors.mean() > 0.1
+
+
+def test_clients_that_never_come_back_leave_what_they_sent_last():
+    """The run goes on; memories stay, and so the limit is not where the others would lead alone."""
+    there = tables()["unequal"].copy()
+    there[10:, 2] = False
+    networks = participation.Table(jnp.asarray(there)[None], N)
+    for name, rows in (("FedSUM", "h"), ("MIFA", "updates"), ("FedSUMCR", "seen")):
+        method, problem = build(name, 0.02), noisy(0.0)
+        states, kept = cold(method, problem, networks), []
+        for start in range(0, 300, ROUNDS):
+            states = fifty(method, problem, networks, states, start, memory(name)).state
+            kept.append(np.asarray(getattr(states, rows))[0, 2])
+        assert np.all(kept == kept[0])
+        assert np.abs(kept[0]).max() > 0
+        assert np.all(np.isfinite(states.server))
+        assert np.sum((states.server - QUADRATIC.solution) ** 2) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["FedAvg", "FedSUM"])
+def test_minibatches_of_uneven_clients(name):
+    """Of those gathered, only the samples that they draw: against the loop, with 4 to 7 samples."""
+    random = np.random.default_rng(2)
+    features = [random.standard_normal((4 + i % 4, D)) + i / 4 for i in range(N)]
+    labels = [np.where(f.sum(axis=1) + random.standard_normal(len(f)) > i / 2, 1.0, -1.0)
+              for i, f in enumerate(features)]  # fmt: skip
+    whole = jd.problems.logistic_regression(features, labels, l2=0.1)
+    problem = jd.problems.Minibatch(whole, 2)
+    table = tables()["uniform"][:30]
+    drawn = {}
+    for k in range(30):
+        who = np.flatnonzero(table[k])
+        padded = jnp.asarray([*who, *range(N, N + 2 - len(who))])
+        for local in range(2):
+            key = jax.random.fold_in(jax.random.fold_in(KEY, k), local)
+            for i, samples in zip(who, problem.take(padded).indices(key), strict=False):
+                drawn[k, local, i] = np.asarray(samples)
+
+    def gradient(i, x, k, local):
+        chosen = drawn[k, local, i]
+        return losses.logistic_gradient(x, features[i][chosen], labels[i][chosen], 0.1)
+
+    expected = METHODS[name][1](gradient, table, X0, lambda _: 0.1, 30, local_steps=2)
+    got = jd.run(
+        METHODS[name][0](0.1, local_steps=2),
+        problem,
+        participation.trace(table),
+        problem.start(jnp.asarray(X0)),
+        KEY,
+        steps=30,
+        metrics={"server": servers},
+    )
+    np.testing.assert_allclose(got.history["server"], expected, rtol=1e-10, atol=1e-10)
+
+
+def test_stepsizes_and_seeds_sweep():
+    dataset = jd.compare(
+        {"FedSUM": jd.FedSUM(0.1, local_steps=2)},
+        noisy(0.1),
+        participation.uniform(N, 2),
+        over={"stepsize": [0.02, 0.1]},
+        seeds=2,
+        steps=40,
+        every=10,
+        progress=False,
+    )
+    assert dataset["gap"].shape == (1, 1, 2, 2, 5)
+    assert np.all(dataset["consensus_error"] == 0)
+    assert len(np.unique(dataset["gap"][..., -1])) == 4
+    single = jd.run(
+        jd.FedSUM(0.1, local_steps=2), noisy(0.1), participation.uniform(N, 2),
+        QUADRATIC.start(), jax.random.key(1), steps=40, every=10,
+    )  # fmt: skip
+    chosen = dataset["gap"].sel(stepsize=0.1, seed=1).squeeze()
+    np.testing.assert_allclose(chosen, single.history["gap"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_float32_stays_float32(name, float32):
+    quadratic = jd.problems.quadratic(N, D)
+    for network in (participation.uniform(N, 2), participation.bernoulli(0.5, n=N)):
+        method = METHODS[name][0](jnp.full((N, 1), 0.1), local_steps=2)
+        start = quadratic.start()
+        run = jax.eval_shape(
+            lambda method, network=network, start=start: jd.run(
+                method, quadratic, network, start, KEY, steps=2
+            ),
+            method,
+        )
+        leaves = jax.tree.leaves((run.state, run.metrics, run.costs))
+        floats = {leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)}
+        assert floats == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("name", ["FedAvg", "FedSUMCR"])
+def test_one_client_that_comes_and_goes(name):
+    alone = jd.problems.quadratic(1, D, condition_number=2)
+    network = participation.bernoulli([0.5])
+    assert settled(METHODS[name][0](0.1, local_steps=2), alone, 600, network) < 1e-10
+
+
+def test_problems_that_cannot_be_divided_are_masked():
+    """Their clients are as if all worked, and the others' work is not used."""
+
+    class Plain:
+        n, d = N, D
+
+        def grad(self, x, key):
+            return QUADRATIC.grad(x)
+
+    start = QUADRATIC.start()
+    network = participation.uniform(N, 2)
+    noisy = jd.problems.GaussianNoise(Plain(), 0.0)
+    got = jd.run(jd.FedAvg(0.1), noisy, network, start, KEY, steps=10).state.x
+    expected = jd.run(jd.FedAvg(0.1), QUADRATIC, network, start, KEY, steps=10).state.x
+    np.testing.assert_allclose(got, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: jd.FedAvg(0.1, local_steps=0), "local_steps is 0; give an integer"),
+        (lambda: jd.FedSUM(0.1, local_steps=-1), "local_steps is -1"),
+        (lambda: jd.SCAFFOLD(-0.1), "stepsize is -0.1"),
+        (lambda: jd.FedAvg(0.1, own_steps=np.full((3, 1), 2)), "give at most local_steps = 1"),
+        (lambda: jd.FedAvg(0.1, own_steps=np.zeros((3, 1))), "own_steps is 0; give at least 1"),
+        (lambda: jd.FedAvg(0.1, own_steps=np.ones(3)), r"own_steps has shape \(3,\)"),
+        (lambda: jd.FedAvg(0.1, server=0.9), "server is 0.9; give an optax transformation"),
+        (lambda: jd.FedAvgMomentum(0.1, beta=1.5), "beta is 1.5; give at most 1"),
+        (lambda: jd.FedProx(0.1, proximal=-1), "proximal is -1"),
+    ],
+)
+def test_bad_input_gets_one_sentence(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
