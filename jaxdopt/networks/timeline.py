@@ -314,7 +314,7 @@ def finishing(
     ``until`` is the last time that counts, and ``compute`` a model of `jd.networks.times`.
     """
     key = jax.random.fold_in(key, times.COMPUTE)
-    clock, counted, alive, block = np.zeros(n), 0, np.arange(n), 16
+    clock, counted, alive, block, more = np.zeros(n), 0, np.arange(n), 16, False
     found, who = [np.zeros(0)], [np.zeros(0, int)]
     while len(alive):
         k = np.repeat(counted + np.arange(block), len(alive))
@@ -329,6 +329,7 @@ def finishing(
         lasts = lasts.reshape(block, -1)
         ready = np.cumsum(np.vstack([clock[alive], lasts]), axis=0)[1:]
         within = ready <= until
+        more |= bool(np.any(np.isfinite(ready) & ~within))
         found.append(ready[within])
         who.append(np.broadcast_to(alive, ready.shape)[within])
         clock[alive] = ready[-1]
@@ -336,7 +337,7 @@ def finishing(
         counted, block = counted + block, min(2 * block, max(_BLOCK // max(len(alive), 1), 1))
     time, agent = np.concatenate(found), np.concatenate(who)
     order = np.lexsort((agent, time))
-    return time[order], agent[order], bool(np.isfinite(clock).any())
+    return time[order], agent[order], more
 
 
 _BLOCK = 2**21  # compute times drawn at once
