@@ -17,6 +17,7 @@ from jaxdopt._pytree import (
 )
 from jaxdopt.algorithms import (
     AB,
+    ADPSGD,
     ADSGD,
     AFACD,
     AFACS,
@@ -46,6 +47,7 @@ from jaxdopt.algorithms import (
     OLDSGD,
     OSGP,
     PGEXTRA,
+    RFAST,
     SCAFFOLD,
     SGD,
     SGP,
@@ -90,6 +92,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AB",
+    "ADPSGD",
     "ADSGD",
     "AFACD",
     "AFACS",
@@ -119,6 +122,7 @@ __all__ = [
     "OLDSGD",
     "OSGP",
     "PGEXTRA",
+    "RFAST",
     "SCAFFOLD",
     "SGD",
     "SGP",

@@ -1,6 +1,7 @@
 """Algorithms: one method a file, each a pytree of numbers with `init`, `step` and maybe `cost`."""
 
 from jaxdopt.algorithms.ab import AB
+from jaxdopt.algorithms.ad_psgd import ADPSGD
 from jaxdopt.algorithms.adsgd import ADSGD
 from jaxdopt.algorithms.afa_cd import AFACD
 from jaxdopt.algorithms.afa_cs import AFACS
@@ -55,6 +56,7 @@ from jaxdopt.algorithms.pg_extra import PGEXTRA
 from jaxdopt.algorithms.push_diging import PushDIGing
 from jaxdopt.algorithms.push_pull import PushPull
 from jaxdopt.algorithms.push_sum import PushSum
+from jaxdopt.algorithms.r_fast import RFAST
 from jaxdopt.algorithms.relay_sgd import RelaySGD
 from jaxdopt.algorithms.scaffold import SCAFFOLD
 from jaxdopt.algorithms.scaffold_momentum import SCAFFOLDMomentum
@@ -65,6 +67,7 @@ from jaxdopt.algorithms.zhang_hu_johansson import ZhangHuJohansson
 
 __all__ = [
     "AB",
+    "ADPSGD",
     "ADSGD",
     "AFACD",
     "AFACS",
@@ -94,6 +97,7 @@ __all__ = [
     "OLDSGD",
     "OSGP",
     "PGEXTRA",
+    "RFAST",
     "SCAFFOLD",
     "SGD",
     "SGP",

@@ -7,6 +7,7 @@ from jaxdopt.networks.forms import mixing, stack
 from jaxdopt.networks.gossip import Chebyshev, Repeated
 from jaxdopt.networks.operator import Links
 from jaxdopt.networks.operators import Circulant, Complete, Dense, Server
+from jaxdopt.networks.pairs import Pairs, pairwise
 from jaxdopt.networks.spectra import contraction
 from jaxdopt.networks.tables import Neighbors, Pushes
 from jaxdopt.networks.timed import Timed, timed
@@ -41,6 +42,7 @@ __all__ = [
     "Directed",
     "Links",
     "Neighbors",
+    "Pairs",
     "Pushes",
     "RandomLinks",
     "RandomMatching",
@@ -58,6 +60,7 @@ __all__ = [
     "metropolis",
     "mixing",
     "one_peer_exponential",
+    "pairwise",
     "participation",
     "push_pull",
     "row_stochastic",

@@ -17,7 +17,7 @@ from jaxdopt.networks import arrivals, times
 N, D, L2 = 5, 3, 0.05
 T, K = 24, 2
 KEY = jax.random.key(4)
-RULES = {
+RULES: dict[str, tuple[dict[str, Any], Any]] = {
     "each": ({"rule": "each"}, ("each",)),
     "all": ({"rule": "all"}, ("all",)),
     "ticks": ({"every": 1.25}, ("every", 1.25)),
@@ -137,7 +137,7 @@ class TestLoops:
         np.testing.assert_allclose(got.history["seconds"][1:], [e.time for e in expected])
         np.testing.assert_allclose(got.history["invariant"], 0, atol=1e-13)
         steps = OWN if name.startswith("AFA") else np.full(N, K)
-        taken = np.cumsum([sum(steps[i] for i in e.who) for e in expected])
+        taken = np.cumsum([int(sum(steps[i] for i in e.who)) for e in expected])
         np.testing.assert_allclose(got.history["gradients"][1:], 2 * taken / N, rtol=1e-5)
         returns = np.cumsum([len(e.who) for e in expected])
         np.testing.assert_allclose(got.history["vectors"][1:], returns / N, rtol=1e-5)
@@ -163,9 +163,9 @@ class TestSynchronous:
         """FedFix with long ticks, a buffer of all, and the rule that waits."""
         expected = self.last(jd.FedAvg(0.2, 0.7, K), jd.networks.Server(N)).server
         work = np.linspace(1.0, 0.2, N)
+        rules: list[Any] = [{"every": 1.0}, {"buffer": N}, {"rule": "all"}]
         networks = [
-            widened(arrivals(N, compute=work, steps=T, **options), ticks=True)
-            for options in ({"every": 1.0}, {"buffer": N}, {"rule": "all"})
+            widened(arrivals(N, compute=work, steps=T, **options), ticks=True) for options in rules
         ]
         for method, some in (
             (jd.FedFix(0.2, 0.7, K), networks),
