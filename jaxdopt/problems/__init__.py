@@ -4,7 +4,7 @@ from jaxdopt.problems import prox
 from jaxdopt.problems.composite import Composite
 from jaxdopt.problems.factorization import matrix_factorization
 from jaxdopt.problems.finite_sum import FiniteSum
-from jaxdopt.problems.heterogeneity import heterogeneity
+from jaxdopt.problems.heterogeneity import general_variance, heterogeneity
 from jaxdopt.problems.linear import (
     huber_regression,
     least_squares,
@@ -26,6 +26,7 @@ __all__ = [
     "Oracle",
     "Problem",
     "Quadratic",
+    "general_variance",
     "heterogeneity",
     "huber_regression",
     "least_squares",

@@ -1,13 +1,20 @@
-"""How much the agents' objectives differ, as the theorems measure it."""
+"""How much the agents' objectives differ, and their samples, as the theorems measure it."""
 
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdopt._pytree import cast_floats, replace, require
+from jaxdopt._pytree import cast_floats, number, replace, require
 from jaxdopt.problems import solver
 from jaxdopt.problems.finite_sum import FiniteSum, gathered
+from jaxdopt.problems.linear import (
+    HuberLoss,
+    NonconvexLogisticLoss,
+    logistic_loss,
+    softmax_loss,
+    squared_loss,
+)
 from jaxdopt.problems.oracles import GaussianNoise, Minibatch
 from jaxdopt.problems.quadratic import Quadratic
 
@@ -61,6 +68,84 @@ def heterogeneity(problem: Any) -> Heterogeneity:
     return _of_quadratics(problem) if isinstance(problem, Quadratic) else _of_sums(problem)
 
 
+class GeneralVariance(NamedTuple):
+    """What `general_variance` returns.
+
+    Attributes:
+        C: the factor of fᵢ − fᵢ*.
+        sigma_squared: σ², what is left at an agent's own minimizer.
+    """
+
+    C: float
+    sigma_squared: float
+
+
+def general_variance(problem: Any, *, smoothness: float | None = None) -> GeneralVariance:
+    """Return C and σ² with E|gᵢ(x) − ∇fᵢ(x)|² ≤ C (fᵢ(x) − fᵢ*) + σ² for all x and agents.
+
+    This is the condition of Huang, Li, Pu (2023), arXiv 2301.12677, here for the objectives n pᵢ fᵢ
+    whose gradients agents are given. Finite sums have it without any further assumption. A
+    component l ≥ 0 that is ℓ-smooth has |∇l|² ≤ 2ℓ l, since it is nonnegative one gradient step
+    further too. So the mean over b samples drawn with replacement has a variance of at most
+    (1/b) meanⱼ |∇lᵢⱼ|² ≤ (2ℓ/b) fᵢ = C (fᵢ − fᵢ*) + C fᵢ* with C = 2ℓ/b, and σ² = C maxᵢ fᵢ*.
+    Around it, `GaussianNoise` adds its own σ²; full gradients have C = 0.
+
+    Args:
+        problem: a `FiniteSum` of convex losses of at least 0, as those of linear models are, with
+            `Minibatch` or `GaussianNoise` around it.
+        smoothness: ℓ, such that every sample's n pᵢ (loss + (l2/2)|x|²) is ℓ-smooth; known for
+            linear models.
+
+    Raises:
+        ValueError: another problem, an unknown ℓ, or an agent without a minimizer of its own.
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> ridge = jd.problems.least_squares(A, b, agents=4, l2=0.1)
+        >>> whole = general_variance(jd.problems.Minibatch(ridge, 1))
+        >>> half = general_variance(jd.problems.Minibatch(ridge, 2))
+        >>> round(whole.C / half.C, 6), general_variance(ridge).C
+        (2.0, 0.0)
+    """
+    batch, noise = None, 0.0
+    while isinstance(problem, Minibatch | GaussianNoise):
+        if isinstance(problem, Minibatch):
+            batch = problem.batch
+        else:
+            noise += float(problem.sigma) ** 2
+        problem = problem.problem
+    require(
+        isinstance(problem, FiniteSum),
+        f"general_variance is about samples, which a {type(problem).__name__} has not; give a "
+        "FiniteSum with Minibatch around it.",
+    )
+    if batch is None:
+        return GeneralVariance(0.0, noise)
+    whole = gathered(problem)
+    if smoothness is None:
+        smoothness = _component_smoothness(whole)
+    factor = 2 * number("smoothness", smoothness, minimum=0.0) / batch
+    return GeneralVariance(factor, factor * max(_own_minima(whole)) + noise)
+
+
+def _component_smoothness(problem: FiniteSum) -> float:
+    """Return the largest n pᵢ (c |aᵢⱼ|² + penalty + l2) of a linear model, c as for its L."""
+    loss = getattr(problem.loss, "func", problem.loss)
+    known: dict[Any, float] = {squared_loss: 1.0, logistic_loss: 0.25, softmax_loss: 0.5}
+    curvature, penalty = known.get(loss), 0.0
+    if isinstance(loss, HuberLoss):
+        curvature = 1.0
+    elif isinstance(loss, NonconvexLogisticLoss):
+        curvature, penalty = 0.25, 2 * float(loss.weight)
+    require(
+        curvature is not None,
+        "the smoothness of this loss is not known; give that of its worst sample, smoothness=.",
+    )
+    squares = np.sum(np.asarray(problem.data[0], float) ** 2, axis=2).max(axis=1)
+    shares = np.asarray(problem.shares, float)
+    return float(np.max(shares * (curvature * squares + penalty + float(problem.l2))))  # type: ignore
+
+
 def _of_quadratics(problem: Quadratic) -> Heterogeneity:
     """Return ζ² from the tilts t, and Γ = (1/n) Σᵢ tᵢᵀ Aᵢ⁻¹ tᵢ / 2."""
     hessians, tilts = (np.asarray(part, float) for part in (problem.hessians, problem.tilts))
@@ -82,16 +167,21 @@ def _of_sums(problem: FiniteSum) -> Heterogeneity:
         gradients = jax.jit(FiniteSum.grad)(exact, exact.start(exact.unravel(exact.solution)))
         dissimilarity = float(np.mean(np.sum(np.asarray(gradients) ** 2, axis=1)))
         optimum = float(exact.objective(exact.solution))
+    return Heterogeneity(dissimilarity, optimum - float(np.mean(_own_minima(whole))))
+
+
+def _own_minima(problem: FiniteSum) -> list[float]:
+    """Return every agent's n pᵢ fᵢ*, of a problem whose agents are not chosen by `take`."""
     least = []
-    for i in range(whole.n):
-        _, value, found = solver.minimize(_alone(whole, i))
+    for i in range(problem.n):
+        _, value, found = solver.minimize(_alone(problem, i))
         require(
             found,
             f"agent {i}'s own objective has no minimizer that was found, so that Γ is not known; "
             "add l2 > 0.",
         )
         least.append(value)
-    return Heterogeneity(dissimilarity, optimum - float(np.mean(least)))
+    return least
 
 
 def _alone(problem: FiniteSum, i: int) -> FiniteSum:

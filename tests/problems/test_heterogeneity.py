@@ -9,7 +9,8 @@ import scipy.optimize
 from reference import losses
 
 import jaxdopt as jd
-from jaxdopt.problems import heterogeneity, solver
+from jaxdopt.problems import general_variance, heterogeneity, solver
+from jaxdopt.problems.heterogeneity import _alone
 
 SIZES = (5, 9, 4)
 L2 = 0.2
@@ -140,3 +141,68 @@ def test_float32_problems_are_measured_in_float64(float32):
     problem = jd.problems.least_squares(features, labels, l2=L2)
     assert problem.solution.dtype == jnp.float32
     assert heterogeneity(problem).gap > 0
+
+
+@pytest.mark.parametrize("kind", ["least_squares", "logistic_regression"])
+@pytest.mark.parametrize("weights", ["agents", "samples"])
+def test_the_general_variance_condition_holds_everywhere(kind, weights):
+    """E|gᵢ − ∇fᵢ|² over all samples, by hand, at points near and far."""
+    features, labels = uneven()
+    if kind == "logistic_regression":
+        labels = [np.where(b > np.median(b), 1.0, -1.0) for b in labels]
+    problem = getattr(jd.problems, kind)(features, labels, l2=L2, weights=weights)
+    found = general_variance(jd.problems.Minibatch(problem, 2))
+    least = np.array([solver.minimize(_alone(problem, i))[1] for i in range(3)])
+    value, gradient = {
+        "least_squares": (losses.least_squares_value, losses.least_squares_gradient),
+        "logistic_regression": (losses.logistic_value, losses.logistic_gradient),
+    }[kind]
+    random, ratios = np.random.default_rng(4), []
+    points = [problem.solution + scale * random.standard_normal(2)
+              for scale in np.geomspace(1e-3, 30, 60)]  # fmt: skip
+    for x in (np.asarray(point) for point in points):
+        for i, (a, b) in enumerate(zip(features, labels, strict=True)):
+            share = shares(weights)[i]
+            each = [share * gradient(x, a[[j]], b[[j]], L2) for j in range(len(b))]
+            variance = np.mean(np.sum((each - np.mean(each, axis=0)) ** 2, axis=1)) / 2
+            bound = found.C * (share * value(x, a, b, L2) - least[i]) + found.sigma_squared
+            ratios.append(variance / bound)
+    assert 0.01 < max(ratios) <= 1
+
+
+def test_gradients_are_bounded_by_the_gap_and_its_excess():
+    """(1/n) Σ |∇fᵢ(x)|² ≤ 2L (f(x) − f* + Γ), and nearly so somewhere."""
+    problem = jd.problems.least_squares(*uneven(), l2=L2)
+    excess, ratios = heterogeneity(problem).gap, []
+    random = np.random.default_rng(4)
+    for scale in np.geomspace(1e-3, 30, 60):
+        x = problem.solution + scale * jnp.asarray(random.standard_normal(2))
+        slopes = problem.grad(jnp.broadcast_to(x, (3, 2)))
+        over = problem.objective(x) - problem.optimum + excess
+        ratios.append(jnp.mean(jnp.sum(slopes**2, axis=1)) / (2 * problem.smoothness * over))
+    assert 0.3 < max(ratios) <= 1
+
+
+def test_variances_of_other_problems():
+    """Full gradients have none, noise its own; ℓ of the library's losses; what is refused."""
+    features, labels = uneven()
+    ridge = jd.problems.least_squares(features, labels, l2=L2)
+    assert general_variance(ridge) == (0, 0)
+    assert general_variance(jd.problems.GaussianNoise(ridge, 2.0)) == (0, 4)
+    batch = jd.problems.Minibatch(ridge, 2)
+    noisy = general_variance(jd.problems.GaussianNoise(batch, 2.0))
+    assert noisy.sigma_squared == general_variance(batch).sigma_squared + 4
+    largest = max(np.sum(f**2, axis=1).max() for f in features)
+    assert pytest.approx(largest + L2) == general_variance(batch).C
+    huber = jd.problems.huber_regression(features, labels, l2=L2)
+    assert pytest.approx(2 * (largest + L2)) == general_variance(jd.problems.Minibatch(huber, 1)).C
+
+    def loss(x, sample):
+        return (sample[0] @ x - sample[1]) ** 2 / 2
+
+    own = jd.problems.Minibatch(jd.problems.FiniteSum(loss, (features, labels), np.zeros(2)), 2)
+    with pytest.raises(ValueError, match="the smoothness of this loss is not known"):
+        general_variance(own)
+    assert general_variance(own, smoothness=3.0).C == 3.0
+    with pytest.raises(ValueError, match="about samples, which a Quadratic has not"):
+        general_variance(jd.problems.quadratic(2, 2))
