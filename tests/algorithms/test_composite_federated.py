@@ -391,7 +391,7 @@ def test_bad_input():
     x0 = l1.start()
     methods: list[Any] = [jd.FedNMap, jd.FedMid, jd.FedDualAvg, jd.ZhangHuJohansson]
     for method in methods:
-        numbers = {"lam": 0.1} if method is jd.FedNMap else {}
+        numbers: dict[str, Any] = {"lam": 0.1} if method is jd.FedNMap else {}
         for wrong in (0, 1.5, True):
             with pytest.raises(ValueError, match=r"local_steps is .*; give an integer"):
                 method(stepsize=0.1, local_steps=wrong, **numbers)

@@ -231,14 +231,14 @@ def osgp(gradient, column, x0, stepsize, steps, overlap):
     zs, total_w, total_x = [x.copy()], [w.sum()], [x.sum(axis=0)]
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
-        shares = column(k) if callable(column) else column
+        shares = np.asarray(column(k) if callable(column) else column)
         kept_x, kept_w = np.zeros_like(x), np.zeros(n)
         for i in range(n):
             h = x[i] - a[i] * gradient(i, x[i] / w[i], k)
-            kept_x[i], kept_w[i] = shares[i][i] * h, shares[i][i] * w[i]
+            kept_x[i], kept_w[i] = shares[i, i] * h, shares[i, i] * w[i]
             for j in range(n):
-                if j != i and shares[j][i] != 0:
-                    flight.append((k + overlap, j, shares[j][i] * h, shares[j][i] * w[i]))
+                if j != i and shares[j, i] != 0:
+                    flight.append((k + overlap, j, shares[j, i] * h, shares[j, i] * w[i]))
         x, w = kept_x, kept_w
         still = []
         for message in flight:
