@@ -392,7 +392,8 @@ def test_bad_input():
     methods: list[Any] = [jd.FedNMap, jd.FedMid, jd.FedDualAvg, jd.ZhangHuJohansson]
     for method in methods:
         numbers: dict[str, Any] = {"lam": 0.1} if method is jd.FedNMap else {}
-        for wrong in (0, 1.5, True):
+        wrongs: list[Any] = [0, 1.5, True]
+        for wrong in wrongs:
             with pytest.raises(ValueError, match=r"local_steps is .*; give an integer"):
                 method(stepsize=0.1, local_steps=wrong, **numbers)
         with pytest.raises(ValueError, match="stepsize is -1; give at least 0"):
