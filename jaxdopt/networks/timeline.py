@@ -266,7 +266,7 @@ def timeline(
         >>> import jaxdopt as jd
         >>> ring = jd.networks.metropolis(jd.graphs.ring(4))
         >>> timeline(ring, compute=[1.0, 1.0, 1.0, 2.5], delay=0.5, seconds=5.0)
-        Timeline(4 agents, 17 finishes in 7 runs of at most 3, 5 seconds, V = 3)
+        Timeline(4 agents, 17 finishes in 6 runs of at most 4, 5 seconds, V = 1)
     """
     require(
         (steps is None) != (seconds is None),
