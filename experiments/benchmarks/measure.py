@@ -13,7 +13,7 @@ import scipy
 from tqdm import tqdm
 
 import jaxdopt as jd
-from experiments.benchmarks import mixing, speed
+from experiments.benchmarks import asynchrony, mixing, participation, speed
 from experiments.benchmarks.rows import Row
 
 
@@ -32,6 +32,10 @@ def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict
     graphs = {"ring": jd.graphs.ring(n), "6-regular": jd.graphs.regular(n, 6)}
     cases += [(name, partial(mixing.mixing, name, g, repeats, d)) for name, g in graphs.items()]
     cases.append(("sweep", partial(speed.sweeping, 100 if quick else 500, 2 if quick else 3)))
+    rounds = (20, 2) if quick else (100, repeats)
+    cases.append(("participation", partial(participation.participation, *rounds)))
+    finishes = (256, 20.0, 2) if quick else (1024, 100.0, 5)
+    cases.append(("asynchrony", partial(asynchrony.asynchrony, *finishes)))
     cases.append(("compilations", speed.compilations))
     sizes = (64, 1024) if quick else (4096, 65_536)
     cases.append(("growth", partial(mixing.growth, repeats, sizes)))

@@ -91,7 +91,10 @@ class Uniform(Pattern):
 
     def _draw(self, k: Any, key: jax.Array, size: int) -> jax.Array:
         bits = jax.random.bits(_own(key, UNIFORM, k), (self.n,), jnp.uint32)
-        return jax.lax.top_k(jax.lax.bitcast_convert_type(bits, jnp.int32), size)[1]
+        # 30 random bits read as normal, positive floats, which are in the same order: on CPUs XLA
+        # takes the largest floats without sorting, but sorts integers
+        rank = jax.lax.bitcast_convert_type((bits >> 2) + jnp.uint32(1 << 23), jnp.float32)
+        return jax.lax.top_k(rank, size)[1]
 
 
 @pytree
