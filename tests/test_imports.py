@@ -27,7 +27,7 @@ FLOORS = {
 ONLY_IN = {
     "networkx": {"networks/graphs.py", "plot/networks.py"},
     "xarray": {"sweep.py"},
-    "matplotlib": {"plot/curves.py", "plot/networks.py", "plot/style.py"},
+    "matplotlib": {"plot/curves.py", "plot/networks.py", "plot/style.py", "plot/timeline.py"},
     "sklearn": set(),  # problems/data.py looks it up by name when it is needed
     "flax": set(),
     "chex": set(),

@@ -3,6 +3,7 @@
 from jaxdopt.plot.curves import curves, heatmap
 from jaxdopt.plot.networks import graph, matrix, spectrum
 from jaxdopt.plot.style import NAMES, PALETTE
+from jaxdopt.plot.timeline import timeline
 
 __all__ = [
     "NAMES",
@@ -12,4 +13,5 @@ __all__ = [
     "heatmap",
     "matrix",
     "spectrum",
+    "timeline",
 ]
