@@ -1,6 +1,7 @@
 """Timelines against an event-by-event simulation, on random times with ties and losses."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,10 +135,11 @@ def tables(draw):
 class TestAgainstEventByEvent:
     @settings(max_examples=60, deadline=None, derandomize=True)
     @given(tables())
-    def test_runs_do_what_one_finish_after_the_other_does(self, drawn):
+    def test_runs_do_what_one_finish_after_the_other_does(self, drawn: Any):
         made = simulated(*drawn, steps=RUNS)
         assert made.horizon == RUNS
-        events = loop(*drawn, len(made.finishes().time))
+        compute, delay = drawn
+        events = loop(compute, delay, len(made.finishes().time))
         require_same(made, events)
         ends = np.cumsum(np.sum(np.asarray(made.agents) < N, axis=1)) - 1
         result = trajectory(padded(made))
