@@ -1,5 +1,7 @@
 """The picture of a timeline: bars, finishes and arrows are those of its tables."""
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def made(compute=(1.0, 1.5, 4.0, 1.0), delay=0.25, seconds=20.0):
     return jd.networks.timeline(ring, compute=compute, delay=delay, seconds=seconds)
 
 
-def parts(ax):
+def parts(ax: Any) -> tuple[Any, Any, Any]:
     """Bars as (row, begin, end), finishes as (time, row), arrows as (from, to) and staleness."""
     quiver = next((c for c in ax.collections if isinstance(c, Quiver)), None)
     bars, finishes = [], []
@@ -32,12 +34,15 @@ def parts(ax):
             finishes += [(s[0, 0], s[:, 1].mean()) for s in collection.get_segments()]
         elif isinstance(collection, PolyCollection) and collection is not quiver:
             for path in collection.get_paths():
-                (left, low), (right, high) = path.vertices.min(axis=0), path.vertices.max(axis=0)
+                corners = np.asarray(path.vertices)
+                (left, low), (right, high) = corners.min(axis=0), corners.max(axis=0)
                 bars.append((round((low + high) / 2), left, right))
     arrows = []
     if quiver is not None:
         heads = quiver.XY + np.stack([quiver.U, quiver.V], axis=1)
-        arrows = list(zip(quiver.XY, heads, np.asarray(quiver.get_array()), strict=True))
+        arrows = list(
+            zip(np.asarray(quiver.XY), heads, np.asarray(quiver.get_array()), strict=True)
+        )
     return sorted(bars), sorted(finishes), arrows
 
 
