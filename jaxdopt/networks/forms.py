@@ -91,7 +91,8 @@ def stack(networks: Sequence[Any]) -> Any:
     """Stack networks of the same n along a new first axis, for `jax.vmap` and `sweep`.
 
     Members of one structure keep it; fixed networks of different ones become neighbor tables if
-    all are sparse, and `Dense` otherwise. A time that `at` has set is dropped.
+    all are sparse, and `Dense` otherwise. Timelines are brought to one size, and cut to the length
+    of the shortest. A time that `at` has set is dropped.
 
     Raises:
         ValueError: no networks, or they have different numbers of agents, or some change with
@@ -124,7 +125,9 @@ def _aligned(members: list[Any]) -> list[Any]:
 
 
 def _same_form(members: list[Any]) -> list[Any]:
-    """Bring fixed networks of different forms to one."""
+    """Bring fixed networks of different forms to one, and tables of rounds to one size."""
+    if hasattr(members[0], "aligned") and len({type(m) for m in members}) == 1:
+        return members[0].aligned(members)
     if all("row" in vars(m) and type(m) is type(members[0]) for m in members):
         parts = [_aligned([getattr(m, name) for m in members]) for name in ("row", "column")]
         each = zip(members, *parts, strict=True)

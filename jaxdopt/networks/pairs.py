@@ -10,6 +10,7 @@ i begins its next round. No schedule depends on the iterates, so it is simulated
 run is one step of `jd.run`, and the result is that of one meeting after the other.
 """
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -18,9 +19,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import count, is_traced, pytree, require, static
+from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
 from jaxdopt.networks import times
-from jaxdopt.networks.timeline import finishing
+from jaxdopt.networks.timeline import finishing, widened
 
 PARTNER = 0xF000A17E  # folded into the key, before it draws whom workers meet
 
@@ -103,6 +104,24 @@ class Pairs:
         """Return run k; the key is not used, as all is drawn."""
         last = self.end[k] - jnp.where(k > 0, self.end[jnp.maximum(k - 1, 0)], 0)
         return Meetings(self.agents[k], self.partners[k], last, k, self.n)
+
+    @staticmethod
+    def aligned(members: Sequence["Pairs"]) -> list["Pairs"]:
+        """Return them in tables of one size, as `jd.networks.stack` asks: of the shortest T."""
+        horizon = min(pairs.horizon for pairs in members)
+        width = max(pairs.agents.shape[1] for pairs in members)
+
+        def one(pairs: Pairs) -> Pairs:
+            more, n = width - pairs.agents.shape[1], pairs.n
+            return replace(
+                pairs,
+                end=pairs.end[:horizon],
+                agents=widened(pairs.agents[:horizon], more, n + 2 * width),
+                partners=widened(pairs.partners[:horizon], more, n + 3 * width),
+                finish=jnp.pad(pairs.finish[:horizon], ((0, 0), (0, more))),
+            )
+
+        return [one(pairs) for pairs in members]
 
     def mean(self, x: Any) -> Any:
         """Return the mean over agents, leaves [n, ...] -> [...]."""

@@ -14,6 +14,7 @@ none reads what was made within the run. So a run is one step of `jd.run`, all i
 and the result is that of one finish after the other. Tables hold those who finish, never all.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -22,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import count, is_traced, pytree, require, static
+from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
 from jaxdopt.networks import times
 from jaxdopt.networks.directed import TwoParts
 from jaxdopt.networks.operator import Operator
@@ -209,6 +210,39 @@ class Timeline:
         read = made.before(sender, first[:, None]) - np.asarray(self.age)[run, place]
         read[sender == agent[:, None]] = -1
         return Finishes(made.time, agent, made.version, run, read)
+
+    @staticmethod
+    def aligned(timelines: Sequence["Timeline"]) -> list["Timeline"]:
+        """Return timelines in tables of one size, as `jd.networks.stack` asks: of the shortest T.
+
+        Raises:
+            ValueError: their weights sum to 1 in different ways.
+        """
+        kinds = sorted({f"{t.kind}{' symmetric' * t.symmetric}" for t in timelines})
+        require(
+            len(kinds) == 1,
+            f"timelines of {' and '.join(kinds)} weights cannot be stacked; run them one by one.",
+        )
+        horizon = min(t.horizon for t in timelines)
+        width, slots = (max(t.age.shape[i] for t in timelines) for i in (1, 2))
+        versions = max(t.versions for t in timelines)
+
+        def one(t: Timeline) -> Timeline:
+            wider, more = width - t.age.shape[1], slots - t.age.shape[2]
+            me = jnp.arange(t.n, dtype=jnp.int32)[:, None]
+            per_slot = {name: _padded(getattr(t, name), more) for name in ("weights", "shares")}
+            return replace(
+                t,
+                end=t.end[:horizon],
+                agents=widened(t.agents[:horizon], wider, t.n + t.age.shape[1]),
+                finish=_padded(t.finish[:horizon], wider),
+                age=jnp.pad(t.age[:horizon], ((0, 0), (0, wider), (0, more))),
+                sender=jnp.concatenate([t.sender, jnp.tile(me, (1, more))], axis=1),
+                versions=versions,
+                **per_slot,
+            )
+
+        return [one(t) for t in timelines]
 
     def mean(self, x: Any) -> Any:
         """Return the mean over agents, leaves [n, ...] -> [...]."""
@@ -503,6 +537,16 @@ def _parts(network: Any) -> tuple[sp.csr_array, sp.csr_array]:
     both = (network.row, network.column) if isinstance(network, TwoParts) else (network, network)
     row, column = (part.csr() for part in both)
     return row, column
+
+
+def widened(agents: jax.Array, more: int, first: int) -> jax.Array:
+    """Return a table [T, s] with ``more`` columns of padding, the indices from ``first`` on."""
+    padding = jnp.arange(first, first + more, dtype=agents.dtype)
+    return jnp.concatenate([agents, jnp.tile(padding, (len(agents), 1))], axis=1)
+
+
+def _padded(table: jax.Array, more: int) -> jax.Array:
+    return jnp.pad(table, ((0, 0), (0, more)))
 
 
 def require_timeline(network: Any, method: str) -> None:

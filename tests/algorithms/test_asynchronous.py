@@ -266,6 +266,24 @@ class TestAsPrograms:
                 np.testing.assert_allclose(swept.state.x[a, w], alone, atol=1e-13)
         assert np.abs(swept.state.x[0, 0] - swept.state.x[0, 1]).max() > 1e-3
 
+    @pytest.mark.parametrize("method", [jd.ADSGD, jd.ADPSGD])
+    def test_times_sweep_as_one_program(self, method):
+        make = jd.networks.timeline if method is jd.ADSGD else jd.networks.pairwise
+        star = jd.networks.metropolis(jd.graphs.star(N))  # with more slots, and in wider tables
+        members = [
+            make(ring(), compute=np.linspace(1, 3, N), delay=4.0, steps=40),
+            make(star, compute=1.0, delay=0.5, steps=30),
+        ]
+        swept = jd.sweep(jd.run, over=("network",))(
+            method(0.1), problem(), jd.networks.stack(members), x_start(), KEY, steps=30
+        )
+        for w, network in enumerate(members):
+            alone = run(method(0.1), network, 30)
+            np.testing.assert_allclose(swept.state.x[w], alone.state.x, atol=1e-13)
+            for name in ("seconds", "gradients", "traffic"):
+                got = swept.history[name][w]
+                np.testing.assert_allclose(got, alone.history[name], rtol=1e-6)
+
     def test_slopes_match_finite_differences(self):
         made = pattern("random")
 
