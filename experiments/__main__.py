@@ -141,10 +141,26 @@ class STPP(Figure):
 
 
 @dataclasses.dataclass(frozen=True)
+class FedSUM(Figure):
+    """FedSUM against FedAvg, SCAFFOLD, MIFA and FedVARP under participation (arXiv 2512.18275).
+
+    Seven patterns of who takes part; stationary errors over delays, clients and local steps.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
 class FedNMap(Figure):
     """FedNMap against FedMid, FedDualAvg and Zhang, Hu, Johansson's method (arXiv 2602.03357).
 
     Sparse logistic regression with l1 and MCP: stationarity, sparsity, linear speedup, support.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class OLDSGD(Figure):
+    """OLDSGD against DSGD, local DSGD and OSGP in simulated time (arXiv 2601.01493).
+
+    Messages that take 0.1 to 16 gradients' time: curves, time to a target, the wall-clock formulas.
     """
 
 
@@ -186,7 +202,9 @@ COMMANDS: dict[str, Any] = {
     "apd": APD,
     "cpp": CPP,
     "stpp": STPP,
+    "fedsum": FedSUM,
     "fednmap": FedNMap,
+    "oldsgd": OLDSGD,
     "benchmark": Benchmark,
     "list": List,
 }
@@ -200,7 +218,9 @@ Command = (
     | Annotated[APD, tyro.conf.subcommand("apd")]
     | Annotated[CPP, tyro.conf.subcommand("cpp")]
     | Annotated[STPP, tyro.conf.subcommand("stpp")]
+    | Annotated[FedSUM, tyro.conf.subcommand("fedsum")]
     | Annotated[FedNMap, tyro.conf.subcommand("fednmap")]
+    | Annotated[OLDSGD, tyro.conf.subcommand("oldsgd")]
     | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
