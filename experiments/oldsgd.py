@@ -148,11 +148,11 @@ def histories(
 
 def seconds_a_gradient(local: tuple[int, ...], delays: tuple[float, ...]) -> xr.DataArray:
     """Return simulated seconds a gradient, [algorithm, delay], as `jd.run` counts them."""
-    small, key = jd.problems.quadratic(AGENTS, 2), jax.random.key(0)
+    small, key, ring = jd.problems.quadratic(AGENTS, 2), jax.random.key(0), network("ring")
     made = methods(local)
     found = np.zeros((len(made), len(delays)))
     for (i, method), (j, delay) in itertools.product(enumerate(made.values()), enumerate(delays)):
-        now = jd.networks.timed(network("ring"), compute=1.0, delay=delay).at(0, key)
+        now = jd.networks.timed(ring, compute=1.0, delay=delay).at(0, key)
         state = method.init(small.start(), small, now, key)
         cost = method.cost(state, small, now) if hasattr(method, "cost") else gossip(state, small)
         taken = gradients_a_step(method)
@@ -450,13 +450,13 @@ def run(
     full = scale == "full" and not quick
     names = ["shuffled"] if quick else list(CASES)
     local = (4,) if quick else LOCAL
-    grid = GRID[4:13:2] if quick else GRID
+    grid = GRID[8::2] if quick else GRID
     datasets = {
         name: histories(
             CASES[name],
             local,
             grid,
-            calls=CASES[name].calls // (4 if quick else 1),
+            calls=CASES[name].calls // (2 if quick else 1),
             seeds=1 if quick else 10 if full else 3,
             seed=seed,
             progress=progress,

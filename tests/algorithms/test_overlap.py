@@ -102,12 +102,14 @@ def test_rounds_equal_the_loops(method, loops):
     got = jd.run(
         method(SCHEDULE, TAU),
         noisy(),
-        METROPOLIS,
+        jd.networks.timed(METROPOLIS, delay=4.5),
         jnp.asarray(start()),
         KEY,
         steps=ROUNDS,
         metrics={"x": estimates},
     )
+    lasts = TAU + 4.5 if method is jd.LocalDSGD else max(TAU, 4.5)
+    assert got.history["seconds"][-1] == ROUNDS * lasts
     weights = np.asarray(METROPOLIS.matrix())
     for loop in loops:
         expected = loop(local, weights, start(), STEPSIZES.__getitem__, ROUNDS, TAU)
@@ -209,12 +211,13 @@ class TestOSGP:
         got = jd.run(
             jd.OSGP(SCHEDULE, overlap),
             noisy(),
-            self.network(),
+            jd.networks.timed(self.network(), delay=4.5),
             jnp.asarray(start()),
             KEY,
             steps=ROUNDS,
             metrics={"x": estimates, "mass": mass},
         )
+        assert got.history["seconds"][-1] == ROUNDS * (4.5 / 2 if overlap else 1 + 4.5)
         np.testing.assert_allclose(got.history["x"], z, rtol=1e-10, atol=1e-10)
         np.testing.assert_allclose(got.history["mass"][:, 0], x.sum(axis=1), atol=1e-11)
         np.testing.assert_allclose(got.history["mass"][:, 1], w, atol=1e-12)
