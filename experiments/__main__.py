@@ -141,6 +141,14 @@ class STPP(Figure):
 
 
 @dataclasses.dataclass(frozen=True)
+class FedAvg(Figure):
+    """FedAvg's bias, server optimizers, and the general variance condition (arXiv 2301.12677).
+
+    Bias over stepsizes, local steps and heterogeneity; digits sorted by label and shuffled.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
 class FedSUM(Figure):
     """FedSUM against FedAvg, SCAFFOLD, MIFA and FedVARP under participation (arXiv 2512.18275).
 
@@ -202,6 +210,7 @@ COMMANDS: dict[str, Any] = {
     "apd": APD,
     "cpp": CPP,
     "stpp": STPP,
+    "fedavg": FedAvg,
     "fedsum": FedSUM,
     "fednmap": FedNMap,
     "oldsgd": OLDSGD,
@@ -218,6 +227,7 @@ Command = (
     | Annotated[APD, tyro.conf.subcommand("apd")]
     | Annotated[CPP, tyro.conf.subcommand("cpp")]
     | Annotated[STPP, tyro.conf.subcommand("stpp")]
+    | Annotated[FedAvg, tyro.conf.subcommand("fedavg")]
     | Annotated[FedSUM, tyro.conf.subcommand("fedsum")]
     | Annotated[FedNMap, tyro.conf.subcommand("fednmap")]
     | Annotated[OLDSGD, tyro.conf.subcommand("oldsgd")]
