@@ -173,6 +173,22 @@ class OLDSGD(Figure):
 
 
 @dataclasses.dataclass(frozen=True)
+class ADSGD(Figure):
+    """ADSGD against AD-PSGD, R-FAST, DSGD and parallel SGD in simulated time (arXiv 2505.10322).
+
+    Digits over 8 to 128 agents that straggle; the stepsizes that work and the limits over delays.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class FedFix(Figure):
+    """FedFix and FedBuff against FedAvg that waits and that does not (arXiv 2206.10189).
+
+    Clients of unequal speeds: the bias of naive weights, and simulated time to an accuracy.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
 class Benchmark(Options):
     """Measure the engine: overhead, NumPy, mixing, sweeps, compilations, growth (P1 to P6).
 
@@ -214,6 +230,8 @@ COMMANDS: dict[str, Any] = {
     "fedsum": FedSUM,
     "fednmap": FedNMap,
     "oldsgd": OLDSGD,
+    "adsgd": ADSGD,
+    "fedfix": FedFix,
     "benchmark": Benchmark,
     "list": List,
 }
@@ -231,6 +249,8 @@ Command = (
     | Annotated[FedSUM, tyro.conf.subcommand("fedsum")]
     | Annotated[FedNMap, tyro.conf.subcommand("fednmap")]
     | Annotated[OLDSGD, tyro.conf.subcommand("oldsgd")]
+    | Annotated[ADSGD, tyro.conf.subcommand("adsgd")]
+    | Annotated[FedFix, tyro.conf.subcommand("fedfix")]
     | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
