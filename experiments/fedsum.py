@@ -228,7 +228,7 @@ def slope(x: Any, y: Any) -> float:
 
 
 def errors_table(dataset: xr.Dataset) -> Table:
-    """Return the final errors, a pattern a row, with the earlier trial's and the delays."""
+    """Return the final errors, a pattern a row, with the delays."""
     errors, names = final(dataset), list(map(str, dataset.algorithm.values))
     rows = []
     for pattern in map(str, dataset.pattern.values):
@@ -237,13 +237,12 @@ def errors_table(dataset: xr.Dataset) -> Table:
             (
                 TITLES[pattern],
                 *(number(float(errors.sel(pattern=pattern, algorithm=a)), ".1e") for a in names),
-                f"{TRIAL[pattern]:g}" if pattern in TRIAL else "-",
                 f"{int(here.tau_max)}",
                 f"{float(here.tau_avg):.2f}",
                 f"{float(here.tau_mean):.2f}",
             )
         )
-    return Table(("pattern", *names, "FedAvg, trial", "tau_max", "tau_avg", "tau_mean"), rows)
+    return Table(("pattern", *names, "tau_max", "tau_avg", "tau_mean"), rows)
 
 
 def delays_table(dataset: xr.Dataset) -> Table:
