@@ -45,6 +45,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
+from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import jaxdopt as jd
@@ -63,7 +64,19 @@ EXACT = 1e-12  # |x − x*| up to which a limit counts as exact
 STEADY = (0.05, 10)  # αL and Q of everything else synthetic, and first steps where they decrease
 OFFSET = 20.0  # 1/c in rounds
 SCHEDULES = ("constant", "decreasing")
+SYNTHETIC = {
+    "one minimizer": (0.0,),
+    "δ = 0.1": (0.1,),
+    "δ = 1": (1.0,),
+    "δ = 1, noisy labels": (1.0, 0.5, 1.0, 0.3),
+}
+"""Arguments of `regression`; what these problems do with minibatches is looked at."""
 CHANCES = tuple(np.linspace(0.1, 0.9, CLIENTS))
+PATTERNS = {
+    "uniform": participation.uniform(CLIENTS, CLIENTS // 2),
+    "equal chances": participation.bernoulli(0.5, n=CLIENTS),
+    "unequal chances": participation.bernoulli(CHANCES),
+}
 
 DIGITS_CLIENTS, L2 = 20, 1e-2
 DIGITS_STEPS = (0.05, 10)  # α (αL = 0.34) and Q
@@ -83,7 +96,12 @@ SERVER_GRIDS = {
 
 @functools.cache
 def regression(
-    shift: float, spread: float = 0.5, scale: float = 1.0, rest: float = 0.0, seed: int = 0
+    shift: float,
+    spread: float = 0.5,
+    scale: float = 1.0,
+    rest: float = 0.0,
+    seed: int = 0,
+    aligned: bool = False,
 ) -> Any:
     """Return least squares of clients with Hessians that differ, the largest smoothness 1.
 
@@ -93,9 +111,15 @@ def regression(
         scale: |θ|, so that the start is far from the solution.
         rest: what no model explains: fᵢ* = rest² / 2.
         seed: of all random choices.
+        aligned: whether Hessians and minimizers differ in one direction, up in half of the clients
+            and down in the others, where bias is large for its σ_f*; else at random.
     """
     random, shape = np.random.default_rng(seed), (CLIENTS, DIMENSION, DIMENSION)
+    theta, away = random.standard_normal(DIMENSION), random.standard_normal(shape[:2])
     differ = random.standard_normal(shape)
+    if aligned:
+        away = np.where(np.arange(CLIENTS) % 2, 1, -1)[:, None] * away[0]
+        differ = away[:, :, None] * away[0]
     differ = differ + differ.transpose(0, 2, 1)
     differ *= spread / np.linalg.norm(differ, ord=2, axis=(1, 2))[:, None, None]
     root = np.diag(np.logspace(-0.15, 0, DIMENSION))
@@ -103,7 +127,6 @@ def regression(
     hessians /= np.linalg.norm(hessians, ord=2, axis=(1, 2)).max()
     basis = np.linalg.qr(random.standard_normal((CLIENTS, SAMPLES, SAMPLES)))[0] * SAMPLES**0.5
     features = basis[:, :, :DIMENSION] @ np.linalg.cholesky(hessians).transpose(0, 2, 1)
-    theta, away = random.standard_normal(DIMENSION), random.standard_normal(shape[:2])
     own = scale * theta / np.linalg.norm(theta)
     own = own + shift * away / np.linalg.norm(away, axis=1, keepdims=True)
     labels = np.einsum("nmd,nd->nm", features, own) + rest * basis[:, :, -1]
@@ -143,43 +166,65 @@ def estimate(state: Any, problem: Any) -> jax.Array:  # noqa: ARG001
     return state.estimate
 
 
-def bias(
-    shifts: Sequence[float], stepsizes: Sequence[float], local_steps: Sequence[int], rounds: int
+def simulate(
+    methods: Any,
+    problems: Sequence[Any],
+    network: Any,
+    rounds: int,
+    records: int,
+    *,
+    key: Any = None,
+    over: Sequence[str] = ("problem", "algorithm"),
+    inner: str = "",
+    **axes: Any,
 ) -> xr.Dataset:
-    """Return |x − x*| at the end with full gradients: shift, stepsize, local steps.
+    """Return labelled histories of a sweep, and of a second one inside over a second axis."""
+    run = jd.sweep(jd.run, over=(inner,)) if inner else jd.run
+    result = jd.sweep(run, over=over)(
+        methods,
+        jd.stack(problems),
+        network,
+        problems[0].start(),
+        jax.random.key(0) if key is None else key,
+        steps=rounds,
+        every=rounds // records,
+        metrics={"x": estimate},
+    )
+    names = ["distance_squared", "gradient_norm_squared", "gap", "x"]
+    return jd.label(result, **axes)[names]
+
+
+def bias(stepsizes: Sequence[float], local_steps: Sequence[int], rounds: int) -> xr.Dataset:
+    """Return |x − x*| at the end with full gradients: shift, stepsize, Q.
 
     Members share a program: all have the most local steps, after their own number they stand still.
     """
-    problems = jd.stack([regression(shift) for shift in shifts])
-    grid = np.stack(np.meshgrid(stepsizes, local_steps, indexing="ij"), axis=-1).reshape(-1, 2)
-    own = jnp.asarray(grid[:, 1], int)[:, None, None] * jnp.ones((1, CLIENTS, 1), int)
-    methods = jax.vmap(
-        lambda a, q: jd.FedAvg(a, local_steps=max(local_steps), own_steps=q),
-    )(jnp.asarray(grid[:, 0]), own)
-    ended = jd.sweep(jd.run, over=("problem", "algorithm"))(
-        methods,
+    problems = [regression(shift) for shift in SHIFTS]
+
+    def method(a: jax.Array, q: jax.Array) -> Any:
+        own = jnp.broadcast_to(q, (CLIENTS, 1))
+        return jd.FedAvg(a, local_steps=max(local_steps), own_steps=own)
+
+    over_steps = jax.vmap(jax.vmap(method, (None, 0)), (0, None))
+    dataset = simulate(
+        over_steps(jnp.array(stepsizes), jnp.array(local_steps)),
         problems,
         jd.networks.Server(CLIENTS),
-        regression(0.0).start(),
-        jax.random.key(0),
-        steps=rounds,
-        every=rounds // 10,
+        rounds,
+        1,
+        inner="algorithm",
+        shift=SHIFTS,
+        stepsize=stepsizes,
+        Q=local_steps,
     )
-    squares = ended.history["distance_squared"]
-    shape = (len(shifts), len(stepsizes), len(local_steps))
-    dims = ("shift", "stepsize", "Q")
-    expected = np.zeros(shape)
-    for i, shift in enumerate(shifts):
-        first = first_order(regression(shift))
-        expected[i] = first * np.outer(stepsizes, np.array(local_steps) - 1)
+    first = xr.DataArray([first_order(problem) for problem in problems], dims="shift")
+    measures = xr.DataArray([measure(problem) for problem in problems], dims="shift")
     return xr.Dataset(
         {
-            "error": (dims, np.sqrt(squares[..., -1]).reshape(shape)),
-            "before": (dims, np.sqrt(squares[..., -2]).reshape(shape)),
-            "expected": (dims, expected),
-            "measure": ("shift", [measure(regression(shift)) for shift in shifts]),
-        },
-        {"shift": list(shifts), "stepsize": list(stepsizes), "Q": list(local_steps)},
+            "error": np.sqrt(dataset.distance_squared.isel(step=-1, drop=True)),
+            "expected": first * dataset.stepsize * (dataset.Q - 1),
+            "measure": measures,
+        }
     )
 
 
@@ -199,33 +244,31 @@ def measure(problem: Any) -> float:
 
 
 def dissimilarity(problem: Any, x: jax.Array) -> float:
-    """Return (1/n) Σᵢ |∇fᵢ − ∇F|² at rows x [n, d]."""
-    gradients = np.asarray(problem.grad(x))
+    """Return (1/n) Σᵢ |∇fᵢ − ∇F|² at x [d]."""
+    gradients = np.asarray(problem.grad(jnp.broadcast_to(x, (problem.n, problem.d))))
     return float(np.mean(np.sum((gradients - gradients.mean(axis=0)) ** 2, axis=1)))
 
 
 def over_rounds(rounds: int, seeds: int, seed: int = 0) -> xr.Dataset:
-    """Return histories with constant and decreasing steps: samples, shift, schedule, seed, step."""
-    (alpha, q), shifts = STEADY, (0.0, 1.0)
-    parts = []
-    for batch, keys in ((0, 1), (1, seeds)):
-        whole = [regression(shift) for shift in shifts]
-        noisy = [jd.problems.Minibatch(p, batch) for p in whole] if batch else whole
-        run = jd.sweep(jd.run, over=("problem", "algorithm", "key"))(
-            schedules(alpha, OFFSET, q),
-            jd.stack(noisy),
+    """Return histories with both schedules: samples, problem, schedule, seed, step."""
+    whole, parts = [regression(*case) for case in SYNTHETIC.values()], []
+    for problems, keys in ((whole, 1), ([jd.problems.Minibatch(p, 1) for p in whole], seeds)):
+        part = simulate(
+            schedules(STEADY[0], OFFSET, STEADY[1]),
+            problems,
             jd.networks.Server(CLIENTS),
-            noisy[0].start(),
-            jax.random.split(jax.random.key(seed), keys),
-            steps=rounds,
-            every=rounds // 200,
-            metrics={"x": estimate},
+            rounds,
+            200,
+            key=jax.random.split(jax.random.key(seed), keys),
+            over=("problem", "algorithm", "key"),
+            problem=list(SYNTHETIC),
+            schedule=list(SCHEDULES),
+            seed=keys,
         )
-        part = jd.label(run, shift=list(shifts), schedule=list(SCHEDULES), seed=keys)
-        parts.append(part[["distance_squared", "x"]])
+        parts.append(part)
     index: Any = xr.DataArray(["full", "one sample"], dims="samples", name="samples")
-    whole: Any = xr.concat(parts, index, join="outer")
-    return whole
+    both: Any = xr.concat(parts, index, join="outer")
+    return both
 
 
 def unequal(shares: Any, problem: Any) -> np.ndarray:
@@ -246,38 +289,28 @@ def weights(chances: Sequence[float]) -> np.ndarray:
     return np.array(shares) / np.sum(shares)
 
 
-def patterns() -> dict[str, Any]:
-    """Return who takes part, under three laws with half of the clients on average."""
-    return {
-        "uniform": participation.uniform(CLIENTS, CLIENTS // 2),
-        "equal chances": participation.bernoulli(0.5, n=CLIENTS),
-        "unequal chances": participation.bernoulli(CHANCES),
-    }
-
-
 def present(rounds: int, seeds: int, seed: int = 0) -> xr.Dataset:
-    """Return histories with one local step, full gradients: shift, schedule, law, seed, step.
+    """Return histories with Q = 1 and full gradients: shift, schedule, law, seed, step.
 
     ``limit`` is where unequal chances are expected to lead, ``solution`` x*.
     """
-    alpha, shifts, laws = STEADY[0] * STEADY[1], (0.0, 1.0), patterns()
+    shifts = (0.0, 1.0)
     problems = [regression(shift) for shift in shifts]
     keys = jax.random.split(jax.random.key(seed), seeds)
-    rows = [[participation.active(law, rounds, key) for key in keys] for law in laws.values()]
-    table = participation.Table(jnp.stack([jnp.stack(row) for row in rows]), CLIENTS)
-    over_seeds = jd.sweep(jd.run, over=("network",))
-    run = jd.sweep(over_seeds, over=("problem", "algorithm", "network"))(
-        schedules(alpha, OFFSET, 1),
-        jd.stack(problems),
-        table,
-        problems[0].start(),
-        keys[0],
-        steps=rounds,
-        every=rounds // 200,
-        metrics={"x": estimate},
+    rows = [[participation.active(law, rounds, key) for key in keys] for law in PATTERNS.values()]
+    dataset = simulate(
+        schedules(STEADY[0] * STEADY[1], OFFSET, 1),
+        problems,
+        participation.Table(jnp.stack([jnp.stack(row) for row in rows]), CLIENTS),
+        rounds,
+        200,
+        over=("problem", "algorithm", "network"),
+        inner="network",
+        shift=shifts,
+        schedule=list(SCHEDULES),
+        law=list(PATTERNS),
+        seed=seeds,
     )
-    axes = {"shift": list(shifts), "schedule": list(SCHEDULES), "law": list(laws), "seed": seeds}
-    dataset = jd.label(run, **axes)[["distance_squared", "x"]]
     limits = [unequal(weights(CHANCES), problem) for problem in problems]
     dataset["limit"] = (("shift", "x_0"), np.stack(limits))
     dataset["solution"] = (("shift", "x_0"), np.stack([np.asarray(p.solution) for p in problems]))
@@ -286,57 +319,45 @@ def present(rounds: int, seeds: int, seed: int = 0) -> xr.Dataset:
 
 def dealt(names: Sequence[str], rounds: int, seed: int = 0) -> xr.Dataset:
     """Return histories on the digits with full gradients: partition, schedule, step."""
-    problems, _ = digits(seed)
-    alpha, q = DIGITS_STEPS
-    run = jd.sweep(jd.run, over=("problem", "algorithm"))(
-        schedules(alpha, rounds / 10, q),
-        jd.stack([problems[name] for name in names]),
+    return simulate(
+        schedules(DIGITS_STEPS[0], rounds / 10, DIGITS_STEPS[1]),
+        [digits(seed)[0][name] for name in names],
         jd.networks.Server(DIGITS_CLIENTS),
-        problems[names[0]].start(),
-        jax.random.key(seed),
-        steps=rounds,
-        every=rounds // 50,
-        metrics={"x": estimate},
+        rounds,
+        50,
+        partition=list(names),
+        schedule=list(SCHEDULES),
     )
-    dataset = jd.label(run, partition=list(names), schedule=list(SCHEDULES))
-    dataset["measure"] = ("partition", [measure(problems[name]) for name in names])
-    return dataset[["gradient_norm_squared", "gap", "measure", "x"]]
 
 
 def scatter(seeds: int, rounds: int) -> xr.Dataset:
     """Return |∇F|² at the end, constant steps and full gradients, of many problems: case."""
     cases = [
-        (shift, spread, scale, rest, seed)
+        (shift, spread, scale, rest, seed, aligned)
         for shift in (0.0, 0.01, 0.1, 1.0)
-        for spread in (0.0, 0.2, 0.5, 0.9)
+        for spread in (0.0, 0.2, 0.9)
         for scale, rest in ((1.0, 0.0), (10.0, 1.0))
         for seed in range(seeds)
+        for aligned in (False, True)
     ]
     problems = [regression(*case) for case in cases]
-    alpha, q = STEADY
-    run = jd.sweep(jd.run, over=("problem",))(
-        jd.FedAvg(alpha, local_steps=q),
-        jd.stack(problems),
+    dataset = simulate(
+        jd.FedAvg(STEADY[0], local_steps=STEADY[1]),
+        problems,
         jd.networks.Server(CLIENTS),
-        problems[0].start(),
-        jax.random.key(0),
-        steps=rounds,
-        every=rounds,
-    )
-    ended = {name: run.history[name][:, -1] for name in ("gradient_norm_squared", "gap")}
+        rounds,
+        1,
+        over=("problem",),
+        case=len(cases),
+    ).isel(step=-1, drop=True)
     values = {
-        "bias": ended["gradient_norm_squared"],
-        "gap": ended["gap"],
-        "measure": [measure(problem) for problem in problems],
-        "at_start": [dissimilarity(problem, problem.start()) for problem in problems],
-        "at_solution": [
-            dissimilarity(problem, problem.start(problem.solution)) for problem in problems
-        ],
-        "smoothness": [float(problem.smoothness) for problem in problems],
+        "measure": [measure(p) for p in problems],
+        "at_start": [dissimilarity(p, p.origin) for p in problems],
+        "at_solution": [dissimilarity(p, p.solution) for p in problems],
         "spread": [case[1] for case in cases],
-        "shift": [case[0] for case in cases],
     }
-    return xr.Dataset({name: ("case", np.asarray(value)) for name, value in values.items()})
+    values = {name: ("case", np.array(value)) for name, value in values.items()}
+    return dataset[["gradient_norm_squared", "gap"]].assign(values)
 
 
 @jax.jit
@@ -351,8 +372,8 @@ def spread_of(problem: Any, x: jax.Array) -> tuple[jax.Array, ...]:
     return variance, values, jnp.sum(mean**2, axis=1)
 
 
-def condition(problem: Any, batch: int, points: np.ndarray) -> xr.Dataset:
-    """Return how much of its bounds a problem uses along a trajectory [records, d]: step.
+def condition(problem: Any, batch: int, points: np.ndarray) -> dict[str, float]:
+    """Return the condition's numbers, and how much of its bounds is used along points [r, d].
 
     ``client`` is the largest variance of any client's minibatch gradient over
     C (fᵢ − fᵢ*) + σ², ``mean`` the same of their means, and ``gradients`` is mean|∇fᵢ|² over
@@ -363,28 +384,119 @@ def condition(problem: Any, batch: int, points: np.ndarray) -> xr.Dataset:
     variances, values, squares = map(
         np.asarray, jax.lax.map(lambda x: spread_of(problem, x), jnp.asarray(points))
     )
-    away = values - np.array(least)
-    bounds = factor * away + floor
+    away, smoothness = values - np.array(least), float(problem.smoothness)
 
-    def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        return np.where(whole > 1e-20, part / np.maximum(whole, 1e-20), 0)
+    def largest(part: np.ndarray, bound: np.ndarray) -> float:
+        return float(np.max(np.where(bound > 1e-20, part / np.maximum(bound, 1e-20), 0)))
 
-    smooth = 2 * float(problem.smoothness) * away.mean(axis=1)
-    variances = variances / batch
+    mean, bounds = away.mean(axis=1), factor * away + floor
+    return {
+        "batch": batch,
+        "L": smoothness,
+        "C": factor,
+        "sigma_squared": floor,
+        "measure": max(float(problem.optimum) - float(np.mean(least)), 0.0),
+        "at_solution": dissimilarity(problem, problem.solution),
+        "at_start": dissimilarity(problem, problem.origin),
+        "client": largest(variances / batch, bounds),
+        "mean": largest(variances.mean(axis=1) / batch, bounds.mean(axis=1)),
+        "gradients": largest(squares.mean(axis=1), 2 * smoothness * mean),
+    }
+
+
+def conditions(walks: xr.Dataset, deals: xr.Dataset, seed: int = 0) -> xr.Dataset:
+    """Return the condition's numbers of all problems, along runs with constant steps: problem."""
+    noisy = walks.x.sel(samples="one sample", schedule="constant").isel(seed=0)
+    smooth = deals.x.sel(schedule="constant").isel(step=slice(None, None, 5))
+    found = {
+        name: condition(regression(*case), 1, noisy.sel(problem=name).values[:41])
+        for name, case in SYNTHETIC.items()
+    }
+    for name in map(str, deals.partition.values):
+        walk = smooth.sel(partition=name).values
+        found[f"digits, {name}"] = condition(digits(seed)[0][name], BATCH, walk)
+    keys = next(iter(found.values()))
+    columns = {key: ("problem", [numbers[key] for numbers in found.values()]) for key in keys}
+    return xr.Dataset(columns, {"problem": list(found)})
+
+
+def digits_ends(deals: xr.Dataset, numbers: xr.Dataset) -> xr.Dataset:
+    """Return |∇F|² at the digits' ends, beside the condition's numbers: partition."""
+    last = deals.isel(step=-1, drop=True)
+    own = numbers.sel(problem=[f"digits, {name}" for name in deals.partition.values])
+    own = own.rename(problem="partition").assign_coords(partition=deals.partition)
+    squares = last.gradient_norm_squared
+    own = own.assign(
+        gradient_norm_squared=squares.sel(schedule="constant", drop=True),
+        decreasing=squares.sel(schedule="decreasing", drop=True),
+        gap=last.gap.sel(schedule="constant", drop=True),
+    )
+    return own.assign(used=scaled(own, *DIGITS_STEPS, own.L) / (own.gap + own.measure))
+
+
+def scaled(ends: xr.Dataset, stepsize: float, local_steps: int, smoothness: Any = 1.0) -> Any:
+    """Return |∇F|² over ½ (αL(Q − 1))² L, which is at most F − F* + σ_f* where FedAvg ends."""
+    squares = ends.gradient_norm_squared
+    return squares / ((stepsize * smoothness * (local_steps - 1)) ** 2 * smoothness / 2)
+
+
+def slope(x: Any, y: Any) -> float:
+    """Return the exponent of a power law fitted to y over x."""
+    return float(np.polyfit(np.log(np.asarray(x)), np.log(np.asarray(y)), 1)[0])
+
+
+def exponents(grid: xr.Dataset) -> dict[str, list[float]]:
+    """Return exponents of |x − x*|, one a line of the grid, where steps are small."""
+    small = grid.error.where((grid.stepsize * (grid.Q - 1) <= LINEAR) & (grid.Q > 1))
+    axes = {"stepsize": grid.stepsize, "Q": grid.Q - 1, "shift": grid.measure}
+    found = {}
+    for along, axis in axes.items():
+        lines = small.isel(shift=slice(1, None)).stack(line=[d for d in axes if d != along])
+        kept = [lines.isel(line=i).dropna(along) for i in range(lines.sizes["line"])]
+        found[along] = [
+            slope(axis.sel({along: line[along]}), line) for line in kept if line.size > 1
+        ]
+    return found
+
+
+def ends_of(who: xr.Dataset) -> xr.Dataset:
+    """Return root mean square distances at the end, from x* and from the limit expected: law."""
+    apart = who.sel(shift=1.0, drop=True)
+    last = apart.x.sel(schedule="decreasing", drop=True).isel(step=-1, drop=True)
+
+    def distance(x: Any, point: xr.DataArray) -> xr.DataArray:
+        return np.sqrt(((x - point) ** 2).sum("x_0"))
+
+    same = who.distance_squared.sel(shift=0.0, schedule="constant", drop=True).isel(
+        step=-1, drop=True
+    )
     return xr.Dataset(
         {
-            "client": ("step", ratio(variances, bounds).max(axis=1)),
-            "mean": ("step", ratio(variances.mean(axis=1), bounds.mean(axis=1))),
-            "gradients": ("step", ratio(squares.mean(axis=1), smooth)),
-            "C": factor,
-            "sigma_squared": floor,
-            "L": float(problem.smoothness),
-            "measure": measure(problem),
-            "by_hand": float(problem.optimum) - float(np.mean(least)),
-            "at_start": dissimilarity(problem, problem.start()),
-            "at_solution": dissimilarity(problem, problem.start(problem.unravel(problem.solution))),
+            "away": np.sqrt((distance(last, apart.solution) ** 2).mean("seed")),
+            "off": np.sqrt((distance(last, apart.limit) ** 2).mean("seed")),
+            "expected": distance(apart.solution, apart.limit).expand_dims(law=who.law),
+            "same": np.sqrt(same.mean("seed")),
         }
     )
+
+
+def ranks(many: xr.Dataset) -> xr.Dataset:
+    """Return Spearman's correlations of the bias with measures, where Hessians differ: measure.
+
+    Of problems with σ_f* > 0, and of all; what is a rounding error counts as 0.
+    """
+    kept = many.isel(case=np.flatnonzero(many.spread > 0))
+    bias = kept.gradient_norm_squared
+    bias = bias.where(bias > EXACT**2, 0)
+    some = np.flatnonzero(kept.measure > 0)
+    names = {"measure": "sigma_f*", "at_solution": "zeta^2 at x*", "at_start": "zeta^2 at x0"}
+    columns = [kept[name].where(kept[name] > EXACT**2, 0) for name in names]
+    found = {
+        "positive": [spearmanr(bias[some], column[some])[0] for column in columns],
+        "all": [spearmanr(bias, column)[0] for column in columns],
+    }
+    values = {name: ("measure", np.array(value, float)) for name, value in found.items()}
+    return xr.Dataset(values, {"measure": list(names.values())})
 
 
 def published_adam() -> Any:
@@ -458,3 +570,367 @@ def own_best(dataset: xr.Dataset) -> xr.Dataset:
     needed = to_target(dataset).rename("rounds")
     best: Any = needed.fillna(1e9 * (1 + last / (1 + last))).fillna(np.inf).argmin("choice")
     return dataset.assign(rounds=needed).isel(choice=best)
+
+
+def bests(served: xr.Dataset) -> xr.Dataset:
+    """Return what `own_best` and the plain mean, FedAvg with server stepsize 1, come to."""
+    best = own_best(served)
+    plain = served.assign(rounds=to_target(served)).sel(algorithm=["FedAvg"])
+    plain = plain.isel(choice=int(abs(np.log(plain.eta[0])).argmin()))
+    plain = plain.assign_coords(algorithm=["FedAvg, plain mean"])
+    both: Any = xr.concat([best, plain], "algorithm", coords="minimal", compat="override")
+    last = both[["gap", "accuracy"]].isel(step=slice(-5, None)).mean(["seed", "step"])
+    return both[["eta", "rounds"]].assign(last)
+
+
+def columns(dataset: xr.Dataset, names: Mapping[str, tuple[str, str]]) -> Table:
+    """Return a table of a dataset of one dimension, {variable: (title, format)} its columns."""
+    (dim,) = dataset.dims
+    values = [
+        [number(float(value), form) for value in dataset[name]] for name, (_, form) in names.items()
+    ]
+    rows = list(zip(map(str, dataset[dim].values), *values, strict=True))
+    return Table((str(dim), *(title for title, _ in names.values())), rows)
+
+
+PROBLEM = {
+    "batch": ("batch", ".0f"),
+    "L": ("L", ".3g"),
+    "C": ("C", ".3g"),
+    "sigma_squared": ("sigma^2", ".2g"),
+    "measure": ("sigma_f*", ".3g"),
+    "at_solution": ("zeta^2 at x*", ".2g"),
+    "at_start": ("zeta^2 at x0", ".2g"),
+    "client": ("client's variance/bound", ".2f"),
+    "mean": ("mean variance/bound", ".2f"),
+    "gradients": ("mean |grad f_i|^2/bound", ".2f"),
+}
+DEALT = {
+    "measure": ("sigma_f*", ".3f"),
+    "at_solution": ("zeta^2 at x*", ".3f"),
+    "at_start": ("zeta^2 at x0", ".3f"),
+    "gradient_norm_squared": ("|grad F|^2, constant", ".1e"),
+    "used": ("share of the bound", ".1e"),
+    "decreasing": ("|grad F|^2, decreasing", ".1e"),
+}
+LAW = {
+    "away": ("delta = 1, decreasing: |x - x*|", ".1e"),
+    "off": ("|x - x_q|", ".1e"),
+    "expected": ("|x_q - x*|", ".1e"),
+    "same": ("delta = 0, constant: |x - x*|", ".1e"),
+}
+SERVER = {
+    "eta": ("server stepsize", ".2g"),
+    "rounds": (f"rounds to {TARGET:g}", ".0f"),
+    "gap": ("last F - F*", ".3f"),
+    "accuracy": ("held-out accuracy", ".1%"),
+}
+RANK = {"positive": ("sigma_f* > 0", ".2f"), "all": ("all", ".2f")}
+
+
+def bias_table(grid: xr.Dataset) -> Table:
+    """Return |x − x*| over stepsizes and local steps at the largest δ, beside the first order."""
+    here = grid.isel(shift=-1)
+    rows = [
+        (
+            str(int(q)),
+            *(number(float(value), ".1e") for value in here.error.sel(Q=q)),
+            number(float((here.error / here.expected).where(here.Q > 1).sel(Q=q)[0]), ".3f"),
+        )
+        for q in here.Q.values
+    ]
+    header = (f"aL = {a:g}" for a in here.stepsize.values)
+    return Table(("Q", *header, "first column / first order"), rows)
+
+
+def claims_table(
+    grid: xr.Dataset,
+    walks: xr.Dataset,
+    who: xr.Dataset,
+    ends: xr.Dataset,
+    many: xr.Dataset,
+    numbers: xr.Dataset,
+    served: xr.Dataset,
+) -> Table:
+    """Return what is claimed beside what was measured."""
+    rows = []
+
+    def row(claim: str, source: str, claimed: str, measured: str, met: Any, why: str) -> None:
+        rows.append((claim, source, claimed, measured, *(("yes", "-") if met else ("no", why))))
+
+    def at_most(claim: str, most: float, value: Any, source: str = "", why: str = "") -> None:
+        source, why = source or "derived from the measure", why or "too few rounds"
+        row(claim, source, f"at most {most:g}", f"{float(value):.1e}", float(value) <= most, why)
+
+    for name, found in exponents(grid).items():
+        title = {"stepsize": "α", "Q": "Q − 1", "shift": "σ_f*, δ from 0.1 to 1"}[name]
+        power = 0.5 if name == "shift" else 1.0
+        row(
+            f"|x − x*| over {title}, where αL(Q − 1) ≤ {LINEAR:g}: exponent",
+            "derived: quadratics, first order in α",
+            f"{power:g}",
+            f"{min(found):.3f} to {max(found):.3f}",
+            max(abs(f - power) for f in found) <= 0.1,
+            "steps are not small",
+        )
+    largest = grid.error.isel(stepsize=-1)
+    at_most("Q = 1: no bias, largest α", EXACT, largest.sel(Q=1).max(), "gradient descent")
+    at_most("σ_f* = 0: no bias, largest α, any Q", EXACT, largest.sel(shift=0.0).max())
+    far = np.sqrt(walks.distance_squared.mean("seed"))
+    single = far.sel(samples="one sample", schedule="constant", problem="one minimizer")
+    at_most("σ_f* = σ² = 0: a constant step is exact with one sample too", EXACT, single[-1])
+    ended = ends_of(who)
+    at_most("σ_f* = 0: exact whoever takes part, Q = 1", EXACT, ended.same.max())
+    zero = many.isel(case=np.flatnonzero(many.measure == 0))
+    extent = f"up to {float(zero.at_start.max()):.2g}"
+    title = f"σ_f* = 0: no |∇F|² however much gradients differ at x0, {extent}"
+    at_most(title, EXACT**2, zero.gradient_norm_squared.max())
+    for samples, power, margin in (("full", -1.0, 0.1), ("one sample", -0.5, 0.2)):
+        curve = far.sel(samples=samples, schedule="decreasing", problem="δ = 1")
+        curve = curve[curve.size // 10 :]
+        found = slope(curve.step + OFFSET, curve)
+        row(
+            f"decreasing steps, {samples}: |x − x*| falls; exponent over rounds",
+            f"convergence: {PAPER}, from memory; rate: derived",
+            f"{power:g}",
+            f"{found:.2f}",
+            abs(found - power) <= margin,
+            "few seeds, or few rounds",
+        )
+    for law in map(str, ended.law.values):
+        fair, here = law != "unequal chances", ended.sel(law=law)
+        value, near = float(here.away if fair else here.off), float(here.expected) / 5
+        row(
+            f"Q = 1, decreasing steps, {law}: the limit is {'x*' if fair else 'x_q'}",
+            "derived: E g = Σ qᵢ ∇fᵢ",
+            f"within |x_q − x*| / 5 = {near:.1e}",
+            f"{value:.1e}",
+            value <= near,
+            "few seeds, or few rounds",
+        )
+    order = ends.sortby("measure")
+    row(
+        "digits: |∇F|² at the end is ordered as σ_f*",
+        "asked here: the bound does not say so",
+        " < ".join(map(str, order.partition.values)),
+        " < ".join(map(str, ends.sortby("gradient_norm_squared").partition.values)),
+        bool(np.all(np.diff(order.gradient_norm_squared) > 0)),
+        "σ_f* is a bound, not the bias",
+    )
+    own = many.isel(case=np.flatnonzero(many.measure > 0))
+    used = scaled(own, *STEADY) / (own.gap + own.measure)
+    for name, share in (("least squares", used), ("digits", ends.used)):
+        title = f"|∇F|² / (½ (αL(Q − 1))² L (F − F* + σ_f*)), {share.size} problems, {name}"
+        at_most(title, 1.0, share.max(), "derived, convex", "not at its end yet")
+    found = ranks(many).positive
+    for other, why in (
+        ("zeta^2 at x0", "the start and heterogeneity vary together"),
+        ("zeta^2 at x*", "ζ² ≤ 2L σ_f* bounds the bias as well, where x* is known"),
+    ):
+        pair = [float(found.sel(measure=name)) for name in ("sigma_f*", other)]
+        row(
+            f"the bias is ordered by σ_f* rather than by {other}: rank correlations",
+            f"{PAPER}, abstract: no bound on dissimilarity" if "x0" in other else "asked here",
+            "higher for σ_f*",
+            "{:.2f} against {:.2f}".format(*pair),
+            pair[0] > pair[1] + 0.05,
+            why,
+        )
+    for key, claim in (
+        ("client", "a client's variance / (C (fᵢ − fᵢ*) + σ²)"),
+        ("mean", "clients' mean variance / (C (F − F* + σ_f*) + σ²)"),
+        ("gradients", "mean |∇fᵢ|² / 2L (F − F* + σ_f*)"),
+    ):
+        source = f"{PAPER}: the form from memory, constants derived"
+        title = f"{claim}, {numbers.sizes['problem']} trajectories"
+        at_most(title, 1.0, numbers[key].max(), source, "a constant is wrong")
+    needed = bests(served).rounds.to_series()
+    adaptive = needed[[name for name in needed.index if "Ada" in name or "Yogi" in name]]
+    for other in ("FedAvg, plain mean", "FedAvg"):
+        row(
+            f"sorted digits: adaptive servers come to {TARGET:g} earlier than {other}",
+            f"{ADAPTIVE}, abstract: significantly better",
+            f"below {needed[other]:.0f} rounds",
+            ", ".join(f"{name} {value:.0f}" for name, value in adaptive.items()),
+            bool((adaptive < np.nan_to_num(needed[other], nan=np.inf)).all()),
+            "a convex problem, coordinates of similar scale: there is little to adapt to",
+        )
+    return Table(("claim", "source", "claimed", "measured", "met", "if not, why"), rows)
+
+
+def curves(ax: Any, lines: Mapping[str, tuple[xr.DataArray, ...]], **axes: Any) -> None:
+    """Draw {label: (solid, dashed)} over rounds, a color a label; the dashed may be missing."""
+    for color, (label, pair) in zip(jd.plot.PALETTE, lines.items(), strict=False):
+        for values, dash in zip(pair, ("-", "--"), strict=False):
+            some = values[1:] if axes.get("xscale") == "log" else values
+            here = some.clip(min=1e-16)
+            ax.plot(here.step, here, dash, color=color, label=label if dash == "-" else None)
+    ax.set(yscale="log", xlabel="rounds", **axes)
+    ax.legend(fontsize=8)
+
+
+def bias_panel(grid: xr.Dataset, ax: Any) -> None:
+    """Draw |x − x*| at the end over stepsizes, for each number of local steps above 1."""
+    line = np.array([grid.stepsize.min(), grid.stepsize.max()])
+    for color, marker, q in zip(jd.plot.PALETTE, MARKERS, grid.Q.values[1:], strict=False):
+        for shift, face in zip(SHIFTS[1:], ("none", color), strict=True):
+            here = grid.sel(shift=shift, Q=q)
+            label = f"Q = {q}" if face == color else None
+            style = {"color": color, "markerfacecolor": face, "label": label}
+            ax.plot(here.stepsize, here.error, marker, **style)
+            ax.plot(line, float(here.expected[0]) * line / line[0], ":", color=color, linewidth=1)
+    ax.set(xscale="log", yscale="log", xlabel="stepsize, αL", ylabel=r"$|x - x^\star|$ at the end")
+    small, large = (f"{float(value):.2g}" for value in grid.measure[1:])
+    ax.set_title(rf"$\sigma_f^\star$ = {large}, hollow {small}; dotted: first order")
+    ax.legend(fontsize=8)
+
+
+def measure_panel(many: xr.Dataset, ends: xr.Dataset, measured: str, ax: Any) -> None:
+    """Draw biases over a measure of heterogeneity; what is 0 lies on the axes."""
+    low, high, floor = 1e-6, 30.0, 1e-10
+    groups = {
+        "least squares": (many.isel(case=np.flatnonzero(many.spread > 0)), "o", 0),
+        "one Hessian for all": (many.isel(case=np.flatnonzero(many.spread == 0)), "s", 4),
+    }
+    for label, (here, marker, color) in groups.items():
+        y = scaled(here, *STEADY).clip(min=floor)
+        style = {"color": jd.plot.PALETTE[color], "markerfacecolor": "none", "label": label}
+        ax.plot(here[measured].clip(min=low), y, marker, clip_on=False, **style)
+    y = scaled(ends, *DIGITS_STEPS, ends.L)
+    ax.plot(ends[measured], y, "^", color=jd.plot.PALETTE[1], label="digits")
+    if measured == "measure":
+        ax.plot([low, high], [low, high], ":", color="black", linewidth=1, label="bound")
+        ax.set(xlabel=r"$\sigma_f^\star$", title=r"bias over $\sigma_f^\star$")
+    else:
+        ax.set_xlabel(r"$\frac{1}{n}\sum_i |\nabla f_i - \nabla F|^2$ at the start")
+        ax.set_title("bias over dissimilarity")
+    ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(floor, high))
+    ax.set_ylabel(r"$|\nabla F|^2$ at the end $/\ \frac{1}{2}(\alpha L(Q-1))^2 L$")
+    ax.legend(fontsize=8)
+
+
+def condition_panel(numbers: xr.Dataset, ax: Any) -> None:
+    """Draw the largest use of the condition's bounds along each trajectory."""
+    rows = range(numbers.sizes["problem"])
+    titles = {
+        "client": r"a client's variance / $(C(f_i - f_i^\star) + \sigma^2)$",
+        "mean": r"their mean / $(C(F - F^\star + \sigma_f^\star) + \sigma^2)$",
+        "gradients": r"mean $|\nabla f_i|^2\, /\, 2L(F - F^\star + \sigma_f^\star)$",
+    }
+    for i, (key, label) in enumerate(titles.items()):
+        ax.plot(numbers[key], rows, MARKERS[i], color=jd.plot.PALETTE[i], label=label)
+    ax.axvline(1, color="black", linestyle=":", linewidth=1)
+    ax.set_yticks(rows, list(map(str, numbers.problem.values)))
+    ax.set(xlim=(0, 1.05), ylim=(-0.5, len(rows) + 2), xlabel="largest along a trajectory")
+    ax.set_title("the variance condition")
+    ax.legend(fontsize=8, loc="upper right")
+
+
+def figure(
+    grid: xr.Dataset,
+    walks: xr.Dataset,
+    who: xr.Dataset,
+    deals: xr.Dataset,
+    ends: xr.Dataset,
+    many: xr.Dataset,
+    numbers: xr.Dataset,
+    served: xr.Dataset,
+) -> Any:
+    """Return the figure of eight panels."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(2, 4, figsize=(19, 8.6), layout="constrained")
+    distance = {"xscale": "log", "ylabel": r"$|x - x^\star|$"}
+    bias_panel(grid, axes[0, 0])
+    far, lines = np.sqrt(walks.distance_squared.mean("seed")), {}
+    for problem, sign in (("one minimizer", "= 0"), ("δ = 1", "> 0")):
+        for samples in map(str, far.samples.values):
+            pair = [far.sel(problem=problem, samples=samples, schedule=s) for s in SCHEDULES]
+            label = rf"$\sigma_f^\star$ {sign}, {samples}"
+            lines[label] = tuple(pair if sign == "> 0" else pair[:1])
+    title = f"Q = {STEADY[1]}; dashed: decreasing steps"
+    curves(axes[0, 1], lines, title=title, **distance)
+    far = np.sqrt(who.distance_squared.mean("seed")).sel(shift=1.0, schedule="decreasing")
+    lines = {str(law): (far.sel(law=law),) for law in far.law.values}
+    level = float(ends_of(who).expected[0])
+    axes[0, 2].axhline(level, color="black", linestyle=":", linewidth=1, label="expected")
+    title = "Q = 1, decreasing steps, half take part"
+    curves(axes[0, 2], lines, title=title, **distance)
+    best = own_best(served)
+    lines = {
+        f"{name}, {float(best.eta.sel(algorithm=name)):.2g}": (
+            smoothed(best.gap.sel(algorithm=name)),
+        )
+        for name in map(str, best.algorithm.values)
+    }
+    axes[0, 3].axhline(TARGET, color="0.6", linestyle=":", linewidth=1)
+    title = f"sorted digits, {PRESENT} of {DIGITS_CLIENTS}; best server stepsizes"
+    curves(axes[0, 3], lines, ylabel=r"$F(x) - F^\star$, smoothed", title=title)
+    squares, lines = deals.gradient_norm_squared, {}
+    for name in map(str, deals.partition.values):
+        label = rf"{name}, $\sigma_f^\star$ = {float(ends.measure.sel(partition=name)):.2f}"
+        lines[label] = tuple(squares.sel(partition=name, schedule=s) for s in SCHEDULES)
+    title = f"digits, Q = {DIGITS_STEPS[1]}; dashed: decreasing steps"
+    curves(axes[1, 0], lines, ylabel=r"$|\nabla F(x)|^2$", title=title)
+    measure_panel(many, ends, "measure", axes[1, 1])
+    measure_panel(many, ends, "at_start", axes[1, 2])
+    condition_panel(numbers, axes[1, 3])
+    return fig
+
+
+def run(
+    quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
+) -> list[Path]:
+    """Run everything; print the tables; return the files written into ``out``."""
+    full = scale == "full" and not quick
+    rounds, seeds = (1000, 4) if quick else (4000, 32 if full else 8)
+    grid = bias(
+        STEPSIZES[::2] if quick else STEPSIZES,
+        (1, 2, 10) if quick else LOCAL_STEPS,
+        rounds=1200 if quick else 2500,
+    )
+    walks, who = over_rounds(rounds, seeds, seed), present(rounds, seeds, seed)
+    names = ("sorted", "shuffled") if quick else tuple(SHARDS)
+    deals = dealt(names, 100 if quick else 4000 if full else 1000, seed)
+    numbers = conditions(walks, deals, seed)
+    ends = digits_ends(deals, numbers)
+    many = scatter(4 if full else 1, 400 if quick else 1000)
+    served = servers(
+        ("FedAvg", "FedAdagrad") if quick else tuple(SERVER_GRIDS),
+        points=5 if quick else 9,
+        rounds=200 if quick else 600,
+        seeds=2 if quick else 10 if full else 4,
+        seed=seed,
+        progress=progress,
+    )
+    title = "C and sigma^2 (derived), sigma_f*, and the largest use of bounds along trajectories"
+    claims = claims_table(grid, walks, who, ends, many, numbers, served)
+    tables = {
+        "problems": (title, columns(numbers, PROBLEM)),
+        "bias": (
+            "|x - x*| at the end, full gradients, constant steps, delta = 1",
+            bias_table(grid),
+        ),
+        "participation": ("Q = 1: root mean square distances", columns(ends_of(who), LAW)),
+        "digits": ("the digits' ends, full gradients", columns(ends, DEALT)),
+        "measures": ("rank correlations with the bias", columns(ranks(many), RANK)),
+        "servers": ("sorted digits, own best server stepsizes", columns(bests(served), SERVER)),
+        "claims": ("what is claimed and what was measured", claims),
+    }
+    return results.write(
+        "fedavg",
+        out,
+        command=f"python -m experiments fedavg --seed {seed} --scale {scale}"
+        + (" --quick" if quick else ""),
+        tables=tables,
+        datasets={
+            "bias": grid,
+            "rounds": walks.drop_vars("x"),
+            "participation": who,
+            "digits": deals.drop_vars("x"),
+            "conditions": numbers,
+            "measures": many,
+            "servers": served,
+        },
+        figures={"fedavg": figure(grid, walks, who, deals, ends, many, numbers, served)},
+    )
