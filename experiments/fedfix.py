@@ -210,9 +210,10 @@ def with_distances(dataset: xr.Dataset, problem: Any) -> xr.Dataset:
 def anarchy(steps: int, seed: int = 0) -> xr.Dataset:
     """Return AFA-CD's and AFA-CS's distances over arrivals (even, skewed), algorithm and step."""
     problem, key = quadratics(seed), jax.random.key(seed)
-    options: dict[str, Any] = {"buffer": 2, "restart": "at once", "steps": steps, "key": key}
+    draws = np.random.default_rng(seed).exponential(size=(2 * steps, CLIENTS))
+    options: dict[str, Any] = {"buffer": 2, "restart": "at once", "steps": steps}
     made = [
-        jd.networks.arrivals(CLIENTS, compute=times.Exponential(1 / rate), **options)
+        jd.networks.arrivals(CLIENTS, compute=times.Table(draws / rate), **options)
         for rate in RATES.values()
     ]
     swept, stacked = jd.sweep(jd.run, over="network"), jd.networks.stack(made)
