@@ -72,11 +72,7 @@ SYNTHETIC = {
 }
 """Arguments of `regression`; what these problems do with minibatches is looked at."""
 CHANCES = tuple(np.linspace(0.1, 0.9, CLIENTS))
-PATTERNS = {
-    "uniform": participation.uniform(CLIENTS, CLIENTS // 2),
-    "equal chances": participation.bernoulli(0.5, n=CLIENTS),
-    "unequal chances": participation.bernoulli(CHANCES),
-}
+LAWS = ("uniform", "equal chances", "unequal chances")  # of taking part, half of the clients
 
 DIGITS_CLIENTS, L2 = 20, 1e-2
 DIGITS_STEPS = (0.05, 10)  # α (αL = 0.34) and Q
@@ -243,10 +239,11 @@ def measure(problem: Any) -> float:
     return gap if gap > 1e-13 else 0.0
 
 
-def dissimilarity(problem: Any, x: jax.Array) -> float:
+@jax.jit
+def dissimilarity(problem: Any, x: jax.Array) -> jax.Array:
     """Return (1/n) Σᵢ |∇fᵢ − ∇F|² at x [d]."""
-    gradients = np.asarray(problem.grad(jnp.broadcast_to(x, (problem.n, problem.d))))
-    return float(np.mean(np.sum((gradients - gradients.mean(axis=0)) ** 2, axis=1)))
+    gradients = problem.grad(jnp.broadcast_to(x, (problem.n, problem.d)))
+    return jnp.mean(jnp.sum((gradients - gradients.mean(axis=0)) ** 2, axis=1))
 
 
 def over_rounds(rounds: int, seeds: int, seed: int = 0) -> xr.Dataset:
@@ -292,23 +289,26 @@ def weights(chances: Sequence[float]) -> np.ndarray:
 def present(rounds: int, seeds: int, seed: int = 0) -> xr.Dataset:
     """Return histories with Q = 1 and full gradients: shift, schedule, law, seed, step.
 
-    ``limit`` is where unequal chances are expected to lead, ``solution`` x*.
+    Who takes part is drawn here, so that one program serves the three laws: half of the clients,
+    each one with probability 1/2, each one with its own. ``limit`` is where unequal chances are
+    expected to lead, ``solution`` x*.
     """
+    drawn = np.random.default_rng(seed).random((len(LAWS), seeds, rounds, CLIENTS))
+    half = np.sort(drawn[0], axis=-1)[..., CLIENTS // 2 - 1 :][..., :1]
+    rows = np.stack([drawn[0] <= half, drawn[1] < 0.5, drawn[2] < np.array(CHANCES)])
     shifts = (0.0, 1.0)
     problems = [regression(shift) for shift in shifts]
-    keys = jax.random.split(jax.random.key(seed), seeds)
-    rows = [[participation.active(law, rounds, key) for key in keys] for law in PATTERNS.values()]
     dataset = simulate(
         schedules(STEADY[0] * STEADY[1], OFFSET, 1),
         problems,
-        participation.Table(jnp.stack([jnp.stack(row) for row in rows]), CLIENTS),
+        participation.Table(jnp.asarray(rows), CLIENTS),
         rounds,
         200,
         over=("problem", "algorithm", "network"),
         inner="network",
         shift=shifts,
         schedule=list(SCHEDULES),
-        law=list(PATTERNS),
+        law=list(LAWS),
         seed=seeds,
     )
     limits = [unequal(weights(CHANCES), problem) for problem in problems]
@@ -361,15 +361,17 @@ def scatter(seeds: int, rounds: int) -> xr.Dataset:
 
 
 @jax.jit
-def spread_of(problem: Any, x: jax.Array) -> tuple[jax.Array, ...]:
-    """Return clients' variances of one sample's gradient, fᵢ(x) and |∇fᵢ(x)|², each [n]."""
-    rows = jnp.broadcast_to(x, (problem.n, problem.d))
-    numbers = jnp.arange(problem.most)
-    each = jax.lax.map(lambda j: problem.grad_at(rows, jnp.full(problem.n, j)), numbers)
-    mean = each.mean(axis=0)
-    variance = jnp.mean(jnp.sum((each - mean) ** 2, axis=2), axis=0)
-    values = jax.vmap(lambda i: problem.take(i[None]).objective(x))(jnp.arange(problem.n))
-    return variance, values, jnp.sum(mean**2, axis=1)
+def spread_of(problem: Any, points: jax.Array) -> tuple[jax.Array, ...]:
+    """Return clients' variances of one sample's gradient, fᵢ and |∇fᵢ|² at points: [r, n] each."""
+
+    def at(x: jax.Array) -> tuple[jax.Array, ...]:
+        rows, numbers = jnp.broadcast_to(x, (problem.n, problem.d)), jnp.arange(problem.most)
+        each = jax.lax.map(lambda j: problem.grad_at(rows, jnp.full(problem.n, j)), numbers)
+        mean = each.mean(axis=0)
+        values = jax.vmap(lambda i: problem.take(i[None]).objective(x))(jnp.arange(problem.n))
+        return ((each - mean) ** 2).sum(2).mean(0), values, (mean**2).sum(1)
+
+    return jax.lax.map(at, points)
 
 
 def condition(problem: Any, batch: int, points: np.ndarray) -> dict[str, float]:
@@ -379,11 +381,14 @@ def condition(problem: Any, batch: int, points: np.ndarray) -> dict[str, float]:
     C (fᵢ − fᵢ*) + σ², ``mean`` the same of their means, and ``gradients`` is mean|∇fᵢ|² over
     2L (F − F* + σ_f*). Where a bound is 0 up to rounding, nothing is divided.
     """
-    factor, floor = jd.problems.general_variance(jd.problems.Minibatch(problem, batch))
-    least = [float(problem.take(jnp.array([i])).solved().optimum) for i in range(problem.n)]
-    variances, values, squares = map(
-        np.asarray, jax.lax.map(lambda x: spread_of(problem, x), jnp.asarray(points))
-    )
+    own = [
+        jd.problems.general_variance(jd.problems.Minibatch(problem.take(jnp.array([i])), batch))
+        for i in range(problem.n)
+    ]
+    least = [client.sigma_squared / client.C for client in own]  # as σᵢ² is Cᵢ fᵢ*
+    factor = max(client.C for client in own)
+    floor = factor * max(least)  # both as `general_variance` has them for all clients
+    variances, values, squares = map(np.asarray, spread_of(problem, jnp.asarray(points)))
     away, smoothness = values - np.array(least), float(problem.smoothness)
 
     def largest(part: np.ndarray, bound: np.ndarray) -> float:
@@ -396,8 +401,8 @@ def condition(problem: Any, batch: int, points: np.ndarray) -> dict[str, float]:
         "C": factor,
         "sigma_squared": floor,
         "measure": max(float(problem.optimum) - float(np.mean(least)), 0.0),
-        "at_solution": dissimilarity(problem, problem.solution),
-        "at_start": dissimilarity(problem, problem.origin),
+        "at_solution": float(dissimilarity(problem, problem.solution)),
+        "at_start": float(dissimilarity(problem, problem.origin)),
         "client": largest(variances / batch, bounds),
         "mean": largest(variances.mean(axis=1) / batch, bounds.mean(axis=1)),
         "gradients": largest(squares.mean(axis=1), 2 * smoothness * mean),
@@ -561,22 +566,17 @@ def to_target(dataset: xr.Dataset) -> xr.DataArray:
     return jd.reach(smoothed(dataset.gap).to_dataset(name="gap"), "gap", TARGET)
 
 
-def own_best(dataset: xr.Dataset) -> xr.Dataset:
-    """Return every optimizer at its own best server stepsize: the first to the target.
-
-    Those that do not come there are shown where their last gap is smallest.
-    """
-    last = smoothed(dataset.gap).isel(step=-1, drop=True)
-    needed = to_target(dataset).rename("rounds")
-    best: Any = needed.fillna(1e9 * (1 + last / (1 + last))).fillna(np.inf).argmin("choice")
-    return dataset.assign(rounds=needed).isel(choice=best)
+def own_best(served: xr.Dataset) -> xr.Dataset:
+    """Return every optimizer at its own best server stepsize: the first to the target."""
+    needed = to_target(served).rename("rounds")
+    return served.assign(rounds=needed).isel(choice=needed.fillna(np.inf).argmin("choice"))
 
 
 def bests(served: xr.Dataset) -> xr.Dataset:
     """Return what `own_best` and the plain mean, FedAvg with server stepsize 1, come to."""
     best = own_best(served)
     plain = served.assign(rounds=to_target(served)).sel(algorithm=["FedAvg"])
-    plain = plain.isel(choice=int(abs(np.log(plain.eta[0])).argmin()))
+    plain = plain.isel(choice=int(np.argmin(abs(np.log(plain.eta[0].values)))))
     plain = plain.assign_coords(algorithm=["FedAvg, plain mean"])
     both: Any = xr.concat([best, plain], "algorithm", coords="minimal", compat="override")
     last = both[["gap", "accuracy"]].isel(step=slice(-5, None)).mean(["seed", "step"])
@@ -631,16 +631,10 @@ RANK = {"positive": ("sigma_f* > 0", ".2f"), "all": ("all", ".2f")}
 def bias_table(grid: xr.Dataset) -> Table:
     """Return |x − x*| over stepsizes and local steps at the largest δ, beside the first order."""
     here = grid.isel(shift=-1)
-    rows = [
-        (
-            str(int(q)),
-            *(number(float(value), ".1e") for value in here.error.sel(Q=q)),
-            number(float((here.error / here.expected).where(here.Q > 1).sel(Q=q)[0]), ".3f"),
-        )
-        for q in here.Q.values
-    ]
-    header = (f"aL = {a:g}" for a in here.stepsize.values)
-    return Table(("Q", *header, "first column / first order"), rows)
+    errors = {f"aL = {a:g}": here.error.sel(stepsize=a, drop=True) for a in grid.stepsize.values}
+    first = (here.error / here.expected).isel(stepsize=0, drop=True).where(here.Q > 1)
+    titles = {name: (name, ".1e") for name in errors} | {"first": ("first column / theory", ".3f")}
+    return columns(xr.Dataset(errors | {"first": first}), titles)
 
 
 def claims_table(
@@ -785,45 +779,32 @@ def bias_panel(grid: xr.Dataset, ax: Any) -> None:
     ax.legend(fontsize=8)
 
 
-def measure_panel(many: xr.Dataset, ends: xr.Dataset, measured: str, ax: Any) -> None:
-    """Draw biases over a measure of heterogeneity; what is 0 lies on the axes."""
-    low, high, floor = 1e-6, 30.0, 1e-10
-    groups = {
-        "least squares": (many.isel(case=np.flatnonzero(many.spread > 0)), "o", 0),
-        "one Hessian for all": (many.isel(case=np.flatnonzero(many.spread == 0)), "s", 4),
-    }
-    for label, (here, marker, color) in groups.items():
+def measure_panel(many: xr.Dataset, ends: xr.Dataset, ax: Any) -> None:
+    """Draw biases over σ_f*, and over the dissimilarity at the start; zeros lie on the axes."""
+    low, high, floor, colors = 3e-6, 30.0, 1e-10, jd.plot.PALETTE
+    differ, same = (
+        many.isel(case=np.flatnonzero(kept)) for kept in (many.spread > 0, many.spread == 0)
+    )
+    digits_scaled = scaled(ends, *DIGITS_STEPS, ends.L)
+    for here, name, marker, color, label in (
+        (differ, "at_start", "x", "0.7", "over dissimilarity at the start"),
+        (differ, "measure", "o", colors[0], r"over $\sigma_f^\star$"),
+        (same, "measure", "s", colors[2], r"one Hessian, over $\sigma_f^\star$"),
+    ):
         y = scaled(here, *STEADY).clip(min=floor)
-        style = {"color": jd.plot.PALETTE[color], "markerfacecolor": "none", "label": label}
-        ax.plot(here[measured].clip(min=low), y, marker, clip_on=False, **style)
-    y = scaled(ends, *DIGITS_STEPS, ends.L)
-    ax.plot(ends[measured], y, "^", color=jd.plot.PALETTE[1], label="digits")
-    if measured == "measure":
-        ax.plot([low, high], [low, high], ":", color="black", linewidth=1, label="bound")
-        ax.set(xlabel=r"$\sigma_f^\star$", title=r"bias over $\sigma_f^\star$")
-    else:
-        ax.set_xlabel(r"$\frac{1}{n}\sum_i |\nabla f_i - \nabla F|^2$ at the start")
-        ax.set_title("bias over dissimilarity")
+        ax.plot(here[name].clip(min=low), y, marker, color=color, label=label, clip_on=False)
+    ax.plot(ends.at_start, digits_scaled, "+", color="0.7", markersize=9)
+    ax.plot(
+        ends.measure, digits_scaled, "^", color=colors[1], label=r"digits, over $\sigma_f^\star$"
+    )
+    ax.plot([low, high], [low, high], ":", color="black", linewidth=1, label="bound")
     ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(floor, high))
+    ax.set(
+        xlabel=r"$\sigma_f^\star$, or $\frac{1}{n}\sum_i |\nabla f_i - \nabla F|^2$ at the start"
+    )
     ax.set_ylabel(r"$|\nabla F|^2$ at the end $/\ \frac{1}{2}(\alpha L(Q-1))^2 L$")
-    ax.legend(fontsize=8)
-
-
-def condition_panel(numbers: xr.Dataset, ax: Any) -> None:
-    """Draw the largest use of the condition's bounds along each trajectory."""
-    rows = range(numbers.sizes["problem"])
-    titles = {
-        "client": r"a client's variance / $(C(f_i - f_i^\star) + \sigma^2)$",
-        "mean": r"their mean / $(C(F - F^\star + \sigma_f^\star) + \sigma^2)$",
-        "gradients": r"mean $|\nabla f_i|^2\, /\, 2L(F - F^\star + \sigma_f^\star)$",
-    }
-    for i, (key, label) in enumerate(titles.items()):
-        ax.plot(numbers[key], rows, MARKERS[i], color=jd.plot.PALETTE[i], label=label)
-    ax.axvline(1, color="black", linestyle=":", linewidth=1)
-    ax.set_yticks(rows, list(map(str, numbers.problem.values)))
-    ax.set(xlim=(0, 1.05), ylim=(-0.5, len(rows) + 2), xlabel="largest along a trajectory")
-    ax.set_title("the variance condition")
-    ax.legend(fontsize=8, loc="upper right")
+    ax.set_title("bias of many problems over measures")
+    ax.legend(fontsize=8, loc="upper left")
 
 
 def figure(
@@ -833,13 +814,12 @@ def figure(
     deals: xr.Dataset,
     ends: xr.Dataset,
     many: xr.Dataset,
-    numbers: xr.Dataset,
     served: xr.Dataset,
 ) -> Any:
-    """Return the figure of eight panels."""
+    """Return the figure of six panels."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(2, 4, figsize=(19, 8.6), layout="constrained")
+    fig, axes = plt.subplots(2, 3, figsize=(15, 8.6), layout="constrained")
     distance = {"xscale": "log", "ylabel": r"$|x - x^\star|$"}
     bias_panel(grid, axes[0, 0])
     far, lines = np.sqrt(walks.distance_squared.mean("seed")), {}
@@ -863,18 +843,16 @@ def figure(
         )
         for name in map(str, best.algorithm.values)
     }
-    axes[0, 3].axhline(TARGET, color="0.6", linestyle=":", linewidth=1)
+    axes[1, 2].axhline(TARGET, color="0.6", linestyle=":", linewidth=1)
     title = f"sorted digits, {PRESENT} of {DIGITS_CLIENTS}; best server stepsizes"
-    curves(axes[0, 3], lines, ylabel=r"$F(x) - F^\star$, smoothed", title=title)
+    curves(axes[1, 2], lines, ylabel=r"$F(x) - F^\star$, smoothed", title=title)
     squares, lines = deals.gradient_norm_squared, {}
     for name in map(str, deals.partition.values):
         label = rf"{name}, $\sigma_f^\star$ = {float(ends.measure.sel(partition=name)):.2f}"
         lines[label] = tuple(squares.sel(partition=name, schedule=s) for s in SCHEDULES)
     title = f"digits, Q = {DIGITS_STEPS[1]}; dashed: decreasing steps"
     curves(axes[1, 0], lines, ylabel=r"$|\nabla F(x)|^2$", title=title)
-    measure_panel(many, ends, "measure", axes[1, 1])
-    measure_panel(many, ends, "at_start", axes[1, 2])
-    condition_panel(numbers, axes[1, 3])
+    measure_panel(many, ends, axes[1, 1])
     return fig
 
 
@@ -932,5 +910,5 @@ def run(
             "measures": many,
             "servers": served,
         },
-        figures={"fedavg": figure(grid, walks, who, deals, ends, many, numbers, served)},
+        figures={"fedavg": figure(grid, walks, who, deals, ends, many, served)},
     )
