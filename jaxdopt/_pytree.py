@@ -73,7 +73,8 @@ class Number:
         else:
             raise ValueError(f"{name} is {value!r}; give a number, an array or a schedule.")
         if not is_traced(value):
-            least, most = float(np.min(value)), float(np.max(value))
+            known = np.asarray(value)  # as a JAX array's own methods are traced under jit
+            least, most = float(known.min()), float(known.max())
             require(math.isfinite(least + most), f"{name} is {least + most}; give a finite number.")
             require(least >= self.minimum, f"{name} is {least:g}; give at least {self.minimum:g}.")
             require(least > self.above, f"{name} is {least:g}; give more than {self.above:g}.")

@@ -9,7 +9,7 @@ aggregation k turns version k into version k + 1.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import count, is_traced, number, pytree, require, static
+from jaxdopt._pytree import count, is_traced, number, pytree, replace, require, static
 from jaxdopt.networks import times
 from jaxdopt.networks.operators import Server
 from jaxdopt.networks.participation import Pattern
+from jaxdopt.networks.timeline import widened
 
 
 @pytree
@@ -104,6 +105,25 @@ class Arrivals(Pattern):
             ticks=self.ticks,
             last=self.end[k] - jnp.where(k > 0, self.end[jnp.maximum(k - 1, 0)], 0),
         )
+
+    @staticmethod
+    def aligned(members: Sequence["Arrivals"]) -> list["Arrivals"]:
+        """Return them in tables of one size, as `jd.networks.stack` asks: of the shortest T."""
+        horizon = min(made.horizon for made in members)
+        width = max(made.bound for made in members)
+
+        def one(made: Arrivals) -> Arrivals:
+            more = width - made.bound
+            columns = {
+                name: widened(getattr(made, name)[:horizon], more, made.n + made.bound)
+                for name in ("agents", "latest")
+            } | {
+                name: jnp.pad(getattr(made, name)[:horizon], ((0, 0), (0, more)))
+                for name in ("staleness", "renewed")
+            }
+            return replace(made, end=made.end[:horizon], **columns)
+
+        return [one(made) for made in members]
 
     def __repr__(self) -> str:
         if is_traced(self) or np.ndim(self.end) != 1:

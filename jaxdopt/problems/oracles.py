@@ -47,7 +47,7 @@ class Minibatch:
         _require_samples(self.problem, "Minibatch")
         sizes = self.problem.sizes
         if not is_traced(sizes):
-            least = int(np.min(sizes))
+            least = int(np.asarray(sizes).min())  # also where a jit is being traced
             require(
                 self.batch <= least,
                 f"batch is {self.batch} and an agent has {least} samples; give at most {least}, or "
