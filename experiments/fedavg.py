@@ -24,11 +24,11 @@ along local steps, so |∇F(x)| ≤ αL(Q − 1)/2 · (1/n) Σᵢ |∇fᵢ(x)|, 
 
     |∇F(x)|² ≤ ½ (αL(Q − 1))² L (F(x) − F* + σ_f*).
 
-That is an upper bound: clients with one Hessian have σ_f* > 0 and no bias, and where Hessians hardly
-differ, as for shuffled digits, bias is far below it. To first order the bias of quadratics is
-½ α(Q − 1) H⁻¹ mean(Hᵢ∇fᵢ(x*)), and ζ² = mean|∇fᵢ(x*)|² ≤ 2L σ_f* bounds it as well: at x* gradients'
-differences are no worse a measure than σ_f*. What σ_f* replaces is a bound on them at all x, which
-does not exist if Hessians differ.
+That is an upper bound: clients with one Hessian have σ_f* > 0 and no bias, and where Hessians
+hardly differ, as for shuffled digits, bias is far below it. To first order the bias of quadratics
+is ½ α(Q − 1) H⁻¹ mean(Hᵢ∇fᵢ(x*)), and ζ² = mean|∇fᵢ(x*)|² ≤ 2L σ_f* bounds it as well: at x* the
+gradients' differences are no worse a measure than σ_f*. What σ_f* replaces is a bound on them at
+all x, which does not exist if Hessians differ.
 
 Server optimizers: optax's Adam and Yogi are not those of arXiv 2003.00295, which has no bias
 correction and v₀ = τ² (from memory); optax corrects both moments, Adam's v₀ is 0, and Yogi's first
@@ -546,7 +546,7 @@ def servers(
         part = part.rename(server_stepsize="choice").assign_coords(choice=range(points))
         parts.append(part.assign(eta=(("algorithm", "choice"), grid[None])))
     whole: Any = xr.concat(parts, "algorithm")
-    return whole[["gap", "accuracy", "eta", "diverged"]]
+    return whole[["gap", "accuracy", "eta"]]
 
 
 def smoothed(values: xr.DataArray) -> xr.DataArray:
