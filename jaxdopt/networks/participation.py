@@ -1,7 +1,8 @@
 """Who takes part: patterns of participation, each a network whose rounds are servers.
 
-``pattern.at(k, key)`` is a `Server` with ``active`` [n], and with ``clients`` [s] where at most s
-of the n clients take part and s ≤ n/2, so that work follows them; ``pattern.bound`` is then that s.
+``pattern.at(k, key)`` is a `Server` with ``active`` [n] (None: everybody), and with ``clients`` [s]
+where at most s of the n clients take part and s ≤ n/2, so that work follows them; ``pattern.bound``
+is then that s.
 All are pure functions of the round and the key, into which each folds a constant of its own before
 the round: who takes part and which samples are drawn are independent. What has a memory is a table
 of its rounds; it does not repeat, and `run` refuses to go on where it ends (``horizon``).
@@ -59,16 +60,6 @@ class Pattern(Varying):
     def _clients(self, k: Any, key: jax.Array) -> jax.Array:
         """Return the numbers of those who take part, [s] int, padded by different ones from n."""
         raise NotImplementedError
-
-
-@pytree
-class Full(Pattern):
-    """Everybody, in every round."""
-
-    n: int = static()
-
-    def _active(self, k: Any, key: jax.Array) -> jax.Array:
-        return jnp.ones(self.n, bool)
 
 
 @pytree
@@ -168,9 +159,9 @@ class Table(Pattern):
     _clients = _active
 
 
-def full(n: int) -> Full:
-    """Return full participation of n clients."""
-    return Full(count("n", n))
+def full(n: int) -> Server:
+    """Return full participation of n clients: the server itself, whose ``active`` is None."""
+    return Server(count("n", n))
 
 
 def uniform(n: int, size: int) -> Uniform:

@@ -20,6 +20,7 @@ from jaxdopt._pytree import Fraction, Number, count, evaluate, pytree, require, 
 from jaxdopt.networks import graphs
 from jaxdopt.networks.forms import operator, require_connected, stack
 from jaxdopt.networks.operator import require_cuttable
+from jaxdopt.networks.operators import Server
 from jaxdopt.networks.tables import Neighbors
 from jaxdopt.networks.weights import SCHEMES
 
@@ -364,13 +365,13 @@ class Asleep(Varying):
 
     def _awake(self, k: Any, key: jax.Array) -> jax.Array:
         if hasattr(self.pattern, "active"):
-            active = self.pattern.at(k, key).active
+            now = self.pattern.at(k, key)
             require(
-                active is not None,
+                now.active is not None or isinstance(now, Server),
                 f"in the pattern, a {type(self.pattern).__name__}, nobody ever sleeps; give a "
                 "network whose rounds have active, such as Asleep.",
             )
-            return active
+            return jnp.ones(self.n, bool) if now.active is None else now.active
         pattern = jnp.asarray(evaluate(self.pattern, k))
         if pattern.dtype == bool:
             return pattern[k % pattern.shape[0]]

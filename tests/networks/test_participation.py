@@ -53,6 +53,10 @@ def test_a_round_is_a_server_whose_mask_and_clients_agree(name):
     now = network.at(5, KEY)
     assert isinstance(now, jd.networks.Server)
     assert (now.n, now.k) == (network.n, 5)
+    if name == "full":
+        assert now.active is now.clients is None  # which means everybody
+        assert rounds(name).all()
+        return
     np.testing.assert_array_equal(now.active, rounds(name)[5])
     most = rounds(name).sum(axis=1).max()
     if name in ("few", "cyclic", "uneven groups", "reshuffled"):
@@ -189,6 +193,17 @@ def test_asleep_takes_a_pattern():
     asleep = ~rounds("few")[7]
     x = jnp.arange(float(N))[:, None]
     np.testing.assert_array_equal((network.at(7, KEY) @ x)[asleep], x[asleep])
+    awake = jd.networks.Asleep(jd.networks.metropolis(jd.graphs.ring(N)), pattern("full"))
+    np.testing.assert_allclose(awake.at(7, KEY) @ x, network.network @ x, atol=1e-15)
+
+
+def test_methods_that_need_everybody_take_full_participation():
+    world = jd.problems.quadratic(N, 2)
+    for method in (jd.FedNMap(0.1, 1.0), jd.ZhangHuJohansson(0.1)):
+        options = {"x0": world.start(), "problem": world, "key": KEY}
+        method.init(network=pattern("full").at(0, KEY), **options)
+        with pytest.raises(ValueError, match="only if all clients take part"):
+            method.init(network=pattern("few").at(0, KEY), **options)
 
 
 @pytest.mark.parametrize(
