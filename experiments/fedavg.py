@@ -33,7 +33,9 @@ all x, which does not exist if Hessians differ.
 Server optimizers: optax's Adam and Yogi are not those of arXiv 2003.00295, which has no bias
 correction and v₀ = τ² (from memory); optax corrects both moments, Adam's v₀ is 0, and Yogi's first
 moment starts at v₀ too. Adagrad adds its ε inside the root instead of τ outside. The published
-FedAdam is run beside optax's. Rounds to the target differ by tens between seeds.
+FedAdam is run beside optax's: its steps at one server stepsize are longer by
+(1 − β₁ᵗ) / (1 − β₂ᵗ)^½, so that it begins quickly. Rounds to the target differ by a tenth between
+sets of seeds, and who takes part makes a noise that no constant server stepsize gets below.
 """
 
 import functools
@@ -699,18 +701,17 @@ def claims_table(parts: Mapping[str, xr.Dataset]) -> Table:
     needed = bests(parts["servers"]).rounds.to_series()
     adaptive = needed[[name for name in needed.index if "Ada" in name or "Yogi" in name]]
     for other in ("FedAvg, plain mean", "FedAvg"):
+        most = 0.9 * np.nan_to_num(needed[other], nan=np.inf)  # less may be the seeds'
+        late = ", ".join(f"{name} {value:.0f}" for name, value in adaptive.items() if value > most)
         title = f"sorted digits: adaptive servers come to {TARGET:g} earlier than {other}"
         measured = ", ".join(f"{name} {value:.0f}" for name, value in adaptive.items())
-        met = bool((adaptive < np.nan_to_num(needed[other], nan=np.inf)).all())
-        claimed, source = f"below {needed[other]:.0f} rounds", f"{ADAPTIVE}, abstract"
-        row(
-            title,
-            source,
-            claimed,
-            measured,
-            met,
-            "coordinates of similar scale: little to adapt to",
-        )
+        why = f"not {late}; momentum alone, FedAvgM, comes at {needed.get('FedAvgM', np.nan):.0f}"
+        row(title, f"{ADAPTIVE}, abstract", f"by {most:.0f} rounds", measured, not late, why)
+    if "FedYogi" in needed:
+        ours, theirs = needed["FedAdam (published)"], needed["FedAdam (optax)"]
+        title, source = "the published FedAdam comes there earlier than optax's", "derived"
+        claimed = f"steps at t = 50 longer by {(1 - FIRST**50) / (1 - SECOND**50) ** 0.5:.1f}"
+        row(title, source, claimed, f"{ours:.0f} against {theirs:.0f}", ours < theirs, "seeds")
     return Table(("claim", "source", "claimed", "measured", "met", "if not, why"), rows)
 
 
@@ -765,7 +766,7 @@ def measure_panel(many: xr.Dataset, ends: xr.Dataset, ax: Any) -> None:
         xlabel=r"$\sigma_f^\star$, or $\frac{1}{n}\sum_i |\nabla f_i - \nabla F|^2$ at the start"
     )
     ax.set_ylabel(r"$|\nabla F|^2$ at the end $/\ \frac{1}{2}(\alpha L(Q-1))^2 L$")
-    ax.set_title("bias of many problems over measures")
+    ax.set_title("bias of many problems; zeros on the axes")
     ax.legend(fontsize=8, loc="upper left")
 
 
@@ -832,8 +833,8 @@ def run(
         "servers": servers(
             ("FedAvg", "FedAdagrad") if quick else tuple(SERVER_GRIDS),
             points=5 if quick else 9,
-            rounds=200 if quick else 600,
-            seeds=2 if quick else 10 if full else 4,
+            rounds=200 if quick else 400,
+            seeds=2 if quick else 32 if full else 8,
             seed=seed,
             progress=progress,
         ),
