@@ -44,7 +44,7 @@ def test_decreasing_steps_remove_it_and_samples_cost_nothing_at_a_common_minimiz
 
 def test_unequal_participation_moves_the_limit_and_uniform_does_not(out):
     ended = fedavg.ends_of(xr.load_dataset(out / "fedavg_participation.nc")).to_dataframe()
-    near = ended.expected / 3
+    near = ended.expected / 5
     assert (ended.away < near).tolist() == [True, True, False]
     assert (ended.off < near).tolist() == [False, False, True]
     assert ended.same.max() < 1e-12  # one minimizer: whoever takes part
