@@ -5,6 +5,7 @@ their rows are gathered, computed on as [s, ...] and put back; where it only mas
 the mask says whose counts. A network without either means everybody.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -111,6 +112,27 @@ def require_own_steps(method: Any) -> None:
         own is None or callable(own) or jnp.max(own) <= method.local_steps,
         f"own_steps is {own}; give at most local_steps = {method.local_steps}.",
     )
+
+
+def require_unsigned(name: str, optimizer: Any) -> None:
+    """Refuse what is no optax transformation, or one that turns gradients around by itself."""
+    remedy = "give an optax transformation without a learning rate, such as"
+    require(
+        optimizer is None or hasattr(optimizer, "update"),
+        f"{name} is {optimizer!r}; {remedy} optax.trace(0.9).",
+    )
+    require(
+        optimizer is None or not _turns(optimizer),
+        f"{name} turns gradients around, as optax.adam(learning_rate) does, and the method would "
+        f"ascend; {remedy} optax.scale_by_adam().",
+    )
+
+
+@functools.cache
+def _turns(optimizer: Any) -> bool:
+    with jax.ensure_compile_time_eval():
+        one = jnp.ones(1)
+        return bool(optimizer.update(one, optimizer.init(one), one)[0][0] < 0)
 
 
 def descend(

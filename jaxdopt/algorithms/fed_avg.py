@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, pytree, require, static
+from jaxdopt._pytree import Nonnegative, pytree, static
 from jaxdopt.algorithms.clients import (
     Central,
     Steps,
@@ -31,6 +31,7 @@ from jaxdopt.algorithms.clients import (
     descend,
     participants,
     require_own_steps,
+    require_unsigned,
     round_trip,
 )
 from jaxdopt.algorithms.cost import Cost
@@ -60,12 +61,8 @@ class FedAvg:
     def __post_init__(self) -> None:
         """Check the numbers of local steps, and the optimizers."""
         require_own_steps(self)
-        for name, optimizer in (("local", self.local), ("server", self.server)):
-            require(
-                optimizer is None or hasattr(optimizer, "update"),
-                f"{name} is {optimizer!r}; give an optax transformation without a learning rate, "
-                "such as optax.trace(0.9).",
-            )
+        require_unsigned("local", self.local)
+        require_unsigned("server", self.server)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""

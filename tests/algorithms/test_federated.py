@@ -541,6 +541,8 @@ def test_problems_that_cannot_be_divided_are_masked():
         (lambda: jd.FedAvg(0.1, own_steps=np.zeros((3, 1))), "own_steps is 0; give at least 1"),
         (lambda: jd.FedAvg(0.1, own_steps=np.ones(3)), r"own_steps has shape \(3,\)"),
         (lambda: jd.FedAvg(0.1, server=0.9), "server is 0.9; give an optax transformation"),
+        (lambda: jd.FedAvg(0.1, server=optax.adam(0.1)), "server turns gradients around"),
+        (lambda: jd.FedAvg(0.1, local=optax.sgd(0.1, 0.9)), "local turns gradients around"),
         (lambda: jd.FedAvgMomentum(0.1, beta=1.5), "beta is 1.5; give at most 1"),
         (lambda: jd.FedProx(0.1, proximal=-1), "proximal is -1"),
     ],
