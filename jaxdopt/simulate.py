@@ -1,6 +1,7 @@
 """`run`: a method on a problem over a network, as one scan that records every k-th state."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -163,20 +164,26 @@ def _simulate(
     def in_round(k: jax.Array) -> Any:
         return guarded(network.at(k, key), network)
 
+    def of_step(k: jax.Array) -> tuple[Any, Any]:
+        return cast_floats(at(algorithm, k), dtype), in_round(k)
+
     def one_step(state: Any, k: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-        method = cast_floats(at(algorithm, k), dtype)
-        now = in_round(k)
+        method, now = of_step(k)
         state = method.step(state, problem, now, jax.random.fold_in(key, k))
         return state, _costs(method, state, problem, now)
+
+    def costs_of(state: Any, k: jax.Array) -> dict[str, jax.Array]:
+        method, now = of_step(k)
+        return _costs(method, state, problem, now)
 
     def accumulate(carry: Any, k: jax.Array) -> tuple[Any, None]:
         state, total, lost = carry
         state, costs = one_step(state, k)
-        more = jnp.stack(list(costs.values())) - lost  # Kahan's sum, as one small vector
+        more = jnp.array([costs[name] for name in varying], jnp.float32) - lost  # Kahan's sum
         return (state, total + more, (total + more - total) - more), None
 
     def record(state: Any, ks: jax.Array) -> tuple[Any, Any]:
-        none = jnp.zeros(len(axes), jnp.float32)
+        none = jnp.zeros(len(varying), jnp.float32)
         (state, costs, _), _ = jax.lax.scan(accumulate, (state, none, none), ks)
         return state, (measure(state), costs)
 
@@ -187,17 +194,32 @@ def _simulate(
     if state is None:
         state = at(algorithm, start).init(x0, problem, in_round(start), key)
     state = jax.tree.map(strong, state)
-    after, axes = jax.eval_shape(one_step, state, start)
+    after, _ = jax.eval_shape(one_step, state, start)
     _require_preserved(state, after)
+    varying = _varying(costs_of, state, start)  # the others are added up outside of the loop
     first = measure(state)
     ks = start + jnp.arange(steps).reshape(-1, every)
     state, (rest, costs) = jax.lax.scan(record, state, ks)
     history = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b.astype(a.dtype)]), first, rest)
-    costs = jnp.concatenate([jnp.zeros((1, len(axes)), jnp.float32), costs]).T
-    increments = dict(zip(axes, costs, strict=True))
-    increments["step"] = jnp.concatenate([start[None], jnp.full(steps // every, every)])
+    costs = jnp.concatenate([jnp.zeros((1, len(varying)), jnp.float32), costs]).T
+    increments = dict(zip(varying, costs, strict=True))
+    fixed = {name: every * v for name, v in costs_of(state, start).items() if name not in varying}
+    rows = (steps // every + 1,)
+    increments |= {name: jnp.full(rows, cost).at[0].set(0) for name, cost in fixed.items()}
+    increments["step"] = jnp.full(rows, every).at[0].set(start)
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.x)]
     return Result(state, history, increments, ~jnp.all(jnp.array(finite)))
+
+
+def _varying(costs: Callable[..., dict[str, jax.Array]], *args: Any) -> list[str]:
+    """Return the names of the costs that depend on the arguments."""
+    closed, axes = jax.make_jaxpr(costs, return_shape=True)(*args)
+    reached = set(closed.jaxpr.invars)
+    for equation in closed.jaxpr.eqns:
+        if any(not hasattr(v, "val") and v in reached for v in equation.invars):
+            reached.update(equation.outvars)
+    outs = zip(sorted(axes), closed.jaxpr.outvars, strict=True)
+    return [name for name, v in outs if not hasattr(v, "val") and v in reached]
 
 
 def _costs(method: Any, state: Any, problem: Any, network: Any) -> dict[str, jax.Array]:
