@@ -107,24 +107,6 @@ def staleness(network: Any) -> np.ndarray:
     return np.asarray(network.staleness)[np.asarray(network.agents) < network.n]
 
 
-def widened(network: Any, width: int) -> Any:
-    """Return arrivals with tables of one width, so that one program serves all rules."""
-    more = network.n + network.bound + jnp.arange(width - network.bound)  # differ, as padding does
-
-    def wide(table: Any, fill: Any) -> Any:
-        extra = jnp.broadcast_to(jnp.asarray(fill, table.dtype), (len(table), len(more)))
-        return jnp.concatenate([table, extra], axis=1)
-
-    return jd.replace(
-        network,
-        agents=wide(network.agents, more),
-        latest=wide(network.latest, more),
-        staleness=wide(network.staleness, 0),
-        renewed=wide(network.renewed, True),
-        ticks=False,
-    )
-
-
 @functools.cache
 def quadratics(seed: int = 0) -> Any:
     """Return ten quadratics with different Hessians and minimizers."""
@@ -167,7 +149,7 @@ def ends(
         options = {"steps": steps, "every": steps // RECORDS, "metrics": {"x": server}}
         return jd.run(method, problem, network, problem.start(), key, **options).metrics["x"]
 
-    stacked = jd.networks.stack([widened(network, CLIENTS) for network in made])
+    stacked = jd.networks.stack([jd.replace(network, ticks=False) for network in made])
     x = jax.vmap(jax.vmap(one, (None, None, 0)), (0, 0, None))(methods, stacked, jnp.asarray(etas))
     shape, dims = (len(rules), len(scenarios)), ("rule", "scenario")
     variables = {

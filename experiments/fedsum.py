@@ -54,10 +54,6 @@ DELAYED = (16, 4)  # n and K of `delays`
 GROUPS = (1, 2, 4, 8, 16)
 CASES = ((4, 1), (16, 1), (64, 1), (16, 4), (16, 16))  # n and K of `speedup`
 LAWS = {"p = 1": (1.0, 1.0), "p in 0.3 ... 0.9": (0.3, 0.9), "p in 0.05 ... 0.3": (0.05, 0.3)}
-TRIAL = {
-    "full": 0.011, "uniform": 0.29, "unequal": 2.2, "cyclic": 0.047, "rare": 0.75, "markov": 0.36
-}  # fmt: skip
-"""FedAvg's errors in an earlier NumPy loop of ours, of another problem: only the order carries."""
 METHODS = {
     "FedAvg": jd.FedAvg,
     "MIFA": jd.MIFA,
@@ -321,16 +317,6 @@ def claims_table(dataset: xr.Dataset, aged: xr.Dataset, sped: xr.Dataset) -> Tab
         number(float(average.min()), ".1e"),
         float(average.min()) > 1e-4,
         "heterogeneity too small",
-    )
-    order = [str(p) for p in dataset.pattern.values[np.argsort(average.values)] if str(p) in TRIAL]
-    trial = sorted(TRIAL, key=lambda pattern: TRIAL[pattern])
-    row(
-        "FedAvg's order of patterns, from the best to the worst",
-        "earlier trial",
-        " < ".join(trial),
-        " < ".join(order),
-        order == trial,
-        "another problem, other chains: what is nearly equal there may change places",
     )
     for name in ("MIFA", "FedVARP"):
         if name in names:
