@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt import agents
-from jaxdopt._pytree import Number, count, disclose, pytree, require, static
+from jaxdopt._pytree import Number, count, pytree, require, static
 from jaxdopt.algorithms.cost import Cost, samples, vector_bits
 from jaxdopt.compressors import FLOAT
+from jaxdopt.problems.problem import divides
 
 T = TypeVar("T")
 
@@ -93,15 +94,9 @@ def common(x0: jax.Array) -> jax.Array:
 def participants(problem: Any, network: Any) -> Clients:
     """Return who takes part in this round."""
     index = getattr(network, "clients", None)
-    if index is not None and _divides(problem):
+    if index is not None and divides(problem):
         return Clients(problem.take(index), index, index < problem.n, problem.n)
     return Clients(problem, None, getattr(network, "active", None), problem.n)
-
-
-def _divides(problem: Any) -> bool:
-    """Return whether a problem, and what it wraps, can give the problem of some agents."""
-    within = getattr(problem, "__dict__", {}).get("problem")
-    return hasattr(problem, "take") and (within is None or _divides(disclose(within)))
 
 
 def require_own_steps(method: Any) -> None:
