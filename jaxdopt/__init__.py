@@ -4,12 +4,23 @@ All agents' states live in one pytree, updated by one jit-compiled step function
 network and the problem are pytrees too, so every sweep is a vmap and every run a scan.
 """
 
-from jaxdopt import agents, algorithms, compressors, metrics, networks, plot, problems, schedules
+from jaxdopt import (
+    agents,
+    algorithms,
+    compressors,
+    metrics,
+    networks,
+    plot,
+    problems,
+    roles,
+    schedules,
+)
 from jaxdopt._pytree import (
     Fraction,
     Nonnegative,
     Positive,
     Scalar,
+    field,
     pytree,
     replace,
     require,
@@ -167,6 +178,7 @@ __all__ = [
     "compare",
     "compressors",
     "data",
+    "field",
     "graphs",
     "label",
     "metrics",
@@ -178,6 +190,7 @@ __all__ = [
     "reach",
     "replace",
     "require",
+    "roles",
     "run",
     "schedules",
     "stack",

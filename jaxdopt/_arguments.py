@@ -34,16 +34,6 @@ def require_kinds(algorithm: Any, problem: Any, network: Any, state: Any) -> Non
         )
 
 
-def require_composite(algorithm: Any, problem: Any) -> None:
-    """Refuse a method that would leave out the problem's regularizer without a word."""
-    regularizer = getattr(problem, "regularizer", None)
-    require(
-        regularizer is None or getattr(algorithm, "composite", False),
-        f"{type(algorithm).__name__} ignores the regularizer {type(regularizer).__name__}; take a "
-        "composite method such as PGEXTRA or NIDS, or the problem without it.",
-    )
-
-
 def require_metrics(metrics: Any) -> None:
     require(
         metrics is None or isinstance(metrics, dict),

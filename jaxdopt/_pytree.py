@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxdopt import roles
+
 T = TypeVar("T")
 
 
@@ -25,6 +27,14 @@ def static(**options: Any) -> Any:
     numbers. ``options`` go to ``dataclasses.field``.
     """
     return dataclasses.field(metadata={"static": True}, **options)
+
+
+def field(*, axis: int | None, **options: Any) -> Any:
+    """Say of a State's field which axis of its arrays is the agents', or None if it is nobody's.
+
+    Without it a first axis of n is the agents'. Those who sleep keep their rows of it.
+    """
+    return dataclasses.field(metadata={"axis": axis}, **options)
 
 
 def is_traced(tree: Any) -> bool:
@@ -102,7 +112,7 @@ Fraction = Annotated[Any, Number(minimum=0.0, maximum=1.0)]
 """A `Scalar` between 0 and 1, such as a relaxation or a probability."""
 
 
-@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static,))
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static, field))
 def pytree(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose fields are the leaves of a pytree.
 
@@ -111,7 +121,12 @@ def pytree(cls: type[T]) -> type[T]:
     `Nonnegative` or `Fraction`) are
     checked when a user constructs the object, Python ints in them become floats, and any callable
     of the step is accepted as a schedule (resolve it with `at`); ``Positive | None`` takes None
-    too. JAX rebuilds the object without running any check.
+    too. A subclass keeps the checks of its bases, which run before its own. JAX rebuilds the object
+    without running any check.
+
+    A method, that is a class with ``init`` and ``step``, that says what it ``needs`` is checked
+    against the network and the problem by ``init``, and its ``step`` leaves those who sleep as
+    they were: see `jaxdopt.roles`.
 
     Example:
         >>> import jax
@@ -123,17 +138,24 @@ def pytree(cls: type[T]) -> type[T]:
         [1.0]
     """
     checks = number_fields(cls)
-    check_more = cls.__dict__.get("__post_init__")
+    cls._own_check = cls.__dict__.get("__post_init__")  # type: ignore[attr-defined]
+    more = [base.__dict__.get("_own_check") for base in reversed(cls.__mro__)]
+    more = [check for check in more if check is not None]
 
     def __post_init__(self: Any) -> None:
         for name, number in checks.items():
             object.__setattr__(self, name, number.accept(name, getattr(self, name)))
-        if check_more is not None:
-            check_more(self)
+        for check in more:
+            check(self)
 
-    if checks or check_more:
+    if checks or more:
         cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
-    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)  # type: ignore[assignment]
+    if getattr(cls, "needs", None) is not None:
+        roles.play(cls)
+    own = cls.__dict__.get("__init__") is not None
+    by_hand = own or getattr(cls, "_by_hand", False)  # a constructor that a base has written
+    cls._by_hand = by_hand  # type: ignore[attr-defined]
+    cls = dataclasses.dataclass(frozen=True, eq=False, init=own or not by_hand)(cls)  # type: ignore[assignment]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     data = tuple(f.name for f in fields if not f.metadata.get("static"))
     program = tuple(f.name for f in fields if f.metadata.get("static"))
@@ -173,26 +195,28 @@ def replace(instance: T, **changes: Any) -> T:
 
 
 def number_fields(cls: type) -> dict[str, Number]:
-    """Return the fields of a class that hold numbers, with the check of each."""
+    """Return the fields of a class and its bases that hold numbers, with the check of each."""
     named = {"Scalar": Scalar, "Nonnegative": Nonnegative, "Positive": Positive}
     named |= {"Fraction": Fraction, "float": float}
-    hints = {
-        # annotations that are strings are known by their last word, as `jd.Scalar` is
-        name: named.get(hint.rpartition(".")[2], hint) if isinstance(hint, str) else hint
-        for name, hint in inspect.get_annotations(cls).items()
-    }
-    checks = {}
-    for name, hint in hints.items():
-        default = cls.__dict__.get(name)
-        if isinstance(default, dataclasses.Field) and default.metadata.get("static"):
-            continue
-        alternatives = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
-        for alternative in alternatives:
-            if alternative is float:
-                checks[name] = Number(optional=len(alternatives) > 1)
-            for extra in getattr(alternative, "__metadata__", ()):
-                if isinstance(extra, Number):
-                    checks[name] = dataclasses.replace(extra, optional=len(alternatives) > 1)
+    checks: dict[str, Number] = {}
+    for base in reversed(cls.__mro__):
+        for name, hint in inspect.get_annotations(base).items():
+            checks.pop(name, None)  # a subclass may declare it anew
+            default = base.__dict__.get(name)
+            fields = getattr(base, "__dataclass_fields__", {})
+            default = fields.get(name, default) if base is not cls else default
+            if isinstance(default, dataclasses.Field) and default.metadata.get("static"):
+                continue
+            if isinstance(hint, str):  # known by its last word, as `jd.Scalar` is
+                hint = named.get(hint.rpartition(".")[2], hint)
+            alternatives = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
+            optional = len(alternatives) > 1
+            for alternative in alternatives:
+                if alternative is float:
+                    checks[name] = Number(optional=optional)
+                for extra in getattr(alternative, "__metadata__", ()):
+                    if isinstance(extra, Number):
+                        checks[name] = dataclasses.replace(extra, optional=optional)
     return checks
 
 

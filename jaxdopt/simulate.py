@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import metrics as _metrics
+from jaxdopt import roles
 from jaxdopt._arguments import (
     as_estimates,
     require_agents,
-    require_composite,
     require_counts,
     require_horizon,
     require_key,
@@ -23,7 +23,6 @@ from jaxdopt._arguments import (
 )
 from jaxdopt._pytree import cast_floats, disclose, enclose, is_traced, pytree, require, traceable
 from jaxdopt.algorithms.cost import gossip, samples
-from jaxdopt.networks.guard import guarded
 from jaxdopt.networks.timed import seconds
 from jaxdopt.schedules import at
 
@@ -106,7 +105,7 @@ def run(
             raises nothing: the history is then infinite or NaN and ``diverged`` is true.
     """
     require_kinds(algorithm, problem, network, state)
-    require_composite(algorithm, problem)
+    roles.check(algorithm, network, problem)
     require_counts(steps, every, start)
     require_horizon(network, start, steps)
     require_key(key)
@@ -162,15 +161,17 @@ def _simulate(
     algorithm, problem, network = map(disclose, (algorithm, problem, network))
 
     def in_round(k: jax.Array) -> Any:
-        return guarded(network.at(k, key), network)
+        return network.at(k, key)
 
     def of_step(k: jax.Array) -> tuple[Any, Any]:
         return cast_floats(at(algorithm, k), dtype), in_round(k)
 
     def one_step(state: Any, k: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         method, now = of_step(k)
-        state = method.step(state, problem, now, jax.random.fold_in(key, k))
-        return state, _costs(method, state, problem, now)
+        after = method.step(state, problem, now, jax.random.fold_in(key, k))
+        if not hasattr(method, "needs"):  # the others' own steps see to it
+            after = roles.freeze(now, state, after)
+        return after, _costs(method, after, problem, now)
 
     def costs_of(state: Any, k: jax.Array) -> dict[str, jax.Array]:
         method, now = of_step(k)
@@ -194,6 +195,7 @@ def _simulate(
     if state is None:
         state = at(algorithm, start).init(x0, problem, in_round(start), key)
     state = jax.tree.map(strong, state)
+    roles.require_told_apart(algorithm, in_round(start), state)
     after, _ = jax.eval_shape(one_step, state, start)
     _require_preserved(state, after)
     varying = _varying(costs_of, state, start)  # the others are added up outside of the loop
@@ -234,13 +236,17 @@ def _costs(method: Any, state: Any, problem: Any, network: Any) -> dict[str, jax
         "vectors": cost.vectors * rounds,
         "bits": cost.bits * rounds,
     }
+    active = roles.awake(network)
+    share = 1 if active is None else jnp.mean(active, dtype=jnp.float32)
     links = getattr(cost, "links", None)
     if links is None:
         links = getattr(network, "link_count", None)
     if links is not None:
         axes["traffic"] = jnp.asarray(axes["bits"], jnp.float32) * links
+    for name in ("gradients", "vectors", "bits"):  # who sleeps counts nothing; its links are cut
+        axes[name] = share * axes[name]
     if hasattr(problem, "size"):
-        axes["epochs"] = cost.gradients / problem.size
+        axes["epochs"] = axes["gradients"] / problem.size
     calls = getattr(cost, "calls", None)
     calls = cost.gradients / samples(problem) if calls is None else calls
     axes["seconds"] = seconds(network, calls, cost.exchanges, getattr(cost, "overlap", 0))

@@ -12,6 +12,7 @@ import jaxdopt as jd
 PACKAGE = Path(jd.__file__).parent
 FLOORS = {
     "_pytree": 0,
+    "roles": 0,
     "_arguments": 3,
     "agents": 0,
     "compressors": 0,

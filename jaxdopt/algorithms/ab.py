@@ -9,7 +9,7 @@ Source: Xin, Khan (2018), arXiv 1803.02503. Listing: paper. Invariant: Σᵢ y�
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ class AB:
     """yₖ = C yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = R xₖ − α yₖ      (any R, C with a common root)."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"push-pull"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d], so that y₀ = g(x₀)."""

@@ -13,14 +13,13 @@ Source: Lian, Zhang, Zhang, Liu (2018), arXiv 1710.06952, algorithm 1. Listing: 
 Property in the tests: that limit; averaging keeps the mean, so x̄ moves by −(α/n) gᵢ.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from jaxdopt._pytree import Nonnegative, pytree
 from jaxdopt.agents import put, take
 from jaxdopt.algorithms.cost import Cost, samples, vector_bits
-from jaxdopt.networks.pairs import require_pairs
 from jaxdopt.problems.problem import partial_gradients
 
 
@@ -37,10 +36,10 @@ class ADPSGD:
     """xᵢ, xⱼ ← (xᵢ + xⱼ) / 2,  then  xᵢ ← xᵢ − α gᵢ(x̂ᵢ), x̂ᵢ ← xᵢ: whoever is done, with one j."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"pairs"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless it is known who meets whom."""
-        require_pairs(network, "ADPSGD")
+        """Start at x0 [n, d]."""
         return State(x0, x0)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

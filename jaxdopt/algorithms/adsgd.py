@@ -17,14 +17,14 @@ Theorem in the tests: for μ-strongly convex fᵢ and α ≤ 2 minᵢ wᵢᵢ / 
 bounded delays, as it contracts by 1 − αμ in the largest norm of a block (derived).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from jaxdopt import agents
-from jaxdopt._pytree import Fraction, Nonnegative, pytree, require
+from jaxdopt._pytree import Fraction, Nonnegative, pytree
 from jaxdopt.algorithms.cost import Cost, samples, vector_bits
-from jaxdopt.networks.timeline import DelayLine, require_timeline
+from jaxdopt.networks.timeline import DelayLine
 from jaxdopt.problems.problem import partial_gradients
 
 
@@ -42,14 +42,10 @@ class ADSGD:
 
     stepsize: Nonnegative  # α
     relaxation: Fraction = 1.0  # θ
+    needs: ClassVar[set[str]] = {"timeline", "timeline of mixing"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless the network is a timeline of some W."""
-        require_timeline(network, "ADSGD")
-        require(
-            network.kind == "doubly",
-            "ADSGD needs a doubly stochastic W; make the timeline of metropolis(graph).",
-        )
+        """Start at x0 [n, d]."""
         return State(x0, DelayLine.full(x0, network.versions))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

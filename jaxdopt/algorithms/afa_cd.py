@@ -13,7 +13,7 @@ Source: Yang, Zhang, Khanduri, Liu (2022), arXiv 2108.09875. Listing: from memor
 Property in the tests: with m = n and Kᵢ = 1 it is gradient descent.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,6 @@ from jaxdopt.algorithms.clients import (
     visit,
 )
 from jaxdopt.algorithms.cost import Cost
-from jaxdopt.networks.arrivals import require_arrivals
 
 
 @pytree
@@ -48,14 +47,14 @@ class AFACD:
     server_stepsize: Nonnegative  # η_g, along a gradient
     local_steps: int = static(default=1)  # K
     own_steps: Steps | None = None  # Kᵢ ≤ K, [n, 1]; K if None
+    needs: ClassVar[set[str]] = {"returns"}
 
     def __post_init__(self) -> None:
         """Check the numbers of local steps."""
         require_own_steps(self)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at the mean of x0's rows; raise ValueError unless it is known who comes back."""
-        require_arrivals(network, "AFACD")
+        """Start at the mean of x0's rows."""
         return State(common(x0), jnp.broadcast_to(common(x0), x0.shape), problem.n)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

@@ -14,7 +14,7 @@ Invariant: ``total`` = Σⱼ Tⱼ. Property in the tests: if all return for ever
 `AFACD`; the limit with K = 1 is the solution.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,6 @@ from jaxdopt.algorithms.clients import (
     visit,
 )
 from jaxdopt.algorithms.cost import Cost
-from jaxdopt.networks.arrivals import require_arrivals
 
 
 @pytree
@@ -52,14 +51,14 @@ class AFACS:
     server_stepsize: Nonnegative  # η_g, along a gradient
     local_steps: int = static(default=1)  # K
     own_steps: Steps | None = None  # Kᵢ ≤ K, [n, 1]; K if None
+    needs: ClassVar[set[str]] = {"returns"}
 
     def __post_init__(self) -> None:
         """Check the numbers of local steps."""
         require_own_steps(self)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at the mean of x0's rows; raise ValueError unless it is known who comes back."""
-        require_arrivals(network, "AFACS")
+        """Start at the mean of x0's rows."""
         x = common(x0)
         zero = jnp.zeros_like(x0)
         return State(x, jnp.broadcast_to(x, x0.shape), zero, zero[0], problem.n)

@@ -14,7 +14,7 @@ Invariants: Σᵢ sᵢ = Σᵢ gᵢ, Σᵢ wᵢ = n.
 Theorem in the tests: F − F* = O(1/k²), where Push-DIGing has O(1/k).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ class APD:
 
     stepsize: Nonnegative  # γ
     growth: Nonnegative = 0.05  # ω: αₖ = 1 + ω k
+    needs: ClassVar[set[str]] = {"push"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""

@@ -14,7 +14,7 @@ Invariants: Σᵢ sᵢ = Σᵢ gᵢ, Σᵢ wᵢ = n.
 Theorem in the tests: linear convergence in √(L/μ) log(1/ε) steps, where Push-DIGing takes L/μ.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ class APDSC:
 
     stepsize: Nonnegative  # γ
     strong_convexity: Positive | None = None  # μ; None: the problem's
+    needs: ClassVar[set[str]] = {"push"}
 
     @staticmethod
     def safe_stepsize(problem: Any, network: Any) -> float:

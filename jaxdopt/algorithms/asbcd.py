@@ -16,14 +16,14 @@ from public reviews of the paper; that the penalty is a field of its own is ours
 Theorem in the tests: the limit solves (I − W) X + p ∇F(X) = 0 whatever the times are.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from jaxdopt import agents
-from jaxdopt._pytree import Nonnegative, Positive, pytree, require
+from jaxdopt._pytree import Nonnegative, Positive, pytree
 from jaxdopt.algorithms.cost import Cost, samples, vector_bits
-from jaxdopt.networks.timeline import DelayLine, require_timeline
+from jaxdopt.networks.timeline import DelayLine
 from jaxdopt.problems.problem import partial_gradients
 
 
@@ -41,14 +41,10 @@ class ASBCD:
 
     stepsize: Nonnegative  # α
     penalty: Positive  # p: disagreement weighs 1/p
+    needs: ClassVar[set[str]] = {"timeline", "timeline of symmetric"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless the network is a timeline of some W = Wᵀ."""
-        require_timeline(network, "ASBCD")
-        require(
-            network.symmetric,
-            "ASBCD needs a symmetric W and this timeline's is not; take an undirected graph.",
-        )
+        """Start at x0 [n, d]."""
         return State(x0, DelayLine.full(x0, network.versions))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

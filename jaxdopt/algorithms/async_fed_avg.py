@@ -17,7 +17,7 @@ takes momentum in local steps), and the paper's weights.
 Theorem in the tests: the two limits; with rule="all" it is FedAvg.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,6 @@ import jax.numpy as jnp
 from jaxdopt._pytree import Nonnegative, count, pytree, static
 from jaxdopt.algorithms.clients import Central, common, round_trip, visit
 from jaxdopt.algorithms.cost import Cost
-from jaxdopt.networks.arrivals import require_arrivals
 
 
 @pytree
@@ -45,14 +44,14 @@ class AsyncFedAvg:
     server_stepsize: Nonnegative = 1.0  # η_g
     weights: Nonnegative | None = None  # dᵢ, a number or [n, 1]; by default 1 / (n φᵢ)
     local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"returns"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""
         count("local_steps", self.local_steps)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at the mean of x0's rows; raise ValueError unless it is known who comes back."""
-        require_arrivals(network, "AsyncFedAvg")
+        """Start at the mean of x0's rows."""
         return State(common(x0), jnp.broadcast_to(common(x0), x0.shape), problem.n)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

@@ -13,7 +13,7 @@ where the paper has g(x₀): it is the recursion from y₋₁ = g(x₋₁) = 0, 
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ class ATCGT:
     """yₖ = W(yₖ₋₁ + g(xₖ) − g(xₖ₋₁)),  xₖ₊₁ = W(xₖ − α yₖ)      (any doubly stochastic W)."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"mixing"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d], so that y₀ = W g(x₀)."""

@@ -16,7 +16,7 @@ Source: Song, Shi, Pu, Yan (2022), arXiv 2106.07243. Listing: reconstructed from
 Theorem in the tests: linear convergence to the solution with full gradients.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ class BCPP:
     compressor: Any  # Q, unbiased
     gamma: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
+    needs: ClassVar[set[str]] = {"push-pull", "hop"}
 
     def __post_init__(self) -> None:
         """Check the compressor."""

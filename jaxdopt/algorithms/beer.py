@@ -12,7 +12,7 @@ gradient first. Listing: authors' code. Invariant: Σᵢ vᵢ = Σᵢ gᵢ.
 Theorem in the tests: linear convergence to the solution with full gradients.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ class BEER:
     stepsize: Nonnegative  # η
     compressor: Any  # C, contractive
     gamma: Positive | None = None  # γ, of consensus
+    needs: ClassVar[set[str]] = {"mixing"}
 
     def __post_init__(self) -> None:
         """Check the compressor."""

@@ -11,7 +11,7 @@ Source: You, Pu (2024), arXiv 2404.05454. Listing: authors' code. Invariant: Σ�
 Theorem in the tests: it is `STPP` on that tree.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,7 @@ class BTPP:
 
     stepsize: Nonnegative | None = None  # γ; None: 1 / (n L maxᵢ delayᵢ)
     branching: int = static(default=2)  # B
+    needs: ClassVar[set[str]] = {"all"}
 
     def __post_init__(self) -> None:
         """Check the branching."""

@@ -13,7 +13,7 @@ Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: linear convergence to the solution with full gradients.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ class CGT:
     compressor: Any  # C
     gamma: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
+    needs: ClassVar[set[str]] = {"mixing"}
 
     def __post_init__(self) -> None:
         """Check the compressor."""

@@ -15,7 +15,7 @@ Stich, Jaggi (2020), arXiv 1907.09356, and its authors' code ("after"). Listing:
 Theorem in the tests: the mean is not compressed, x̄ₖ₊₁ = x̄ₖ − α ḡₖ; gossip alone converges linearly.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ class CHOCOSGD:
     compressor: Any  # C, contractive
     gamma: Positive | None = None  # γ, of consensus
     order: Literal["before", "after"] = static(default="before")
+    needs: ClassVar[set[str]] = {"mixing"}
 
     def __post_init__(self) -> None:
         """Check the compressor and the order."""

@@ -16,7 +16,7 @@ computed rather than kept by recursion. Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: linear convergence to the solution with full gradients.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ class CPP:
     gamma: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
     form: Literal["atc", "cta"] = static(default="atc")
+    needs: ClassVar[set[str]] = {"push-pull"}
 
     def __post_init__(self) -> None:
         """Check the compressor and the form."""

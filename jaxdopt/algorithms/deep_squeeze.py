@@ -10,7 +10,7 @@ Source: Tang, Lian, Qiu, Yuan, Zhang, Zhang, Liu (2019), arXiv 1907.07346, algor
 from a third party's code. Theorem in the tests: the mean is not compressed, x̄ₖ₊₁ = x̄ₖ − α ḡₖ.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class DeepSqueeze:
     stepsize: Nonnegative  # α
     compressor: Any  # C, contractive
     gamma: Positive | None = None  # γ, of consensus
+    needs: ClassVar[set[str]] = {"mixing"}
 
     def __post_init__(self) -> None:
         """Check the compressor."""

@@ -11,7 +11,7 @@ Theorems in the tests: the fixed point above; stable for α < (1 + λ_min(W)) / 
 theorem 1).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -30,6 +30,7 @@ class DGD:
     """xₖ₊₁ = W xₖ − α g(xₖ): steps after mixing, where `DSGD` mixes what it has stepped."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"mixing"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""

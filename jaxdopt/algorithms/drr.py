@@ -14,7 +14,7 @@ Theorem in the tests: with a constant stepsize the error at the ends of epochs f
 as α.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -37,13 +37,14 @@ class DRR:
 
     stepsize: Nonnegative  # α
     sampling: epochs.Sampling = static(default="reshuffle")
+    needs: ClassVar[set[str]] = {"mixing", "finite sum"}
 
     def __post_init__(self) -> None:
         """Check the sampling."""
         epochs.require_sampling(self.sampling)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless the problem is a finite sum."""
+        """Start at x0 [n, d]."""
         return State(x0, epochs.first_order(problem, self.sampling, key))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

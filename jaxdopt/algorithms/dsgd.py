@@ -12,7 +12,7 @@ order and allow both. Listing certain.
 Theorems in the tests: the fixed point X = W (X − α ∇F(X)); the noise floor falls as 1/n.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -31,6 +31,7 @@ class DSGD:
     """xₖ₊₁ = W (xₖ − α g(xₖ)): mixes what it has stepped, where `DGD` steps after mixing."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"mixing"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""

@@ -16,12 +16,12 @@ Invariant: Σᵢ dᵢ = 0. `algorithms.epochs` says what happens with batches an
 Theorem in the tests: as for `GTRR`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Fraction, Nonnegative, pytree, replace, require, static
+from jaxdopt._pytree import Fraction, Nonnegative, pytree, replace, static
 from jaxdopt.algorithms import epochs
 from jaxdopt.algorithms.cost import Cost, gossip
 
@@ -43,18 +43,14 @@ class EDRR:
     relaxation: Fraction = 0.5  # θ: V = (1 − θ) I + θ W
     sampling: epochs.Sampling = static(default="reshuffle")
     restart: bool = static(default=False)
+    needs: ClassVar[set[str]] = {"mixing", "symmetric", "finite sum"}
 
     def __post_init__(self) -> None:
         """Check the sampling."""
         epochs.require_sampling(self.sampling)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless W is symmetric and the problem a sum."""
-        require(
-            network.symmetric,
-            "EDRR needs a symmetric W and this network's is not; take an undirected graph, or "
-            "GTRR.",
-        )
+        """Start at x0 [n, d]."""
         return State(x0, jnp.zeros_like(x0), epochs.first_order(problem, self.sampling, key))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

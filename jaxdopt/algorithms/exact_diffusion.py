@@ -15,12 +15,12 @@ Lian, Yan, Zhang, Liu (2018), arXiv 1803.07068 (D², V = W). Listing: papers.
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Fraction, Nonnegative, pytree, require
+from jaxdopt._pytree import Fraction, Nonnegative, pytree
 
 
 @pytree
@@ -37,14 +37,10 @@ class ExactDiffusion:
 
     stepsize: Nonnegative  # α
     relaxation: Fraction = 0.5  # θ: V = (1 − θ) I + θ W
+    needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless W is symmetric."""
-        require(
-            network.symmetric,
-            "ExactDiffusion needs a symmetric W and this network's is not; take an undirected "
-            "graph, or GradientTracking.",
-        )
+        """Start at x0 [n, d]."""
         return State(x0, jnp.zeros_like(x0))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

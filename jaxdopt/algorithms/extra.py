@@ -14,12 +14,12 @@ Source: Shi, Ling, Wu, Yin (2015), arXiv 1404.6264. Listing: paper. W symmetric.
 Theorem in the tests: converges for α < 2 λ_min(W̃) / L (theorem 3.3).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, pytree, require
+from jaxdopt._pytree import Nonnegative, pytree
 
 
 @pytree
@@ -35,14 +35,10 @@ class EXTRA:
     """xₖ₊₁ = W xₖ − α g(xₖ) − dₖ,  dₖ₊₁ = dₖ + (I − W) xₖ / 2      (symmetric W)."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless W is symmetric."""
-        require(
-            network.symmetric,
-            "EXTRA needs a symmetric W and this network's is not; take an undirected graph, or "
-            "GradientTracking.",
-        )
+        """Start at x0 [n, d]."""
         return State(x0, jnp.zeros_like(x0))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

@@ -18,7 +18,7 @@ Theorem in the tests: with a constant η the bias is linear in η and grows with
 f* is the mean of the fᵢ*; with unequal probabilities of taking part it stays for any η and K.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,7 @@ class FedAvg:
     normalized: bool = static(default=False)
     local: Any = static(default=None)  # an optax transformation without learning rate
     server: Any = static(default=None)  # the same, of the mean of the clients' updates
+    needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
         """Check the numbers of local steps, and the optimizers."""

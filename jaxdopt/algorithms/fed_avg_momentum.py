@@ -13,7 +13,7 @@ Source: Cheng, Huang, Wu, Yuan (2024), arXiv 2306.16504; the same as FedCM (Xu, 
 Theorem in the tests: without noise and with everybody, the bias is β times that of FedAvg.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ class FedAvgMomentum:
     beta: Fraction = 0.2  # β, the weight of the new gradients
     server_stepsize: Nonnegative = 1.0  # η_g
     local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""

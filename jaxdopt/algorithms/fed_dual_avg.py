@@ -42,6 +42,7 @@ class FedDualAvg:
     server_stepsize: Nonnegative = 1.0  # ηₛ
     local_steps: int = static(default=1)  # Q
     composite: ClassVar[bool] = True
+    needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""

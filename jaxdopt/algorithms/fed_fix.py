@@ -13,15 +13,14 @@ Source: Fraboni, Vidal, Kameni, Lorenzi (2023), arXiv 2206.10189, section 5. Lis
 Theorem in the tests: the limit, and FedAvg with long ticks.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, count, pytree, require, static
+from jaxdopt._pytree import Nonnegative, count, pytree, static
 from jaxdopt.algorithms.clients import Central, common, round_trip, visit
 from jaxdopt.algorithms.cost import Cost
-from jaxdopt.networks.arrivals import require_arrivals
 
 
 @pytree
@@ -40,19 +39,14 @@ class FedFix:
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g
     local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"returns", "ticks"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""
         count("local_steps", self.local_steps)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at the mean of x0's rows; raise ValueError unless the server has ticks."""
-        require_arrivals(network, "FedFix")
-        require(
-            network.ticks,
-            "FedFix aggregates at fixed ticks and this server has none; give "
-            "jd.networks.arrivals(n, every=<seconds>, ...), or take AsyncFedAvg.",
-        )
+        """Start at the mean of x0's rows."""
         return State(common(x0), jnp.broadcast_to(common(x0), x0.shape), problem.n)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

@@ -41,6 +41,7 @@ class FedMid:
     local_steps: int = static(default=1)  # Q
     server_prox: bool = static(default=True)
     composite: ClassVar[bool] = True
+    needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""

@@ -66,6 +66,7 @@ class FedNMap:
     server_stepsize: Nonnegative = 1.0  # ηₛ
     local_steps: int = static(default=1)  # Q
     composite: ClassVar[bool] = True
+    needs: ClassVar[set[str]] = {"server", "all"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""
@@ -76,18 +77,13 @@ class FedNMap:
 
         Raises:
             ValueError: λ ≥ 1/ρ, where the prox is not unique (NaN if λ is traced, as in `run`);
-                a network in which not everybody takes part; stepsizes that clients do not share.
+                stepsizes that clients do not share.
         """
         rho = getattr(getattr(problem, "regularizer", None), "weak_convexity", 0.0)
         require(
             self.lam * rho < 1,
             f"lam is {self.lam} and the regularizer {rho}-weakly convex; give a lam below "
             f"1 / {rho}, as its prox is not unique otherwise.",
-        )
-        require(
-            getattr(network, "active", None) is None and getattr(network, "clients", None) is None,
-            "FedNMap's corrections sum to zero only if all clients take part in every round; give "
-            "jd.networks.Server(n), or take FedMid or FedDualAvg.",
         )
         require(
             jnp.ndim(self.stepsize) == 0,

@@ -12,7 +12,7 @@ Listing: paper, its local solver by gradient steps.
 Theorem in the tests: with μ = 0 it is `FedAvg`, and the bias falls with μ.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -37,6 +37,7 @@ class FedProx:
     proximal: Nonnegative = 0.1  # μ
     server_stepsize: Nonnegative = 1.0  # η_g
     local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""

@@ -15,7 +15,7 @@ Theorem in the tests: reaches the solution with a constant stepsize under arbitr
 with everybody it is `FedSUM`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ class FedSUMCR:
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g
     local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""

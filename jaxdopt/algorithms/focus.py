@@ -15,7 +15,7 @@ Theorem in the tests: reaches the solution with a constant stepsize under arbitr
 with K = 1 and the stepsize γ/n it is `FedSUMB`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ class FOCUS:
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g
     local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""

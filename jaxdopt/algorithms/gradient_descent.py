@@ -11,7 +11,7 @@ Theorem in the tests: for L-smooth μ-strongly convex F and α ≤ 2/(L + μ) th
 solution falls by 1 − αμ in every step (Nesterov 2004, theorem 2.1.15).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ class GradientDescent:
     """x̄ₖ₊₁ = x̄ₖ − (α/n) Σᵢ ∇fᵢ(x̄ₖ)      (centralized)."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"all"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]; the first step averages its rows."""

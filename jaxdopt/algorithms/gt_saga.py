@@ -12,7 +12,7 @@ checked by its limit and its invariants: Σᵢ yᵢ = Σᵢ vᵢ, and the mean o
 Theorem in the tests: linear convergence to the solution with a constant stepsize and one sample.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +38,10 @@ class GTSAGA:
     """vᵢ = ∇fᵢₛ(xᵢ) − Tᵢₛ + mean Tᵢ,  yₖ = W yₖ₋₁ + vₖ − vₖ₋₁,  xₖ₊₁ = W xₖ − α yₖ."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"mixing", "finite sum"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d] with an empty table; raise ValueError unless it is a finite sum."""
+        """Start at x0 [n, d] with an empty table."""
         whole, _ = finite_sum(problem)
         zero = jnp.zeros_like(x0)
         table = jnp.zeros((x0.shape[0], whole.most, x0.shape[1]), x0.dtype)

@@ -13,7 +13,7 @@ paper, checked by its limit and its invariant Σᵢ yᵢ = Σᵢ vᵢ.
 Theorem in the tests: linear convergence to the solution with a constant stepsize and one sample.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ class GTVR:
 
     stepsize: Nonnegative  # α
     period: int | None = static(default=None)  # T; None is one pass over the largest agent's data
+    needs: ClassVar[set[str]] = {"mixing", "finite sum"}
 
     def __post_init__(self) -> None:
         """Check the period."""
@@ -47,8 +48,7 @@ class GTVR:
             count("period", self.period)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless it is a finite sum."""
-        finite_sum(problem)
+        """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
         return State(x0, zero, zero, zero, zero)
 

@@ -15,7 +15,7 @@ Theorem in the tests: with a constant stepsize the error does not depend on hete
 linear and sums to zero, as D-RR's does.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,13 +42,14 @@ class GTRR:
     stepsize: Nonnegative  # α
     sampling: epochs.Sampling = static(default="reshuffle")
     restart: bool = static(default=False)
+    needs: ClassVar[set[str]] = {"mixing", "finite sum"}
 
     def __post_init__(self) -> None:
         """Check the sampling."""
         epochs.require_sampling(self.sampling)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless the problem is a finite sum."""
+        """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
         return State(x0, zero, zero, epochs.first_order(problem, self.sampling, key))
 

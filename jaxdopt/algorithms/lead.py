@@ -14,13 +14,13 @@ from memory where γ enters. Invariant: Σᵢ dᵢ = 0 if agents share η.
 Theorem in the tests: linear convergence to the solution with full gradients.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxdopt import compressors
-from jaxdopt._pytree import Fraction, Positive, pytree, require
+from jaxdopt._pytree import Fraction, Positive, pytree
 from jaxdopt.algorithms.cost import Cost, messages
 
 
@@ -42,17 +42,14 @@ class LEAD:
     compressor: Any  # Q, unbiased
     gamma: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
+    needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 
     def __post_init__(self) -> None:
         """Check the compressor."""
         compressors.require_compressor(self)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless W is symmetric."""
-        require(
-            network.symmetric,
-            "LEAD needs a symmetric W and this network's is not; take an undirected graph, or CPP.",
-        )
+        """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
         return State(x0, zero, zero, jnp.zeros((), x0.dtype))
 

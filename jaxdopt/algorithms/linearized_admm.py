@@ -10,11 +10,12 @@ the link and never sent. The network's weights do not matter, only its links.
 Source: Ling, Shi, Wu, Ribeiro (2015), "DLM: Decentralized linearized alternating direction method
 of multipliers", where the agents keep φᵢ = Σⱼ λᵢⱼ. Listing: from memory of the paper, checked by
 its limit. Here λ is one step late, which is the same sequence from equal starts; from unequal ones
-it starts at λᵢⱼ = c (xᵢ − xⱼ) instead of 0. Links that are down in a step are left out of it.
+it starts at λᵢⱼ = c (xᵢ − xⱼ) instead of 0. Links that are down in a step are left out of its sums;
+dᵢ counts them, so that c and the weights of the steps stay the same.
 Theorem in the tests: for convex problems it converges for α < 2 / L and any c > 0.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +37,10 @@ class LinearizedADMM:
 
     stepsize: Nonnegative  # α
     penalty: Positive = 1.0  # c in units of 1 / (2 α d_max)
+    needs: ClassVar[set[str]] = {"mixing", "symmetric", "links"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d] without duals; raise ValueError unless every neighbor hears back."""
+        """Start at x0 [n, d] without duals."""
         n, slots = network.links.sender.shape
         return State(x0, jnp.zeros((n, slots, *x0.shape[1:]), x0.dtype))
 

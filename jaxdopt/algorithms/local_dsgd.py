@@ -11,7 +11,7 @@ are the identity between exchanges. Listing: certain.
 Theorem in the tests: whatever W, noise and data, x̄⁺ = x̄ − (α/n) Σᵢ Σₗ gᵢ(yᵢₗ).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -33,6 +33,7 @@ class LocalDSGD:
 
     stepsize: Nonnegative  # α
     local_steps: int = static(default=1)  # τ
+    needs: ClassVar[set[str]] = {"mixing"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""

@@ -13,7 +13,7 @@ Theorem in the tests: the limit does not depend on who takes part, and is the so
 for K > 1 it has FedAvg's bias with everybody. With K = 1 it is `FedSUMB`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ class MIFA:
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g
     local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, pytree, require
+from jaxdopt._pytree import Nonnegative, pytree
 from jaxdopt.problems.problem import proximal
 
 
@@ -32,7 +32,7 @@ class State:
 
     x: jax.Array  # [n, d] estimates
     d: jax.Array  # [n, d] accumulated disagreement; sums to zero over agents if they share α
-    u: jax.Array  # [n, d] what the last gradient step led to, x − α g
+    u: jax.Array  # [n, d] what the last gradient step led to, x − α g; x₀ before there is one
     begun: jax.Array  # [] 0 before the first step, which does not mix, and 1 after it
 
 
@@ -42,16 +42,11 @@ class NIDS:
 
     stepsize: Nonnegative  # α
     composite: ClassVar[bool] = True
+    needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless W is symmetric."""
-        require(
-            network.symmetric,
-            "NIDS needs a symmetric W and this network's is not; take an undirected graph, or "
-            "GradientTracking.",
-        )
-        zero = jnp.zeros_like(x0)
-        return State(x0, zero, zero, jnp.zeros((), x0.dtype))
+        """Start at x0 [n, d]."""
+        return State(x0, jnp.zeros_like(x0), x0, jnp.zeros((), x0.dtype))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""

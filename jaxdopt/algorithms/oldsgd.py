@@ -14,7 +14,7 @@ Theorem in the tests: x̄⁺ = x̄ − (α/n) Σᵢ Σₗ gᵢ(yᵢₗ), the rec
 Hessians are equal x̄ is centralized gradient descent's. τ = 1 is `DGD`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -36,6 +36,7 @@ class OLDSGD:
 
     stepsize: Nonnegative  # α
     local_steps: int = static(default=1)  # τ
+    needs: ClassVar[set[str]] = {"mixing"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""

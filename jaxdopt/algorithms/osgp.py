@@ -14,12 +14,12 @@ checked. Invariant: Σᵢ wᵢ and what is in flight of it add up to n, and so d
 α Σ g. Property in the tests: that, and that τ = 0 is `SGP`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, count, pytree, replace, static
+from jaxdopt._pytree import Nonnegative, count, field, pytree, replace, static
 from jaxdopt.algorithms.cost import Cost, gossip
 
 
@@ -29,7 +29,8 @@ class State:
 
     u: jax.Array  # [n, d] weighted estimates
     w: jax.Array  # [n, 1] push-sum weights
-    flight: jax.Array  # [τ, n, d + 1] what will arrive at every agent; of step k in row k mod τ
+    # [τ, n, d + 1] what will arrive at every agent; of step k in row k mod τ
+    flight: jax.Array = field(axis=1)
 
     @property
     def x(self) -> jax.Array:
@@ -43,6 +44,7 @@ class OSGP:
 
     stepsize: Nonnegative  # α
     overlap: int = static(default=1)  # τ
+    needs: ClassVar[set[str]] = {"push"}
 
     def __post_init__(self) -> None:
         """Check the overlap."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, pytree, require
+from jaxdopt._pytree import Nonnegative, pytree
 from jaxdopt.problems.problem import proximal
 
 
@@ -36,14 +36,10 @@ class PGEXTRA:
 
     stepsize: Nonnegative  # α
     composite: ClassVar[bool] = True
+    needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless W is symmetric."""
-        require(
-            network.symmetric,
-            "PGEXTRA needs a symmetric W and this network's is not; take an undirected graph, or "
-            "GradientTracking.",
-        )
+        """Start at x0 [n, d]."""
         return State(x0, jnp.zeros_like(x0))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

@@ -10,7 +10,7 @@ Invariants: Σᵢ yᵢ = Σᵢ gᵢ, Σᵢ wᵢ = n.
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ class PushDIGing:
     """yₖ = C yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  uₖ₊₁ = C(uₖ − α yₖ),  wₖ₊₁ = C wₖ,  xₖ = uₖ / wₖ."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"push"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d], so that y₀ = g(x₀)."""

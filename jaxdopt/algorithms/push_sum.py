@@ -11,7 +11,7 @@ certain. Invariants: Σᵢ uᵢ = Σᵢ x₀ᵢ, Σᵢ wᵢ = n.
 Theorem in the tests: linear convergence to the average on any strongly connected graph.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,8 @@ class State:
 @pytree
 class PushSum:
     """uₖ₊₁ = C uₖ,  wₖ₊₁ = C wₖ,  xₖ = uₖ / wₖ      (column-stochastic C)."""
+
+    needs: ClassVar[set[str]] = {"push"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""

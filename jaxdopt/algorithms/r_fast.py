@@ -17,15 +17,15 @@ Invariant: Σᵢ zᵢ + Σᵢⱼ (ρᵢⱼ − ρ̃ᵢⱼ) = Σᵢ gᵢ. Propert
 constant stepsize, unequal speeds and lost messages.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, pytree, require
+from jaxdopt._pytree import Nonnegative, pytree
 from jaxdopt.agents import put
 from jaxdopt.algorithms.cost import Cost, samples, vector_bits
-from jaxdopt.networks.timeline import DelayLine, require_timeline
+from jaxdopt.networks.timeline import DelayLine
 from jaxdopt.problems.problem import partial_gradients
 
 
@@ -45,15 +45,10 @@ class RFAST:
     """xᵢ ← Σⱼ wᵢⱼ vⱼ,  ẑ = zᵢ + g⁺ − gᵢ + Σⱼ aᵢⱼ (rⱼ − r̃ᵢⱼ),  zᵢ ← aᵢᵢ ẑ,  rᵢ ← rᵢ + ẑ."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"timeline", "timeline of push-pull"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless the network is a timeline of such weights."""
-        require_timeline(network, "RFAST")
-        require(
-            network.kind in ("doubly", "directed"),
-            f"RFAST needs rows and columns that sum to 1 and this W is {network.kind}-stochastic; "
-            "make the timeline of metropolis(graph), or of push_pull(graph).",
-        )
+        """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
         line = DelayLine.full(jnp.concatenate([x0, zero], axis=1), network.versions)
         slots = network.sender.shape[1]

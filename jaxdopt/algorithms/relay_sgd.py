@@ -14,12 +14,12 @@ Departs: messages to the parent and from it are kept in place of one for every l
 Theorem in the tests: converges to the solution with full gradients and a constant stepsize.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, pytree, replace, require
+from jaxdopt._pytree import Nonnegative, pytree, replace
 from jaxdopt.agents import select
 from jaxdopt.algorithms.cost import Cost, gossip
 
@@ -39,15 +39,10 @@ class RelaySGD:
     """uᵢ = xᵢ − αgᵢ,  mᵢⱼ = uᵢ + Σ_{k ≠ j} mₖᵢ,  xᵢ⁺ = (uᵢ + Σⱼ mⱼᵢ) / nᵢ   (undirected tree)."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"tree", "both ways"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless the network is an undirected `Tree`."""
-        require(
-            getattr(network, "undirected", False),
-            f"RelaySGD needs one tree for both directions and this network is a "
-            f"{type(network).__name__} without; give jd.networks.spanning_tree(graph) of an "
-            "undirected graph.",
-        )
+        """Start at x0 [n, d]."""
         none = jnp.zeros((len(x0), x0.shape[1] + 1), x0.dtype)
         return State(x0, none, none, none)
 

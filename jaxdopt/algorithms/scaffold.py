@@ -14,7 +14,7 @@ Theorem in the tests: reaches the solution with a constant stepsize, whoever tak
 with everybody in every round it is `FedSUM`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ class SCAFFOLD:
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g
     local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""

@@ -14,7 +14,7 @@ Invariant: c = (1/n) Σᵢ cᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize, whoever takes part.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,7 @@ class SCAFFOLDMomentum:
     beta: Fraction = 0.2  # β, the weight of the new gradients
     server_stepsize: Nonnegative = 1.0  # η_g
     local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""

@@ -11,7 +11,7 @@ Source: Robbins, Monro (1951). Listing certain.
 Theorem in the tests: the stationary error falls as α/n.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,10 @@ class SGD:
     """x̄ₖ₊₁ = x̄ₖ − (α/n) Σᵢ ∇fᵢₛ(x̄ₖ)      (centralized)."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"all", "finite sum"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless the problem is a finite sum."""
-        finite_sum(problem)
+        """Start at x0 [n, d]."""
         return State(x0)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:

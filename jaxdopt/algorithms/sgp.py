@@ -10,7 +10,7 @@ Source: Nedić, Olshevsky (2016), arXiv 1406.2075; Assran, Loizou, Ballas, Rabba
 Theorem in the tests: with a doubly stochastic C it is `DSGD`; the bias vanishes as O(α).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ class SGP:
     """uₖ₊₁ = C(uₖ − α g(xₖ)),  wₖ₊₁ = C wₖ,  xₖ = uₖ / wₖ      (column-stochastic C)."""
 
     stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"push"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""

@@ -19,7 +19,7 @@ Theorem in the tests: converges to the solution on a directed ring of 64 with th
 the noise floor falls as 1/n at the same n γ.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -48,14 +48,10 @@ class STPP:
     """yₖ = C yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = R(xₖ − γ yₖ)      (R and C of a `networks.Tree`)."""
 
     stepsize: Nonnegative | None = None  # γ; None: 1 / (n L maxᵢ delayᵢ)
+    needs: ClassVar[set[str]] = {"tree", "push-pull"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at x0 [n, d]; raise ValueError unless the network is a `Tree` and γ is known."""
-        require(
-            hasattr(network, "root"),
-            f"STPP needs trees and this network is a {type(network).__name__}; give "
-            "jd.networks.spanning_tree(graph).",
-        )
+        """Start at x0 [n, d]; raise ValueError unless γ is known."""
         require(
             self.stepsize is not None or getattr(problem, "smoothness", None) is not None,
             "the problem does not know its smoothness, from which STPP has its default stepsize; "

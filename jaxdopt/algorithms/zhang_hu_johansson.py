@@ -44,18 +44,14 @@ class ZhangHuJohansson:
     server_stepsize: Nonnegative = 1.0  # ηₛ
     local_steps: int = static(default=1)  # Q
     composite: ClassVar[bool] = True
+    needs: ClassVar[set[str]] = {"server", "all"}
 
     def __post_init__(self) -> None:
         """Check the number of local steps."""
         count("local_steps", self.local_steps)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
-        """Start at the mean of x0 [n, d]; raise ValueError unless all take part and share η."""
-        require(
-            getattr(network, "active", None) is None and getattr(network, "clients", None) is None,
-            "ZhangHuJohansson's corrections sum to zero only if all clients take part in every "
-            "round; give jd.networks.Server(n), or take FedMid or FedDualAvg.",
-        )
+        """Start at the mean of x0 [n, d]; raise ValueError unless clients share η."""
         require(
             jnp.ndim(self.stepsize) == 0,
             f"stepsize has shape {jnp.shape(self.stepsize)}; ZhangHuJohansson needs one for all "

@@ -3,6 +3,7 @@
 from jaxdopt.networks import participation, times
 from jaxdopt.networks.arrivals import Arrivals, arrivals
 from jaxdopt.networks.directed import Directed, push_pull
+from jaxdopt.networks.failures import Asleep, Disconnected, RandomLinks
 from jaxdopt.networks.forms import mixing, stack
 from jaxdopt.networks.gossip import Chebyshev, Repeated
 from jaxdopt.networks.operator import Links
@@ -14,9 +15,7 @@ from jaxdopt.networks.timed import Timed, timed
 from jaxdopt.networks.timeline import DelayLine, Timeline, timeline
 from jaxdopt.networks.trees import Tree, spanning_tree
 from jaxdopt.networks.varying import (
-    Asleep,
     Cyclic,
-    RandomLinks,
     RandomMatching,
     one_peer_exponential,
     trace,
@@ -40,6 +39,7 @@ __all__ = [
     "DelayLine",
     "Dense",
     "Directed",
+    "Disconnected",
     "Links",
     "Neighbors",
     "Pairs",

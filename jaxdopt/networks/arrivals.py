@@ -36,6 +36,11 @@ class Returns(Server):
     ticks: bool = static(default=False)  # whether aggregations take place at fixed times
 
     @property
+    def offers(self) -> frozenset[str]:  # type: ignore[override]
+        """What every round can do; see `jaxdopt.roles`."""
+        return frozenset({"returns", "ticks"} if self.ticks else {"returns"})
+
+    @property
     def interval(self) -> jax.Array:
         """Aggregations from a client's return to its next one in the long run, [n, 1]."""
         least = jnp.finfo(self.frequency.dtype).tiny  # of those who never return
@@ -78,6 +83,7 @@ class Arrivals(Pattern):
     frequency: Any  # [n]
     n: int = static()
     ticks: bool = static(default=False)
+    offers = Returns.offers
 
     @property
     def horizon(self) -> int:  # type: ignore[override]
@@ -367,13 +373,4 @@ def _tabulated(
         renewed=jnp.asarray(renewed),
         n=n,
         ticks=ticks,
-    )
-
-
-def require_arrivals(network: Any, method: str) -> None:
-    """Refuse a network that does not say who comes back when, for an asynchronous server."""
-    require(
-        hasattr(network, "stale"),
-        f"{method} needs to know who comes back to the server when; give "
-        "jd.networks.arrivals(n, compute=..., rule='each', steps=...).",
     )

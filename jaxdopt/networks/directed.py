@@ -1,99 +1,16 @@
 """Directed networks: a row-stochastic part to agree with, a column-stochastic one to add up."""
 
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
-import jax
-
-from jaxdopt import agents
-from jaxdopt._pytree import is_traced, pytree, replace, require
+from jaxdopt._pytree import is_traced, pytree, require
 from jaxdopt.networks import graphs
 from jaxdopt.networks.forms import common_root, operator, require_connected
-from jaxdopt.networks.guard import refuse_mixing
-from jaxdopt.networks.operator import Keep
+from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.weights import column_matrix, row_matrix
 
 
-class TwoParts:
-    """What networks with a row- and a column-stochastic part share."""
-
-    row: Any
-    column: Any
-    symmetric = False
-    kind = "directed"
-
-    @property
-    def n(self) -> int:
-        """The number of agents."""
-        return self.row.n
-
-    @property
-    def varies(self) -> bool:
-        """Whether one of the parts changes with time."""
-        return self.row.varies or self.column.varies
-
-    @property
-    def repetitions(self) -> int:
-        """The rounds of communication that one exchange takes, of the part that takes more."""
-        return max(self.row.repetitions, self.column.repetitions)
-
-    @property
-    def k(self) -> Any:
-        """The step k, or None where `at` has not set it."""
-        return self.row.k
-
-    @property
-    def time(self) -> Any:
-        """The step k; raises ValueError where `at` has not set it."""
-        return self.row.time
-
-    @property
-    def active(self) -> Any:
-        """Who is awake, [n] bool, or None for everybody."""
-        return self.row.active
-
-    @property
-    def link_count(self) -> Any:
-        """The number of directed links of the row-stochastic part."""
-        return self.row.link_count
-
-    @property
-    def spectral_gap(self) -> float:
-        """1 − |λ₂| of the part that mixes more slowly."""
-        return min(self.row.spectral_gap, self.column.spectral_gap)
-
-    def __matmul__(self, x: Any) -> NoReturn:
-        refuse_mixing()
-
-    laplacian = __matmul__
-
-    def mean(self, x: Any) -> Any:
-        """Return the mean over agents, leaves [n, ...] -> [...]."""
-        return agents.average(x)
-
-    def at(self, k: Any, key: jax.Array) -> Any:
-        """Return round k's network."""
-        return self._each(lambda part: part.at(k, key))
-
-    @property
-    def cuttable(self) -> bool:
-        """Whether links of both parts can be cut."""
-        return self.row.cuttable and self.column.cuttable
-
-    def cut(self, keep: Keep) -> Any:
-        """Return the network with only the links that ``keep``, as those of its parts do."""
-        return self._each(lambda part: part.cut(keep))
-
-    def awake(self, active: jax.Array) -> Any:
-        """Return the network with the agents where ``active`` [n] is true awake."""
-        return self._each(lambda part: part.awake(active))
-
-    def _each(self, change: Callable[[Any], Any]) -> Any:
-        return replace(self, row=change(self.row), column=change(self.column))
-
-
 @pytree
-class Directed(TwoParts):
+class Directed(Parts):
     """A network of two parts: ``network.row`` (R 1 = 1) and ``network.column`` (1ᵀ C = 1ᵀ).
 
     Push-pull methods mix estimates with R and gradient trackers with C. Build it with `push_pull`,
@@ -116,6 +33,8 @@ class Directed(TwoParts):
                 f"{name} is a {type(part).__name__} whose weights are {kind} stochastic; give "
                 f"jd.networks.{name}_stochastic(graph) or mixing(W, kind='{name}').",
             )
+            if isinstance(part, Parts):  # a round of one part
+                object.__setattr__(self, name, getattr(part, name))
         require(
             self.row.n == self.column.n,
             f"row is for {self.row.n} agents and column for {self.column.n}; give both the same.",

@@ -12,6 +12,7 @@ from scipy.sparse import csgraph
 from jaxdopt._pytree import replace, require
 from jaxdopt.networks import graphs, spectra
 from jaxdopt.networks.operators import SHIFTS, Circulant, Complete, Dense
+from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.tables import UNROLLED, Neighbors, Pushes
 
 Kind = Literal["doubly", "row", "column"]
@@ -80,7 +81,8 @@ def operator(matrix: sp.csr_array, kind: Kind = "doubly", form: Any = None) -> A
     if form is Pushes:
         require(kind == "column", "Pushes is for column-stochastic weights; use Neighbors.")
         (index, values, tiers), (others, given, more) = table(away), table(sp.csr_array(away.T))
-        return Pushes(index, values, others, given, tiers, more)
+        pushes = graphs.keeps_pushing(matrix)
+        return Pushes(index, values, others, given, tiers, more, pushes=pushes)
     require(
         form is Dense, f"form is {form!r}; give Dense, Neighbors, Pushes, Circulant or Complete."
     )
@@ -114,8 +116,8 @@ def stack(networks: Sequence[Any]) -> Any:
 def _timeless(network: Any) -> Any:
     """Return a network without the time that `at` has set."""
     own = vars(network)
-    if "row" in own:
-        return replace(network, row=_timeless(network.row), column=_timeless(network.column))
+    if isinstance(network, Parts):
+        return replace(network, **{name: _timeless(p) for name, p in network.parts.items()})
     return replace(network, **{name: None for name in ("k", "key") if name in own})
 
 
@@ -128,10 +130,10 @@ def _same_form(members: list[Any]) -> list[Any]:
     """Bring fixed networks of different forms to one, and tables of rounds to one size."""
     if hasattr(members[0], "aligned") and len({type(m) for m in members}) == 1:
         return members[0].aligned(members)
-    if all("row" in vars(m) and type(m) is type(members[0]) for m in members):
-        parts = [_aligned([getattr(m, name) for m in members]) for name in ("row", "column")]
-        each = zip(members, *parts, strict=True)
-        return [replace(m, row=row, column=column) for m, row, column in each]
+    if all(isinstance(m, Parts) and type(m) is type(members[0]) for m in members):
+        parts = {name: _aligned([m.parts[name] for m in members]) for name in members[0].parts}
+        each = zip(members, zip(*parts.values(), strict=True), strict=True)
+        return [replace(m, **dict(zip(parts, own, strict=True))) for m, own in each]
     names = sorted({type(m).__name__ for m in members})
     require(
         all(isinstance(m, Network) for m in members),
@@ -144,7 +146,7 @@ def _same_form(members: list[Any]) -> list[Any]:
         f"networks whose weights are {' and '.join(kinds)} stochastic cannot be stacked; run them "
         "one by one.",
     )
-    symmetric = all(m.symmetric for m in members)
+    symmetric, pushes = (all(getattr(m, name) for m in members) for name in ("symmetric", "pushes"))
     if all(isinstance(m, Neighbors | Circulant | Pushes) for m in members):
         n = members[0].n
         parts = [_without_diagonal(m.csr()) for m in members]
@@ -157,14 +159,16 @@ def _same_form(members: list[Any]) -> list[Any]:
             tables = [table(away, heard) for away in parts]
             others = [table(away, hearing) for away in given]
             if given:
-                return [Pushes(*t[:2], *o[:2]) for t, o in zip(tables, others, strict=True)]
+                both = zip(tables, others, strict=True)
+                return [Pushes(*t[:2], *o[:2], pushes=pushes) for t, o in both]
             return [Neighbors(i, w, symmetric=symmetric, kind=kinds[0]) for i, w, _ in tables]
         require(
             n <= SMALL,
             f"networks of {n} agents in which one has more than {UNROLLED} neighbors cannot be "
             "stacked at this size; run them one by one.",
         )
-    return [Dense(m.matrix(), symmetric=symmetric, kind=kinds[0]) for m in members]
+    options = {"symmetric": symmetric, "kind": kinds[0], "pushes": pushes}
+    return [Dense(m.matrix(), **options) for m in members]
 
 
 def require_connected(pattern: sp.csr_array) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxdopt._pytree import Scalar, count, number, pytree, replace, require, static, traceable
 from jaxdopt.networks import spectra
 from jaxdopt.networks.operator import Keep, Operator
+from jaxdopt.roles import Network
 
 
 class _Gossip(Operator):
@@ -37,6 +38,11 @@ class _Gossip(Operator):
     def varies(self) -> bool:
         """Whether the network within changes with time."""
         return self.network.varies
+
+    @property
+    def pushes(self) -> bool:  # type: ignore[override]
+        """Whether push-sum weights stay above 0 on the network within."""
+        return "push" in self.network.offers
 
     @property
     def _stacked(self) -> bool:
@@ -69,7 +75,8 @@ class _Gossip(Operator):
             f"a {type(self.network).__name__} network changes with time; take one step's, "
             "network.at(k, key).",
         )
-        return self.network.at(self.k * self.repetitions + r, self.key)
+        now = self.network.at(self.k * self.repetitions + r, self.key)
+        return getattr(now, self.kind) if self.kind in ("row", "column") else now
 
 
 @pytree
@@ -91,9 +98,9 @@ class Repeated(_Gossip):
         """Check the number of rounds."""
         _require_rounds(self.network, self.repetitions)
 
-    def at(self, k: Any, key: jax.Array) -> "Repeated":
+    def at(self, k: Any, key: jax.Array) -> Any:
         """Return step k's network."""
-        return replace(self, k=k, key=key if self.varies else None)
+        return self._as_round(replace(self, k=k, key=key if self.varies else None))
 
     @property
     def symmetric(self) -> bool:
@@ -168,12 +175,16 @@ class Chebyshev(_Gossip):
 
 
 @pytree
-class _Cut:
+class _Cut(Network):
     """A network that changes with time, all of whose rounds have only the links that ``keep``."""
 
     network: Any
     keep: Any
     varies = cuttable = True
+
+    @property
+    def offers(self) -> frozenset[str]:  # type: ignore[override]
+        return self.network.offers
 
     @property
     def n(self) -> int:
@@ -197,6 +208,11 @@ def _require_rounds(network: Any, repetitions: Any) -> None:
         getattr(network, "kind", None) in ("doubly", "row", "column"),
         f"a {type(network).__name__} network has no one matrix to repeat; give one with weights, "
         "such as jd.networks.metropolis(graph).",
+    )
+    require(
+        "all" in network.offers,
+        "sleepers would have to sleep through all rounds of an exchange; give "
+        "Asleep(Repeated(network, repetitions), pattern).",
     )
     rounds = network.repetitions
     require(

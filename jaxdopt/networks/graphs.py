@@ -7,6 +7,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import scipy.sparse as sp
+from scipy.sparse import csgraph
 
 from jaxdopt._pytree import count, require
 
@@ -195,6 +196,15 @@ def is_periodic(pattern: Any) -> bool:
     matrix = sp.coo_array(pattern)
     graph = nx.DiGraph(zip(matrix.row.tolist(), matrix.col.tolist(), strict=True))
     return not nx.is_aperiodic(graph)
+
+
+def keeps_pushing(weights: sp.csr_array) -> bool:
+    """Return whether push-sum weights stay above 0 on a column-stochastic matrix.
+
+    Its graph has to be strongly connected, and every agent has to keep some of its own.
+    """
+    strong = csgraph.connected_components(weights, directed=True, connection="strong")[0] == 1
+    return bool(strong and np.all(weights.diagonal() > 0))
 
 
 def _clean(graph: Any) -> Any:

@@ -6,7 +6,8 @@ minus what flows from j to i, so that the mean does not drift in float32. ``lapl
 (I − W) x by the same differences: primal-dual methods accumulate it, and its sum has to stay zero.
 
 A doubly stochastic W keeps consensus and the mean; a row-stochastic one (``kind`` "row") only the
-first, a column-stochastic one ("column") only the second.
+first, a column-stochastic one ("column") only the second. So the rounds of the latter two are no
+operators themselves: `at` gives a network of one part, whose ``row`` or ``column`` is this one.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,8 @@ import scipy.sparse as sp
 from jaxdopt import agents
 from jaxdopt._pytree import pytree, replace, require
 from jaxdopt.networks import spectra
+from jaxdopt.networks.parts import ColumnOnly, RowOnly
+from jaxdopt.roles import Missing, Network, lacks
 
 T = TypeVar("T")
 Keep = Callable[[jax.Array, jax.Array], jax.Array]
@@ -37,6 +40,7 @@ class Links:
     sender: jax.Array  # [n, s] int
     reverse: jax.Array  # [n, s] int: the slot at the sender that belongs to agent i
     present: jax.Array  # [n, s] bool: false where a slot is padding or its link is cut
+    degree: jax.Array  # [n] int: the number of neighbors, whether the links to them are cut or not
 
     def hear(self, x: jax.Array) -> jax.Array:
         """Return what every slot hears of the agents' own values, [n, ...] -> [n, s, ...]."""
@@ -46,20 +50,17 @@ class Links:
         """Return the neighbor's value of every edge variable, [n, s, ...] -> [n, s, ...]."""
         return edges[self.sender, self.reverse]
 
-    @property
-    def degree(self) -> jax.Array:
-        """The number of neighbors, [n]."""
-        return self.present.sum(axis=1)
 
-
-class Operator:
+class Operator(Network):
     """What all fixed operators share; a subclass gives `_pull`, and what else it knows better."""
 
     n: Any  # the number of agents
     k: Any  # the step, once `at` has set it
     symmetric: bool
     kind: Any = "doubly"
-    active: Any = None  # who is awake, [n] bool, or None for everybody
+    linked: bool = False  # whether there is a table of `links`, for all rounds
+    pushes: bool = True  # of columns that sum to 1: whether push-sum weights stay above 0
+    active: Any = None  # who is awake, [n] bool, or None for all
     repetitions = 1  # rounds of communication that one ``network @ x`` takes
     varies = False
 
@@ -78,9 +79,27 @@ class Operator:
         """Return the mean over agents, leaves [n, ...] -> [...]."""
         return agents.average(x)
 
+    @property
+    def offers(self) -> frozenset[str]:  # type: ignore[override]
+        """What every round can do; see `jaxdopt.roles`."""
+        words = {"all"} if self.active is None else set()
+        if self.repetitions == 1:
+            words.add("hop")
+        if self.kind == "row":
+            return frozenset({*words, "pull"})
+        if self.kind == "column":
+            return frozenset({*words, "push"} if self.pushes else words)
+        words |= {"mixing", "pull", "push", "push-pull"}
+        if self.symmetric:
+            words |= {"symmetric", "links"} if self.linked else {"symmetric"}
+        return frozenset(words)
+
     def at(self, k: Any, key: jax.Array) -> Any:
-        """Return round k's network: this one, with the time set."""
-        return replace(self, k=k)
+        """Return round k's network: this one, or the network of which it is the only part."""
+        return self._as_round(replace(self, k=k))
+
+    def _as_round(self, now: Any) -> Any:
+        return {"row": RowOnly, "column": ColumnOnly}.get(self.kind, lambda now: now)(now)
 
     @property
     def time(self) -> Any:
@@ -95,35 +114,26 @@ class Operator:
     @property
     def row(self) -> Any:
         """The row-stochastic part: W itself, unless it is only column-stochastic."""
-        require(
-            self.kind != "column",
-            "this network's W is column-stochastic and has no row-stochastic part; use "
-            "jd.networks.push_pull(graph).",
-        )
+        if self.kind == "column":
+            raise Missing(lacks(self, "pull", "what asks for .row"))
         return self
 
     @property
     def column(self) -> Any:
         """The column-stochastic part: W itself, unless it is only row-stochastic."""
-        require(
-            self.kind != "row",
-            "this network's W is row-stochastic and has no column-stochastic part; use "
-            "jd.networks.push_pull(graph).",
-        )
+        if self.kind == "row":
+            raise Missing(lacks(self, "push", "what asks for .column"))
         return self
+
+    def require_linked(self) -> None:
+        """Raise what is wrong where there is no table of links for all rounds."""
+        if not self.linked:
+            raise Missing(lacks(self, "links", "what asks for .links"))
 
     @property
     def link_count(self) -> Any:
         """The number of directed links with a nonzero weight."""
         raise NotImplementedError
-
-    @property
-    def links(self) -> Links:
-        """Every agent's links; here ValueError, as there is no table of them."""
-        raise ValueError(
-            f"links of a {type(self).__name__} network are not tabulated; give a graph's symmetric "
-            "weights, such as jd.networks.metropolis(graph)."
-        )
 
     @property
     def diagonal(self) -> jax.Array:
@@ -157,11 +167,11 @@ class Operator:
         """Return the network with only the links that ``keep``; their weight goes to the diagonal.
 
         ``keep(receiver, sender)`` has to be symmetric where W is, and then the mean is kept. Raises
-        ValueError where W is doubly stochastic and not symmetric, as it would no longer be so, and
-        where there is no weight to give back (servers and trees).
+        ValueError where W is doubly stochastic and not symmetric, as it would no longer be so.
         """
         require_cuttable(self)
-        return self._cut(keep)
+        now = self._cut(keep)
+        return replace(now, degree=self.links.degree) if self.linked else now
 
     def awake(self, active: jax.Array) -> Any:
         """Return the network with the agents where ``active`` [n] is true awake."""

@@ -1,6 +1,6 @@
-"""Operators whose matrix is dense, or the same seen from every agent, or the exact average."""
+"""Operators whose matrix is dense, or the same seen from every agent, or the average; servers."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,10 @@ import scipy.sparse as sp
 
 from jaxdopt import agents
 from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
-from jaxdopt.networks import spectra
+from jaxdopt.networks import graphs, spectra
 from jaxdopt.networks.operator import Keep, Links, Operator
 from jaxdopt.networks.tables import Neighbors
+from jaxdopt.roles import Missing, Network, lacks
 
 ROLLED = 2  # offsets up to which rolls are quicker than slices: fusions give up on many rolls
 SHIFTS = 64  # offsets up to which a circulant matrix is applied by shifts
@@ -26,6 +27,9 @@ class Dense(Operator):
     active: Any = None
     symmetric: bool = static(default=None)
     kind: str = static(default="doubly")  # what sums to 1: "doubly", "row" or "column"
+    pushes: bool = static(default=None)  # whether push-sum weights stay above 0
+    lasting: bool = static(default=True)  # whether links are the same in every round
+    degree: Any = None  # [n] int: the number of neighbors, where links are cut
 
     def __post_init__(self) -> None:
         """Check the shape; find out whether a concrete matrix is symmetric."""
@@ -42,6 +46,10 @@ class Dense(Operator):
             if is_traced(weights):
                 raise ValueError("weights is traced; say Dense(weights, symmetric=True or False).")
             object.__setattr__(self, "symmetric", bool(np.allclose(weights, np.transpose(weights))))
+        if self.pushes is None:
+            known = self.kind == "column" and not is_traced(weights)
+            lasts = not known or graphs.keeps_pushing(sp.csr_array(np.asarray(weights)))
+            object.__setattr__(self, "pushes", lasts)
         object.__setattr__(self, "weights", jnp.asarray(weights, jnp.result_type(weights, float)))
 
     @property
@@ -77,10 +85,15 @@ class Dense(Operator):
         return jnp.sum(self._linked)
 
     @property
+    def linked(self) -> bool:  # type: ignore[override]
+        """Whether there is a table of `links`, for all rounds."""
+        return self.symmetric and self.lasting
+
+    @property
     def links(self) -> Links:
         """Every agent's links, n slots each: slot j of agent i is its link with j."""
-        require(self.symmetric, "links need every neighbor to hear back; this W is directed.")
-        return _all_links(self.n, self._linked)
+        self.require_linked()
+        return _all_links(self.n, self._linked, self.degree)
 
     def matrix(self) -> jax.Array:
         """Return W itself."""
@@ -105,6 +118,7 @@ class Circulant(Operator):
     k: Any = None
     active: Any = None
     symmetric: bool = static(default=True)
+    lasting: bool = static(default=True)  # whether links are the same in every round
 
     @property
     def _stacked(self) -> bool:
@@ -128,7 +142,14 @@ class Circulant(Operator):
     def _cut(self, keep: Keep) -> Neighbors:
         senders = self._senders
         weights = jnp.broadcast_to(self.weights, senders.shape)
-        table = Neighbors(senders, weights, k=self.k, active=self.active, symmetric=self.symmetric)
+        table = Neighbors(
+            senders,
+            weights,
+            k=self.k,
+            active=self.active,
+            symmetric=self.symmetric,
+            lasting=self.lasting,
+        )
         return table._cut(keep)
 
     @property
@@ -141,17 +162,22 @@ class Circulant(Operator):
         return self.n * jnp.sum(self.weights != 0)
 
     @property
+    def linked(self) -> bool:  # type: ignore[override]
+        """Whether there is a table of `links`, for all rounds: every offset has an opposite."""
+        opposite = {self.n - offset for offset in self.offsets}
+        return self.lasting and opposite == set(self.offsets)
+
+    @property
     def links(self) -> Links:
-        """Every agent's links, a slot an offset; ValueError if some offset has no opposite."""
-        opposite = [self.n - offset for offset in self.offsets]
-        require(
-            set(opposite) == set(self.offsets),
-            "links need every neighbor to hear back; this circulant network is directed.",
-        )
+        """Every agent's links, a slot an offset."""
+        self.require_linked()
         sender = self._senders
-        reverse = jnp.array([self.offsets.index(o) for o in opposite], int)
+        reverse = jnp.array([self.offsets.index(self.n - o) for o in self.offsets], int)
         return Links(
-            sender, jnp.broadcast_to(reverse, sender.shape), jnp.ones_like(sender, dtype=bool)
+            sender,
+            jnp.broadcast_to(reverse, sender.shape),
+            jnp.ones_like(sender, dtype=bool),
+            jnp.full(self.n, len(self.offsets)),
         )
 
     @property
@@ -179,6 +205,7 @@ class Complete(Operator):
     k: Any = None
     active: Any = None
     symmetric: bool = static(default=True)
+    lasting: bool = static(default=True)  # whether links are the same in every round
 
     def __post_init__(self) -> None:
         """Check the number of agents."""
@@ -194,7 +221,10 @@ class Complete(Operator):
         return away.mean(axis=0) - away
 
     def _cut(self, keep: Keep) -> Dense:
-        return Dense(self.matrix(), k=self.k, active=self.active, symmetric=True)._cut(keep)
+        whole = Dense(
+            self.matrix(), k=self.k, active=self.active, symmetric=True, lasting=self.lasting
+        )
+        return whole._cut(keep)
 
     @property
     def link_count(self) -> int:
@@ -202,8 +232,14 @@ class Complete(Operator):
         return self.n * (self.n - 1)
 
     @property
+    def linked(self) -> bool:  # type: ignore[override]
+        """Whether there is a table of `links`, for all rounds."""
+        return self.lasting
+
+    @property
     def links(self) -> Links:
         """Every agent's links, n slots each: slot j of agent i is its link with j."""
+        self.require_linked()
         return _all_links(self.n, ~jnp.eye(self.n, dtype=bool))
 
     @property
@@ -222,29 +258,43 @@ class Complete(Operator):
 
 
 @pytree
-class Server(Operator):
-    """A server and n clients: W = 11ᵀ / n, over one link up and one down for every client.
+class Server(Network):
+    """A server and n clients, over one link up and one down for every client.
 
-    In a round where only some take part, ``active`` says who. ``clients`` [s] names the same ones
-    where they are few, so that work follows them: padded to s by different indices of n and more.
+    Clients do not hear each other: there is no ``@``, and the server's average is `mean`. In a
+    round where only some take part, ``active`` says who. ``clients`` [s] names the same ones where
+    they are few, so that work follows them: padded to s by different indices of n and more.
     """
 
     n: int = static()
     k: Any = None
     active: Any = None
     clients: Any = None
-    symmetric: bool = static(default=True)
-    cuttable = False  # type: ignore[assignment]
+    symmetric = True
+    kind = "server"
+    cuttable = varies = False
+    repetitions = 1
 
     def __post_init__(self) -> None:
         """Check the number of clients."""
         count("n", self.n)
 
-    __matmul__ = Complete.__matmul__
-    _pull = Complete._pull
-    diagonal = Complete.diagonal
-    matrix = Complete.matrix
-    eigenvalues = Complete.eigenvalues
+    @property
+    def offers(self) -> frozenset[str]:  # type: ignore[override]
+        """What every round can do; see `jaxdopt.roles`."""
+        everybody = self.active is None and self.clients is None
+        return frozenset({"server", "all"} if everybody else {"server"})
+
+    def __matmul__(self, x: Any) -> NoReturn:
+        raise Missing(lacks(self, "mixing", "network @ x"))
+
+    mean = Operator.mean
+    awake = Operator.awake
+    time = Operator.time
+
+    def at(self, k: Any, key: jax.Array) -> Any:
+        """Return round k's network: this one, with the time set."""
+        return replace(self, k=k)
 
     @property
     def link_count(self) -> int:
@@ -252,6 +302,7 @@ class Server(Operator):
         return 2 * self.n
 
 
-def _all_links(n: int, present: jax.Array) -> Links:
+def _all_links(n: int, present: jax.Array, degree: Any = None) -> Links:
     senders = jnp.broadcast_to(jnp.arange(n), (n, n))
-    return Links(senders, senders.T, present)
+    degree = present.sum(axis=1) if degree is None else degree
+    return Links(senders, senders.T, present, degree)

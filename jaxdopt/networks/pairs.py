@@ -22,12 +22,13 @@ from jaxdopt import agents as _agents
 from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
 from jaxdopt.networks import times
 from jaxdopt.networks.timeline import finishing, widened
+from jaxdopt.roles import Missing, Network, lacks
 
 PARTNER = 0xF000A17E  # folded into the key, before it draws whom workers meet
 
 
 @pytree
-class Meetings:
+class Meetings(Network):
     """One run of pairs: s workers are done, and each averages with a partner; no two pairs touch.
 
     Padded rows have workers n + r and partners n + s + r, each another one.
@@ -68,18 +69,14 @@ class Meetings:
         """Return the seconds since the run before, whatever the method does."""
         return self.last
 
-    def _pairs(self, *_: Any) -> NoReturn:
-        raise ValueError(
-            "these are workers that meet in pairs, for AD-PSGD; give other methods the network "
-            "itself, or jd.networks.timed(network, ...)."
-        )
+    offers = frozenset({"pairs"})
 
-    __matmul__ = laplacian = _pairs
-    row = column = links = property(_pairs)
+    def __matmul__(self, x: Any) -> NoReturn:
+        raise Missing(lacks(self, "mixing", "network @ x"))
 
 
 @pytree
-class Pairs:
+class Pairs(Network):
     """Who meets whom when: see `pairwise`, which builds it."""
 
     end: Any  # [T] seconds at which every run ends
@@ -127,13 +124,8 @@ class Pairs:
         """Return the mean over agents, leaves [n, ...] -> [...]."""
         return _agents.average(x)
 
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise ValueError(
-            "workers that meet in pairs have no matrix; take the network that they were made from."
-        )
-
-    __matmul__ = laplacian = matrix = csr = cut = _refuse
-    links = link_count = eigenvalues = spectral_gap = row = column = property(_refuse)
+    offers = Meetings.offers
+    __matmul__ = Meetings.__matmul__
 
     def __repr__(self) -> str:
         if is_traced(self) or np.ndim(self.end) != 1:
@@ -304,13 +296,4 @@ def _tabulated(n: int, events: tuple[np.ndarray, ...], cuts: np.ndarray) -> Pair
         jnp.asarray(partners, jnp.int32),
         jnp.asarray(finish, float),
         n,
-    )
-
-
-def require_pairs(network: Any, method: str) -> None:
-    """Refuse a network that does not say who meets whom."""
-    require(
-        hasattr(network, "partners"),
-        f"{method} averages in pairs and this network does not say who meets whom; give "
-        "jd.networks.pairwise(network, compute=..., delay=..., steps=...).",
     )

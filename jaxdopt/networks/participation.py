@@ -29,7 +29,7 @@ from jaxdopt._pytree import (
     static,
 )
 from jaxdopt.networks.operators import Server
-from jaxdopt.networks.varying import Varying
+from jaxdopt.networks.varying import Varying, own_key
 
 # folded into the key before the round, and larger than any round's number
 UNIFORM, BERNOULLI, ORDER, MARKOV = 0xF0000F1F, 0xF0000BE2, 0xF00C7C11, 0xF0003A2C
@@ -42,7 +42,9 @@ class Pattern(Varying):
     """
 
     symmetric = True
+    kind = "server"
     cuttable = False  # type: ignore[assignment]
+    offers = frozenset({"server"})
     bound: Any = None  # s, of which ``clients`` has as many; None where there are only masks
     horizon: Any = None
 
@@ -81,7 +83,7 @@ class Uniform(Pattern):
         return ~_among(self.n, self._draw(k, key, self.n - self.size))
 
     def _draw(self, k: Any, key: jax.Array, size: int) -> jax.Array:
-        bits = jax.random.bits(_own(key, UNIFORM, k), (self.n,), jnp.uint32)
+        bits = jax.random.bits(own_key(key, UNIFORM, k), (self.n,), jnp.uint32)
         # 30 random bits read as normal, positive floats, which are in the same order: on CPUs XLA
         # takes the largest floats without sorting, but sorts integers
         rank = jax.lax.bitcast_convert_type((bits >> 2) + jnp.uint32(1 << 23), jnp.float32)
@@ -96,7 +98,7 @@ class Bernoulli(Pattern):
     n: int = static()
 
     def _active(self, k: Any, key: jax.Array) -> jax.Array:
-        drawn = jax.random.uniform(_own(key, BERNOULLI, k), (self.n,), jnp.float32)
+        drawn = jax.random.uniform(own_key(key, BERNOULLI, k), (self.n,), jnp.float32)
         return drawn < jnp.ravel(evaluate(self.p, k))
 
 
@@ -124,7 +126,7 @@ class Groups(Pattern):
         place = k % self.groups
         if not self.reshuffled:
             return place
-        order = jax.random.permutation(_own(key, ORDER, k // self.groups), self.groups)
+        order = jax.random.permutation(own_key(key, ORDER, k // self.groups), self.groups)
         return order[place]
 
 
@@ -361,10 +363,6 @@ def _rounds(network: Any, key: jax.Array, *, steps: int) -> jax.Array:
         return jnp.ones(network.n, bool) if now is None else now
 
     return jax.lax.map(one, jnp.arange(steps), batch_size=min(steps, 64))
-
-
-def _own(key: jax.Array, constant: int, k: Any) -> jax.Array:
-    return jax.random.fold_in(jax.random.fold_in(key, constant), k)
 
 
 def _among(n: int, clients: jax.Array) -> jax.Array:

@@ -59,7 +59,7 @@ def contraction(network: Any, key: jax.Array | None = None, *, rounds: int = 500
     it is what comes closest to that. 0 where all agree exactly after some rounds.
 
     Args:
-        network: any; only the row-stochastic part of one with two.
+        network: any whose agents hear each other; of two parts the row-stochastic one.
         key: what random networks are drawn from, and x₀.
         rounds: T.
     """
@@ -72,7 +72,7 @@ def contraction(network: Any, key: jax.Array | None = None, *, rounds: int = 500
 def _contraction(network: Any, key: jax.Array, rounds: int) -> jax.Array:
     def shrink(x: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
         now = network.at(k, key)
-        after = (now.row if now.kind == "directed" else now) @ x
+        after = (now.column if now.kind == "column" else now.row) @ x
         after = after - after.mean(axis=0)
         norm = jnp.linalg.norm(after)
         norm = jnp.where(norm > 100 * jnp.finfo(x.dtype).eps, norm, 0)

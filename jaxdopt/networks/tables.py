@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 
-from jaxdopt._pytree import pytree, replace, require, static
+from jaxdopt._pytree import pytree, replace, static
 from jaxdopt.networks import spectra
 from jaxdopt.networks.operator import Keep, Links, Operator
 
@@ -84,6 +84,8 @@ class Neighbors(Operator):
     active: Any = None
     symmetric: bool = static(default=True)
     kind: str = static(default="doubly")  # or "row"
+    lasting: bool = static(default=True)  # whether links are the same in every round
+    degree: Any = None  # [n] int: the number of neighbors, where links are cut
 
     @property
     def n(self) -> int:
@@ -114,16 +116,19 @@ class Neighbors(Operator):
         return 1 - _sums(self.weights, self.tiers)
 
     @property
+    def linked(self) -> bool:  # type: ignore[override]
+        """Whether there is a table of `links`, for all rounds; not with more than 16 neighbors."""
+        return self.lasting and self.symmetric and not self.tiers
+
+    @property
     def links(self) -> Links:
-        """Every agent's links, a slot a neighbor; ValueError if an agent has more than 16."""
-        require(
-            not self.tiers and self.symmetric,
-            f"links are tabulated for symmetric weights and at most {UNROLLED} neighbors an agent; "
-            "use jd.networks.mixing(W, form=jd.networks.Dense).",
-        )
+        """Every agent's links, a slot a neighbor."""
+        self.require_linked()
         me = jnp.arange(self.n)[:, None]
         reverse = jnp.argmax(self.index[self.index] == me[:, :, None], axis=-1)
-        return Links(self.index, reverse, (self.index != me) & (self.weights != 0))
+        present = (self.index != me) & (self.weights != 0)
+        degree = present.sum(axis=1) if self.degree is None else self.degree
+        return Links(self.index, reverse, present, degree)
 
     @property
     def spectral_gap(self) -> float:
@@ -155,6 +160,7 @@ class Pushes(Operator):
     given_tiers: Any = ()  # the same, of what is given
     k: Any = None
     active: Any = None
+    pushes: bool = static(default=True)  # whether push-sum weights stay above 0
     kind = "column"
     symmetric = False
 

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from jaxdopt._pytree import is_traced, pytree, replace, require
 from jaxdopt.networks import times
-from jaxdopt.networks.directed import TwoParts
 from jaxdopt.networks.operators import Circulant, Complete, Dense, Server
+from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.tables import Neighbors, Pushes
 from jaxdopt.networks.trees import FromParent, ToParent
 
@@ -166,8 +166,8 @@ def _longest(network: Any, delay: Any, k: Any) -> Any:
 
 def _links(network: Any) -> list[tuple[Any, Any, Any]]:
     """Return a network's links as arrays of receivers, senders and whether they are up."""
-    if isinstance(network, TwoParts):
-        return [*_links(network.row), *_links(network.column)]
+    if isinstance(network, Parts):
+        return [link for part in network.parts.values() for link in _links(part)]
     me = jnp.arange(network.n)
     if isinstance(network, Dense | Complete):
         i, j = me[:, None], me[None, :]

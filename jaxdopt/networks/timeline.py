@@ -25,9 +25,9 @@ import scipy.sparse as sp
 from jaxdopt import agents as _agents
 from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
 from jaxdopt.networks import times
-from jaxdopt.networks.directed import TwoParts
 from jaxdopt.networks.operator import Operator
-from jaxdopt.networks.operators import Server
+from jaxdopt.networks.parts import Parts
+from jaxdopt.roles import Missing, Network, lacks
 
 OVERHEAD = 24  # finishes that cost as much as a step does by itself, measured
 
@@ -63,7 +63,7 @@ class DelayLine:
 
 
 @pytree
-class Moment:
+class Moment(Network):
     """One run of a timeline: s agents finish, none of whom reads what another makes in it.
 
     Slot l of the r-th of them hears ``sender[r, l]``, with the version that was the newest but
@@ -87,6 +87,16 @@ class Moment:
     kind: str = static()
     active = None
     repetitions = 1
+
+    @property
+    def offers(self) -> frozenset[str]:  # type: ignore[override]
+        """What every run can do; see `jaxdopt.roles`."""
+        of = {
+            "timeline of mixing": self.kind == "doubly",
+            "timeline of symmetric": self.symmetric,
+            "timeline of push-pull": self.kind in ("doubly", "directed"),
+        }
+        return frozenset({"timeline", *(word for word, offered in of.items() if offered)})
 
     @property
     def time(self) -> Any:
@@ -128,14 +138,8 @@ class Moment:
         """Return the seconds since the run before, whatever the method does."""
         return self.last
 
-    def _waiting(self, *_: Any) -> NoReturn:
-        raise ValueError(
-            "this is a timeline, for methods that never wait such as ADSGD, and the method waits "
-            "for its neighbors; give the network itself, or jd.networks.timed(network, ...)."
-        )
-
-    __matmul__ = laplacian = _waiting
-    row = column = links = property(_waiting)
+    def __matmul__(self, x: Any) -> NoReturn:
+        raise Missing(lacks(self, "mixing", "network @ x"))
 
 
 class Finishes(NamedTuple):
@@ -149,7 +153,7 @@ class Finishes(NamedTuple):
 
 
 @pytree
-class Timeline:
+class Timeline(Network):
     """Who finishes when, and which versions they read: see `timeline`, which builds it.
 
     Memory grows with what finishes: T · s · (slots + 3) numbers here, and V · n · d in the state
@@ -248,14 +252,8 @@ class Timeline:
         """Return the mean over agents, leaves [n, ...] -> [...]."""
         return _agents.average(x)
 
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise ValueError(
-            "a timeline has no matrix; take one run's weights, timeline.at(k, key), or the network "
-            "that it was made from."
-        )
-
-    __matmul__ = laplacian = matrix = csr = cut = _refuse
-    links = link_count = eigenvalues = spectral_gap = row = column = property(_refuse)
+    offers = Moment.offers
+    __matmul__ = Moment.__matmul__
     cuttable = False
 
     def __repr__(self) -> str:
@@ -523,7 +521,7 @@ def _tabulated(
 def _parts(network: Any) -> tuple[sp.csr_array, sp.csr_array]:
     """Return the row- and the column-stochastic weights of a network that a timeline can have."""
     name = type(network).__name__
-    plain = isinstance(network, Operator | TwoParts) and not isinstance(network, Server)
+    plain = isinstance(network, Operator | Parts)
     require(
         plain and not network.varies and network.repetitions == 1 and network.active is None,
         f"a timeline needs a network of fixed links between agents and this is a {name}; give "
@@ -534,7 +532,8 @@ def _parts(network: Any) -> tuple[sp.csr_array, sp.csr_array]:
         "a timeline is simulated on the host and this network is traced; build it outside jit and "
         "replace its weights inside.",
     )
-    both = (network.row, network.column) if isinstance(network, TwoParts) else (network, network)
+    two = network.kind == "directed"
+    both = (network.row, network.column) if two else (network, network)
     row, column = (part.csr() for part in both)
     return row, column
 
@@ -547,15 +546,6 @@ def widened(agents: jax.Array, more: int, first: int) -> jax.Array:
 
 def _padded(table: jax.Array, more: int) -> jax.Array:
     return jnp.pad(table, ((0, 0), (0, more)))
-
-
-def require_timeline(network: Any, method: str) -> None:
-    """Refuse a network that does not say who finishes when, for a method that never waits."""
-    require(
-        hasattr(network, "age") and hasattr(network, "versions"),
-        f"{method} never waits and this network does not say who finishes when; give "
-        "jd.networks.timeline(network, compute=..., delay=..., steps=...).",
-    )
 
 
 def _within(counts: np.ndarray) -> np.ndarray:

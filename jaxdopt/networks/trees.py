@@ -11,9 +11,9 @@ from scipy.sparse import csgraph
 from jaxdopt._pytree import pytree, require, static
 from jaxdopt.agents import select
 from jaxdopt.networks import graphs
-from jaxdopt.networks.directed import TwoParts
 from jaxdopt.networks.forms import require_connected, table
 from jaxdopt.networks.operator import Operator
+from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.tables import add
 
 SEARCH = 2**22  # agents times roots tried for the least deep spanning tree
@@ -21,7 +21,7 @@ SEARCH = 2**22  # agents times roots tried for the least deep spanning tree
 
 @pytree
 class FromParent(Operator):
-    """A tree as a row-stochastic matrix: everybody takes its parent's value, the root its own."""
+    """A tree as a row-stochastic matrix: agents take their parent's value, the root its own."""
 
     parent: Any  # [n] int; the root is its own parent
     k: Any = None
@@ -69,7 +69,7 @@ class ToParent(Operator):
     tiers: Any  # of (agents [h], children [h, s], present [h, s]), for agents with many children
     k: Any = None
     kind = "column"
-    symmetric = cuttable = False  # type: ignore[assignment]
+    symmetric = cuttable = pushes = False  # type: ignore[assignment]
 
     @property
     def n(self) -> int:
@@ -101,7 +101,7 @@ class ToParent(Operator):
 
 
 @pytree
-class Tree(TwoParts):
+class Tree(Parts):
     """Spanning trees: values go down from the root, sums go up to it.
 
     ``network.row @ x`` gives everybody its parent's value (the root keeps its own), and
@@ -153,6 +153,12 @@ class Tree(TwoParts):
             ("undirected", bool(np.array_equal(down, up))),
         ):
             object.__setattr__(self, name, value)
+
+    @property
+    def offers(self) -> frozenset[str]:  # type: ignore[override]
+        """What every round can do; see `jaxdopt.roles`."""
+        words = {"tree", "push-pull", "hop", "all"}
+        return frozenset(words | {"both ways"} if self.undirected else words)
 
     @property
     def depth(self) -> int:

@@ -43,7 +43,7 @@ class Row:
     reference: Any  # the NumPy loop; None where a test of its own has it
     stepsize: float | None  # in units of 1/L: what its theorem allows; None if it has none
     exact: bool  # reaches the solution with heterogeneous data and a constant stepsize
-    network: str = "undirected"  # "directed", of two parts; "tree", "trees" down and up; "server"
+    network: str = "undirected"  # "directed", of two parts; "tree", "trees" down and up; "server", "full"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # beside the stepsize
     quiet: Mapping[str, Any] | None = None  # options without random numbers, if others
     parent: Mapping[str, Any] | None = None  # options that make it a plain method, if others
@@ -127,7 +127,7 @@ PLAIN = [
         1.0,
         exact=True,
         weighs=False,
-        needs="hear back",
+        needs="symmetric",
         shrinks=0.5,
         invariants=(_edges,),
     ),
@@ -355,7 +355,7 @@ TREES = [
         exact=True,
         network="trees",
         vectors=2,
-        needs="needs trees",
+        needs="needs spanning trees",
         delays=True,
         invariants=(_tracker,),
     ),
@@ -380,7 +380,7 @@ TREES = [
         network="tree",
         scalars=1,
         delays=True,
-        needs="one tree for both directions",
+        needs="needs spanning trees",
     ),
 ]
 
@@ -445,6 +445,7 @@ def _composite(method: Any, stepsize: float, exact: bool, **more: Any) -> Row:
         None,
         stepsize,
         exact=exact,
+        network="full",
         gossips=False,
         options={**options, "local_steps": 3},
         parent={**options, "local_steps": 1},

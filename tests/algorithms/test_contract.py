@@ -67,6 +67,8 @@ def parts(row, which=0):
         trees = [np.array([0, 0, 0, 1, 1, 4]), np.array([0, 3, 1, 0, 2, 0])]
         chosen = trees if row.network == "trees" else trees[:1]
         return [moved(tree, ORDER) if which else tree for tree in chosen]
+    if row.network == "full":
+        return [np.ones((1, N), bool)]
     if row.network == "server":
         return [np.stack([random.permutation(N) < ACTIVE for _ in range(N)])]
     if row.network == "directed":
@@ -87,6 +89,7 @@ class Taking:
 
     pattern: Any  # [T, n] bool
     link_count = None
+    offers = frozenset({"server"})
 
     @property
     def n(self):
@@ -117,6 +120,8 @@ def assembled(row, made_of):
     """A network of the row's kind, which it knows as symmetric only if it needs that."""
     if row.network in ("tree", "trees"):
         return jd.networks.Tree(*made_of)
+    if row.network == "full":
+        return jd.networks.Server(made_of[0].shape[1])
     if row.network == "server":
         return Taking(jnp.asarray(made_of[0]))
     if row.network == "directed":

@@ -107,10 +107,16 @@ class TestOneSidedWeights:
         row, column = (f(DIGRAPHS["dense"]) for f in (networks.row_stochastic, COLUMN))
         assert row.row is row
         assert column.column is column
-        with pytest.raises(ValueError, match=r"W is row-stochastic .* use jd\.networks\.push_pull"):
-            _ = row.column
-        with pytest.raises(ValueError, match=r"W is column-stochastic .* no row-stochastic part"):
-            _ = column.row
+        for network, other in ((row, "column"), (column, "row")):
+            for now in (network, network.at(0, KEY)):  # a round is no operator, but has its part
+                assert not hasattr(now, other)
+                match = rf"asks for \.{other} needs .* {now.kind}-stochastic .*networks\.push_pull"
+                with pytest.raises(ValueError, match=match) as error:
+                    getattr(now, other)
+                assert loops.one_sentence(error)
+        x = loops.rows(9, 2)
+        assert np.array_equal(row.at(0, KEY).row @ x, row @ x)
+        assert np.array_equal(column.at(0, KEY).column @ x, column @ x)
 
 
 COLUMN = networks.column_stochastic
@@ -411,11 +417,11 @@ class TestRuns:
     @pytest.mark.parametrize("name", NETWORKS)
     def test_refuse_methods_that_need_both_sums(self, name):
         problem = jd.problems.quadratic(9, 2)
-        with pytest.raises(ValueError, match="weights are not doubly stochastic") as error:
+        with pytest.raises(ValueError, match="DGD needs doubly stochastic weights") as error:
             jd.run(jd.DGD(0.1), problem, NETWORKS[name], problem.start(), KEY, steps=1)
         assert loops.one_sentence(error)
 
-    @pytest.mark.parametrize("name", ["column", "tree", "sleeping push-pull", "cyclic rows"])
+    @pytest.mark.parametrize("name", ["column", "tree", "failing columns", "cyclic rows"])
     def test_allow_methods_that_take_the_mean(self, name):
         problem = jd.problems.quadratic(9, 2)
         result = jd.run(
@@ -458,7 +464,7 @@ class TestRuns:
     def test_rounds_refuse_products_by_hand_too(self):
         for network in (NETWORKS["push-pull"], NETWORKS["tree"]):
             for call in (lambda w: w @ jnp.ones((9, 1)), lambda w: w.laplacian(jnp.ones((9, 1)))):
-                with pytest.raises(ValueError, match="not doubly stochastic"):
+                with pytest.raises(ValueError, match="needs doubly stochastic weights"):
                     call(network)
 
 
@@ -522,22 +528,24 @@ class TestServer:
     def test_averages_over_a_link_up_and_one_down(self):
         server = networks.Server(6)
         x = loops.rows(6, 2)
-        mean = np.asarray(x).mean(axis=0)
-        np.testing.assert_allclose(loops.apply(server, x), np.tile(mean, (6, 1)), rtol=1e-15)
-        np.testing.assert_allclose(server.laplacian(x), x - mean, atol=1e-15)
-        assert np.array_equal(server.matrix(), np.full((6, 6), 1 / 6))
-        assert (server.link_count, server.spectral_gap, server.symmetric) == (12, 1, True)
-        assert server.row is server.column is server
+        np.testing.assert_allclose(server.mean(x), np.asarray(x).mean(axis=0), rtol=1e-15)
+        assert (server.link_count, server.symmetric, server.at(3, KEY).time) == (12, True, 3)
+
+    def test_is_no_complete_graph(self):
+        """Its clients do not hear each other: what mixes is refused."""
+        server = networks.Server(6)
+        for name in ("laplacian", "row", "column", "links", "matrix", "spectral_gap"):
+            assert not hasattr(server, name)
+        with pytest.raises(ValueError, match="needs doubly stochastic weights .* this Server"):
+            _ = server @ loops.rows(6, 2)
 
     def test_has_neither_links_nor_weights_to_give_back(self):
         server = networks.Server(6)
         assert not server.cuttable
-        with pytest.raises(ValueError, match="links of a Server network are not tabulated"):
+        with pytest.raises(ValueError, match="the same links both ways in every round"):
             _ = server.links
         with pytest.raises(ValueError, match="links of this Server cannot be cut"):
             networks.Asleep(server, 0.5)
-        with pytest.raises(ValueError, match="links of this Server cannot be cut"):
-            server.cut(lambda i, j: i < j)
 
 
 class TestTransformations:
@@ -722,7 +730,7 @@ def test_contraction_of_directed_networks_is_the_second_eigenvalue():
         second = np.sort(np.abs(np.linalg.eigvals(W)))[-2]
         assert networks.contraction(network, KEY) == pytest.approx(second, rel=0.01)
     assert networks.contraction(NETWORKS["tree"], KEY) == 0  # all have the root's value
-    assert networks.contraction(networks.Server(5)) == 0
+    assert networks.contraction(networks.Complete(5)) == 0
 
 
 def test_every_agent_hears_along_the_arcs():

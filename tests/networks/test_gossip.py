@@ -17,6 +17,7 @@ from jaxdopt.networks import (
     Complete,
     Cyclic,
     Dense,
+    Disconnected,
     Neighbors,
     Pushes,
     RandomLinks,
@@ -263,7 +264,11 @@ BAD: dict[str, tuple] = {
         r"takes 2 rounds an exchange itself; give the one within, and all 2 \* 3 repetitions",
     ),
     "repeated Chebyshev asleep": (
-        lambda: Repeated(Asleep(Chebyshev(FIXED["Dense"], 4), 0.5), 2), "takes 4 rounds an exchange"
+        lambda: Repeated(Disconnected(Chebyshev(FIXED["Dense"], 4), 0.5), 2),
+        "takes 4 rounds an exchange",
+    ),
+    "repeated sleep": (
+        lambda: Repeated(Asleep(FIXED["Dense"], 0.5), 2), r"give Asleep\(Repeated\(network"
     ),
     "Chebyshev that changes": (
         lambda: Chebyshev(RandomLinks(FIXED["Dense"], 0.5), 2),
@@ -288,7 +293,7 @@ BAD: dict[str, tuple] = {
         r"a RandomLinks network changes with time; take one step's, network\.at\(k, key\)",
     ),
     "links of a power": (
-        lambda: Repeated(FIXED["Dense"], 2).links, "links of a Repeated network are not tabulated"
+        lambda: Repeated(FIXED["Dense"], 2).links, "the same links both ways in every round"
     ),
     "contraction of no rounds": (
         lambda: networks.contraction(FIXED["Dense"], rounds=0), "rounds is 0; give an integer"

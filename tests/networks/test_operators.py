@@ -371,7 +371,6 @@ class TestDiagonals:
         for network in [network for _, network in EXAMPLES.values()] + pushes:
             np.testing.assert_allclose(network.diagonal, np.diag(network.matrix()), atol=1e-15)
         assert pushes[1].given_tiers
-        np.testing.assert_allclose(networks.Server(4).diagonal, 0.25)
         np.testing.assert_allclose(networks.Tree([0, 0, 1]).column.diagonal, [1, 0, 0])
 
 

@@ -202,7 +202,7 @@ def test_methods_that_need_everybody_take_full_participation():
     for method in (jd.FedNMap(0.1, 1.0), jd.ZhangHuJohansson(0.1)):
         options = {"x0": world.start(), "problem": world, "key": KEY}
         method.init(network=pattern("full").at(0, KEY), **options)
-        with pytest.raises(ValueError, match="only if all clients take part"):
+        with pytest.raises(ValueError, match="needs all agents in every round"):
             method.init(network=pattern("few").at(0, KEY), **options)
 
 

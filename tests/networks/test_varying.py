@@ -25,6 +25,7 @@ from jaxdopt.networks import (
     Complete,
     Cyclic,
     Dense,
+    Disconnected,
     Neighbors,
     Pushes,
     RandomLinks,
@@ -77,7 +78,7 @@ SYMMETRIC = {
     "links of a dense one": lambda s, p: RandomLinks(dense(s), p),
     "asleep matching": lambda s, p: Asleep(RandomMatching(relabeled(False, s)), p),
     "asleep links of a trace": lambda s, p: Asleep(RandomLinks(mobile(s), p), 0.7),
-    "repeated sleep": lambda s, p: Repeated(Asleep(RING, p), 3),
+    "repeated sleep": lambda s, p: Repeated(Disconnected(RING, p), 3),
     "asleep repeated links": lambda s, p: Asleep(Repeated(RandomLinks(table(s), p), 2), 0.6),
     "four deep": lambda s, p: Asleep(
         RandomLinks(Repeated(RandomLinks(RING, p), 2), 0.8), 0.7
@@ -91,7 +92,7 @@ ONE_SIDED = {
         mixing(loops.column_stochastic(relabeled(True, s)), kind="column", form=Dense), p
     ),
     "repeated column": lambda s, p: Repeated(
-        Asleep(RandomLinks(mobile(s, "column_stochastic"), p), 0.7), 2
+        Disconnected(RandomLinks(mobile(s, "column_stochastic"), p), 0.7), 2
     ),
     "push-pull": lambda s, p: Asleep(networks.push_pull(relabeled(True, s)), p),
 }  # fmt: skip
@@ -105,7 +106,8 @@ def draws(network, ks, key, x):
         now = network.at(k, key)
         if now.kind == "directed":
             return now.row @ x, now.column @ x
-        return (now @ x,) * 2
+        part = now.column if now.kind == "column" else now.row
+        return (part @ x,) * 2
 
     return jax.vmap(one)(ks)
 
@@ -318,9 +320,9 @@ def test_what_is_random_is_independent():
     for one, two in itertools.combinations((links, sleep, pairs, drawn), 2):
         assert correlations(one, two).max() < BOUND
     # and none folds the key by a number that a step could have
-    from jaxdopt.networks import varying
+    from jaxdopt.networks import failures, varying
 
-    assert min(varying.MATCHING, varying.LINKS, varying.ASLEEP) > 2**31
+    assert min(varying.MATCHING, failures.LINKS, failures.ASLEEP) > 2**31
 
 
 class TestAsleep:

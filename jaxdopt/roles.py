@@ -1,0 +1,289 @@
+"""Roles: what a network offers, what a method needs of it, and who takes part in a step.
+
+A network says by words what its rounds can do, ``network.offers``, and a method which of them it
+cannot do without, ``needs``. A method fits a network if all that it needs is offered: `check` says
+so before any work, in `run`, `sweep`, `compare` and in a bare ``init``. Wrappers keep words or drop
+them.
+
+==============  =================================================================================
+word            what a round with it has
+==============  =================================================================================
+all             nobody is absent, in any round
+mixing          ``network @ x`` = W x and ``network.laplacian(x)`` = (I − W) x, W doubly stochastic
+symmetric       W = Wᵀ
+links           ``network.links``, the same in every round though some may be down
+pull            ``network.row @ x`` = R x, rows of R sum to 1
+push            ``network.column @ x`` = C x, columns of C sum to 1, its graph strongly connected
+                with a positive diagonal (or C doubly stochastic), so that push-sum weights last
+push-pull       both, with a common root
+hop             an exchange is one round of communication
+tree            ``network.root``, and ``row`` and ``column`` along spanning trees
+both ways       the two trees are one
+server          ``network.active`` [n] or ``network.clients`` [s]: who takes part; None: all
+returns         the same, and how stale they are: ``fetched``, ``handed``, ``stale``, ``interval``
+ticks           aggregations take place at fixed times
+timeline        a run of finishes: ``agents``, ``sender``, ``age``, ``mix``
+pairs           a run of meetings: ``agents``, ``partners``
+==============  =================================================================================
+
+Every network has ``n``, ``at(k, key)`` (round k's network, with ``k`` and ``time`` set), ``mean``,
+``offers`` and, if known, ``horizon``, ``repetitions`` and ``link_count``. What a network does not
+offer it has no attribute for; `Missing` says so. A network without ``offers`` counts as "mixing"
+and "all" if it has ``@``.
+
+Problems need no declaration: what they offer is what they have. "finite sum" is ``grad_at`` and
+``draw``, "regularizer" a part of the objective that only methods with ``composite = True`` take.
+
+**Sleepers.** Where a round of a network without a server has ``active`` [n], those who are not
+active are asleep: `freeze` keeps their rows of the state as they were, bit for bit. A leaf whose
+first axis is n belongs to the agents; `field` says where another axis does, or none.
+"""
+
+import dataclasses
+import functools
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+T = TypeVar("T")
+
+WORDS = {  # from the general to the special: the first that is missing is named
+    "timeline": (
+        "a timeline of agents that never wait",
+        "jd.networks.timeline(network, steps=...), compute= and delay= being times",
+    ),
+    "pairs": (
+        "to know who meets whom when",
+        "jd.networks.pairwise(network, steps=...), compute= and delay= being times",
+    ),
+    "returns": (
+        "to know who comes back to the server when",
+        "jd.networks.arrivals(n, rule='each', steps=...), or with buffer= or every=",
+    ),
+    "ticks": (
+        "a server that aggregates at fixed ticks",
+        "jd.networks.arrivals(n, every=<seconds>, steps=...), or take AsyncFedAvg",
+    ),
+    "server": (
+        "a server with clients",
+        "jd.networks.Server(n), or a pattern such as jd.networks.participation.uniform(n, size)",
+    ),
+    "tree": (
+        "spanning trees",
+        "jd.networks.spanning_tree(graph), or jd.networks.Tree(parent)",
+    ),
+    "both ways": (
+        "one tree for both directions",
+        "jd.networks.spanning_tree(graph) of an undirected graph, or jd.networks.Tree(parent)",
+    ),
+    "mixing": (
+        "doubly stochastic weights in every round",
+        "jd.networks.metropolis(graph), or jd.networks.mixing(W)",
+    ),
+    "push-pull": (
+        "a row- and a column-stochastic part",
+        "jd.networks.push_pull(graph), or jd.networks.metropolis(graph)",
+    ),
+    "push": (
+        "column-stochastic weights of a strongly connected graph, with a positive diagonal",
+        "jd.networks.column_stochastic(graph), or jd.networks.push_pull(graph)",
+    ),
+    "pull": (
+        "row-stochastic weights",
+        "jd.networks.row_stochastic(graph), or jd.networks.push_pull(graph)",
+    ),
+    "symmetric": (
+        "a symmetric W",
+        "jd.networks.metropolis(graph) of an undirected graph, or jd.networks.Complete(n)",
+    ),
+    "links": (
+        "the same links both ways in every round, in a table of all neighbors",
+        "jd.networks.metropolis(graph) of an undirected graph, or mixing(W, form=Dense)",
+    ),
+    "hop": (
+        "exchanges of one round",
+        "the network without Repeated or Chebyshev, such as jd.networks.push_pull(graph) or "
+        "metropolis(graph)",
+    ),
+    "timeline of mixing": (
+        "a timeline of doubly stochastic weights",
+        "the jd.networks.timeline of metropolis(graph), or of mixing(W)",
+    ),
+    "timeline of symmetric": (
+        "a timeline of symmetric weights",
+        "the jd.networks.timeline of metropolis(graph), its graph undirected, or of Complete(n)",
+    ),
+    "timeline of push-pull": (
+        "a timeline of weights whose rows and columns sum to 1",
+        "the jd.networks.timeline of push_pull(graph), or of metropolis(graph)",
+    ),
+    "all": (
+        "all agents in every round",
+        "a network on which nobody is absent, such as jd.networks.Server(n) or "
+        "jd.networks.metropolis(graph)",
+    ),
+}
+PROBLEMS = ("finite sum",)
+
+
+class Missing(AttributeError, ValueError):
+    """A network is asked for what it does not offer; an AttributeError, so that hasattr says no."""
+
+
+class Network:
+    """What all networks share: they say what they lack."""
+
+    offers: frozenset[str]
+
+    def __getattr__(self, name: str) -> Any:
+        word = OF_ATTRIBUTE.get(name)
+        if word is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise Missing(lacks(self, word, f"what asks for .{name}"))
+
+
+OF_ATTRIBUTE = {
+    **dict.fromkeys(("laplacian", "matrix", "csr", "cut", "eigenvalues", "spectral_gap"), "mixing"),
+    "row": "pull",
+    "column": "push",
+    "links": "links",
+    "root": "tree",
+    "stale": "returns",
+    "fetched": "returns",
+    "partners": "pairs",
+    "age": "timeline",
+}
+
+
+def lacks(network: Any, word: str, who: str) -> str:
+    """Return the sentence that says what a network does not offer, and which ones do."""
+    what, remedy = WORDS[word]
+    kind = getattr(network, "kind", None)
+    sums = f"{kind}-stochastic " if kind in ("row", "column") else ""
+    it = f"this {sums}{type(network).__name__}"
+    return f"{who} needs {what} and {it} does not offer that; give {remedy}."
+
+
+def offers(network: Any) -> frozenset[str]:
+    """Return the words of a network; one that declares none mixes if it has ``@``."""
+    declared = getattr(network, "offers", None)
+    if declared is not None:
+        return frozenset(declared)
+    mixes = hasattr(type(network), "__matmul__")
+    return frozenset({"mixing", "all"}) if mixes else frozenset()
+
+
+def check(method: Any, network: Any, problem: Any) -> None:
+    """Refuse a method on a network or a problem that does not offer what it needs.
+
+    Raises:
+        ValueError: a sentence that names the method, what it needs, and what to give.
+    """
+    name, needs = type(method).__name__, getattr(method, "needs", frozenset())
+    unknown = sorted(set(needs) - {*WORDS, *PROBLEMS})
+    if unknown:
+        raise ValueError(
+            f"{name} needs {unknown[0]!r}, which is no role; give some of {', '.join(WORDS)} or "
+            f"{', '.join(PROBLEMS)}."
+        )
+    missing = needs - offers(network)
+    for word in WORDS:
+        if word in missing:
+            raise ValueError(lacks(network, word, name))
+    if "finite sum" in needs and not (hasattr(problem, "grad_at") and hasattr(problem, "draw")):
+        raise ValueError(
+            f"{name} draws its samples itself and a {type(problem).__name__} has no samples to "
+            "draw from; give a finite sum such as jd.problems.logistic_regression(...), or "
+            "Minibatch of one."
+        )
+    regularizer = getattr(problem, "regularizer", None)
+    if regularizer is not None and not getattr(method, "composite", False):
+        raise ValueError(
+            f"{name} ignores the regularizer {type(regularizer).__name__}; take a composite method "
+            "such as PGEXTRA or NIDS, or the problem without it."
+        )
+
+
+def awake(network: Any) -> Any:
+    """Return who is awake in a round, [n] bool, or None where nobody sleeps.
+
+    Who takes part in a server's round is the method's business: then nobody sleeps.
+    """
+    active = getattr(network, "active", None)
+    if active is None or not offers(network).isdisjoint({"server", "returns"}):
+        return None
+    return active
+
+
+def freeze(network: Any, old: T, new: T) -> T:
+    """Return the state after a step, with the rows of those who sleep as they were before it."""
+    active = awake(network)
+    return new if active is None else _keep(active, old, new, 0)
+
+
+def _keep(active: jax.Array, old: Any, new: Any, axis: int | None) -> Any:
+    if axis is None or old is None:
+        return new
+    if dataclasses.is_dataclass(new) and not isinstance(new, type):
+        changed = object.__new__(type(new))
+        for name, value in vars(new).items():
+            object.__setattr__(changed, name, value)
+        for field in dataclasses.fields(new):
+            if not field.metadata.get("static"):
+                own = field.metadata.get("axis", axis)
+                kept = _keep(active, getattr(old, field.name), getattr(new, field.name), own)
+                object.__setattr__(changed, field.name, kept)
+        return changed
+
+    def leaf(before: Any, after: Any) -> Any:
+        shape = np.shape(after)
+        if len(shape) <= axis or shape[axis] != active.shape[0]:
+            return after
+        mask = active.reshape((1,) * axis + (-1,) + (1,) * (len(shape) - axis - 1))
+        return jnp.where(mask, after, before)
+
+    return jax.tree.map(leaf, old, new)
+
+
+def play(method: type) -> None:
+    """Make a method's ``init`` check its role, and its ``step`` keep who sleeps."""
+    if "init" in method.__dict__:
+        start = method.__dict__["init"]
+
+        @functools.wraps(start)
+        def init(self: Any, x0: Any, problem: Any, network: Any, key: Any) -> Any:
+            check(self, network, problem)
+            if np.ndim(x0) != 2:  # a pytree has no shape at all
+                raise ValueError(
+                    f"x0 is {_described(x0)}; give estimates [n, d], such as problem.start()."
+                )
+            return start(self, x0, problem, network, key)
+
+        method.init = init  # type: ignore[attr-defined]
+    if "step" in method.__dict__:
+        move = method.__dict__["step"]
+
+        @functools.wraps(move)
+        def step(self: Any, state: Any, problem: Any, network: Any, key: Any) -> Any:
+            return freeze(network, state, move(self, state, problem, network, key))
+
+        method.step = step  # type: ignore[attr-defined]
+
+
+def _described(x0: Any) -> str:
+    shape = getattr(x0, "shape", None)
+    return f"a {type(x0).__name__}" if shape is None else f"an array of shape {shape}"
+
+
+def require_told_apart(method: Any, network: Any, state: Any) -> None:
+    """Refuse sleepers in a method of one's own whose agents' axis cannot be told from d."""
+    x = jax.tree.leaves(state.x)[0]
+    square = np.shape(x)[1:2] == np.shape(x)[:1]
+    if awake(network) is not None and square and not hasattr(method, "needs"):
+        raise ValueError(
+            f"{type(method).__name__} does not say which axis of its state is the agents', and n = "
+            f"d = {x.shape[0]}; declare needs = {{...}} on the class, and fields whose first axis "
+            "is not the agents' as jd.field(axis=...)."
+        )

@@ -1,0 +1,225 @@
+"""The table of roles: every method on every kind of network runs as it should, or is refused.
+
+There is no third outcome. Where it runs, its steps are those on the same rounds written as plain
+matrices (on which the NumPy loops check it), with the rows of those who sleep put back by hand.
+"""
+
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdopt as jd
+from experiments import roles
+
+KEY = jax.random.key(3)
+N, STEPS = roles.N, 3
+MIXING = {"mixing", "pull", "push", "push-pull"}
+FIXED = {*MIXING, "symmetric", "links", "hop", "all"}
+
+# what papers and their theorems ask, written down apart from the classes
+NEEDS = {
+    "all": "GradientDescent SGD CentralizedRR BTPP",
+    "mixing": "DGD DSGD LocalDSGD OLDSGD GradientTracking DIGing ATCGT GTSAGA GTSVRG DRR GTRR "
+    "CHOCOSGD DeepSqueeze BEER CGT",
+    "mixing symmetric": "EXTRA PGEXTRA ExactDiffusion NIDS EDRR CEDAS LEAD",
+    "mixing symmetric links": "LinearizedADMM",
+    "push": "PushSum SGP OSGP PushDIGing APD APDSC",
+    "push-pull": "PushPull AB CPP",
+    "push-pull hop": "BCPP",
+    "tree": "STPP",
+    "tree both_ways": "RelaySGD",
+    "server": "FedAvg FedAvgMomentum FedProx SCAFFOLD SCAFFOLDMomentum FedMid FedDualAvg MIFA "
+    "FedVARP FedSUM FedSUMB FedSUMCR FOCUS",
+    "server all": "FedNMap ZhangHuJohansson",
+    "returns": "AFACD AFACS AsyncFedAvg FedBuff",
+    "returns ticks": "FedFix",
+    "timeline_of_mixing": "ADSGD",
+    "timeline_of_symmetric": "ASBCD",
+    "timeline_of_push-pull": "RFAST",
+    "pairs": "ADPSGD",
+}
+NEED = {
+    name: {word.replace("_", " ") for word in words.split()}
+    for words, names in NEEDS.items()
+    for name in names.split()
+}
+OFFERS = {
+    "ring": FIXED,
+    "graph": FIXED,
+    "complete": FIXED,
+    "directed ring": FIXED - {"symmetric", "links"},
+    "one-peer exponential": FIXED - {"symmetric", "links"},
+    "random matching": FIXED - {"links"},
+    "trace of graphs": FIXED - {"links"},
+    "rows": {"pull", "hop", "all"},
+    "columns": {"push", "hop", "all"},
+    "trace of columns": {"push", "hop", "all"},
+    "push-pull": {"pull", "push", "push-pull", "hop", "all"},
+    "push-pull of trees": {"pull", "push-pull", "hop", "all"},
+    "tree": {"tree", "both ways", "push-pull", "hop", "all"},
+    "trees down and up": {"tree", "push-pull", "hop", "all"},
+    "server": {"server", "all"},
+    "participation, few": {"server"},
+    "participation, many": {"server"},
+    "arrivals": {"returns"},
+    "arrivals at ticks": {"returns", "ticks"},
+    "timeline": {"timeline of mixing", "timeline of symmetric", "timeline of push-pull"},
+    "timeline of push-pull": {"timeline of push-pull"},
+    "pairs": {"pairs"},
+    "timed": FIXED,
+    "timed participation": {"server"},
+    "random links": FIXED,
+    "random links of columns": {"push", "hop", "all"},
+    "disconnected": FIXED,
+    "disconnected push-pull": {"pull", "push", "push-pull", "hop", "all"},
+    "asleep": FIXED - {"all"},
+    "asleep push-pull": {"pull", "push", "push-pull", "hop"},
+    "asleep repeated": {*MIXING, "symmetric"},
+    "repeated": {*MIXING, "symmetric", "all"},
+    "repeated columns": {"push", "all"},
+    "repeated random links": {*MIXING, "all"},
+    "Chebyshev": {*MIXING, "symmetric", "all"},
+}
+OWN_TESTS = ("arrivals", "arrivals at ticks", "timeline", "timeline of push-pull", "pairs")
+
+
+@functools.cache
+def network(kind):
+    return roles.KINDS[kind]()
+
+
+@functools.cache
+def rounds(kind, k):
+    """Round k's network, and the same as matrices if it is one of a graph or a server."""
+    now = network(kind).at(k, KEY)
+    return now, None if kind in OWN_TESTS else plain(kind, now, k)
+
+
+@functools.cache
+def problem():
+    return roles.problem()
+
+
+def start():
+    return jnp.asarray(np.random.default_rng(1).standard_normal((N, problem().d)))
+
+
+def test_all_methods_and_kinds_are_in_the_table():
+    assert set(NEED) == set(roles.METHODS)
+    assert set(OFFERS) == set(roles.KINDS)
+
+
+def sentences(method, kind):
+    """What run, a bare init and a sweep say of a method that does not fit, before any work."""
+    where, now = network(kind), rounds(kind, 0)[0]
+    stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], method)
+    calls = [
+        lambda: jd.run(method, problem(), where, start(), KEY, steps=2),
+        lambda: method.init(start(), problem(), now, KEY),
+    ]
+    if jax.tree.leaves(method):
+        sweep = jd.sweep(jd.run, over=("algorithm",))
+        calls.append(lambda: sweep(stacked, problem(), where, start(), KEY, steps=2))
+    for call in calls:
+        with pytest.raises(ValueError, match=r".") as error:
+            call()
+        yield str(error.value)
+
+
+@pytest.mark.parametrize("name", roles.METHODS)
+def test_a_method_is_refused_in_one_sentence_where_it_does_not_fit(name):
+    method = roles.built(name)
+    for kind, offered in OFFERS.items():
+        assert roles.fits(name, kind) == (NEED[name] <= offered), kind
+        if NEED[name] <= offered:
+            continue
+        for text in sentences(method, kind):
+            assert text.startswith(f"{name} needs "), text
+            assert text.endswith(".")
+            assert "\n" not in text
+            assert len(text) <= 260, text
+            remedy = text.partition("; give ")[2]
+            named = re.findall(r"(?:jd\.networks\.)?\b[A-Za-z_.]+(?=\(|=)|AsyncFedAvg", remedy)
+            assert len(named) >= 2, text
+
+
+@pytest.mark.parametrize("name", ["DGD", "FedAvg", "ADSGD"])
+def test_compare_refuses_before_it_runs(name):
+    kind = {"DGD": "server", "FedAvg": "ring", "ADSGD": "ring"}[name]
+    with pytest.raises(ValueError, match=f"{name} needs "):
+        jd.compare(
+            {"fits": jd.GradientDescent(0.1), name: roles.built(name)}, problem(), network(kind),
+            over={"stepsize": [0.1]}, steps=2, progress=False,
+        )  # fmt: skip
+
+
+def plain(kind, now, k):
+    """Round k as matrices, all awake, and who is awake: [n] bool or None."""
+    offered, active = OFFERS[kind], getattr(now, "active", None)
+    if "server" in offered:
+        return jd.networks.Server(N, k=k, active=active), None
+
+    def dense(part, sums, **more):
+        matrix = np.asarray(part.matrix() if hasattr(part, "matrix") else part.csr().toarray())
+        return jd.networks.Dense(matrix, kind=sums, **more)
+
+    if "mixing" in offered:
+        degree = now.links.degree if "links" in offered else None
+        more = {"symmetric": "symmetric" in offered, "degree": degree}
+        return dense(now, "doubly", **more).at(k, KEY), active
+    parts = {}
+    if "pull" in offered or "tree" in offered:
+        parts["row"] = jd.replace(dense(now.row, "row"), k=k)
+    if "push" in offered or "push-pull" in offered:
+        parts["column"] = jd.replace(dense(now.column, "column", pushes="push" in offered), k=k)
+    if "tree" in offered:
+        return jd.replace(now, **parts), active
+    if len(parts) == 2:
+        return jd.replace(network("push-pull"), **parts), active
+    return next(iter(parts.values())).at(k, KEY), active
+
+
+def put_back(before, after, awake):
+    """The state with the rows of sleepers as they were: axis 1 of what is in flight, else axis 0."""
+
+    def leaf(path, old, new):
+        old, new = np.array(old), np.array(new)
+        if "flight" in jax.tree_util.keystr(path):
+            new[:, ~awake] = old[:, ~awake]
+        elif new.shape[:1] == (N,):
+            new[~awake] = old[~awake]
+        return jnp.asarray(new)
+
+    return jax.tree_util.tree_map_with_path(leaf, before, after)
+
+
+@pytest.mark.parametrize("name", roles.METHODS)
+def test_a_method_that_fits_does_what_it_does_on_plain_rounds(name):
+    method = roles.built(name)
+    plainly = jax.jit(method.step)
+    for kind, offered in OFFERS.items():
+        if not NEED[name] <= offered:
+            continue
+        got = method.init(start(), problem(), rounds(kind, 0)[0], KEY)
+        expected: Any = got
+        for k in range(STEPS):
+            key, (now, plain_round) = jax.random.fold_in(KEY, k), rounds(kind, k)
+            before = got
+            got = method.step(got, problem(), now, key)
+            assert jnp.all(jnp.isfinite(got.x))
+            if plain_round is None:  # against loops over events elsewhere
+                continue
+            now, awake = plain_round
+            expected = expected if k else method.init(start(), problem(), now, KEY)
+            after = plainly(expected, problem(), now, key)
+            if awake is not None:
+                asleep = ~np.asarray(awake)
+                after = put_back(expected, after, np.asarray(awake))
+                assert np.array_equal(got.x[asleep], before.x[asleep])  # bit for bit
+            expected = after
+            np.testing.assert_allclose(got.x, expected.x, rtol=1e-10, atol=1e-12, err_msg=kind)
