@@ -65,7 +65,7 @@ class StepFirst(jd.BCPP):
         """Take one step."""
         after = super().step(state, problem, network, key)
         g = jd.agents.select(state.changed, problem.grad(state.x, key), state.g)
-        me = (jnp.arange(len(g)) == self.awake(key, len(g)))[:, None].astype(g.dtype)
+        me = (jnp.arange(len(g)) == self.broadcaster(key, len(g)))[:, None].astype(g.dtype)
         sent = state.y + g - state.g - after.y
         return jd.replace(after, x=after.x - self.stepsize * me * sent)
 

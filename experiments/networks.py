@@ -228,7 +228,7 @@ def varying_networks() -> list[dict[str, Any]]:
         {"one-peer exponential": jd.networks.one_peer_exponential(AGENTS)},
         {"random matching": jd.networks.RandomMatching(jd.graphs.complete(AGENTS))},
         {
-            name: jd.networks.RandomLinks(jd.networks.Asleep(grid, awake), up)
+            name: jd.networks.RandomLinks(jd.networks.Disconnected(grid, awake), up)
             for name, (up, awake) in UP_AND_AWAKE.items()
         },
     ]

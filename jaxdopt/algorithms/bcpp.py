@@ -25,6 +25,7 @@ from jaxdopt import compressors
 from jaxdopt._pytree import Fraction, Nonnegative, Positive, pytree, replace
 from jaxdopt.agents import select
 from jaxdopt.algorithms.cost import Cost, messages, samples
+from jaxdopt.roles import awake
 
 WAKE = 0xA3A6E  # folded into a step's key for the one who wakes
 
@@ -66,26 +67,26 @@ class BCPP:
             gamma = min(gamma, 0.5)
         g = select(state.changed, problem.grad(state.x, key), state.g)
         y = state.y + g - state.g
-        awake = self.awake(key, len(g))
-        me = (jnp.arange(len(g)) == awake)[:, None].astype(g.dtype)
+        a = self.broadcaster(key, len(g))
+        me = (jnp.arange(len(g)) == a)[:, None].astype(g.dtype)
         q = compressors.message(self.compressor, key, state.x - state.u, channel=0)
         p = compressors.message(self.compressor, key, y, channel=1)
         heard = (network.row @ me) * (1 - me)  # the weights rᵢₐ of a's neighbors
         heard = jnp.where(heard > 10 * jnp.finfo(g.dtype).eps, heard, 0)  # others: rounding errors
-        x = state.x + gamma * heard * ((state.u + q)[awake] - state.x)
-        y = y - gamma * network.column.laplacian(me) * p[awake]
+        x = state.x + gamma * heard * ((state.u + q)[a] - state.x)
+        y = y - gamma * network.column.laplacian(me) * p[a]
         return State(
             x - self.stepsize * me * y, y, g, state.u + alpha * me * q, (heard + me)[:, 0] > 0
         )
 
-    def awake(self, key: jax.Array, n: int) -> jax.Array:
+    def broadcaster(self, key: jax.Array, n: int) -> jax.Array:
         """Return the agent that wakes in the step with this key."""
         return jax.random.randint(jax.random.fold_in(key, WAKE), (), 0, n)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
         """A gradient for all who heard, and an agent's share of one broadcast of two messages."""
-        share = 2 / network.n
+        share, heard, active = 2 / network.n, jnp.mean(state.changed), awake(network)
+        if active is not None:  # of those who are awake: sleepers' gradients were counted before
+            heard = jnp.sum(state.changed & active) / jnp.maximum(active.sum(), 1)
         cost = messages(state, problem, self.compressor, share)  # type: ignore[arg-type]
-        return replace(
-            cost, gradients=samples(problem) * jnp.mean(state.changed), exchanges=share / 2
-        )
+        return replace(cost, gradients=samples(problem) * heard, exchanges=share / 2)

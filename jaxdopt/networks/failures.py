@@ -128,6 +128,10 @@ class Asleep(Failing):
     are as well, and get on waking what they have missed. ``active`` says who is awake. On the same
     key the same agents sleep here and are cut off in `Disconnected`.
 
+    Methods that are exact stay exact, with their invariants; no theorem says so for most of them.
+    Push-sum methods step by α / w, and w is small where agents have slept for long: they need
+    stepsizes that are the smaller the more agents sleep. All n are computed, and the mask decides.
+
     Args:
         network: with symmetric weights, or of parts; it may itself change with time.
         pattern: who is awake, as in `Disconnected`.

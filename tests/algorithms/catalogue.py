@@ -43,7 +43,9 @@ class Row:
     reference: Any  # the NumPy loop; None where a test of its own has it
     stepsize: float | None  # in units of 1/L: what its theorem allows; None if it has none
     exact: bool  # reaches the solution with heterogeneous data and a constant stepsize
-    network: str = "undirected"  # "directed", of two parts; "tree", "trees" down and up; "server", "full"
+    network: str = (
+        "undirected"  # "directed", of two parts; "tree", "trees" down and up; "server", "full"
+    )
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # beside the stepsize
     quiet: Mapping[str, Any] | None = None  # options without random numbers, if others
     parent: Mapping[str, Any] | None = None  # options that make it a plain method, if others

@@ -120,7 +120,7 @@ def randomness(method, key):
         return jd.compressors.message(method.compressor, key_k, rows, channel)[i]
 
     def awake(k):
-        return method.awake(jax.random.fold_in(key, k), N)
+        return method.broadcaster(jax.random.fold_in(key, k), N)
 
     return {"compress": compress, "awake": awake}
 
