@@ -141,7 +141,7 @@ PLAIN = [
         invariants=(_estimates,),
     ),
     Row(
-        jd.GTVR,
+        jd.GTSVRG,
         baselines.gt_svrg,
         0.2,
         exact=True,

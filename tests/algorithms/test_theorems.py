@@ -216,7 +216,7 @@ def test_reshuffling_falls_with_the_square_of_the_stepsize_and_sgd_with_the_step
     assert np.all(reshuffled[1:] < sgd[1:] / 15)
 
 
-@pytest.mark.parametrize("method", [jd.GTSAGA, jd.GTVR])
+@pytest.mark.parametrize("method", [jd.GTSAGA, jd.GTSVRG])
 def test_variance_reduction_converges_linearly_where_gradient_tracking_has_a_floor(
     method, noisy_sum
 ):
