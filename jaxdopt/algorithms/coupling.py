@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdopt._pytree import require
 
-EXACT = 128  # agents up to which the whole map is examined rather than bounded
+EXACT = 64  # agents up to which the whole map is examined rather than bounded
 ROUNDING = 1e-7  # by which the largest modulus, 1 where the map is stable, may be missed
 
 
@@ -40,7 +40,8 @@ def safe_stepsize(name: str, problem: Any, network: Any, strong_convexity: float
     w = np.maximum(np.linalg.solve(np.eye(n) - column + 1 / n, np.ones(n)), 1e-12)
     curvature = np.diag(1 / w)
     if n > EXACT:
-        column, curvature = network.column.eigenvalues[:, None, None], np.array([[1 / w.min()]])
+        values = network.column.eigenvalues
+        column, curvature = (values / np.abs(values[0]))[:, None, None], np.array([[1 / w.min()]])
 
     def stable(c: float) -> bool:
         beta = np.sqrt(c * strong_convexity / smoothness)
