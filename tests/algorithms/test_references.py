@@ -193,13 +193,22 @@ def test_methods_that_draw_their_samples(row, which):
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_the_mean_of_the_saga_table_is_kept():
+@pytest.mark.parametrize(("order", "exchanges"), [("cta", 1), ("atc", 2)])
+def test_the_mean_of_the_saga_table_is_kept(order, exchanges):
     wires, whole = network("undirected", 1), problem()
     sampled = jd.problems.Minibatch(whole, 3)
-    run = jd.run(jd.GTSAGA(0.2), sampled, wires, start(), jax.random.key(1), steps=400)
+    method = jd.GTSAGA(0.2, order)
+    run = jd.run(method, sampled, wires, start(), jax.random.key(1), steps=400)
+    assert run.history["rounds"][-1] == 400 * exchanges
+    assert run.history["vectors"][-1] == 800
     sums = [run.state.table[i, : len(f)].mean(axis=0) for i, f in enumerate(data()[0])]
     np.testing.assert_allclose(run.state.mean, sums, atol=1e-13)
     assert np.all(run.state.table[4, 5:] == 0)  # agent 4 has five samples; padding is not drawn
+
+
+def test_an_order_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="order is 'before'; give 'cta'"):
+        jd.GTSAGA(0.2, "before")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", [jd.NIDS, jd.PGEXTRA])
