@@ -96,17 +96,17 @@ def estimates(state, problem):
     return state.x
 
 
-def trajectory(method, problem, network, key):
+def trajectory(method, problem, network, key, x0=None):
     """All iterates of `run`, recorded by a metric."""
-    x0, metrics = start(problem.n), {"x": estimates}
+    x0, metrics = start(problem.n) if x0 is None else x0, {"x": estimates}
     return jd.run(method, problem, network, x0, key, steps=STEPS, metrics=metrics).history["x"]
 
 
-def loops(row, made_of, stepsize, gradient, **offered):
+def loops(row, made_of, stepsize, gradient, x0=None, **offered):
     """The loop's iterates, given what it takes of what is offered."""
     known = inspect.signature(row.reference).parameters
     numbers = {name: value for name, value in offered.items() if name in known} | row.numbers
-    x0 = start(len(made_of[0]))
+    x0 = start(len(made_of[0])) if x0 is None else x0
     return row.reference(gradient, *made_of, x0, stepsize, STEPS, **numbers)
 
 
@@ -155,6 +155,24 @@ def test_methods_that_ask_for_gradients(row, which):
         **randomness(method, key),
     )
     got = trajectory(method, noisy, network(row.network, which), key)
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", [jd.CEDAS, jd.LEAD, jd.CGT, jd.CPP, jd.BCPP])
+def test_references_start_at_a_common_start(method):
+    """And not at 0: neighbors know it."""
+    row = next(row for row in ROWS if row.method is method)
+    features, labels = data()
+    key, x0 = jax.random.key(3), np.tile(start()[0], (N, 1))
+
+    def gradient(i, x, k):
+        return losses.logistic_gradient(x, features[i], labels[i], L2)
+
+    made = row.twin(0.2)
+    expected = loops(
+        row, parts(row.network, 1), lambda k: 0.2, gradient, x0=x0, **randomness(made, key)
+    )
+    got = trajectory(made, problem(), network(row.network, 1), key, x0)
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
