@@ -267,7 +267,7 @@ def osgp_one_exchange(gradient, column, x0, stepsize, steps, patience):
     u = np.array(x0, dtype=np.float64)
     n = len(u)
     w = np.ones(n)
-    inbox, sent = None, None
+    inbox, sent = None, 0
     zs, total_w, total_u = [], [], []
     for k in range(steps + 1):
         if inbox is not None and k - sent > patience:
