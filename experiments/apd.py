@@ -8,8 +8,8 @@ uniform mean of the agents' functions, and not of one weighted by a Perron vecto
 F − F* falls without strong convexity (curvatures j⁻⁴), where APD has O(1/k²) and Push-DIGing
 O(1/k). Everything in float64; errors are (1/n) Σᵢ |xᵢ − x*|² over agents, relative to the start.
 
-The safe c is the library's (`APDSC.safe_stepsize`): made for sparse digraphs, far below the largest
-at which APD-SC converges on these (the table of graphs says how far). It is not tuned here.
+The safe c is the library's (`APDSC.safe_stepsize` where nothing is known of μ), half of what is
+stable with equal curvatures, the smallest over the graphs. It is not tuned here.
 
 The agents are quadratics with different Hessians (`SPREAD`) and tilts, their mean known exactly.
 `RowTracking` is the counterexample: tracking with row-stochastic weights alone.
@@ -155,9 +155,11 @@ def flat(n: int, seed: int = 0) -> Any:
 
 
 def safe(members: Mapping[str, Any]) -> float:
-    """Return the c = γL that `APDSC.safe_stepsize` allows on all of the networks."""
+    """Return the c = γL that is safe on all of the networks for every condition number."""
     unit = jd.replace(
-        jd.problems.quadratic(next(iter(members.values())).n, 1), smoothness=jnp.asarray(1.0)
+        jd.problems.quadratic(next(iter(members.values())).n, 1),
+        smoothness=1.0,
+        strong_convexity=None,
     )
     return min(jd.APDSC.safe_stepsize(unit, network) for network in members.values())
 
@@ -380,7 +382,6 @@ def graphs_table(members: Mapping[str, Any], best: xr.Dataset) -> Table:
     """Return what the digraphs are, and the largest c of the grid at which methods converge."""
     stable = best.iterations.notnull().all("condition_number")
     largest = best.c.where(stable).max("c")
-    unit = jd.problems.quadratic(next(iter(members.values())).n, 1)
     rows = []
     for name, network in members.items():
         rows.append(
@@ -391,7 +392,7 @@ def graphs_table(members: Mapping[str, Any], best: xr.Dataset) -> Table:
                 number(network.row.spectral_gap, ".2f"),
                 number(imbalance(perron(network, "column")), ".1f"),
                 number(imbalance(perron(network, "row")), ".1f"),
-                number(jd.APDSC.safe_stepsize(unit, network) * float(unit.smoothness), ".3f"),
+                number(safe({name: network}), ".3f"),
                 *(
                     number(float(largest.sel(algorithm=method, network=name)), ".2f")
                     for method in METHODS

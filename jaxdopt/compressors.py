@@ -74,6 +74,14 @@ def memory(method: Any, x: jax.Array) -> Any:
     return 0.9 / (1 + _error(method, x)) if method.alpha is None else method.alpha
 
 
+def references(x0: jax.Array) -> jax.Array:
+    """Return what neighbors know before the first message, [n, d]: x0 where all share it, else 0.
+
+    A common start costs no communication, and spares the first messages from carrying it.
+    """
+    return jnp.where(jnp.all(x0 == x0[:1]), x0, jnp.zeros_like(x0))
+
+
 def _error(method: Any, x: jax.Array) -> float:
     compressor = method.compressor
     require(

@@ -43,7 +43,7 @@ from jaxdopt.algorithms.focus import FOCUS
 from jaxdopt.algorithms.gradient_descent import GradientDescent
 from jaxdopt.algorithms.gradient_tracking import GradientTracking
 from jaxdopt.algorithms.gt_saga import GTSAGA
-from jaxdopt.algorithms.gt_vr import GTVR
+from jaxdopt.algorithms.gt_svrg import GTSVRG
 from jaxdopt.algorithms.gtrr import GTRR
 from jaxdopt.algorithms.lead import LEAD
 from jaxdopt.algorithms.linearized_admm import LinearizedADMM
@@ -90,7 +90,7 @@ __all__ = [
     "FOCUS",
     "GTRR",
     "GTSAGA",
-    "GTVR",
+    "GTSVRG",
     "LEAD",
     "MIFA",
     "NIDS",

@@ -9,7 +9,9 @@ network is a `jd.networks.pairwise`; a step is a run of meetings none of which t
 Workers count by their speed: with small α the limit is near the minimizer of Σᵢ pᵢ fᵢ, pᵢ i's share
 of all gradients, where that of `ADSGD` is near the objective's.
 
-Source: Lian, Zhang, Zhang, Liu (2018), arXiv 1710.06952, algorithm 1. Listing: from memory.
+Source: Lian, Zhang, Zhang, Liu (2018), arXiv 1710.06952, algorithm 1. Listing: from memory, as a
+later paper restates it; co-authors' code descends before it averages, and averages as often as it
+can, which moves the mean alike.
 Property in the tests: that limit; averaging keeps the mean, so x̄ moves by −(α/n) gᵢ.
 """
 

@@ -12,7 +12,7 @@ gradient's time it is `DGD` itself. The mean does not follow the mean gradient: 
 time. The network is a `jd.networks.timeline`; a step is a run of finishes.
 
 Source: Zhou, Pu (2025), arXiv 2505.10322, algorithm 2. Listing: update and timing from public
-reviews of the paper; θ, which covers two stepsizes, derived.
+reviews of the paper, the update confirmed by a summary; θ derived, for its double-stepsize variant.
 Theorem in the tests: for μ-strongly convex fᵢ and α ≤ 2 minᵢ wᵢᵢ / (L + μ) it converges for any
 bounded delays, as it contracts by 1 − αμ in the largest norm of a block (derived).
 """

@@ -12,7 +12,7 @@ it is `ADSGD`, as stepsize θα and penalty α are ADSGD's α and θ. The networ
 `jd.networks.timeline`; a step is a run of finishes.
 
 Source: Zhou, Pu (2025), arXiv 2505.10322, algorithm 1 on their augmented function. Listing: update
-from public reviews of the paper; that the penalty is a field of its own is ours.
+from public reviews of the paper, confirmed by a summary; the penalty as a field of its own is ours.
 Theorem in the tests: the limit solves (I − W) X + p ∇F(X) = 0 whatever the times are.
 """
 

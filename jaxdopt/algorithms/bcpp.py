@@ -7,9 +7,10 @@ In every step one agent a, drawn uniformly, wakes and broadcasts two messages:
     itself:            yₐ ← yₐ − γ (1 − cₐₐ) p,        xₐ ← xₐ − λ yₐ
     all whose x has changed:      yᵢ ← yᵢ + g(xᵢ) − gᵢ
 
-The last line is done at the start of the next step. Costs are an agent's average: 1/n of a round
-and 2/n messages a step, and a gradient for everybody who heard (though all n are computed here). γ
-and α have safe defaults (`compressors.tracking`, at most 1/2, and `compressors.memory`).
+u₀ = x₀ if all agents start there, else 0. The last line is done at the start of the next step.
+Costs are an agent's average: 1/n of a round and 2/n messages a step, and a gradient for everybody
+who heard (though all n are computed here). γ and α have safe defaults (`compressors.tracking`, at
+most 1/2, and `compressors.memory`).
 
 Source: Song, Shi, Pu, Yan (2022), arXiv 2106.07243. Listing: reconstructed from the abstract and
 `CPP`: who takes a new gradient when may be otherwise in the paper. Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
@@ -58,7 +59,7 @@ class BCPP:
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
-        return State(x0, zero, zero, zero, jnp.ones(len(x0), bool))
+        return State(x0, zero, zero, compressors.references(x0), jnp.ones(len(x0), bool))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""

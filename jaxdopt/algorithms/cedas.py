@@ -1,18 +1,19 @@
 """CEDAS: exact diffusion with compressed messages and a dual that goes with the stepsize.
 
     yₖ = xₖ − ηₖ gₖ − dₖ,      qₖ = Q(yₖ − hₖ),      ŷₖ = hₖ + qₖ,      hₖ₊₁ = hₖ + α qₖ
-    dₖ₊₁ = dₖ + (γ/2) (I − W) ŷₖ,      xₖ₊₁ = xₖ − ηₖ gₖ − dₖ₊₁,      d₀ = h₀ = 0
+    dₖ₊₁ = dₖ + (γ/2) (I − W) ŷₖ,      xₖ₊₁ = xₖ − ηₖ gₖ − dₖ₊₁,      d₀ = 0
 
-q is sent. Compression never touches the mean, x̄ₖ₊₁ = x̄ₖ − ηₖ ḡₖ. Where agents keep W h by recursion
-it is computed here, (I − W) ŷ by differences: the recursion drifts in float32. d holds the
-stepsize, `LEAD`'s does not: with decreasing stepsizes they are different methods. With `Identity`
-and γ = 1 it is `ExactDiffusion`.
+q is sent. h₀ is x₀ if all agents start there, which costs no message, and 0 otherwise. Compression
+never touches the mean, x̄ₖ₊₁ = x̄ₖ − ηₖ ḡₖ. Where agents keep W h by recursion it is computed here,
+(I − W) ŷ by differences: the recursion drifts in float32. d holds the stepsize, `LEAD`'s does not:
+with decreasing stepsizes they are different methods. With `Identity` and γ = 1 it is
+`ExactDiffusion`.
 
 γ and α have safe defaults (`compressors.consensus`, `compressors.memory`); the region of γ shrinks
 with the stepsize, so that a run can look well and blow up late if γ is too large.
 
-Source: Huang, Pu (2023), arXiv 2301.05872. Listing: from memory, in agreement with the authors'
-code of its uncompressed form. Invariant: Σᵢ dᵢ = 0.
+Source: Huang, Pu (2023), arXiv 2301.05872. Listing: third party's code, but for a plain step there
+before the first one here; its uncompressed form, authors' code. Invariant: Σᵢ dᵢ = 0.
 Theorem in the tests: linear convergence to the solution with full gradients, a constant stepsize.
 """
 
@@ -51,8 +52,7 @@ class CEDAS:
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
-        zero = jnp.zeros_like(x0)
-        return State(x0, zero, zero)
+        return State(x0, jnp.zeros_like(x0), compressors.references(x0))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""

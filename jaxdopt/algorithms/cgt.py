@@ -3,12 +3,13 @@
     yₖ = yₖ₋₁ − γ (I − W) ŷₖ₋₁ + g(xₖ) − g(xₖ₋₁),      xₖ₊₁ = xₖ − γ (I − W) x̂ₖ − η yₖ
     x̂ₖ = hₖ + C(xₖ − hₖ),  hₖ₊₁ = hₖ + α C(xₖ − hₖ),      and ŷ from y in the same way
 
-Two messages a step. The references h start at 0. `BEER` mixes the references themselves, with
-α = 1. With `Identity` and γ = 1 it is `DIGing`. γ and α have safe defaults
-(`compressors.tracking`, `compressors.memory`).
+Two messages a step. References start at 0, but that of x at x₀ if all agents do, which costs no
+message. `BEER` mixes the references themselves, with α = 1. With `Identity` and γ = 1 it is
+`DIGing`. γ and α have safe defaults (`compressors.tracking`, `compressors.memory`).
 
 Source: Liao, Li, Huang, Pu (2022), "A compressed gradient tracking method for decentralized
-optimization with linear convergence", arXiv 2103.13748. Listing: from memory, limit checked.
+optimization with linear convergence", arXiv 2205.12623; with error feedback, too, in "Compressed
+gradient tracking methods ...", arXiv 2103.13748. Listing: from memory, limit checked.
 Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: linear convergence to the solution with full gradients.
 """
@@ -51,7 +52,7 @@ class CGT:
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
-        return State(x0, zero, zero, zero, zero)
+        return State(x0, zero, zero, compressors.references(x0), zero)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""

@@ -3,7 +3,7 @@
     yₖ = yₖ₋₁ − γ (I − C) pₖ₋₁ + g(xₖ) − g(xₖ₋₁),      pₖ = Q(yₖ),      y₀ = g(x₀)
     form "atc":  x̃ = xₖ − λ yₖ,  x̂ = uₖ + Q(x̃ − uₖ),  xₖ₊₁ = x̃ − γ (I − R) x̂
     form "cta":  x̂ = uₖ + Q(xₖ − uₖ),  xₖ₊₁ = xₖ − γ (I − R) x̂ − λ yₖ
-    uₖ₊₁ = uₖ + α (x̂ − uₖ),      u₀ = 0
+    uₖ₊₁ = uₖ + α (x̂ − uₖ),      u₀ = x₀ if all agents start there, else 0
 
 Two messages a step, one along each graph. The tracker tends to zero and is compressed as it is; the
 estimates need references u. With `Identity` and γ = 1 "atc" is `PushPull`, "cta" is `AB`. One λ an
@@ -58,7 +58,7 @@ class CPP:
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
-        return State(x0, zero, zero, zero)
+        return State(x0, zero, zero, compressors.references(x0))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""

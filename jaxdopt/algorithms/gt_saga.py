@@ -1,23 +1,27 @@
 """GT-SAGA: gradient tracking of SAGA's estimates, one sample a step and no noise in the limit.
 
     vᵢ = ∇fᵢₛ(xᵢ) − Tᵢₛ + mean_l Tᵢₗ,      then Tᵢₛ = ∇fᵢₛ(xᵢ),      s drawn by every agent
-    yₖ = W yₖ₋₁ + vₖ − vₖ₋₁,      xₖ₊₁ = W xₖ − α yₖ
+    order "cta":  yₖ = W yₖ₋₁ + vₖ − vₖ₋₁,      xₖ₊₁ = W xₖ − α yₖ
+    order "atc":  yₖ = W (yₖ₋₁ + vₖ − vₖ₋₁),    xₖ₊₁ = W (xₖ − α yₖ)
 
+Both are exact and published, "cta" (combine, then adapt: `DIGing` on v) for strongly convex
+problems, "atc" (adapt, then combine: `ATCGT` on v, two exchanges a step) for non-convex ones.
 T is a table of every sample's last gradient, [n, m, d]; it starts at zero where the paper starts
 with all gradients at x₀: as unbiased, with more noise in the first pass and no pass to pay for.
 A `Minibatch` problem says how many samples are drawn in a step, a finite sum means one.
 
-Source: Xin, Khan, Kar (2020), arXiv 1912.04230, algorithm 1. Listing: from memory of the paper,
-checked by its limit and its invariants: Σᵢ yᵢ = Σᵢ vᵢ, and the mean of the table.
+Source: Xin, Khan, Kar (2020), arXiv 1912.04230, algorithm 1 ("cta"); the same (2020), arXiv
+2011.03853 ("atc"). Listing: "atc" third parties' code, of which one refreshes Tᵢₛ at the new x;
+"cta" from memory of the paper. Invariants: Σᵢ yᵢ = Σᵢ vᵢ, and the mean of the table.
 Theorem in the tests: linear convergence to the solution with a constant stepsize and one sample.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import Nonnegative, pytree, replace
+from jaxdopt._pytree import Nonnegative, pytree, replace, require, static
 from jaxdopt.algorithms.cost import Cost, gossip
 from jaxdopt.problems.oracles import finite_sum
 
@@ -27,7 +31,7 @@ class State:
     """What GT-SAGA carries on."""
 
     x: jax.Array  # [n, d] estimates
-    y: jax.Array  # [n, d] mixed tracker W y: its sum is the sum of the last estimates v
+    y: jax.Array  # [n, d] mixed tracker, "cta": W y; its sum is the sum of the last estimates v
     v: jax.Array  # [n, d] gradient estimates last made
     table: jax.Array  # [n, m, d] every sample's last gradient
     mean: jax.Array  # [n, d] the table's mean over an agent's own samples
@@ -38,7 +42,15 @@ class GTSAGA:
     """vᵢ = ∇fᵢₛ(xᵢ) − Tᵢₛ + mean Tᵢ,  yₖ = W yₖ₋₁ + vₖ − vₖ₋₁,  xₖ₊₁ = W xₖ − α yₖ."""
 
     stepsize: Nonnegative  # α
+    order: Literal["cta", "atc"] = static(default="cta")
     needs: ClassVar[set[str]] = {"mixing", "finite sum"}
+
+    def __post_init__(self) -> None:
+        """Check the order."""
+        require(
+            self.order in ("cta", "atc"),
+            f"order is {self.order!r}; give 'cta' (combine, then adapt) or 'atc'.",
+        )
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d] with an empty table."""
@@ -60,8 +72,12 @@ class GTSAGA:
         mean = state.mean + once / whole.counts[:, None].astype(v.dtype)
         table = state.table.at[me, drawn].set(new)
         y = state.y + v - state.v
-        return State(network @ state.x - self.stepsize * y, network @ y, v, table, mean)
+        if self.order == "cta":
+            return State(network @ state.x - self.stepsize * y, network @ y, v, table, mean)
+        y = network @ y
+        return State(network @ (state.x - self.stepsize * y), y, v, table, mean)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """A batch of component gradients, and one exchange of two vectors."""
-        return replace(gossip(state, problem, vectors=2), gradients=finite_sum(problem)[1])
+        """A batch of component gradients, and two vectors in one exchange ("cta") or two."""
+        batch, exchanges = finite_sum(problem)[1], 1 if self.order == "cta" else 2
+        return replace(gossip(state, problem, vectors=2), gradients=batch, exchanges=exchanges)

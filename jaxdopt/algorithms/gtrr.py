@@ -8,7 +8,8 @@ step of each epoch, which lets the agents' heterogeneity in again once an epoch:
 measurements, but perhaps what is published.
 
 Source: Huang, Zhou, Pu (2025), arXiv 2306.12037. Listing: reconstructed from the authors' code of
-gradient tracking and the paper's definitions; whether the tracker is carried on is not confirmed.
+gradient tracking and the paper's definitions. Third party's code has the same order and start and
+forgets the tracker once in n passes: whether it is carried on in the paper is not confirmed.
 Departs: starts from y₀ = W g₀ rather than g₀ (as `ATCGT`, which it is with m = 1).
 Invariant: Σᵢ yᵢ = Σᵢ gᵢ. `algorithms.epochs` says what happens with batches and uneven agents.
 Theorem in the tests: with a constant stepsize the error does not depend on heterogeneity that is

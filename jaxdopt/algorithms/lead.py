@@ -2,12 +2,13 @@
 
     x₁ = x₀ − η g₀
     yₖ = xₖ − η gₖ − η dₖ,      qₖ = Q(yₖ − hₖ),      ŷₖ = hₖ + qₖ,      hₖ₊₁ = hₖ + α qₖ
-    dₖ₊₁ = dₖ + (γ/2η) (I − W) ŷₖ,      xₖ₊₁ = xₖ − η gₖ − η dₖ₊₁,      d₁ = h₁ = 0
+    dₖ₊₁ = dₖ + (γ/2η) (I − W) ŷₖ,      xₖ₊₁ = xₖ − η gₖ − η dₖ₊₁,      d₁ = 0
 
-q is sent, from the second step on (the first counts as much). d tends to −∇fᵢ(x*): with decreasing
-stepsizes, `CEDAS` is another method. (I − W) ŷ is computed by differences where the paper keeps W h
-by recursion, which drifts. With `Identity` and γ = 1 it is `NIDS` with a constant stepsize. γ and α
-have safe defaults (`compressors.consensus`, `compressors.memory`); the paper's are 1 and 0.5.
+q is sent, from the second step on (the first counts as much). h₁ is x₀ if all agents start there,
+which costs no message, and 0 otherwise. d tends to −∇fᵢ(x*): with decreasing stepsizes, `CEDAS` is
+another method. (I − W) ŷ is computed by differences where the paper keeps W h by recursion, which
+drifts. With `Identity` and γ = 1 it is `NIDS` with a constant stepsize. γ and α have safe defaults
+(`compressors.consensus`, `compressors.memory`); the paper's are 1 and 0.5.
 
 Source: Liu, Li, Wang, Tang, Yan (2021), arXiv 2007.00232, algorithm 1. Listing: authors' slides,
 from memory where γ enters. Invariant: Σᵢ dᵢ = 0 if agents share η.
@@ -51,7 +52,7 @@ class LEAD:
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
-        return State(x0, zero, zero, jnp.zeros((), x0.dtype))
+        return State(x0, zero, compressors.references(x0), jnp.zeros((), x0.dtype))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""

@@ -8,10 +8,11 @@ ADMM's minimization (ρ in the paper), c the penalty of a link. λᵢⱼ = −λ
 the link and never sent. The network's weights do not matter, only its links.
 
 Source: Ling, Shi, Wu, Ribeiro (2015), "DLM: Decentralized linearized alternating direction method
-of multipliers", where the agents keep φᵢ = Σⱼ λᵢⱼ. Listing: from memory of the paper, checked by
-its limit. Here λ is one step late, which is the same sequence from equal starts; from unequal ones
-it starts at λᵢⱼ = c (xᵢ − xⱼ) instead of 0. Links that are down in a step are left out of its sums;
-dᵢ counts them, so that c and the weights of the steps stay the same.
+of multipliers", where the agents keep φᵢ = Σⱼ λᵢⱼ. Listing: third party's code, but for two things.
+It has one rate for all where here, as in the paper, an agent's falls with its links. And λ here is
+one step late, which is the same sequence from equal starts; from unequal ones its first dual is
+λᵢⱼ = c (xᵢ − xⱼ), and 0 there. Links that are down in a step are left out of its sums; dᵢ counts
+them, so that c and the weights of the steps stay the same.
 Theorem in the tests: for convex problems it converges for α < 2 / L and any c > 0.
 """
 

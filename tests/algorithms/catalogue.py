@@ -143,7 +143,7 @@ PLAIN = [
         invariants=(_estimates,),
     ),
     Row(
-        jd.GTVR,
+        jd.GTSVRG,
         baselines.gt_svrg,
         0.2,
         exact=True,
@@ -508,6 +508,7 @@ VARIANTS = [  # asked for their trajectories only
     _variant(jd.DRR, {"sampling": "once"}),
     _variant(jd.GTRR, {"restart": True}, carry=False),
     _variant(jd.EDRR, {"restart": True, "relaxation": 1.0}, carry=False, theta=1.0),
+    _variant(jd.GTSAGA, {"order": "atc"}, order="atc"),
     _variant(jd.CHOCOSGD, {"order": "after"}, order="after"),
     _variant(jd.CPP, {"form": "cta"}, form="cta"),
     _variant(jd.APD, {"growth": 0.2}, growth=0.2),

@@ -86,6 +86,20 @@ def test_compression_does_not_touch_the_mean(method):
         np.testing.assert_allclose(x[k + 1].mean(axis=0), expected, atol=1e-14)
 
 
+@pytest.mark.parametrize("method", [jd.CEDAS, jd.LEAD, jd.CGT, jd.CPP, jd.BCPP])
+def test_a_common_start_is_not_sent(method):
+    """All is as from 0, moved by the start: messages carry differences only."""
+    away = 1000.0 * np.ones(5)
+    found = []
+    for start in (np.zeros(5), away):
+        problem = jd.problems.quadratic(8, 5, heterogeneity=1.0, solution=start - 1)
+        x0 = problem.start(start)
+        state = jd.run(method(0.05, DITHER), problem, RING, x0, KEY, steps=40).state
+        found.append(state.x - start)
+    np.testing.assert_allclose(*found, rtol=1e-8, atol=1e-9)
+    assert np.abs(found[0]).max() > 0.1
+
+
 @pytest.mark.parametrize("compressor", [jd.compressors.TopK(1), jd.compressors.RandomK(2, False)])
 def test_choco_gossip_reaches_consensus_linearly_with_any_contraction(compressor):
     """Stepsize 0: the error falls by a factor in equal numbers of rounds, the mean stays."""

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxdopt as jd
+from jaxdopt.algorithms import coupling
 
 N, D, KEY = 6, 2, jax.random.key(4)
 DITHER = jd.compressors.Dither(bits=2)
@@ -126,7 +127,7 @@ def test_acceleration_takes_the_square_root_of_the_condition_number():
     """Fitted exponents of steps over κ at a fixed γ L: 0.5 for APD-SC, 1 for Push-DIGing."""
     network = jd.networks.push_pull(digraph(5, p=0.7))
     assert network.column.spectral_gap > 0.2
-    kappas = (40, 400)
+    kappas = (400, 4_000)
     problems = [
         jd.problems.quadratic(N, D, condition_number=kappa, heterogeneity=1.0) for kappa in kappas
     ]
@@ -138,6 +139,90 @@ def test_acceleration_takes_the_square_root_of_the_condition_number():
     )
     assert 0.4 < accelerated < 0.6
     assert 0.85 < exponent < 1.1
+
+
+LIMITED = {  # from a gap of 0.02, and one of 0.4 with weights down to 0.07, to uniform averaging
+    "ring of 4": jd.graphs.directed_ring(4),
+    "ring of 8": jd.graphs.directed_ring(8),
+    "ring with links back": nx.DiGraph(
+        [(i, (i + 1) % 8) for i in range(8)] + [(i, 0) for i in range(2, 7)]
+    ),
+    "random": digraph(5),
+    "dense random": digraph(5, p=0.7),
+    "exponential": jd.graphs.exponential(8, directed=True),
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_the_safe_stepsize_is_half_of_the_largest_that_works(name):
+    """With equal curvatures; with unequal ones it works, too."""
+    network, n = dense(jd.networks.push_pull(LIMITED[name])), len(LIMITED[name])
+    factors = jnp.asarray([1.0, 1.8, 2.2])
+    for spread in (0.0, 0.9):
+        problem = jd.problems.quadratic(
+            n, D, condition_number=30, curvature_spread=spread, heterogeneity=1.0, seed=1
+        )
+        safe = jd.APDSC.safe_stepsize(problem, network)
+        history = jd.sweep(jd.run, over=("algorithm",))(
+            jax.vmap(jd.APDSC)(safe * factors), problem, network, problem.start(), KEY,
+            steps=20_000, every=20_000,
+        ).history  # fmt: skip
+        error = history["distance_squared"] + history["consensus_error"]
+        fell = np.nan_to_num(error[:, -1] / error[:, 0], nan=np.inf)
+        assert fell[0] < 1e-20
+        if spread == 0:
+            assert fell[1] < 1e-10
+            assert fell[2] > 1e3
+
+
+def ring_in_long_double(gamma, steps, every, n=16):
+    """APD on the directed ring with weights 1/2, fᵢ = |x|²/2 + tᵢ x, in extended precision."""
+    x = np.zeros((n, 1), np.longdouble)
+    tilts = np.random.default_rng(0).standard_normal((n, 1)).astype(np.longdouble)
+    tilts -= tilts.mean()
+    half, omega, gamma = np.longdouble(0.5), np.longdouble(1) / 20, np.longdouble(gamma)
+    z, s, g = x, 0 * x, 0 * x
+    errors = []
+    for k in range(steps):
+        now = x + tilts
+        s, g = s + now - g, now
+        y, z, s = (
+            half * (v + np.roll(v, 1, axis=0))
+            for v in (x - gamma * s, z - (1 + omega * k) * gamma * s, s)
+        )
+        x = y + (z - y) / (4 * (1 + omega * (k + 1)))
+        if (k + 1) % every == 0:
+            errors.append(float((x**2).mean()))
+    return tilts, errors
+
+
+def test_apd_diverges_late_by_its_method_and_not_by_rounding():
+    """At 2.8e-4 / L, above the limit of the directed ring; at the safe stepsize it does not."""
+    network = jd.networks.push_pull(jd.graphs.directed_ring(16))
+    tilts, exact = ring_in_long_double(2.8e-4, 30_000, 10_000)
+    problem = jd.problems.quadratic(16, 1, solution=np.zeros(1))
+    problem = jd.replace(problem, tilts=jnp.asarray(tilts, float))
+    safe = jd.APD.safe_stepsize(problem, network)
+    assert 2.4e-4 < 2 * safe < 2.5e-4
+    history = jd.sweep(jd.run, over=("algorithm",))(
+        jax.vmap(jd.APD)(jnp.asarray([2.8e-4, 1.9 * safe, safe])),
+        problem, network, problem.start(), KEY, steps=30_000, every=10_000,
+    ).history  # fmt: skip
+    error = history["distance_squared"] + history["consensus_error"]
+    np.testing.assert_allclose(error[0, 1:], exact, rtol=1e-6)
+    assert exact[0] < 1e-3 < 1e3 < exact[-1]
+    assert (error[1:, -1] < 1e-6).all()
+
+
+def test_a_bound_replaces_the_spectrum_on_large_networks(monkeypatch):
+    network, problem = jd.networks.push_pull(digraph(5, n=12, p=0.3)), heterogeneous(12)
+    exact = jd.APD.safe_stepsize(problem, network)
+    monkeypatch.setattr(coupling, "EXACT", 0)
+    assert exact / 2.5 < jd.APD.safe_stepsize(problem, network) <= exact
+    uniform = jd.networks.metropolis(jd.graphs.ring(12))
+    bound = jd.APD.safe_stepsize(problem, uniform)
+    monkeypatch.undo()
+    assert bound == jd.APD.safe_stepsize(problem, uniform)
 
 
 def test_apd_falls_faster_than_push_diging_on_convex_problems():
@@ -251,6 +336,8 @@ def test_methods_for_directed_graphs_say_what_they_miss():
         attempt(jd.APDSC(0.1), unknown, metropolis)
     with pytest.raises(ValueError, match="give APDSC a stepsize of your own"):
         jd.APDSC.safe_stepsize(unknown, metropolis)
+    with pytest.raises(ValueError, match="give APD a stepsize of your own"):
+        jd.APD.safe_stepsize(unknown, metropolis)
     with pytest.raises(ValueError, match="has no column-stochastic part"):
         attempt(jd.PushPull(0.1), problem, jd.networks.row_stochastic(digraph(0)))
     with pytest.raises(ValueError, match="branching is 0; give the children of an agent"):

@@ -96,17 +96,17 @@ def estimates(state, problem):
     return state.x
 
 
-def trajectory(method, problem, network, key):
+def trajectory(method, problem, network, key, x0=None):
     """All iterates of `run`, recorded by a metric."""
-    x0, metrics = start(problem.n), {"x": estimates}
+    x0, metrics = start(problem.n) if x0 is None else x0, {"x": estimates}
     return jd.run(method, problem, network, x0, key, steps=STEPS, metrics=metrics).history["x"]
 
 
-def loops(row, made_of, stepsize, gradient, **offered):
+def loops(row, made_of, stepsize, gradient, x0=None, **offered):
     """The loop's iterates, given what it takes of what is offered."""
     known = inspect.signature(row.reference).parameters
     numbers = {name: value for name, value in offered.items() if name in known} | row.numbers
-    x0 = start(len(made_of[0]))
+    x0 = start(len(made_of[0])) if x0 is None else x0
     return row.reference(gradient, *made_of, x0, stepsize, STEPS, **numbers)
 
 
@@ -158,6 +158,24 @@ def test_methods_that_ask_for_gradients(row, which):
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("method", [jd.CEDAS, jd.LEAD, jd.CGT, jd.CPP, jd.BCPP])
+def test_references_start_at_a_common_start(method):
+    """And not at 0: neighbors know it."""
+    row = next(row for row in ROWS if row.method is method)
+    features, labels = data()
+    key, x0 = jax.random.key(3), np.tile(start()[0], (N, 1))
+
+    def gradient(i, x, k):
+        return losses.logistic_gradient(x, features[i], labels[i], L2)
+
+    made = row.twin(0.2)
+    expected = loops(
+        row, parts(row.network, 1), lambda k: 0.2, gradient, x0=x0, **randomness(made, key)
+    )
+    got = trajectory(made, problem(), network(row.network, 1), key, x0)
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize(("row", "which"), SAMPLING, ids=name)
 def test_methods_that_draw_their_samples(row, which):
     """Uneven agents, 5 to 8 samples: the loops are given the samples that the keys draw."""
@@ -193,13 +211,22 @@ def test_methods_that_draw_their_samples(row, which):
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_the_mean_of_the_saga_table_is_kept():
+@pytest.mark.parametrize(("order", "exchanges"), [("cta", 1), ("atc", 2)])
+def test_the_mean_of_the_saga_table_is_kept(order, exchanges):
     wires, whole = network("undirected", 1), problem()
     sampled = jd.problems.Minibatch(whole, 3)
-    run = jd.run(jd.GTSAGA(0.2), sampled, wires, start(), jax.random.key(1), steps=400)
+    method = jd.GTSAGA(0.2, order)
+    run = jd.run(method, sampled, wires, start(), jax.random.key(1), steps=400)
+    assert run.history["rounds"][-1] == 400 * exchanges
+    assert run.history["vectors"][-1] == 800
     sums = [run.state.table[i, : len(f)].mean(axis=0) for i, f in enumerate(data()[0])]
     np.testing.assert_allclose(run.state.mean, sums, atol=1e-13)
     assert np.all(run.state.table[4, 5:] == 0)  # agent 4 has five samples; padding is not drawn
+
+
+def test_an_order_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="order is 'before'; give 'cta'"):
+        jd.GTSAGA(0.2, "before")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", [jd.NIDS, jd.PGEXTRA])

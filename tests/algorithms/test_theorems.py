@@ -1,5 +1,6 @@
 """Measured behavior against what the theorems say."""
 
+import functools
 from typing import Any
 
 import jax
@@ -216,7 +217,9 @@ def test_reshuffling_falls_with_the_square_of_the_stepsize_and_sgd_with_the_step
     assert np.all(reshuffled[1:] < sgd[1:] / 15)
 
 
-@pytest.mark.parametrize("method", [jd.GTSAGA, jd.GTVR])
+@pytest.mark.parametrize(
+    "method", [jd.GTSAGA, functools.partial(jd.GTSAGA, order="atc"), jd.GTSVRG]
+)
 def test_variance_reduction_converges_linearly_where_gradient_tracking_has_a_floor(
     method, noisy_sum
 ):

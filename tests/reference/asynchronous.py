@@ -255,6 +255,46 @@ def osgp(gradient, column, x0, stepsize, steps, overlap):
     return np.array(zs), np.array(total_w), np.array(total_x)
 
 
+def osgp_one_exchange(gradient, column, x0, stepsize, steps, patience):
+    """Run Overlap SGP as its authors' code does: one exchange at a time, gradients in full.
+
+    Step k: (1) if an exchange sent more than patience steps before is under way, wait for it: every
+    agent adds all that was sent to it, to u and w. (2) If none is under way, agent i sends
+    a_ji (u_i, w_i) to every j and keeps a_ii (u_i, w_i). (3) g_i is taken at u_i / w_i, and
+    (4) u_i -= a_k,i g_i.
+    Arguments and returns are as in osgp: u / w after (1) of the steps 0 .. steps, and the masses.
+    """
+    u = np.array(x0, dtype=np.float64)
+    n = len(u)
+    w = np.ones(n)
+    inbox, sent = None, 0
+    zs, total_w, total_u = [], [], []
+    for k in range(steps + 1):
+        if inbox is not None and k - sent > patience:
+            for i in range(n):
+                for share_u, share_w in inbox[i]:
+                    u[i] = u[i] + share_u
+                    w[i] = w[i] + share_w
+            inbox = None
+        waiting = [] if inbox is None else [message for box in inbox for message in box]
+        zs.append(np.array([u[i] / w[i] for i in range(n)]))
+        total_w.append(w.sum() + sum(share_w for _, share_w in waiting))
+        total_u.append(u.sum(axis=0) + sum(share_u for share_u, _ in waiting))
+        if k == steps:
+            return np.array(zs), np.array(total_w), np.array(total_u)
+        if inbox is None:
+            shares = np.asarray(column(k) if callable(column) else column)
+            inbox, sent = [[] for _ in range(n)], k
+            for i in range(n):
+                for j in range(n):
+                    if j != i and shares[j, i] != 0:
+                        inbox[j].append((shares[j, i] * u[i], shares[j, i] * w[i]))
+                u[i], w[i] = shares[i, i] * u[i], shares[i, i] * w[i]
+        a = agent_stepsizes(stepsize, k, n)
+        for i in range(n):
+            u[i] = u[i] - a[i] * gradient(i, u[i] / w[i], k)
+
+
 def local_dsgd(gradient, weights, x0, stepsize, rounds, local_steps):
     """Run local DSGD: in round k every agent takes local_steps steps, then x_i = sum_j w_ij y_j.
 

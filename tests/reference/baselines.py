@@ -28,12 +28,19 @@ def atc_gradient_tracking(gradient, weights, x0, stepsize, steps):
 
     X_{k+1} = W (X_k - a_k Y_k); Y_k = W (Y_{k-1} + G_k - G_{k-1}), where Y_{-1} = G_{-1} = 0.
     """
+    return _adapt_then_combine(
+        lambda x, k: all_gradients(gradient, x, k), weights, x0, stepsize, steps
+    )
+
+
+def _adapt_then_combine(estimate, weights, x0, stepsize, steps):
+    """Run both updates adapt then combine, on G_k = estimate(X_k, k), from Y_{-1} = G_{-1} = 0."""
     x = start(x0, steps)
     n = x.shape[1]
     y, g_previous = np.zeros_like(x[0]), np.zeros_like(x[0])
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
-        g = all_gradients(gradient, x[k], k)
+        g = estimate(x[k], k)
         corrected = np.zeros_like(y)
         for i in range(n):
             corrected[i] = y[i] + g[i] - g_previous[i]
@@ -138,11 +145,12 @@ def linearized_admm(gradient, weights, x0, stepsize, steps, penalty=1.0):
     return x
 
 
-def gt_saga(component, weights, x0, stepsize, steps, *, sizes, drawn):
-    """Run GT-SAGA (Xin, Khan, Kar 2020) in the DIGing form; agent i's table T_i starts at zero.
+def gt_saga(component, weights, x0, stepsize, steps, *, sizes, drawn, order="cta"):
+    """Run GT-SAGA (Xin, Khan, Kar 2020); agent i's table T_i starts at zero.
 
     v_i = mean over the drawn s of (grad_i,s(x_i) - T_i[s]) + mean_j T_i[j], and only then
-    T_i[s] = grad_i,s(x_i). X+ = W X - a_k Y, Y+ = W Y + V+ - V, Y_0 = V_0.
+    T_i[s] = grad_i,s(x_i). Order "cta": X+ = W X - a_k Y, Y+ = W Y + V+ - V, Y_0 = V_0; "atc":
+    X+ = W (X - a_k Y), Y+ = W (Y + V+ - V), Y_0 = W V_0.
     """
     d = np.asarray(x0).shape[1]
     tables = [np.zeros((sizes[i], d)) for i in range(len(sizes))]
@@ -160,7 +168,9 @@ def gt_saga(component, weights, x0, stepsize, steps, *, sizes, drawn):
                 tables[i][s] = at_point
         return v
 
-    return _diging(estimate, weights, x0, stepsize, steps)
+    if order == "cta":
+        return _diging(estimate, weights, x0, stepsize, steps)
+    return _adapt_then_combine(estimate, weights, x0, stepsize, steps)
 
 
 def gt_svrg(component, weights, x0, stepsize, steps, *, sizes, drawn, period):

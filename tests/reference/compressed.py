@@ -20,14 +20,14 @@ from .methods import agent_stepsizes, all_gradients, start
 
 
 def cedas(gradient, weights, x0, stepsize, steps, *, compress, gamma, alpha):
-    """Run CEDAS (Huang & Pu 2023), D_0 = H_0 = 0: X_{k+1} = X_k - a_k G_k - D_{k+1}.
+    """Run CEDAS (Huang & Pu 2023), D_0 = 0, H_0 as known: X_{k+1} = X_k - a_k G_k - D_{k+1}.
 
     Y = X_k - a_k G_k - D_k; q = C(Y - H_k); Yh = H_k + q; H_{k+1} = H_k + alpha q;
     D_{k+1} = D_k + (gamma / 2) (I - W) Yh.
     """
     x = start(x0, steps)
     n = x.shape[1]
-    dual, h = np.zeros_like(x[0]), np.zeros_like(x[0])
+    dual, h = np.zeros_like(x[0]), known(x[0])
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
         g = all_gradients(gradient, x[k], k)
@@ -46,7 +46,7 @@ def cedas(gradient, weights, x0, stepsize, steps, *, compress, gamma, alpha):
 
 
 def lead(gradient, weights, x0, stepsize, steps, *, compress, gamma, alpha):
-    """Run LEAD (Liu et al. 2021), D_1 = H_1 = 0: X_{k+1} = X_k - a_k G_k - a_k D_{k+1}.
+    """Run LEAD (Liu et al. 2021), D_1 = 0, H_1 as known: X_{k+1} = X_k - a_k G_k - a_k D_{k+1}.
 
     X_1 = X_0 - a_0 G_0, without a message. For k >= 1, Y = X_k - a_k G_k - a_k D_k;
     q = C(Y - H_k); Yh = H_k + q; H_{k+1} = (1 - alpha) H_k + alpha Yh;
@@ -54,7 +54,7 @@ def lead(gradient, weights, x0, stepsize, steps, *, compress, gamma, alpha):
     """
     x = start(x0, steps)
     n = x.shape[1]
-    dual, h = np.zeros_like(x[0]), np.zeros_like(x[0])
+    dual, h = np.zeros_like(x[0]), known(x[0])
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
         g = all_gradients(gradient, x[k], k)
@@ -130,12 +130,12 @@ def cgt(gradient, weights, x0, stepsize, steps, *, compress, gamma, alpha):
 
     qx = C(X_k - Hx) on channel 0, Xh_k = Hx + qx, Hx+ = Hx + alpha qx;
     Y_k = Y_{k-1} - gamma (I - W) Yh_{k-1} + G_k - G_{k-1}, all 0 at k = -1;
-    qy = C(Y_k - Hy) on channel 1, Yh_k = Hy + qy, Hy+ = Hy + alpha qy. Hx and Hy start at 0.
+    qy = C(Y_k - Hy) on channel 1, Yh_k = Hy + qy, Hy+ = Hy + alpha qy. Hx starts as known, Hy at 0.
     """
     x = start(x0, steps)
     n = x.shape[1]
     y, g_previous = np.zeros_like(x[0]), np.zeros_like(x[0])
-    hx, hy = np.zeros_like(x[0]), np.zeros_like(x[0])
+    hx, hy = known(x[0]), np.zeros_like(x[0])
     xh, yh = np.zeros_like(x[0]), np.zeros_like(x[0])
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
@@ -189,6 +189,14 @@ def _disagreement(weights, v, i):
         if j != i and weights[i][j] != 0:
             total = total + weights[i][j] * (v[i] - v[j])
     return total
+
+
+def known(x0):
+    """Return x0 if all its rows are equal, which neighbors then know, and zeros otherwise."""
+    for i in range(len(x0)):
+        if not np.array_equal(x0[i], x0[0]):
+            return np.zeros_like(x0)
+    return x0.copy()
 
 
 def _messages(compress, v, k, channel):

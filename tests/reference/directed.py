@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 
+from .compressed import known
 from .methods import agent_stepsizes, all_gradients, neighbor_sum, start
 
 
@@ -125,7 +126,7 @@ def apd_sc(gradient, row, column, x0, stepsize, steps, *, mu):
 
 
 def cpp(gradient, row, column, x0, stepsize, steps, *, compress, form="atc", gamma, alpha):
-    """Run compressed Push-Pull with references U, U_0 = 0, and compressed trackers P = Q(Y).
+    """Run compressed Push-Pull with references U, U_0 as known, and compressed trackers P = Q(Y).
 
     Y_k = Y_{k-1} - gamma (I - C) P_{k-1} + G_k - G_{k-1}, from Y_0 = G_0.
     "atc": Xt = X - a_k Y, q = Q(Xt - U), X+ = Xt - gamma (I - R) (U + q), U+ = U + alpha q.
@@ -135,7 +136,7 @@ def cpp(gradient, row, column, x0, stepsize, steps, *, compress, form="atc", gam
         raise ValueError(f"form is {form!r}, expected 'atc' or 'cta'")
     x = start(x0, steps)
     n = x.shape[1]
-    references = np.zeros_like(x[0])
+    references = known(x[0])
     y_mixed, g_previous = np.zeros_like(x[0]), np.zeros_like(x[0])
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
@@ -163,13 +164,13 @@ def bcpp(gradient, row, column, x0, stepsize, steps, *, compress, gamma, alpha, 
     """Run broadcast compressed Push-Pull: at tick k only the agent s = awake(k) sends.
 
     First every agent i whose x changed in the last tick, at k = 0 all, sets y_i += grad_i(x_i) -
-    g_i and g_i = grad_i(x_i), from y = g = 0. Then with q = Q(x_s - u_s), xh = u_s + q and
-    p = Q(y_s): u_s += alpha q; x_i += gamma r_is (xh - x_i) and y_i += gamma c_is p for i != s;
+    g_i and g_i = grad_i(x_i), from y = g = 0, u as known. Then with q = Q(x_s - u_s), xh = u_s + q
+    and p = Q(y_s): u_s += alpha q; x_i += gamma r_is (xh - x_i) and y_i += gamma c_is p for i != s;
     y_s -= gamma (1 - c_ss) p; and last x_s -= a_k,s y_s. The sums of y and of g stay equal.
     """
     x = start(x0, steps)
     n = x.shape[1]
-    references = np.zeros_like(x[0])
+    references = known(x[0])
     y, g = np.zeros_like(x[0]), np.zeros_like(x[0])
     changed = set(range(n))
     for k in range(steps):

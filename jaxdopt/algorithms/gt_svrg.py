@@ -1,4 +1,4 @@
-"""GT-VR: gradient tracking of SVRG's estimates, which snapshots of the full gradient denoise.
+"""GT-SVRG: gradient tracking of SVRG's estimates, which snapshots of the full gradient denoise.
 
     every T steps:  τᵢ = xᵢ,  μᵢ = ∇fᵢ(τᵢ)
     vᵢ = ∇fᵢₛ(xᵢ) − ∇fᵢₛ(τᵢ) + μᵢ,      s drawn by every agent
@@ -8,8 +8,10 @@ No table as `GTSAGA` has, but two component gradients a step and a full gradient
 all others T is a branch not taken, in sweeps too. The trackers run on through the snapshots. A
 `Minibatch` problem says how many samples are drawn in a step, a finite sum means one.
 
-Source: Xin, Khan, Kar (2020), arXiv 1912.04230, algorithm 2 (GT-SVRG). Listing: from memory of the
-paper, checked by its limit and its invariant Σᵢ yᵢ = Σᵢ vᵢ.
+Source: Xin, Khan, Kar (2020), arXiv 1912.04230, algorithm 2. Listing: from memory of the paper,
+checked by its limit and its invariant Σᵢ yᵢ = Σᵢ vᵢ; third parties' code of the same authors'
+GT-SARAH combines, then adapts, as here. GT-VR is another paper's method: its snapshots are
+Bernoulli, and it adapts, then combines.
 Theorem in the tests: linear convergence to the solution with a constant stepsize and one sample.
 """
 
@@ -25,7 +27,7 @@ from jaxdopt.problems.oracles import finite_sum
 
 @pytree
 class State:
-    """What GT-VR carries on."""
+    """What GT-SVRG carries on."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] mixed tracker W y: its sum is the sum of the last estimates v
@@ -35,7 +37,7 @@ class State:
 
 
 @pytree
-class GTVR:
+class GTSVRG:
     """vᵢ = ∇fᵢₛ(xᵢ) − ∇fᵢₛ(τᵢ) + ∇fᵢ(τᵢ),  yₖ = W yₖ₋₁ + vₖ − vₖ₋₁,  xₖ₊₁ = W xₖ − α yₖ."""
 
     stepsize: Nonnegative  # α
