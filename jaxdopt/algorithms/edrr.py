@@ -41,7 +41,7 @@ class State:
 
 @pytree
 class EDRR:
-    """φₖ = xₖ − α gₖ − dₖ,  xₖ₊₁ = V φₖ,  dₖ₊₁ = dₖ + (I − V) φₖ,  gₖ = ∇f_{i,πᵢ(k mod mᵢ)}(xᵢₖ)."""
+    """φₖ = xₖ − α gₖ − dₖ, xₖ₊₁ = V φₖ, dₖ₊₁ = dₖ + (I − V) φₖ, gₖ = ∇f_{i,πᵢ(k mod mᵢ)}(xᵢₖ)."""
 
     stepsize: Nonnegative  # α
     relaxation: Fraction = 0.5  # θ: V = (1 − θ) I + θ W

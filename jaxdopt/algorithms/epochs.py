@@ -1,12 +1,15 @@
 """Random reshuffling's part that its methods share: whose sample comes when.
 
-Every agent goes through its own mᵢ samples, and at the end of this pass it begins the next one, in
-a new order. A step takes the next b samples of every agent, as many as a `Minibatch` problem says
-(a finite sum: one); where fewer are left, the first of the next pass fill the batch. So every
-agent sees each of its samples once a pass, whatever the others have and whatever b is, and no
-sample is ever left out. Where all have m samples and b divides m, the passes are the papers'
-epochs, of m/b steps, and all agents end them together. Otherwise agents end their passes at steps
-of their own, and there is no step at which the noise has canceled for all of them.
+Every agent goes through its own mᵢ samples, and at the end of this pass begins the next one, in a
+new order. A step takes the next b samples of every agent, as many as a `Minibatch` problem says (a
+finite sum: one); where fewer are left, the first of the next pass fill the batch. So every agent
+takes each of its samples once a pass, whatever the others have and whatever b is, and none is ever
+left out.
+
+Where all agents have m samples and b divides m, passes are the papers' epochs of m/b steps, which
+all agents end together. Otherwise they end theirs in steps of their own. The noise of a pass that
+is under way has not canceled yet and moves x by O(α): the squared error is then O(α²), and less
+only in steps where all agents end a pass.
 
 An order is drawn as it is used (Fisher and Yates): at place p of its pass agent i swaps the sample
 there with that at a place drawn uniformly from p, ..., mᵢ − 1. This costs the same in every step

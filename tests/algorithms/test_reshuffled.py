@@ -114,7 +114,7 @@ def batches(problem, batch):
 def taken(problem, steps, sampling="reshuffle", key=KEY):
     """How often an agent has taken each sample after each step, [steps, n, m].
 
-    The problem's gradients say which samples they are of: the j-th sample's is the j-th unit vector.
+    Gradients say which samples they are of: the j-th sample's is the j-th unit vector.
     """
 
     def step(carry, k):
