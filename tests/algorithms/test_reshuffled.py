@@ -111,7 +111,7 @@ def batches(problem, batch):
     return problem if batch == 1 else jd.problems.Minibatch(problem, batch)
 
 
-def taken(problem, steps, sampling="reshuffle", key=KEY):
+def taken(problem, steps, sampling: Any = "reshuffle", key=KEY):
     """How often an agent has taken each sample after each step, [steps, n, m].
 
     Gradients say which samples they are of: the j-th sample's is the j-th unit vector.
