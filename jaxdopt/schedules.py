@@ -115,7 +115,12 @@ class Cosine:
 
 @pytree
 class PerEpoch:
-    """αₖ = schedule(⌊k / steps⌋): constant within an epoch of ``steps`` steps."""
+    """αₖ = schedule(⌊k / steps⌋): constant within an epoch of ``steps`` steps.
+
+    An epoch is what ``steps`` says, the same for all agents. Where each has m samples and takes
+    batches of b, give m / b. Where the data are uneven, agents that reshuffle end their passes at
+    steps of their own, which this does not follow: m is then best their mean, `problem.size`.
+    """
 
     schedule: Any
     steps: int = static()

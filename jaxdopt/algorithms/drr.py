@@ -1,17 +1,17 @@
 """D-RR: decentralized random reshuffling, DSGD whose agents go through their samples in epochs.
 
-    in every epoch:  πᵢ a random order of agent i's samples
-    xₖ₊₁ = W (xₖ − α gₖ),      gₖ = ∇f_{i,πᵢ(k mod m)}(xᵢₖ)
+    in every epoch:  πᵢ a random order of agent i's mᵢ samples
+    xₖ₊₁ = W (xₖ − α gₖ),      gₖ = ∇f_{i,πᵢ(k mod mᵢ)}(xᵢₖ)
 
-An exchange a step, m an epoch. The papers measure at the starts of epochs (k a multiple of m: give
-``every`` accordingly) and let α change there, as `jd.schedules.PerEpoch` does. With W = 11ᵀ/n and
-equal starts it is `CentralizedRR` with the same orders, with m = 1 it is `DSGD`.
+An exchange a step. An agent's epoch is a pass over its own samples; the papers have m of them for
+all, measure at the starts of epochs (k a multiple of m: give ``every`` accordingly) and let α
+change there, as `jd.schedules.PerEpoch` does. With W = 11ᵀ/n and equal starts it is
+`CentralizedRR` with the same orders, with one sample an agent it is `DSGD`.
 
 Source: Huang, Li, Milzarek, Pu, Qiu (2023), arXiv 2112.15287, algorithm 1. Listing: authors' code,
-whose W is (I + `half_degree` weights)/2. `algorithms.epochs` says what happens with batches and
-uneven agents.
-Theorem in the tests: with a constant stepsize the error at the ends of epochs falls as α², DSGD's
-as α.
+whose W is (I + `half_degree` weights)/2. Departs: takes batches and uneven agents
+too, as `algorithms.epochs` says.
+Theorem in the tests: with a constant stepsize the error falls as α², DSGD's as α.
 """
 
 from typing import Any, ClassVar
@@ -28,12 +28,12 @@ class State:
     """What D-RR carries on."""
 
     x: jax.Array  # [n, d] estimates
-    order: jax.Array  # [n, m] int: the epoch's order of every agent's samples, padding last
+    passes: epochs.Passes  # every agent's place in its own samples, and their order
 
 
 @pytree
 class DRR:
-    """xₖ₊₁ = W(xₖ − α gₖ),  gₖ = ∇f_{i,πᵢ(k mod m)}(xᵢₖ)      (any doubly stochastic W)."""
+    """xₖ₊₁ = W(xₖ − α gₖ),  gₖ = ∇f_{i,πᵢ(k mod mᵢ)}(xᵢₖ)      (any doubly stochastic W)."""
 
     stepsize: Nonnegative  # α
     sampling: epochs.Sampling = static(default="reshuffle")
@@ -45,12 +45,12 @@ class DRR:
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
-        return State(x0, epochs.first_order(problem, self.sampling, key))
+        return State(x0, epochs.begin(problem, self.sampling, key))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""
-        g, order = epochs.gradient(problem, network, state.order, self.sampling, key, state.x)
-        return State(network @ (state.x - self.stepsize * g), order)
+        g, passes = epochs.gradient(problem, state.passes, self.sampling, key, state.x)
+        return State(network @ (state.x - self.stepsize * g), passes)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
         """One batch, and one exchange of one vector."""

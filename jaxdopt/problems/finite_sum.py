@@ -144,6 +144,14 @@ class FiniteSum:
         return jax.tree.leaves(self.data)[0].shape[1]
 
     @property
+    def even(self) -> bool:
+        """Whether all agents have the same number of samples; known also while tracing.
+
+        Of problems that were padded alike to be stacked it is false.
+        """
+        return self.sample_weights is None
+
+    @property
     def samples(self) -> jax.Array:
         """Component gradients an agent pays for one call of `grad`."""
         return self.size
@@ -166,7 +174,7 @@ class FiniteSum:
         """
         sizes = self.counts[:, None].astype(jnp.uint32)
         random = jax.random.bits(key, (self.n, batch), jnp.uint32)
-        return _high_product(random, sizes).astype(jnp.int32)
+        return high_product(random, sizes).astype(jnp.int32)
 
     def permutation(self, key: jax.Array) -> jax.Array:
         """Return a random order of every agent's own samples, [n, most]; padding comes last."""
@@ -260,7 +268,7 @@ def gathered(problem: FiniteSum) -> FiniteSum:
     return replace(problem, **rows, agents=None)
 
 
-def _high_product(a: jax.Array, b: jax.Array) -> jax.Array:
+def high_product(a: jax.Array, b: jax.Array) -> jax.Array:
     """Return ⌊a b / 2³²⌋ for uint32 a and b, exactly and without 64-bit integers.
 
     It maps random a to a range of b without a division (Lemire 2019, arXiv 1805.10941).

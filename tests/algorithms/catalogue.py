@@ -153,7 +153,9 @@ PLAIN = [
         invariants=(_estimates,),
     ),
     Row(jd.SGD, baselines.sgd, 0.5, exact=False, gossips=False, samples=True),
-    Row(jd.CentralizedRR, baselines.centralized_rr, 0.5, exact=False, gossips=False, samples=True),
+    Row(
+        jd.CentralizedRR, reshuffling.centralized_rr, 0.5, exact=False, gossips=False, samples=True
+    ),
 ]
 RESHUFFLING = [
     Row(jd.DRR, reshuffling.d_rr, 0.5, exact=False, samples=True),

@@ -250,9 +250,6 @@ def test_init_sends_nothing_takes_no_gradient_and_keeps_x0(row):
         n, d, most, strong_convexity = N, D, 8, 1.0
         grad = grad_at = draw = refuse
 
-        def permutation(self, key):
-            return np.zeros((N, self.most), int)
-
     network = wrapped(assembled(row, parts(row)), Mute)
     state = row.build(1.0).init(x_start(), Silent(), network, KEY)
     served = hasattr(state, "server")  # which has one x for all

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
+from jaxdopt.algorithms import epochs
 
 N, M, KEY = 8, 6, jax.random.key(9)
 RING = jd.networks.lazy_metropolis(jd.graphs.ring(N))
@@ -81,12 +82,12 @@ def test_the_error_falls_with_the_square_of_the_stepsize_and_dsgds_with_the_step
 def test_every_sample_once_an_epoch_in_orders_of_their_own(method, problems):
     """And the mean follows the mean component gradient: x̄⁺ = x̄ − α mean g."""
     problem = problems[10.0]
-    metrics = {"x": lambda s, p: s.x, "order": lambda s, p: s.order}
+    metrics = {"x": lambda s, p: s.x, "order": lambda s, p: s.passes.order}
     rule = method(0.01)
     history = jd.run(
         rule, problem, RING, problem.start(), KEY, steps=3 * M, metrics=metrics
     ).history
-    orders = history["order"][1::M]
+    orders = history["order"][M::M]  # as they stand at the ends of epochs
     for epoch in orders:
         assert all(sorted(own) == list(range(M)) for own in epoch.tolist())
     assert len({tuple(own) for epoch in orders for own in epoch.tolist()}) > 2 * N
@@ -95,6 +96,90 @@ def test_every_sample_once_an_epoch_in_orders_of_their_own(method, problems):
         g = problem.grad_at(x, jnp.asarray(orders[k // M][:, k % M]))
         expected = (x - 0.01 * g).mean(axis=0)
         np.testing.assert_allclose(history["x"][k + 1].mean(axis=0), expected, atol=1e-13)
+
+
+SIZES = {
+    "even": ([12] * N, 1),
+    "nearly even": ([11, 12] * (N // 2), 1),
+    "uneven": ([3, 12, 5, 7, 10, 4, 8, 12], 1),
+    "even, with leftovers": ([12] * N, 5),
+    "uneven, with leftovers": ([3, 12, 5, 7, 10, 4, 8, 12], 3),
+}
+
+
+def batches(problem, batch):
+    return problem if batch == 1 else jd.problems.Minibatch(problem, batch)
+
+
+def taken(problem, steps, sampling: Any = "reshuffle", key=KEY):
+    """How often an agent has taken each sample after each step, [steps, n, m].
+
+    Gradients say which samples they are of: the j-th sample's is the j-th unit vector.
+    """
+
+    def step(carry, k):
+        passes, seen = carry
+        x = jnp.zeros((problem.n, problem.d))
+        g, passes = epochs.gradient(problem, passes, sampling, jax.random.fold_in(key, k), x)
+        seen = seen + epochs.batch_size(problem) * g
+        return (passes, seen), seen
+
+    start = (epochs.begin(problem, sampling, key), jnp.zeros((problem.n, problem.d)))
+    return np.round(jax.lax.scan(step, start, jnp.arange(steps))[1], 6)
+
+
+def told(sizes):
+    rows = [np.eye(max(sizes))[:m] for m in sizes]
+    return jd.problems.FiniteSum(lambda x, row: row @ x, rows, jnp.zeros(max(sizes)))
+
+
+@pytest.mark.parametrize("sampling", ["reshuffle", "once", "cyclic"])
+@pytest.mark.parametrize("case", SIZES)
+def test_agents_end_their_own_passes_and_nothing_is_left_out(case, sampling):
+    """After t samples an agent has taken each of its m ⌊t/m⌋ times, t mod m of them once more."""
+    sizes, batch = SIZES[case]
+    seen = taken(batches(told(sizes), batch), 40, sampling)
+    for k, i in np.ndindex(40, N):
+        whole, more = divmod((k + 1) * batch, sizes[i])
+        own = seen[k, i, : sizes[i]]
+        assert sorted(own) == [whole] * (sizes[i] - more) + [whole + 1] * more
+        assert np.all(seen[k, i, sizes[i] :] == 0)  # padding is no sample
+
+
+def test_orders_are_uniform_and_independent_of_those_before():
+    """Two passes of 3 samples in 36 pairs of orders, by 4,000 agents: a chi-squared statistic."""
+    n = 4_000
+    problem = told([3] * n)
+    seen = taken(problem, 6)
+    steps = np.diff(seen, axis=0, prepend=0).argmax(axis=2)  # [6, n]: the sample of each step
+    places = (steps * 3 ** np.arange(6)[:, None]).sum(axis=0)
+    counts = np.unique(places, return_counts=True)[1]
+    assert len(counts) == 36
+    assert ((counts - n / 36) ** 2 / (n / 36)).sum() < 75  # 35 degrees; beyond with 1 in 10,000
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_the_exponent_of_the_stepsize_where_data_are_uneven(case):
+    """|x̄ − x*|² ~ α³ where all agents' passes end together (even data), and α² otherwise.
+
+    With independent samples it is α, and so it is if a pass leaves out samples, or takes some
+    twice, as when agents go by the epochs of the largest of them or by whole batches.
+    """
+    sizes, batch = SIZES[case]
+    random = np.random.default_rng(5)
+    features = [random.standard_normal((m, 3)) + i / N for i, m in enumerate(sizes)]
+    labels = [random.standard_normal(m) for m in sizes]
+    problem = jd.problems.least_squares(features, labels, l2=0.1)
+    stepsizes = np.array([0.02, 0.01, 0.005]) * N / float(problem.smoothness)
+    history = jd.sweep(jd.run, over=("algorithm", "key"))(
+        jax.vmap(jd.CentralizedRR)(jnp.asarray(stepsizes)), batches(problem, batch), RING,
+        problem.start(problem.solution), jax.random.split(KEY, 6), steps=3600,
+        every=12 if case == "even" else 5,
+    ).history  # fmt: skip
+    distance = history["distance_squared"]
+    errors = distance[:, :, distance.shape[2] // 3 :].mean(axis=(1, 2))
+    exponent = np.polyfit(np.log(stepsizes), np.log(errors), 1)[0]
+    assert exponent > (2.8 if case == "even" else 1.8)
 
 
 def test_stepsizes_by_epochs():
@@ -111,7 +196,7 @@ def test_stepsizes_by_epochs():
 def test_reshuffling_refuses_what_it_cannot_do():
     problem = jd.problems.quadratic(N, 2)
     for method in (jd.DRR, jd.GTRR, jd.EDRR):
-        with pytest.raises(ValueError, match="give 'reshuffle' \\(a new order in every epoch\\)"):
+        with pytest.raises(ValueError, match="give 'reshuffle' \\(a new order in every pass\\)"):
             method(0.1, sampling="random")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="Quadratic has no samples to draw from"):
             jd.run(method(0.1), problem, RING, problem.start(), KEY, steps=1)
@@ -119,3 +204,18 @@ def test_reshuffling_refuses_what_it_cannot_do():
     world = tilted(0.0)
     with pytest.raises(ValueError, match="EDRR needs a symmetric W"):
         jd.run(jd.EDRR(0.1), world, directed, world.start(), KEY, steps=1)
+
+
+@pytest.mark.parametrize("method", [jd.GTRR, jd.EDRR])
+@pytest.mark.parametrize(
+    ("case", "have"),
+    [("uneven", "uneven data"), ("even, with leftovers", "12 samples each for batches of 5")],
+)
+def test_restart_needs_epochs_that_end_together(method, case, have):
+    sizes, batch = SIZES[case]
+    problem = batches(told(sizes), batch)
+    sentence = f"restart is True and agents have {have}.*, a multiple of the batch, or restart=Fals"
+    with pytest.raises(ValueError, match=sentence):
+        method(0.1, restart=True).init(problem.start(), problem, RING, KEY)
+    with pytest.raises(ValueError, match=sentence):
+        jd.run(method(0.1, restart=True), problem, RING, problem.start(), KEY, steps=1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from jaxdopt.problems.finite_sum import _high_product
+from jaxdopt.problems.finite_sum import high_product
 from jaxdopt.problems.oracles import finite_sum
 
 SIZES = (3, 8, 5)
@@ -65,7 +65,7 @@ def test_the_range_of_a_draw_is_exact():
     )
     a, b = (part.ravel() for part in np.meshgrid(words, words))
     expected = (a.astype(np.uint64) * b.astype(np.uint64)) >> np.uint64(32)
-    np.testing.assert_array_equal(_high_product(jnp.asarray(a), jnp.asarray(b)), expected)
+    np.testing.assert_array_equal(high_product(jnp.asarray(a), jnp.asarray(b)), expected)
 
 
 def test_draws_of_any_size_without_64_bits(float32):

@@ -49,6 +49,7 @@ def test_splits_of_one_dataset():
     history = assert_runs_alike(jd.DSGD(0.2), members, stacked, steps=12, every=3).history
     assert history["gap"].shape == history["epochs"].shape == (2, 5)
     assert {"loss", "distance_squared"} <= set(history)
+    assert_runs_alike(jd.DRR(0.2), members, stacked, steps=12, every=3)  # whatever the padding
 
 
 def test_inside_minibatches_and_noise():

@@ -220,27 +220,6 @@ def sgd(component, weights, x0, stepsize, steps, *, drawn):
     return x
 
 
-def centralized_rr(component, weights, x0, stepsize, steps, *, permutation, epoch_length, batch=1):
-    """Run centralized random reshuffling: sgd on consecutive batches of each epoch's permutation.
-
-    permutation(e) is an int array [n, >= epoch_length * batch] for epoch e, the steps
-    e * epoch_length .. (e + 1) * epoch_length - 1; it is asked for once an epoch. Step l of the
-    epoch takes its columns l * batch .. (l + 1) * batch - 1.
-    """
-    orders = {}
-
-    def drawn(k):
-        epoch, within = k // epoch_length, k % epoch_length
-        if epoch not in orders:
-            order = np.asarray(permutation(epoch))
-            if order.ndim != 2 or order.shape[1] < epoch_length * batch:
-                raise ValueError(f"permutation({epoch}) has shape {order.shape}")
-            orders[epoch] = order
-        return orders[epoch][:, within * batch : (within + 1) * batch]
-
-    return sgd(component, weights, x0, stepsize, steps, drawn=drawn)
-
-
 def proximal_gradient(full_gradient, prox, x0, stepsize, steps):
     """Run centralized proximal gradient on one point x0 [d]: x+ = prox(x - a_k grad(x), a_k).
 

@@ -1,32 +1,63 @@
-"""Decentralized random reshuffling methods as loops over agents, samples and neighbors.
+"""Random reshuffling methods as loops over agents, samples and neighbors.
 
 The conventions are those of baselines.py: a method is called as name(component, weights, x0,
-stepsize, steps, *, permutation, epoch_length, batch, **numbers) and returns an array
-[steps + 1, n, d] whose row 0 is x0; component(i, j, x) is the [d] gradient at x of agent i's j-th
-sample loss, its regularizer included.
+stepsize, steps, *, orders, random, batch, **numbers) and returns an array [steps + 1, n, d] whose
+row 0 is x0; component(i, j, x) is the [d] gradient at x of agent i's j-th sample loss, its
+regularizer included.
 
-permutation(e) is an int array [n, >= epoch_length * batch] for epoch e, the steps e * epoch_length
-.. (e + 1) * epoch_length - 1, and is asked for once an epoch. At step k, l = k mod epoch_length,
-row i of G_k is the mean of agent i's sample gradients at its own point x_k,i over the columns
-l * batch .. (l + 1) * batch - 1 of row i. Steps k = 0 .. steps - 1 only; a component is asked for
-once for each agent, step and sample of the batch.
+orders[i] is a list of agent i's own samples, as many as it has. random(k) is an int array
+[n, batch] of random numbers from 0 to 2^32 - 1, or random is None and the orders stay as they are;
+`passes` says which samples follow from these. Row i of G_k is the mean of agent i's sample
+gradients at its own point x_k,i over the samples that it takes at step k. Steps k = 0 .. steps - 1
+only; a component is asked for once for each agent, step and sample of the batch.
 """
 
 import numpy as np
 
+from .baselines import sgd
 from .methods import agent_stepsizes, neighbor_sum, start
 
 
-def d_rr(component, weights, x0, stepsize, steps, *, permutation, epoch_length, batch=1):
+def passes(orders, random, batch, steps):
+    """Return the samples that agents take, nested lists [steps][n][batch].
+
+    An agent takes its samples one after the other, and from the start again when it has seen all.
+    With random numbers it first lets one of the samples that this pass has not seen yet change
+    places with the next: of those left, r left // 2^32 places further, r the random number.
+    """
+    orders = [[int(sample) for sample in order] for order in orders]
+    seen = [0 for _ in orders]
+    taken = []
+    for k in range(steps):
+        numbers = None if random is None else np.asarray(random(k))
+        taken.append([])
+        for i, order in enumerate(orders):
+            own = []
+            for b in range(batch):
+                here = seen[i]
+                if numbers is not None:
+                    there = here + int(numbers[i, b]) * (len(order) - here) // 2**32
+                    order[here], order[there] = order[there], order[here]
+                own.append(order[here])
+                seen[i] = here + 1 if here + 1 < len(order) else 0
+            taken[k].append(own)
+    return taken
+
+
+def centralized_rr(component, weights, x0, stepsize, steps, *, orders, random, batch=1):
+    """Run centralized random reshuffling, sgd on the samples that come next."""
+    taken = passes(orders, random, batch, steps)
+    return sgd(component, weights, x0, stepsize, steps, drawn=taken.__getitem__)
+
+
+def d_rr(component, weights, x0, stepsize, steps, *, orders, random, batch=1):
     """Run D-RR, DSGD on reshuffled batches: X_{k+1} = W (X_k - a_k G_k)."""
     x = start(x0, steps)
     n = x.shape[1]
-    order = np.zeros((n, 0), dtype=int)
+    taken = passes(orders, random, batch, steps)
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
-        if k % epoch_length == 0:
-            order = _epoch_order(permutation, k // epoch_length, n, epoch_length * batch)
-        g = _batch_gradients(component, x[k], order, k % epoch_length, batch)
+        g = _batch_gradients(component, x[k], taken[k])
         adapted = np.zeros_like(x[k])
         for i in range(n):
             adapted[i] = x[k, i] - a[i] * g[i]
@@ -35,24 +66,21 @@ def d_rr(component, weights, x0, stepsize, steps, *, permutation, epoch_length, 
     return x
 
 
-def gt_rr(
-    component, weights, x0, stepsize, steps, *, permutation, epoch_length, batch=1, carry=True
-):
+def gt_rr(component, weights, x0, stepsize, steps, *, orders, random, batch=1, carry=True):
     """Run GT-RR: Y_k = W (Y_{k-1} + G_k - G_{k-1}), X_{k+1} = W (X_k - a_k Y_k).
 
-    Y_{-1} = G_{-1} = 0; without carry Y_{k-1} = G_{k-1} = 0 again at each epoch's first step.
+    Y_{-1} = G_{-1} = 0; without carry Y_{k-1} = G_{k-1} = 0 again at each epoch's first step, where
+    all agents begin a pass: they have equally many samples, a multiple of the batch.
     """
     x = start(x0, steps)
     n = x.shape[1]
-    order = np.zeros((n, 0), dtype=int)
+    taken = passes(orders, random, batch, steps)
     y, g_previous = np.zeros_like(x[0]), np.zeros_like(x[0])
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
-        if k % epoch_length == 0:
-            order = _epoch_order(permutation, k // epoch_length, n, epoch_length * batch)
-            if not carry:
-                y, g_previous = np.zeros_like(x[0]), np.zeros_like(x[0])
-        g = _batch_gradients(component, x[k], order, k % epoch_length, batch)
+        if not carry and k % (len(orders[0]) // batch) == 0:
+            y, g_previous = np.zeros_like(x[0]), np.zeros_like(x[0])
+        g = _batch_gradients(component, x[k], taken[k])
         corrected = np.zeros_like(y)
         for i in range(n):
             corrected[i] = y[i] + g[i] - g_previous[i]
@@ -75,8 +103,8 @@ def ed_rr(
     stepsize,
     steps,
     *,
-    permutation,
-    epoch_length,
+    orders,
+    random,
     batch=1,
     carry=True,
     theta=0.5,
@@ -88,14 +116,12 @@ def ed_rr(
     """
     x = start(x0, steps)
     n = x.shape[1]
-    order = np.zeros((n, 0), dtype=int)
+    taken = passes(orders, random, batch, steps)
     a_previous, g_previous = np.zeros(n), np.zeros_like(x[0])
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
-        if k % epoch_length == 0:
-            order = _epoch_order(permutation, k // epoch_length, n, epoch_length * batch)
-        memoryless = k == 0 or (not carry and k % epoch_length == 0)
-        g = _batch_gradients(component, x[k], order, k % epoch_length, batch)
+        memoryless = k == 0 or (not carry and k % (len(orders[0]) // batch) == 0)
+        g = _batch_gradients(component, x[k], taken[k])
         adapted = np.zeros_like(x[k])
         for i in range(n):
             if memoryless:
@@ -109,20 +135,11 @@ def ed_rr(
     return x
 
 
-def _epoch_order(permutation, epoch, n, length):
-    """Return the orders of one epoch, an int array [n, >= length]."""
-    order = np.asarray(permutation(epoch))
-    if order.ndim != 2 or len(order) != n or order.shape[1] < length:
-        raise ValueError(f"permutation({epoch}) has shape {order.shape}, not ({n}, >= {length})")
-    return order
-
-
-def _batch_gradients(component, x, order, within, batch):
-    """Return G [n, d]: row i is agent i's mean gradient at x[i] over its within-th batch."""
+def _batch_gradients(component, x, samples):
+    """Return G [n, d]: row i is agent i's mean gradient at x[i] over its samples[i]."""
     g = np.zeros_like(x)
     for i in range(len(x)):
-        for column in range(within * batch, (within + 1) * batch):
-            sample = int(order[i, column])
+        for sample in samples[i]:
             g[i] = g[i] + np.asarray(component(i, sample, x[i].copy()), np.float64)
-        g[i] = g[i] / batch
+        g[i] = g[i] / len(samples[i])
     return g
