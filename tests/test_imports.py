@@ -59,7 +59,7 @@ def test_imports_point_down(path):
             assert FLOORS[other] <= FLOORS[own], f"{path} imports {name}"
             if own == "algorithms" and other == own and path != "algorithms/__init__.py":
                 shared = tuple(
-                    f"jaxdopt.algorithms.{name}" for name in ("cost", "epochs", "clients")
+                    f"jaxdopt.algorithms.{name}" for name in ("cost", "epochs", "clients", "ratio")
                 )
                 fine = name == "jaxdopt.algorithms" or name.startswith(shared)
                 assert fine, f"{path} imports {name}"

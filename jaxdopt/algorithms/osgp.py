@@ -21,20 +21,16 @@ import jax.numpy as jnp
 
 from jaxdopt._pytree import Nonnegative, count, pytree, replace, static
 from jaxdopt.algorithms.cost import Cost, gossip
+from jaxdopt.algorithms.ratio import Ratio
 
 
 @pytree
-class State:
+class State(Ratio):
     """What OSGP carries on; the last column of messages is that of the weights."""
 
     u: jax.Array  # [n, d] weighted estimates
     w: jax.Array  # [n, 1] push-sum weights
     flight: jax.Array  # [τ, n, d + 1] what will arrive at every agent; of step k in row k mod τ
-
-    @property
-    def x(self) -> jax.Array:
-        """The estimates u / w, [n, d]."""
-        return self.u / self.w
 
 
 @pytree
