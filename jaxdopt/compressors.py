@@ -399,10 +399,10 @@ def _largest(words: jax.Array, k: int) -> jax.Array:
     def count(mask: jax.Array) -> jax.Array:
         return jnp.sum(mask, axis=1, keepdims=True)
 
-    least = _greatest(lambda t: count(words >= t) >= k, jnp.zeros((n, 1), words.dtype))
+    least = _greatest(lambda t: count(words >= t) >= k, jnp.zeros_like(words[:, :1]))
     above, ties = words > least, words == least
     room = k - count(above)
-    end = _greatest(lambda t: count(ties & (index < t)) <= room, jnp.zeros((n, 1), jnp.uint32))
+    end = _greatest(lambda t: count(ties & (index < t)) <= room, jnp.zeros_like(words[:, :1], jnp.uint32))
     return above | (ties & (index < end))
 
 
