@@ -164,11 +164,12 @@ def run(
     require_agents(problem, network, x)
     require_numbers(algorithm, problem.n)
     dtype = jnp.result_type(*jax.tree.leaves(x))
+    weights = dtype if jnp.finfo(dtype).bits > 16 else jnp.float32
     known = require_metrics(metrics, defaults, _metrics.defaults(problem), {*AXES, "diverged"})
     result = _simulate(
         enclose(cast_floats(algorithm, dtype)),
         enclose(problem),
-        enclose(cast_floats(network, jnp.promote_types(dtype, jnp.float32))),
+        enclose(cast_floats(network, weights)),
         x0,
         key,
         {name: traceable(metric) for name, metric in known.items()},
@@ -332,7 +333,7 @@ def _costs(method: Any, state: Any, problem: Any, network: Any) -> dict[str, jax
     if links is None:
         links = getattr(network, "link_count", None)
     if links is not None:
-        axes["traffic"] = jnp.asarray(axes["bits"], jnp.float32) * links
+        axes["traffic"] = jnp.asarray(axes["bits"], jnp.float32) * jnp.asarray(links, jnp.float32)
     if hasattr(problem, "size"):
         axes["epochs"] = cost.gradients / problem.size
     calls = getattr(cost, "calls", None)
@@ -348,7 +349,9 @@ def _measured(name: str, metric: Callable[..., Any], state: Any, problem: Any) -
         error.add_note(f"In metric {name!r}: it is traced, so write it in jax.numpy.")
         raise
     dtype = np.result_type(type(value)) if np.isscalar(value) else getattr(value, "dtype", None)
-    numeric = dtype is not None and (jnp.issubdtype(dtype, jnp.number) or dtype == bool)
+    numeric = dtype is not None and any(
+        jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)
+    )
     require(numeric, f"metric {name!r} returns {kind(value)}; return one array of numbers.")
     return jnp.asarray(value)
 

@@ -647,7 +647,7 @@ def test_what_cannot_go_on_is_refused_before_any_work(name):
 
 def test_a_metric_of_another_shape_does_not_go_on():
     first = run(metrics={"mine": lambda s, p: s.x})
-    with pytest.raises(ValueError, match=r"'mine' had shape \(4, 2\) and has \(4,\); give the same"):
+    with pytest.raises(ValueError, match=r"'mine' had shape \(4, 2\) and has \(4,\); give"):
         jd.run(jd.DGD(0.1), quadratic(), ring(), after=first, steps=2,
                metrics={"mine": lambda s, p: s.x[:, 0]})  # fmt: skip
 
@@ -748,7 +748,7 @@ METRIC = {
 
 @pytest.mark.parametrize("name", METRIC)
 def test_metrics_return_arrays_of_numbers(name):
-    with pytest.raises(ValueError, match="metric 'mine' returns an? .*; return one array of num"):
+    with pytest.raises(ValueError, match=r"metric 'mine' returns an? .*; return one array of num"):
         run(metrics={"mine": METRIC[name]})
 
 
@@ -797,3 +797,27 @@ def test_mistakes_are_one_sentence_before_any_work(name):
     with pytest.raises(ValueError, match=says):
         run(**changes)
     assert len(COMPILED) == before
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_run_and_its_metrics_promote_nothing_implicitly(x64):
+    """Also the costs, the joined history and the accuracy, with float64 features in float32."""
+
+    @jd.pytree
+    class Halving:
+        def init(self, x0, problem, network, key):
+            return Plain(x0)
+
+        def step(self, state, problem, network, key):
+            return Plain(state.x / 2)
+
+    with jax.enable_x64(x64):
+        features, labels = np.random.default_rng(0).standard_normal((6, D)), np.arange(6) % 2
+        metrics = {"accuracy": jd.metrics.accuracy(features, labels)}
+        names = ("gap", "loss", "distance_squared", "gradient_norm_squared")
+        given: dict[str, Any] = {"metrics": metrics, "defaults": names, "steps": 2}
+        problem, x0 = quadratic(), jnp.ones((N, D), float)
+        with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+            first = jd.run(Halving(), problem, ring(), x0, KEY, **given)
+            history = jd.run(Halving(), problem, ring(), after=first, **given).history
+        assert history["traffic"].tolist() == [2 * N * 32 * D * k for k in range(5)]
