@@ -401,16 +401,17 @@ def _largest(words: jax.Array, k: int) -> jax.Array:
 
     By bisection: on a CPU sorting takes sixty times as long.
     """
-    n, d = words.shape
+    d = words.shape[1]
     k, index = _kept(k, d), jnp.arange(d, dtype=jnp.uint32)
+    zero = jnp.zeros_like(words[:, :1])
 
     def count(mask: jax.Array) -> jax.Array:
         return jnp.sum(mask, axis=1, keepdims=True)
 
-    least = _greatest(lambda t: count(words >= t) >= k, jnp.zeros((n, 1), words.dtype))
+    least = _greatest(lambda t: count(words >= t) >= k, zero)
     above, ties = words > least, words == least
     room = k - count(above)
-    end = _greatest(lambda t: count(ties & (index < t)) <= room, jnp.zeros((n, 1), jnp.uint32))
+    end = _greatest(lambda t: count(ties & (index < t)) <= room, zero.astype(jnp.uint32))
     return above | (ties & (index < end))
 
 

@@ -1,6 +1,7 @@
 """Metrics: functions ``(state, problem) -> array`` evaluated at every record.
 
-`run` records the defaults whose facts the problem has, and adds the user's: see `defaults`.
+`run` records the defaults whose facts the problem has, all or those named, and adds the user's: see
+`defaults`.
 """
 
 from collections.abc import Callable
@@ -143,7 +144,7 @@ class Accuracy:
             scores = self.predict(unravel(row), self.features)
             if scores.ndim == 1:
                 return jnp.mean((scores > 0) == (self.labels > 0))
-            return jnp.mean(scores.argmax(axis=-1) == self.labels)
+            return jnp.mean(scores.argmax(axis=-1).astype(self.labels.dtype) == self.labels)
 
         return jax.vmap(of)(state.x) if self.each_agent else of(estimate(state))
 
@@ -176,4 +177,4 @@ def accuracy(
 
 
 def _linear(params: Any, features: Any) -> Any:
-    return features @ params
+    return features.astype(params.dtype) @ params

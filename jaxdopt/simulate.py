@@ -1,7 +1,7 @@
 """`run`: a method on a problem over a network, as one scan that records every k-th state."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,8 @@ from jaxdopt import metrics as _metrics
 from jaxdopt import roles
 from jaxdopt._arguments import (
     as_estimates,
+    kind,
+    require_after,
     require_agents,
     require_counts,
     require_horizon,
@@ -19,9 +21,21 @@ from jaxdopt._arguments import (
     require_kinds,
     require_metrics,
     require_numbers,
+    require_records,
+    require_span,
+    require_state,
     strong,
 )
-from jaxdopt._pytree import cast_floats, disclose, enclose, is_traced, pytree, require, traceable
+from jaxdopt._pytree import (
+    cast_floats,
+    disclose,
+    enclose,
+    is_traced,
+    pytree,
+    replace,
+    require,
+    traceable,
+)
 from jaxdopt.algorithms.cost import gossip, samples
 from jaxdopt.networks.timed import seconds
 from jaxdopt.schedules import at
@@ -34,7 +48,14 @@ class Result:
     state: Any  # the last state
     metrics: Any  # {name: [records + 1, ...]}
     costs: Any  # {axis: [records + 1]} increments; `history` sums them up
-    diverged: Any  # bool: the last state has values that are not finite
+    diverged: Any  # bool: the last x has values that are not finite, or the state is not `valid`
+    key: Any  # the run's key, with which ``after`` goes on
+
+    @property
+    def next_step(self) -> Any:
+        """The number of the step that comes next, of all members if they agree."""
+        steps = self.costs["step"]
+        return jnp.sum(steps, axis=-1) if is_traced(steps) else np.sum(np.asarray(steps), axis=-1)
 
     @property
     def history(self) -> dict[str, Any]:
@@ -65,12 +86,14 @@ def run(
     algorithm: Any,
     problem: Any,
     network: Any,
-    x0: Any,
-    key: jax.Array,
+    x0: Any = None,
+    key: Any = None,
     *,
     steps: int,
     every: int = 1,
     metrics: dict[str, Any] | None = None,
+    defaults: Sequence[str] | None = None,
+    after: Result | None = None,
     state: Any = None,
     start: Any = 0,
 ) -> Result:
@@ -88,31 +111,49 @@ def run(
         problem: with ``n``, ``d`` and ``grad``, and as much more as it knows. Objects that are no
             pytrees will do; what they hold is then part of the program.
         network: with ``n``, ``@`` and ``at``.
-        x0: [n, d], usually ``problem.start()``; its dtype is the run's. None with ``state``.
-        key: from `jax.random.key`.
+        x0: [n, d], usually ``problem.start()``; its dtype is the run's. None with ``after`` or
+            ``state``.
+        key: from `jax.random.key`; with ``after`` it may be left out.
         steps: how many steps to take, a multiple of ``every``.
         every: how many steps a record covers.
-        metrics: {name: (state, problem) -> array of any shape}, added to `metrics.defaults`.
-        state: the state to go on from instead of ``algorithm.init``.
-        start: the first step's number; with the ``state`` of a run of that many steps and the same
-            key, the run goes on exactly.
+        metrics: {name: (state, problem) -> array of any shape}, in addition to the defaults.
+        defaults: which of `metrics.defaults` to record, by name: all by default, () for none. Most
+            cost a pass over all data a record.
+        after: the `Result` to go on from, exactly as one longer run would have: from its state, at
+            its last step, with its key. The histories are joined. Numbers, such as the stepsize,
+            and ``every`` may change; what is recorded may not.
+        state: the state to start from instead of ``algorithm.init``, for loops of one's own.
+        start: the first step's number.
 
     Returns:
-        A `Result`; ``result.history["gap"]`` is [steps / every + 1].
+        A `Result`; ``result.history["gap"]`` is [steps / every + 1], preceded by the records of
+        ``after``.
 
     Raises:
         ValueError: counts, shapes, dtypes or keys that do not fit, before any work. Divergence
             raises nothing: the history is then infinite or NaN and ``diverged`` is true.
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> problem = jd.problems.quadratic(4, 2)
+        >>> setting = jd.DGD(0.1), problem, jd.networks.metropolis(jd.graphs.ring(4))
+        >>> first = run(*setting, problem.start(), jax.random.key(0), steps=10, every=5)
+        >>> run(*setting, steps=5, every=5, after=first).history["rounds"]
+        array([ 0.,  5., 10., 15.])
     """
     require_kinds(algorithm, problem, network, state)
     roles.check(algorithm, network, problem)
     require_counts(steps, every, start)
+    if after is not None:
+        require_after(after, x0, key, state, start)
+        state, key = after.state, after.key if key is None else key
+        start = after.next_step
+    require_span(start, steps)
     require_horizon(network, start, steps)
     require_key(key)
-    require_metrics(metrics)
     if state is None:
         require(x0 is not None, "x0 is None and there is no state; give problem.start().")
-        x0 = as_estimates(x0)
+        x0 = as_estimates(x0, problem)
     else:
         require(
             x0 is None,
@@ -122,29 +163,44 @@ def run(
     require_agents(problem, network, x)
     require_numbers(algorithm, problem.n)
     dtype = jnp.result_type(*jax.tree.leaves(x))
-    known = _metrics.defaults(problem)
-    extra = {name: traceable(metric) for name, metric in (metrics or {}).items()}
-    clash = sorted(set(extra) & {*known, *AXES, "diverged"})
-    require(not clash, f"metric {', '.join(clash)} is recorded already; give yours another name.")
-    recorded = {name: traceable(metric) for name, metric in known.items()} | extra
-    return _simulate(
+    weights = dtype if jnp.finfo(dtype).bits > 16 else jnp.float32
+    known = require_metrics(metrics, defaults, _metrics.defaults(problem), {*AXES, "diverged"})
+    result = _simulate(
         enclose(cast_floats(algorithm, dtype)),
         enclose(problem),
-        enclose(cast_floats(network, jnp.promote_types(dtype, jnp.float32))),
+        enclose(cast_floats(network, weights)),
         x0,
         key,
-        recorded,
+        {name: traceable(metric) for name, metric in known.items()},
         state,
         jnp.asarray(start, int),
+        None if after is None else {name: rows[-1] for name, rows in after.metrics.items()},
+        known_costs=None if after is None else tuple(sorted(after.costs)),
         steps=steps,
         every=every,
     )
+    return result if after is None else _joined(after, result)
 
 
 AXES = ("step", "epochs", "gradients", "rounds", "vectors", "bits", "traffic", "seconds")
 
 
-@functools.partial(jax.jit, static_argnames=("steps", "every"))
+def _joined(before: Result, after: Result) -> Result:
+    """Return one result of two runs; the second one's row 0 is the first one's last."""
+
+    def join(a: Any, b: Any) -> Any:  # on the host, as every length would be another program
+        if is_traced((a, b)):
+            return jnp.concatenate([a, b[1:]])
+        return np.concatenate([np.asarray(a), np.asarray(b)[1:]])
+
+    metrics, costs = (
+        jax.tree.map(join, getattr(before, name), getattr(after, name))
+        for name in ("metrics", "costs")
+    )
+    return replace(after, metrics=metrics, costs=costs)
+
+
+@functools.partial(jax.jit, static_argnames=("known_costs", "steps", "every"))
 def _simulate(
     algorithm: Any,
     problem: Any,
@@ -154,7 +210,9 @@ def _simulate(
     recorded: dict[str, Any],
     state: Any,
     start: jax.Array,
+    before: dict[str, Any] | None,
     *,
+    known_costs: tuple[str, ...] | None,
     steps: int,
     every: int,
 ) -> Result:
@@ -173,6 +231,10 @@ def _simulate(
             after = roles.freeze(now, state, after)
         return after, _costs(method, after, problem, now)
 
+    def initial(x0: Any) -> Any:
+        state = at(algorithm, start).init(x0, problem, in_round(start), key)
+        return jax.tree.map(strong, state)
+
     def costs_of(state: Any, k: jax.Array) -> dict[str, jax.Array]:
         method, now = of_step(k)
         return _costs(method, state, problem, now)
@@ -181,25 +243,32 @@ def _simulate(
         state, total, lost = carry
         state, costs = one_step(state, k)
         more = jnp.array([costs[name] for name in varying], jnp.float32) - lost  # Kahan's sum
-        return (state, total + more, (total + more - total) - more), None
+        return spread((state, total + more, (total + more - total) - more), axes), None
 
     def record(state: Any, ks: jax.Array) -> tuple[Any, Any]:
         none = jnp.zeros(len(varying), jnp.float32)
-        (state, costs, _), _ = jax.lax.scan(accumulate, (state, none, none), ks)
+        (state, costs, _), _ = jax.lax.scan(accumulate, spread((state, none, none), axes), ks)
         return state, (measure(state), costs)
 
     def measure(state: Any) -> dict[str, Any]:
-        return {name: _array(name, metric(state, problem)) for name, metric in recorded.items()}
+        return {name: _measured(name, metric, state, problem) for name, metric in recorded.items()}
 
     dtype = jnp.result_type(*jax.tree.leaves(x0 if state is None else state.x))
+    axes = mesh_axes((algorithm, problem, network, x0, state, key, start))
     if state is None:
-        state = at(algorithm, start).init(x0, problem, in_round(start), key)
-    state = jax.tree.map(strong, state)
+        state = spread(initial(spread(x0, axes)), axes)
+    else:
+        state = spread(jax.tree.map(strong, state), axes)
+        require_state(algorithm, state, jax.eval_shape(initial, state.x))
     roles.require_told_apart(algorithm, in_round(start), state)
-    after, _ = jax.eval_shape(one_step, state, start)
-    _require_preserved(state, after)
+    following, costs = jax.eval_shape(one_step, state, start)
+    _require_preserved(state, following)
     varying = _varying(costs_of, state, start)  # the others are added up outside of the loop
-    first = measure(state)
+    if before is None:
+        first = measure(state)
+    else:
+        require_records(before, jax.eval_shape(measure, state), known_costs, {*costs, "step"})
+        first = before
     ks = start + jnp.arange(steps).reshape(-1, every)
     state, (rest, costs) = jax.lax.scan(record, state, ks)
     history = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b.astype(a.dtype)]), first, rest)
@@ -210,7 +279,33 @@ def _simulate(
     increments |= {name: jnp.full(rows, cost).at[0].set(0) for name, cost in fixed.items()}
     increments["step"] = jnp.full(rows, every).at[0].set(start)
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.x)]
-    return Result(state, history, increments, ~jnp.all(jnp.array(finite)))
+    sound = jnp.all(jnp.array(finite)) & getattr(state, "valid", True)
+    return Result(state, history, increments, ~sound, key)
+
+
+def mesh_axes(tree: Any) -> set[str]:
+    """Return the axes of a mesh along which some array varies: none outside of `jax.shard_map`."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    return {axis for leaf in arrays for axis in _axes(leaf)}
+
+
+def spread(tree: Any, axes: set[str]) -> Any:
+    """Let all leaves vary along the same axes of a mesh.
+
+    Under `jax.shard_map` a loop needs it, and so does a gradient: with respect to an x that is the
+    same on all devices it would be the sum of theirs.
+    """
+
+    def leaf(value: Any) -> Any:
+        missing = sorted(axes - set(_axes(value)))
+        return jax.lax.pcast(value, tuple(missing), to="varying") if missing else value
+
+    return jax.tree.map(leaf, tree) if axes else tree
+
+
+def _axes(leaf: Any) -> Any:
+    manual = jax.typeof(leaf).manual_axis_type
+    return () if manual is None else manual.varying
 
 
 def _varying(costs: Callable[..., dict[str, jax.Array]], *args: Any) -> list[str]:
@@ -236,28 +331,36 @@ def _costs(method: Any, state: Any, problem: Any, network: Any) -> dict[str, jax
         "vectors": cost.vectors * rounds,
         "bits": cost.bits * rounds,
     }
-    active = roles.awake(network)
-    share = 1 if active is None else jnp.mean(active, dtype=jnp.float32)
     links = getattr(cost, "links", None)
     if links is None:
         links = getattr(network, "link_count", None)
     if links is not None:
-        axes["traffic"] = jnp.asarray(axes["bits"], jnp.float32) * links
-    for name in ("gradients", "vectors", "bits"):  # who sleeps counts nothing; its links are cut
-        axes[name] = share * axes[name]
+        axes["traffic"] = jnp.asarray(axes["bits"], jnp.float32) * jnp.asarray(links, jnp.float32)
+    active = roles.awake(network)
+    if active is not None:  # who sleeps counts nothing; its links are cut anyway
+        share = jnp.mean(active, dtype=jnp.float32)
+        for name in ("gradients", "vectors", "bits"):
+            axes[name] = share * jnp.asarray(axes[name], jnp.float32)
     if hasattr(problem, "size"):
-        axes["epochs"] = axes["gradients"] / problem.size
+        size = jnp.asarray(problem.size, jnp.float32)
+        axes["epochs"] = jnp.asarray(axes["gradients"], jnp.float32) / size
     calls = getattr(cost, "calls", None)
     calls = cost.gradients / samples(problem) if calls is None else calls
     axes["seconds"] = seconds(network, calls, cost.exchanges, getattr(cost, "overlap", 0))
     return {name: jnp.asarray(axes[name], jnp.float32) for name in sorted(axes)}
 
 
-def _array(name: str, value: Any) -> jax.Array:
-    require(
-        jax.tree_util.all_leaves([value]),
-        f"metric {name!r} returns a {type(value).__name__}; return one array.",
+def _measured(name: str, metric: Callable[..., Any], state: Any, problem: Any) -> jax.Array:
+    try:
+        value = metric(state, problem)
+    except Exception as error:
+        error.add_note(f"In metric {name!r}: it is traced, so write it in jax.numpy.")
+        raise
+    dtype = np.result_type(type(value)) if np.isscalar(value) else getattr(value, "dtype", None)
+    numeric = dtype is not None and any(
+        jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)
     )
+    require(numeric, f"metric {name!r} returns {kind(value)}; return one array of numbers.")
     return jnp.asarray(value)
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from jaxdopt import networks as _networks
+from jaxdopt._arguments import require_same_key
 from jaxdopt._pytree import replace, require
 from jaxdopt.simulate import Result, run
 
@@ -25,7 +26,8 @@ def sweep(function: Callable[..., Any], over: Sequence[str]) -> Callable[..., An
     """Return ``function`` over all combinations of the values of some of its arguments.
 
     Each named argument gets a first axis on every leaf; the results have one axis a name in front,
-    in the order of ``over``. It is a nest of `jax.vmap`s: `run` compiles once for all members.
+    in the order of ``over``. It is a nest of `jax.vmap`s: `run` compiles once for all members. The
+    result of a sweep goes on as ``after`` of the same sweep, each member from its own state.
 
     Args:
         function: `run`, or any function of pytrees.
@@ -66,16 +68,46 @@ def sweep(function: Callable[..., Any], over: Sequence[str]) -> Callable[..., An
                 f"{sorted(shapes)}; stack the members along one, as jax.vmap(Method)(values) or "
                 "jd.networks.stack do.",
             )
-        fixed = {name: value for name, value in given.items() if name not in over}
+        names, values, axes = [*over], [given[name] for name in over], []
+        if isinstance(given.get("after"), Result) and "after" not in over:
+            after, along = _alongside(given, over)
+            names, values, axes = [*names, "after"], [*values, after], [along]
+        fixed = {name: value for name, value in given.items() if name not in names}
 
         def call(*values: Any) -> Any:
-            return function(**fixed, **dict(zip(over, values, strict=True)))
+            return function(**fixed, **dict(zip(names, values, strict=True)))
 
         for position in reversed(range(len(over))):
-            call = jax.vmap(call, tuple(0 if i == position else None for i in range(len(over))))
-        return call(*(given[name] for name in over))
+            along = [0 if i == position else None for i in range(len(over))]
+            call = jax.vmap(call, (*along, *axes))
+        return call(*values)
 
     return swept
+
+
+def _alongside(given: dict[str, Any], over: tuple[str, ...]) -> tuple[Result, Any]:
+    """Return the result to go on from, and which of its leaves have the sweep's axes.
+
+    The steps have none where all members are at the same one: so they stay known numbers.
+    """
+    after = given["after"]
+    shape = np.shape(after.diverged)
+    sizes = tuple(len(jax.tree.leaves(given[name])[0]) for name in over)
+    require(
+        shape in ((), sizes),
+        f"after is a result of shape {shape} and the sweep has {sizes}; go on with the same values "
+        "in the same order.",
+    )
+    if "key" in over and jnp.issubdtype(given["key"].dtype, jax.dtypes.prng_key):
+        place = tuple(size if name == "key" else 1 for name, size in zip(over, sizes, strict=True))
+        require_same_key(given["key"].reshape(place), after.key)
+    if not shape:
+        return after, None
+    steps = np.asarray(after.costs["step"]).reshape(np.prod(sizes), -1)
+    alike = bool(np.all(steps == steps[0]))
+    costs = after.costs | ({"step": steps[0]} if alike else {})
+    axes = Result(0, 0, dict.fromkeys(costs, 0) | ({"step": None} if alike else {}), 0, 0)
+    return replace(after, costs=costs), axes
 
 
 def label(result: Result, **coordinates: Any) -> xr.Dataset:
@@ -215,7 +247,7 @@ def compare(
                 )
                 result = jax.tree.map(
                     lambda leaf: np.asarray(leaf).reshape(shape + leaf.shape[1:]),
-                    replace(result, state=None),
+                    replace(result, state=None, key=None),
                 )
                 row.append(label(result, **grid, seed=which))
                 bar.update()

@@ -59,7 +59,7 @@ def test_imports_point_down(path):
         if (other := part(name)) in FLOORS:
             assert FLOORS[other] <= FLOORS[own], f"{path} imports {name}"
             if own == "algorithms" and other == own and path != "algorithms/__init__.py":
-                rooms = ("cost", "coupling", "epochs", "clients")
+                rooms = ("cost", "coupling", "epochs", "clients", "ratio")
                 shared = tuple(f"jaxdopt.algorithms.{name}" for name in rooms)
                 fine = name == "jaxdopt.algorithms" or name.startswith(shared)
                 assert fine, f"{path} imports {name}"

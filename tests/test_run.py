@@ -451,3 +451,373 @@ def test_float64_data_runs_in_float32(float32):
     assert result.state.x.dtype == np.float32
     assert {result.history[name].dtype for name in ("loss", "gap")} == {np.dtype(np.float32)}
     assert result.history["traffic"].dtype == np.float64
+
+
+def on_a_timeline():
+    network = jd.networks.timeline(
+        ring(), compute=jd.networks.times.Exponential(1.0), steps=60, key=KEY
+    )
+    return jd.ADSGD(0.1), jd.problems.Minibatch(logistic(), 2), network
+
+
+SETTINGS: dict[str, Any] = {
+    "schedule and links that fail": lambda: (
+        jd.GradientTracking(jd.schedules.InverseTime(1.0, offset=4)),
+        jd.problems.Minibatch(logistic(), 2),
+        jd.networks.RandomLinks(ring(), 0.7),
+    ),
+    "one peer, one exchange after the other": lambda: (
+        jd.DGD(0.1),
+        quadratic(),
+        jd.networks.one_peer_exponential(N),
+    ),
+    "participation": lambda: (
+        jd.SCAFFOLD(0.05, local_steps=2),
+        jd.problems.Minibatch(logistic(), 2),
+        jd.networks.participation.uniform(N, 2),
+    ),
+    "simulated time": lambda: (
+        jd.DSGD(0.1),
+        jd.problems.Minibatch(logistic(), 2),
+        jd.networks.timed(ring(), compute=jd.networks.times.Exponential(1.0)),
+    ),
+    "timeline": on_a_timeline,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_results_that_go_on_are_one_run(name):
+    setting = SETTINGS[name]()
+    whole = jd.run(*setting, x_start(), KEY, steps=24, every=2)
+    result = jd.run(*setting, x_start(), KEY, steps=12, every=2)
+    for steps in (4, 8):
+        result = jd.run(*setting, after=result, steps=steps, every=2)
+    assert result.next_step == 24
+    assert result.history.keys() == whole.history.keys()
+    for axis, values in whole.history.items():
+        np.testing.assert_array_equal(result.history[axis], values, err_msg=axis)
+        assert result.history[axis].dtype == values.dtype
+    jax.tree.map(np.testing.assert_array_equal, result.state, whole.state)
+
+
+def test_a_result_goes_on_up_to_the_horizon_of_its_network():
+    method, problem, network = on_a_timeline()
+    result = jd.run(method, problem, network, x_start(), KEY, steps=network.horizon - 1)
+    result = jd.run(method, problem, network, after=result, steps=1)
+    with pytest.raises(ValueError, match=f"knows {network.horizon} rounds"):
+        jd.run(method, problem, network, after=result, steps=1)
+
+
+def test_a_result_goes_on_with_other_numbers_and_another_every():
+    problem, weights = quadratic(), np.asarray(ring().matrix())
+    first = run(jd.DGD(0.3), problem, steps=4, every=2)
+    result = jd.run(jd.DGD(0.1), problem, ring(), after=first, key=KEY, steps=3)
+    expected = numpy_dgd(problem, weights, x_start(), [0.3] * 4 + [0.1] * 3)
+    away = expected.mean(axis=1) - np.asarray(problem.solution)
+    rows = [0, 2, 4, 5, 6, 7]
+    np.testing.assert_allclose(result.state.x, expected[-1], atol=1e-13)
+    assert result.history["step"].tolist() == result.history["rounds"].tolist() == rows
+    np.testing.assert_allclose(
+        result.history["distance_squared"], (away**2).sum(axis=1)[rows], rtol=1e-11
+    )
+
+
+def test_going_on_compiles_once_whatever_the_length_so_far():
+    result = run(steps=5)
+    result = jd.run(jd.DGD(0.1), quadratic(), ring(), after=result, steps=5)
+    before = len(COMPILED)
+    for stepsize in (0.1, 0.2, 0.3):
+        result = jd.run(jd.DGD(stepsize), quadratic(), ring(), after=result, steps=5)
+    assert len(COMPILED) == before > 0
+    assert result.history["step"].tolist() == list(range(26))
+
+
+def test_costs_of_parts_add_up_exactly_in_float32(float32):
+    class Expensive(Duck):
+        samples = 4097
+
+    problem, result = Expensive(), None
+    for _ in range(3):
+        x0 = {"x0": jnp.zeros((N, D)), "key": KEY} if result is None else {"after": result}
+        result = jd.run(jd.DGD(0.1), problem, ring(), **x0, steps=2000, every=1000)
+    assert 4097 * 6000 > 2**24
+    assert result.history["gradients"].tolist() == [4097000.0 * i for i in range(7)]
+
+
+def test_sweeps_go_on_member_by_member():
+    problem, network = jd.problems.Minibatch(logistic(), 2), jd.networks.RandomLinks(ring(), 0.7)
+    methods = jax.vmap(jd.GradientTracking)(jnp.array([0.1, 0.2]))
+    keys = jax.random.split(KEY, 3)
+    sweep = jd.sweep(jd.run, over=("algorithm", "key"))
+    whole = sweep(methods, problem, network, x_start(), keys, steps=8, every=2)
+    half = sweep(methods, problem, network, x_start(), keys, steps=4, every=2)
+    result = sweep(methods, problem, network, key=keys, after=half, steps=4, every=2)
+    assert result.history.keys() == whole.history.keys()
+    for axis, values in whole.history.items():
+        np.testing.assert_array_equal(result.history[axis], values, err_msg=axis)
+    jax.tree.map(np.testing.assert_array_equal, result.state, whole.state)
+    for j in range(2):  # one member on its own
+        member = jax.tree.map(lambda leaf, j=j: leaf[j, 1], half)
+        alone = jd.run(jd.GradientTracking(0.1 + 0.1 * j), problem, network, after=member,
+                       steps=4, every=2)  # fmt: skip
+        np.testing.assert_allclose(alone.history["gap"], whole.history["gap"][j, 1], atol=1e-12)
+    with pytest.raises(ValueError, match=r"shape \(2, 3\) and the sweep has \(2, 2\)"):
+        sweep(methods, problem, network, key=keys[:2], after=half, steps=4)
+    with pytest.raises(ValueError, match="key is another than that of the result"):
+        sweep(methods, problem, network, key=keys[::-1], after=half, steps=4)
+    with pytest.raises(ValueError, match=r"shape \(2, 3\); go on with the same sweep"):
+        jd.run(jd.DGD(0.1), problem, network, after=half, steps=4)
+
+
+def test_one_result_goes_on_at_many_stepsizes():
+    first = run(steps=4)
+    methods = jax.vmap(jd.DGD)(jnp.array([0.1, 0.2]))
+    fan = jd.sweep(jd.run, over="algorithm")(methods, quadratic(), ring(), after=first, steps=3)
+    assert fan.history["step"].tolist() == [list(range(8))] * 2
+    for j, stepsize in enumerate((0.1, 0.2)):
+        alone = jd.run(jd.DGD(stepsize), quadratic(), ring(), after=first, steps=3)
+        np.testing.assert_allclose(fan.history["gap"][j], alone.history["gap"], rtol=1e-12)
+
+
+def test_results_go_on_inside_of_jit_and_vmap():
+    problem = jd.problems.Minibatch(logistic(), 2)
+
+    def both(key):
+        first = run(problem=problem, key=key, steps=3)
+        return jd.run(jd.DGD(0.1), problem, ring(), after=first, steps=3)
+
+    keys = jax.random.split(KEY, 2)
+    batch = jax.jit(jax.vmap(both))(keys)
+    for i in range(2):
+        whole = run(problem=problem, key=keys[i], steps=6)
+        for axis, values in whole.history.items():
+            np.testing.assert_allclose(batch.history[axis][i], values, rtol=1e-12, err_msg=axis)
+
+
+def other_metric(state, problem):
+    return state.x.sum()
+
+
+AFTER = {
+    "x0 too": (lambda r: {"after": r, "x0": x_start()}, "so is x0; leave x0 out"),
+    "state too": (lambda r: {"after": r, "state": r.state}, "so is state; leave state out"),
+    "start too": (lambda r: {"after": r, "start": 6}, "so is start; leave start out"),
+    "another key": (
+        lambda r: {"after": r, "key": jax.random.key(9)},
+        r"another than that of the result; leave it out .*start=result\.next_step",
+    ),
+    "another kind of key": (
+        lambda r: {"after": r, "key": jax.random.key(3, impl="rbg")},
+        "key is another",
+    ),
+    "key an int": (lambda r: {"after": r, "key": 0}, "key is 0, not a JAX key"),
+    "a state": (lambda r: {"after": r.state}, "after is a State; give the Result"),
+    "a list": (lambda r: {"after": [r]}, "after is a list; give the Result"),
+    "without state": (
+        lambda r: {"after": jd.replace(r, state=None)},
+        "no state or no key; give the Result as the run returned it",
+    ),
+    "a metric more": (
+        lambda r: {"after": r, "metrics": {"mine": other_metric}},
+        "same metrics .* with mine new; give the same metrics and defaults",
+    ),
+    "metrics less": (
+        lambda r: {"after": r, "defaults": ("gap", "loss")},
+        "consensus_error, distance_squared, gradient_norm_squared missing; give the same",
+    ),
+    "axes less": (
+        lambda r: {"after": r, "network": Sleepy(constant=1)},
+        "same costs .* with traffic missing; take a problem and a network",
+    ),
+    "another method's": (
+        lambda r: {"after": r, "algorithm": jd.EXTRA(0.1)},
+        r"dgd\.State\(x\), and EXTRA needs extra\.State\(x, d\); give the state of a run of EXTRA",
+    ),
+    "too many steps": (lambda r: {"after": r, "steps": 2**31 - 6}, r"end at step 2147483648; stay"),
+}
+
+
+@pytest.mark.parametrize("name", AFTER)
+def test_what_cannot_go_on_is_refused_before_any_work(name):
+    changes, says = AFTER[name]
+    given = {"algorithm": jd.DGD(0.1), "problem": quadratic(), "network": ring(), "steps": 6}
+    with pytest.raises(ValueError, match=says):
+        jd.run(**(given | changes(run())))
+
+
+def test_a_metric_of_another_shape_does_not_go_on():
+    first = run(metrics={"mine": lambda s, p: s.x})
+    with pytest.raises(ValueError, match=r"'mine' had shape \(4, 2\) and has \(4,\); give"):
+        jd.run(jd.DGD(0.1), quadratic(), ring(), after=first, steps=2,
+               metrics={"mine": lambda s, p: s.x[:, 0]})  # fmt: skip
+
+
+def test_the_state_of_the_same_method_on_other_links_is_refused():
+    method, complete = jd.LinearizedADMM(0.1), jd.networks.metropolis(jd.graphs.complete(N))
+    first = run(method)
+    with pytest.raises(ValueError, match=r"state\.duals is .*and LinearizedADMM needs .*network"):
+        jd.run(method, quadratic(), complete, None, KEY, steps=2, state=first.state)
+
+
+@pytest.mark.parametrize(("steps", "start"), [(4, 2**31), (3, 2**31 - 3), (3_000_000_000, 0)])
+@pytest.mark.parametrize("kind", [int, np.int64, jnp.asarray])
+def test_step_numbers_that_would_wrap_are_refused(steps, start, kind):
+    with pytest.raises(ValueError, match=f"end at step {start + steps}; stay below"):
+        run(steps=steps, start=kind(start))
+    last = run(steps=3, start=kind(2**31 - 4))
+    assert last.history["step"].tolist() == list(range(2**31 - 4, 2**31))
+
+
+def test_start_may_be_the_largest_in_float32(float32):
+    with pytest.raises(ValueError, match="end at step 2147483649; stay below"):
+        jd.run(jd.DGD(0.1), quadratic(), ring(), jnp.zeros((N, D)), KEY, steps=2,
+               start=jnp.int32(2**31 - 1))  # fmt: skip
+
+
+def ring_with_links_back(n):
+    """Every agent sends to the next one and to agent 0; agent i has weight n 2^-(i + 1) or so."""
+    links = np.eye(n) + np.roll(np.eye(n), 1, axis=0)
+    links[0] = 1
+    return jd.networks.column_stochastic(links.T)
+
+
+def test_push_sum_weights_that_underflow_are_noticed(float32):
+    for n, holds in ((48, True), (256, False)):
+        network, x0 = ring_with_links_back(n), jax.random.normal(KEY, (n, D))
+        result = jd.run(jd.PushSum(), jd.problems.quadratic(n, D), network, x0, KEY,
+                        steps=2000, every=2000)  # fmt: skip
+        error = float(jnp.abs(result.state.x - x0.mean(axis=0)).max())
+        assert np.isfinite(error)
+        assert (error < 1e-4) == holds
+        assert bool(result.diverged) != holds
+    with jax.enable_x64(True):  # whose range is wide enough
+        result = jd.run(jd.PushSum(), jd.problems.quadratic(n, D), network,
+                        x0.astype(jnp.float64), KEY, steps=2000, every=2000)  # fmt: skip
+        assert float(result.state.w.min()) < 1e-70
+        np.testing.assert_allclose(result.state.x, np.tile(np.mean(x0, axis=0, dtype=float),
+                                                           (n, 1)), atol=1e-8)  # fmt: skip
+        assert not result.diverged
+
+
+def test_default_metrics_can_be_chosen():
+    everything = run().history
+    some = run(defaults=("gap", "loss"), metrics={"mine": other_metric}).history
+    metrics = ["consensus_error", "distance_squared", "gap", "gradient_norm_squared", "loss"]
+    assert set(some) == set(everything) - set(metrics) | {"gap", "loss", "mine"}
+    for name in ("gap", "loss", "rounds"):
+        np.testing.assert_array_equal(some[name], everything[name])
+    assert not set(run(defaults=()).history) & set(metrics)
+    own = run(defaults=("gap",), metrics={"loss": other_metric}).history  # its name is free
+    np.testing.assert_allclose(own["loss"][0], x_start().sum(), rtol=1e-14)
+
+
+def test_a_default_that_is_switched_off_costs_nothing():
+    calls = []
+
+    @jd.pytree
+    class Watched:
+        n, d, optimum = N, D, 0.0
+
+        def grad(self, x, key):
+            return x
+
+        def objective(self, x):
+            calls.append(x)  # while a program is traced
+            return x @ x
+
+    run(problem=Watched(), defaults=("consensus_error",))
+    assert not calls
+    run(problem=Watched(), defaults=("loss",))
+    assert calls
+
+
+def ragged():
+    return [[0.0] * D] * (N - 1) + [[0.0]]
+
+
+METRIC = {
+    "a string": lambda s, p: "x",
+    "None": lambda s, p: None,
+    "a dictionary": lambda s, p: {"b": s.x},
+    "a state": lambda s, p: s,
+    "a list": lambda s, p: [s.x, s.x],
+    "an array of strings": lambda s, p: np.array(["x"]),
+    "a key": lambda s, p: KEY,
+}
+
+
+@pytest.mark.parametrize("name", METRIC)
+def test_metrics_return_arrays_of_numbers(name):
+    with pytest.raises(ValueError, match=r"metric 'mine' returns an? .*; return one array of num"):
+        run(metrics={"mine": METRIC[name]})
+
+
+def test_an_error_inside_of_a_metric_names_the_metric():
+    with pytest.raises(AttributeError, match="nothing") as caught:
+        run(metrics={"mine": lambda s, p: s.nothing})
+    assert any("metric 'mine'" in note for note in caught.value.__notes__)
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "problem a class": ({"problem": jd.problems.Quadratic}, "problem is the class Quadratic; give"),
+    "problem a function": ({"problem": jd.problems.quadratic}, "function quadratic; call it"),
+    "network a class": ({"network": jd.networks.Dense}, "network is the class Dense; give an inst"),
+    "network a function": ({"network": jd.networks.metropolis}, "function metropolis; call it"),
+    "networks": ({"network": [ring(), ring()]}, r"a list .*jd\.compare, or jd\.networks\.stack"),
+    "network by name": ({"network": {"ring": ring()}}, r"a dict .*jd\.compare"),
+    "matrix as network": ({"network": np.eye(N)}, r"network is an array .*mixing\(W\)"),
+    "result as state": ({"state": run(steps=1)}, r"state is a Result .*result\.state"),
+    "array as state": ({"state": np.zeros((N, D))}, r"state is an array .*result\.state"),
+    "result as x0": ({"x0": run(steps=1)}, "x0 is a Result; give it as after="),
+    "state as x0": ({"x0": run(steps=1).state}, "x0 is a State; give it as state="),
+    "x0 a string": ({"x0": "zeros"}, r"x0 is a str; give an \[n, d\] array"),
+    "x0 a number": ({"x0": 0.0}, r"x0 is a float; give an \[n, d\] array"),
+    "x0 a tree": ({"x0": {"w": np.zeros((N, D))}}, r"x0 is a dict; give an \[n, d\] array"),
+    "x0 not called": ({"x0": quadratic().start}, r"x0 is a method; .*problem\.start\(\)"),
+    "x0 ragged": ({"x0": ragged()}, r"x0 is a list of unequal rows; give an \[n, d\] array"),
+    "x0 of objects": ({"x0": np.full((N, D), None)}, "x0 has dtype object; give floating"),
+    "start a string": ({"start": "3"}, "start is '3'; give the first step's number"),
+    "start None": ({"start": None}, "start is None; give"),
+    "start a boolean": ({"start": True}, "start is True; give"),
+    "start an array": ({"start": np.array([3])}, r"start is array\(\[3\]\); give"),
+    "metric without name": ({"metrics": {3: other_metric}}, "name is 3; give a string"),
+    "metric a class": ({"metrics": {"a": jd.metrics.Accuracy}}, "class.*; give a function"),
+    "metrics by name": ({"metrics": ["gap"]}, r"metrics is \['gap'\]; .*defaults="),
+    "defaults a string": ({"defaults": "gap"}, r"defaults is 'gap'; name some of cons.*loss"),
+    "defaults unknown": ({"defaults": ["los"]}, r"defaults is \['los'\]; name some of .*loss"),
+    "defaults a dictionary": ({"defaults": {"gap": 1}}, "defaults is .*; name some of"),
+    "defaults no names": ({"defaults": [["gap"]]}, "defaults is .*; name some of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_one_sentence_before_any_work(name):
+    changes, says = MISTAKES[name]
+    before = len(COMPILED)
+    with pytest.raises(ValueError, match=says):
+        run(**changes)
+    assert len(COMPILED) == before
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_run_and_its_metrics_promote_nothing_implicitly(x64):
+    """Also the costs, the joined history and the accuracy, with float64 features in float32."""
+
+    @jd.pytree
+    class Halving:
+        def init(self, x0, problem, network, key):
+            return Plain(x0)
+
+        def step(self, state, problem, network, key):
+            return Plain(state.x / 2)
+
+    with jax.enable_x64(x64):
+        features, labels = np.random.default_rng(0).standard_normal((6, D)), np.arange(6) % 2
+        metrics = {"accuracy": jd.metrics.accuracy(features, labels)}
+        names = ("gap", "loss", "distance_squared", "gradient_norm_squared")
+        given: dict[str, Any] = {"metrics": metrics, "defaults": names, "steps": 2}
+        problem, x0 = quadratic(), jnp.ones((N, D), float)
+        with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+            first = jd.run(Halving(), problem, ring(), x0, KEY, **given)
+            history = jd.run(Halving(), problem, ring(), after=first, **given).history
+        assert history["traffic"].tolist() == [2 * N * 32 * D * k for k in range(5)]

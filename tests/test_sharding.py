@@ -1,4 +1,4 @@
-"""Agents spread over devices: the same numbers, and a ring that talks to its neighbors only."""
+"""Agents or seeds over devices: the same numbers, and a ring that talks to neighbors only."""
 
 import os
 import subprocess
@@ -29,7 +29,50 @@ assert "collective-permute" in mixing and "all-gather" not in mixing
 """
 
 
-def test_agents_over_four_devices():
-    flags = "--xla_force_host_platform_device_count=4"
+SEEDS = """
+import jax, jax.numpy as jnp, numpy as np, jaxdopt as jd
+from jax.sharding import AxisType, PartitionSpec
+
+features = np.random.default_rng(0).standard_normal((24, 3))
+labels = (features[:, 0] > 0).astype(int)
+problem = jd.problems.logistic_regression(features, labels, agents=6, l2=0.1)
+problem = jd.problems.Minibatch(problem, 2)
+ring = jd.networks.metropolis(jd.graphs.ring(6))
+mesh = jax.make_mesh((2,), ("seeds",), axis_types=(AxisType.Auto,))
+keys = jax.random.split(jax.random.key(0), 2)
+METHODS = [
+    (jd.DSGD(0.1), ring),
+    (jd.GradientTracking(0.1), jd.networks.RandomLinks(ring, 0.7)),
+    (jd.CHOCOSGD(0.1, jd.compressors.TopK(1)), ring),
+    (jd.SCAFFOLD(0.1, local_steps=2), jd.networks.participation.uniform(6, 2)),
+]
+for method, network in METHODS:
+    def one(key):
+        half = jd.run(method, problem, network, problem.start(), key, steps=4, every=2)
+        result = jd.run(method, problem, network, after=half, steps=2, every=2)
+        return result.state.x, result.history
+
+    def several(keys):
+        return jax.tree.map(lambda leaf: leaf[None], one(keys[0]))
+
+    spread = PartitionSpec("seeds")
+    there = jax.jit(jax.shard_map(several, mesh=mesh, in_specs=spread, out_specs=spread))(keys)
+    for i in range(2):
+        for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(one(keys[i]))):
+            np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-6)
+"""
+
+
+def run_on(devices, program):
+    flags = f"--xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", PROGRAM], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+
+
+def test_agents_over_four_devices():
+    run_on(4, PROGRAM)
+
+
+def test_seeds_over_two_devices():
+    """Under shard_map all that a loop carries varies alike, and gradients are each device's own."""
+    run_on(2, SEEDS)

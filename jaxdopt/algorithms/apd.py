@@ -27,10 +27,11 @@ import jax.numpy as jnp
 from jaxdopt._pytree import Nonnegative, pytree
 from jaxdopt.algorithms import coupling
 from jaxdopt.algorithms.cost import Cost, gossip
+from jaxdopt.algorithms.ratio import Ratio
 
 
 @pytree
-class State:
+class State(Ratio):
     """What APD carries on."""
 
     u: jax.Array  # [n, d] weighted estimates
@@ -38,11 +39,6 @@ class State:
     w: jax.Array  # [n, 1] push-sum weights; their sum is n
     s: jax.Array  # [n, d] mixed tracker C s: its sum is the sum of the last gradients
     g: jax.Array  # [n, d] gradients last taken
-
-    @property
-    def x(self) -> jax.Array:
-        """The estimates u / w, [n, d]."""
-        return self.u / self.w
 
 
 @pytree

@@ -29,21 +29,17 @@ import jax.numpy as jnp
 
 from jaxdopt._pytree import Nonnegative, count, field, pytree, replace, require, static
 from jaxdopt.algorithms.cost import Cost, gossip
+from jaxdopt.algorithms.ratio import Ratio
 
 
 @pytree
-class State:
+class State(Ratio):
     """What OSGP carries on; the last column of messages is that of the weights."""
 
     u: jax.Array  # [n, d] weighted estimates
     w: jax.Array  # [n, 1] push-sum weights
     # [τ or 1, n, d + 1] what will arrive at every agent; "atc": step k's in k mod τ
     flight: jax.Array = field(axis=1)
-
-    @property
-    def x(self) -> jax.Array:
-        """The estimates u / w, [n, d]."""
-        return self.u / self.w
 
 
 @pytree

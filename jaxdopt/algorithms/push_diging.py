@@ -17,21 +17,17 @@ import jax.numpy as jnp
 
 from jaxdopt._pytree import Nonnegative, pytree
 from jaxdopt.algorithms.cost import Cost, gossip
+from jaxdopt.algorithms.ratio import Ratio
 
 
 @pytree
-class State:
+class State(Ratio):
     """What Push-DIGing carries on."""
 
     u: jax.Array  # [n, d] weighted estimates
     w: jax.Array  # [n, 1] push-sum weights; their sum is n
     y: jax.Array  # [n, d] mixed tracker C y: its sum is the sum of the last gradients
     g: jax.Array  # [n, d] gradients last taken
-
-    @property
-    def x(self) -> jax.Array:
-        """The estimates u / w, [n, d]."""
-        return self.u / self.w
 
 
 @pytree

@@ -18,19 +18,15 @@ import jax.numpy as jnp
 
 from jaxdopt._pytree import pytree, replace
 from jaxdopt.algorithms.cost import Cost, gossip
+from jaxdopt.algorithms.ratio import Ratio
 
 
 @pytree
-class State:
+class State(Ratio):
     """What push-sum carries on."""
 
     u: jax.Array  # [n, d] sums; their sum over agents is kept
     w: jax.Array  # [n, 1] weights; their sum is n
-
-    @property
-    def x(self) -> jax.Array:
-        """The estimates u / w, [n, d]."""
-        return self.u / self.w
 
 
 @pytree

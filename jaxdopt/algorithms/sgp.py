@@ -17,19 +17,15 @@ import jax.numpy as jnp
 
 from jaxdopt._pytree import Nonnegative, pytree
 from jaxdopt.algorithms.cost import Cost, gossip
+from jaxdopt.algorithms.ratio import Ratio
 
 
 @pytree
-class State:
+class State(Ratio):
     """What SGP carries on."""
 
     u: jax.Array  # [n, d] weighted estimates
     w: jax.Array  # [n, 1] push-sum weights; their sum is n
-
-    @property
-    def x(self) -> jax.Array:
-        """The estimates u / w, [n, d]."""
-        return self.u / self.w
 
 
 @pytree
