@@ -1,11 +1,13 @@
 """The problem's contract, and its two plainest forms: oracles, and gradients of your own.
 
 The objective is F(x) = Σᵢ pᵢ fᵢ(x), fᵢ the mean over agent i's samples plus (l2/2)|x|², and
-pᵢ = 1/n, or mᵢ/m with ``weights="samples"``. The gradient that agent i is given is n pᵢ ∇fᵢ, so
-that the plain mean over agents is always ∇F and methods need not know the weighting. `Composite`
-adds a regularizer r(x), which is no part of the gradients: methods take it by `prox`.
+pᵢ = 1/n, or mᵢ/m with ``weights="samples"``. ``grad`` answers with n pᵢ ∇fᵢ, so that the plain
+mean over agents is always ∇F and methods between peers need not know the weights. A server knows
+them: with ``shares``, the n pᵢ, its clients step along ∇fᵢ itself and it weighs what they send.
+`Composite` adds a regularizer r(x), which is no part of the gradients: methods take it by `prox`.
 
-The smallest problem is any object with ``n``, ``d`` and ``grad(x, key)``.
+The smallest problem is any object with ``n``, ``d`` and ``grad(x, key)``; without ``shares`` all
+agents weigh the same.
 """
 
 from collections.abc import Callable
