@@ -24,7 +24,7 @@ from jaxdopt import agents
 from jaxdopt._pytree import Number, count, pytree, require, static
 from jaxdopt.algorithms.cost import Cost, samples, vector_bits
 from jaxdopt.compressors import FLOAT
-from jaxdopt.problems.problem import divides
+from jaxdopt.problems.problem import Part, divides
 
 T = TypeVar("T")
 
@@ -121,6 +121,8 @@ def participants(problem: Any, network: Any) -> Clients:
     index = getattr(network, "clients", None)
     if index is not None and divides(problem):
         theirs, mask = problem.take(index), index < problem.n
+    elif hasattr(network, "stale"):  # of those who come back each has a model of its own
+        theirs, mask = Part(problem, index), index < problem.n
     else:
         theirs, index, mask = problem, None, getattr(network, "active", None)
     return Clients(theirs, index, mask, problem.n, getattr(theirs, "shares", None))

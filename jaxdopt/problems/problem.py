@@ -147,6 +147,37 @@ def divides(problem: Any) -> bool:
     return hasattr(problem, "take") and (within is None or divides(disclose(within)))
 
 
+@pytree
+class Part:
+    """Some agents [s] of a problem that cannot be divided, each at a row of its own.
+
+    An agent may be named twice. For every row all n agents answer, and one answer is kept.
+    """
+
+    problem: Any
+    agents: Any  # [s] int; n and beyond are padding
+
+    @property
+    def n(self) -> int:
+        """The number of agents, s."""
+        return self.agents.shape[0]
+
+    @property
+    def shares(self) -> Any:
+        """The weights n pᵢ of these agents, [s], or None."""
+        shares = getattr(self.problem, "shares", None)
+        return None if shares is None else jnp.asarray(shares).at[self.agents].get(mode="clip")
+
+    def grad(self, x: jax.Array, key: Any) -> jax.Array:
+        """Return the agents' gradients at their own rows, [s, d] -> [s, d]."""
+
+        def one(agent: jax.Array, row: jax.Array) -> jax.Array:
+            rows = jnp.broadcast_to(row, (self.problem.n, *row.shape))
+            return self.problem.grad(rows, key).at[agent].get(mode="clip")
+
+        return jax.vmap(one)(self.agents, x)
+
+
 def partial_gradients(problem: Any, agents: jax.Array, x: jax.Array, key: Any) -> jax.Array:
     """Return the gradients of some agents [s] at their rows x, [s, d] -> [s, d].
 

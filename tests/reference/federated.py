@@ -209,12 +209,14 @@ def scaffold(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsi
     return x
 
 
-def mifa(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0, p=None):
+def mifa(
+    gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0, p=None, waits=False
+):
     """Run MIFA (Gu et al. 2021) from a table of zeros: x+ = x - eta_g a_k sum_j p_j G_j.
 
     In S: y <- y - a_k,i g_i(y), K times from y = x, and G_i <- (x - y_i) / a_k,i, the sum of the K
-    gradients; the rest of the table keeps its rows. The paper has everybody active in round 0.
-    Nobody active: the table stays and x moves along it.
+    gradients; the rest of the table keeps its rows. With waits, x stays at x0 until every client has
+    been active once. Nobody active: the table stays and x moves along it.
     """
     x = start(x0, steps)
     d = x.shape[1]
@@ -228,6 +230,9 @@ def mifa(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1
             for local in range(local_steps):
                 y = y - a[i] * ask(gradient, i, y, k, local)
             table[i] = (x[k] - y) / a[i]
+        if waits and not np.any(active[: k + 1], axis=0).all():
+            x[k + 1] = x[k]
+            continue
         x[k + 1] = x[k] - server_stepsize * (sum(a) / n) * mean_of_all(table, p)
     return x
 
