@@ -16,7 +16,7 @@ Reddi et al. (2021), arXiv 2003.00295; analysis without a heterogeneity conditio
 (2023), arXiv 2301.12677. Listing: certain; v₀ = τ² from memory.
 Theorem in the tests: with a constant η the bias is linear in η and grows with K, and it is 0 if
 f* = Σᵢ pᵢ fᵢ*; with unequal probabilities of taking part it stays for any η and K. With everybody
-and K = 1 it is `SGD`, whatever the pᵢ.
+and K = 1 it is gradient descent on F.
 """
 
 from typing import Any

@@ -519,14 +519,9 @@ def test_a_client_with_nearly_all_samples(stepsize, local_steps):
     def gradient(i, x, k, local):
         return losses.least_squares_gradient(x, features[i], labels[i], 0.0)
 
+    p = np.array(sizes) / 476
     expected = federated.fed_avg(
-        gradient,
-        everybody,
-        np.zeros(5),
-        lambda _: stepsize,
-        60,
-        local_steps,
-        p=sizes / np.sum(sizes),
+        gradient, everybody, np.zeros(5), lambda _: stepsize, 60, local_steps, p=p
     )
     run = jd.run(
         jd.FedAvg(stepsize, local_steps=local_steps), problem, participation.full(20),
@@ -572,6 +567,9 @@ class TestWrappers:
             x = jnp.asarray(np.random.default_rng(1).normal(size=(one.problem.n, 2)))
             g = np.asarray(one.grad(x, KEY))
             np.testing.assert_allclose(other.grad(x, KEY), g, rtol=1e-12)
+            if network is server:  # what peers are given has the same mean, noise and all
+                mean = np.mean(weighed.grad(x, KEY), axis=0)
+                np.testing.assert_allclose(other.total(jnp.asarray(g)) / 4, mean, rtol=1e-12)
             g = g[: len(rows)]
             np.testing.assert_allclose(other.mean(g_of(other, g)), p[rows] @ g / p[rows].sum())
             np.testing.assert_allclose(other.total(g_of(other, g)), 4 * p[rows] @ g)

@@ -215,8 +215,8 @@ def mifa(
     """Run MIFA (Gu et al. 2021) from a table of zeros: x+ = x - eta_g a_k sum_j p_j G_j.
 
     In S: y <- y - a_k,i g_i(y), K times from y = x, and G_i <- (x - y_i) / a_k,i, the sum of the K
-    gradients; the rest of the table keeps its rows. With waits, x stays at x0 until every client has
-    been active once. Nobody active: the table stays and x moves along it.
+    gradients; the rest of the table keeps its rows. Nobody active: the table stays and x moves
+    along it. With waits, x stays at x0 until every client has been active once.
     """
     x = start(x0, steps)
     d = x.shape[1]
