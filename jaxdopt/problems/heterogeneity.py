@@ -84,7 +84,7 @@ def general_variance(problem: Any, *, smoothness: float | None = None) -> Genera
     """Return C and σ² with E|gᵢ(x) − ∇fᵢ(x)|² ≤ C (fᵢ(x) − fᵢ*) + σ² for all x and agents.
 
     This is the condition of Huang, Li, Pu (2023), arXiv 2301.12677, here for the objectives n pᵢ fᵢ
-    whose gradients agents are given. Finite sums have it without any further assumption. A
+    whose gradients peers are given. Finite sums have it without any further assumption. A
     component l ≥ 0 that is ℓ-smooth has |∇l|² ≤ 2ℓ l, since it is nonnegative one gradient step
     further too. So the mean over b samples drawn with replacement has a variance of at most
     (1/b) meanⱼ |∇lᵢⱼ|² ≤ (2ℓ/b) fᵢ = C (fᵢ − fᵢ*) + C fᵢ* with C = 2ℓ/b, and σ² = C maxᵢ fᵢ*.

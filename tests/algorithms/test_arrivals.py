@@ -62,7 +62,7 @@ def data():
 
 
 @functools.cache
-def noisy(weights="agents"):
+def noisy(weights: Any = "agents"):
     whole = jd.problems.logistic_regression(*data(), l2=L2, weights=weights)
     return jd.problems.Minibatch(whole, 2)
 

@@ -100,7 +100,7 @@ def data():
 
 
 @functools.cache
-def smooth(name="least squares", weights="agents"):
+def smooth(name="least squares", weights: Any = "agents"):
     """Strongly convex least squares, or logistic regression with a penalty that is not convex."""
     features, labels = data()
     if name == "least squares":
