@@ -6,12 +6,13 @@ When worker i's gradient is ready, taken at what x_i was when i began, it meets 
 
 and begins again; others may have averaged with i meanwhile, so that its gradient is stale. The
 network is a `jd.networks.pairwise`; a step is a run of meetings none of which touches another.
-Workers count by their speed: with small α the limit is near the minimizer of Σᵢ pᵢ fᵢ, pᵢ i's share
-of all gradients, where that of `ADSGD` is near the objective's.
+Code from the authors' institution applies a gradient as soon as it is ready and averages in a
+thread of its own, however often: other events, the same mean. Workers count by their speed: with
+small α the limit is near the minimizer of Σᵢ pᵢ fᵢ, pᵢ i's share of all gradients, where that of
+`ADSGD` is near the objective's.
 
 Source: Lian, Zhang, Zhang, Liu (2018), arXiv 1710.06952, algorithm 1. Listing: from memory, as a
-later paper restates it; co-authors' code descends before it averages, and averages as often as it
-can, which moves the mean alike.
+later paper restates it.
 Property in the tests: that limit; averaging keeps the mean, so x̄ moves by −(α/n) gᵢ.
 """
 

@@ -1,16 +1,18 @@
 """AFA-CD: anarchic federated averaging across devices, where clients do as much as they like.
 
-    S the m who have come back:   x ← x − η_g (1/m) Σ_{i ∈ S} Gᵢ,      Gᵢ = (1/Kᵢ) Σₗ gᵢ(yᵢₗ)
+    S who have come back:   x ← x − η_g Σ_{i ∈ S} pᵢ Gᵢ / Σ_{i ∈ S} pᵢ,      Gᵢ = (1/Kᵢ) Σₗ gᵢ(yᵢₗ)
 
 gᵢ(yᵢₗ) are the gradients that i met in Kᵢ local steps y ← y − η gᵢ(y) from the model that it had
 fetched. G is normalized, so that who takes more steps does not count for more, and η_g is a
-stepsize along a gradient. Who comes back more often does: the limit is not the objective's
-minimizer where clients are not equally quick, which `AFACS` mends.
+stepsize along a gradient; the paper's mean over its m returns is that with equal pᵢ. Who comes back
+more often does count for more: the limit is not the objective's minimizer where clients are not
+equally quick, which `AFACS` mends.
 
 The network is a `jd.networks.arrivals`, such as ``buffer=m``; ``calls=`` is there what Kᵢ is here.
 
-Source: Yang, Zhang, Khanduri, Liu (2022), arXiv 2108.09875. Listing: from memory.
-Property in the tests: with m = n and Kᵢ = 1 it is gradient descent.
+Source: Yang, Zhang, Khanduri, Liu (2022), arXiv 2108.09875. Listing: from memory, the structure
+confirmed by a summary, constants not.
+Property in the tests: with all in S and Kᵢ = 1 it is gradient descent.
 """
 
 from typing import Any, ClassVar

@@ -1,6 +1,6 @@
 """AFA-CS: anarchic federated averaging across silos, with a memory of every client's last return.
 
-    i ∈ S (who have come back):   Tᵢ ← Gᵢ = (1/Kᵢ) Σₗ gᵢ(yᵢₗ),      x ← x − η_g (1/n) Σⱼ Tⱼ
+    i ∈ S (who have come back):   Tᵢ ← Gᵢ = (1/Kᵢ) Σₗ gᵢ(yᵢₗ),      x ← x − η_g Σⱼ pⱼ Tⱼ
 
 gᵢ(yᵢₗ) are the gradients that i met in Kᵢ local steps y ← y − η gᵢ(y) from the model that it had
 fetched. The server steps along all rows of its table T, old ones too, so that it does not matter
@@ -9,8 +9,9 @@ up to O(η) of local steps. T starts with zeros, and an aggregation of nobody ch
 
 The network is a `jd.networks.arrivals`; ``calls=`` is there what Kᵢ is here.
 
-Source: Yang, Zhang, Khanduri, Liu (2022), arXiv 2108.09875. Listing: from memory.
-Invariant: ``total`` = Σⱼ Tⱼ. Property in the tests: if all return for every aggregation it is
+Source: Yang, Zhang, Khanduri, Liu (2022), arXiv 2108.09875. Listing: from memory, the structure
+confirmed by a summary, constants not.
+Invariant: ``total`` = Σⱼ n pⱼ Tⱼ. Property in the tests: if all return for every aggregation it is
 `AFACD`; the limit with K = 1 is the solution.
 """
 
@@ -39,13 +40,13 @@ class State(Central):
     server: jax.Array  # [d] the server's model
     sent: jax.Array  # [n, d] the model that every client fetched last
     table: jax.Array  # [n, d] T: the mean gradient that each returned last
-    total: jax.Array  # [d] the sum of the table's rows
+    total: jax.Array  # [d] the sum of the table's rows, n pⱼ Tⱼ
     n: int = static()
 
 
 @pytree
 class AFACS:
-    """Tᵢ ← Gᵢ, the mean of the gradients of Kᵢ local steps, i ∈ S;  x⁺ = x − (η_g/n) Σⱼ Tⱼ."""
+    """Tᵢ ← Gᵢ, the mean of the gradients of Kᵢ local steps, i ∈ S;  x⁺ = x − η_g Σⱼ pⱼ Tⱼ."""
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative  # η_g, along a gradient
@@ -71,7 +72,7 @@ class AFACS:
         table = agents.put(state.table, network.latest, g)
         change = g - clients.own(state.table)
         counted = (network.latest < state.n)[:, None]  # of two returns of a client the last
-        total = state.total + jnp.where(counted, change, 0).sum(axis=0)
+        total = state.total + jnp.where(counted, clients.weigh(change), 0).sum(axis=0)
         move = jnp.where(clients.number > 0, total / state.n, 0)
         new = state.server - self.server_stepsize * move
         return State(new, network.handed(state.sent, state.server, new), table, total, state.n)

@@ -5,9 +5,10 @@
 yᵢ is where K local steps y ← y − η gᵢ(y) have led from sentᵢ, the model that i had fetched. Weights
 are not renormalized and know no staleness. Who comes back how often decides what is solved: the
 limit is near the minimizer of Σᵢ dᵢ φᵢ fᵢ, φᵢ the network's ``frequency`` of client i in an
-aggregation. By default dᵢ = 1 / (n φᵢ), so that it is the objective: with a return an aggregation
-and constant times τᵢ that is (τᵢ / n) Σⱼ 1/τⱼ, and with all in every one the mean, FedAvg. Equal
-weights solve another problem, in which quick clients count for more.
+aggregation. By default dᵢ = pᵢ / φᵢ, so that it is the objective: with a return an aggregation and
+constant times τᵢ that is pᵢ τᵢ Σⱼ 1/τⱼ, and with all in every one the mean, FedAvg. Weights that
+are given are all that counts, whatever the pᵢ; equal ones solve another problem, in which quick
+clients count for more.
 
 The network is a `jd.networks.arrivals` of any rule; ``calls=`` is there what ``local_steps`` is
 here.
@@ -42,7 +43,7 @@ class AsyncFedAvg:
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g
-    weights: Nonnegative | None = None  # dᵢ, a number or [n, 1]; by default 1 / (n φᵢ)
+    weights: Nonnegative | None = None  # dᵢ, a number or [n, 1]; by default pᵢ / φᵢ
     local_steps: int = static(default=1)  # K
     needs: ClassVar[set[str]] = {"returns"}
 
@@ -57,9 +58,11 @@ class AsyncFedAvg:
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one aggregation."""
         clients, moved, _ = visit(state, problem, network, self.stepsize, self.local_steps, key)
-        unbiased = network.interval.astype(moved.dtype) / state.n
-        d = unbiased if self.weights is None else self.weights
-        update = clients.total(clients.own(d) * moved)
+        if self.weights is None:
+            interval = network.interval.astype(moved.dtype)
+            update = clients.total(clients.own(interval) * moved) / state.n
+        else:
+            update = clients.sum(clients.own(self.weights) * moved)
         new = state.server + self.server_stepsize * update
         return State(new, network.handed(state.sent, state.server, new), state.n)
 

@@ -3,6 +3,14 @@
 Work follows those who take part: where the network names them (`Server.clients`, at most s of n),
 their rows are gathered, computed on as [s, ...] and put back; where it only masks, all n work and
 the mask says whose counts. A network without either means everybody.
+
+**Weights.** For F = Σᵢ pᵢ fᵢ (``weights="samples"``: pᵢ = mᵢ/m) clients step along the gradients of
+their own fᵢ, and the server weighs what they send, as in McMahan et al. (2017):
+
+    (1/|S|) Σ_{i ∈ S} uᵢ  stands for  Σ_{i ∈ S} pᵢ uᵢ / Σ_{i ∈ S} pᵢ,      the `Clients.mean`,
+    (1/n) Σ_{i ∈ S} uᵢ    stands for  Σ_{i ∈ S} pᵢ uᵢ,                     `Clients.total` over n,
+
+in all federated methods; with pᵢ = 1/n they are what they say.
 """
 
 import functools
@@ -16,7 +24,7 @@ from jaxdopt import agents
 from jaxdopt._pytree import Number, count, pytree, require, static
 from jaxdopt.algorithms.cost import Cost, samples, vector_bits
 from jaxdopt.compressors import FLOAT
-from jaxdopt.problems.problem import divides
+from jaxdopt.problems.problem import Part, divides
 
 T = TypeVar("T")
 
@@ -32,6 +40,12 @@ class Clients:
     index: Any  # [s] int: their numbers, n and more on the padding; None for all n in order
     mask: Any  # [s] bool: who really takes part; None for all
     n: int = static()
+    shares: Any = None  # [s]: their weights n pᵢ in the objective; None where all are 1
+
+    def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:
+        """Return the gradient of each one's own fᵢ at its row, [s, d] -> [s, d]."""
+        g = self.problem.grad(x, key)
+        return g if self.shares is None else g / self._column(g.dtype)
 
     def own(self, values: T) -> T:
         """Return their rows of leaves [n, ...]; single numbers stay as they are."""
@@ -51,21 +65,32 @@ class Clients:
             return agents.put(old, self.index, rows)
         return rows if self.mask is None else agents.select(self.mask, rows, old)
 
-    def total(self, rows: T) -> T:
-        """Return the sum over those who take part, leaves [s, ...] -> [...]."""
-        if self.mask is not None:
-            rows = agents.select(self.mask, rows, jax.tree.map(jnp.zeros_like, rows))
-        return jax.tree.map(lambda leaf: leaf.sum(axis=0), rows)
+    def weigh(self, rows: jax.Array) -> jax.Array:
+        """Return n pᵢ times each row of [s, d]."""
+        return rows if self.shares is None else self._column(rows.dtype) * rows
 
-    def mean(self, rows: T) -> T:
-        """Return the mean over those who take part, 0 if there are none."""
-        number = jnp.maximum(self.number, 1)
-        return jax.tree.map(lambda leaf: leaf / number.astype(leaf.dtype), self.total(rows))
+    def sum(self, rows: jax.Array) -> jax.Array:
+        """Return the plain sum over those who take part, [s, d] -> [d]."""
+        if self.mask is not None:
+            rows = agents.select(self.mask, rows, jnp.zeros_like(rows))
+        return rows.sum(axis=0)
+
+    def total(self, rows: jax.Array) -> jax.Array:
+        """Return Σ n pᵢ rowᵢ over those who take part, [s, d] -> [d]."""
+        return self.sum(self.weigh(rows))
+
+    def mean(self, rows: jax.Array) -> jax.Array:
+        """Return Σ pᵢ rowᵢ / Σ pᵢ over those who take part, [s, d] -> [d]; 0 if there are none."""
+        weight = self.total(jnp.ones((len(rows), 1), rows.dtype))
+        return self.total(rows) / jnp.where(self.number > 0, weight, 1)
 
     @property
     def number(self) -> jax.Array:
         """How many take part."""
         return jnp.asarray(self.n) if self.mask is None else self.mask.sum()
+
+    def _column(self, dtype: Any) -> jax.Array:
+        return jnp.asarray(self.shares, dtype)[:, None]
 
 
 class Central:
@@ -95,8 +120,12 @@ def participants(problem: Any, network: Any) -> Clients:
     """Return who takes part in this round."""
     index = getattr(network, "clients", None)
     if index is not None and divides(problem):
-        return Clients(problem.take(index), index, index < problem.n, problem.n)
-    return Clients(problem, None, getattr(network, "active", None), problem.n)
+        theirs, mask = problem.take(index), index < problem.n
+    elif hasattr(network, "stale"):  # of those who come back each has a model of its own
+        theirs, mask = Part(problem, index), index < problem.n
+    else:
+        theirs, index, mask = problem, None, getattr(network, "active", None)
+    return Clients(theirs, index, mask, problem.n, getattr(theirs, "shares", None))
 
 
 def require_own_steps(method: Any) -> None:
@@ -144,7 +173,7 @@ def descend(
     """Return where local steps y ← y − η direction(y, gᵢ(y)) lead, and the mean gradient met.
 
     Args:
-        clients: who works.
+        clients: who works; gᵢ is of each one's own fᵢ where they know their ``shares``.
         start: [s, d], a row each.
         stepsize: η, a number or [n, 1].
         steps: how many, K.
@@ -161,7 +190,7 @@ def descend(
 
     def one(carry: tuple[Any, ...], step: jax.Array) -> tuple[Any, None]:
         y, total, memory = carry
-        g = clients.problem.grad(y, jax.random.fold_in(key, step))
+        g = clients.grad(y, jax.random.fold_in(key, step))
         along = direction(y, g)
         if optimizer is not None:
             along, memory = jax.vmap(optimizer.update)(along, memory, y)
@@ -231,7 +260,7 @@ def round_trip(
     calls = share * steps
     if own_steps is not None:
         own = jnp.broadcast_to(own_steps, (clients.n, 1))
-        calls = clients.total(clients.own(own))[0] / clients.n
+        calls = clients.sum(clients.own(own))[0] / clients.n
     vectors = share * (down + up) / 2
     bits = vectors * vector_bits(state.server[None]) + share * numbers * FLOAT / 2
     return Cost(calls * samples(problem), 1, vectors, bits, calls=steps)

@@ -1,21 +1,22 @@
 """FedAvg: local gradient steps at some clients, then the mean of their models.
 
     i ∈ Sₖ:  yᵢ = xₖ,   Kᵢ times  yᵢ ← yᵢ − η gᵢ(yᵢ)
-    xₖ₊₁ = xₖ − η_g Δ,   Δ = (1/|Sₖ|) Σ_{i ∈ Sₖ} (xₖ − yᵢ)
+    xₖ₊₁ = xₖ − η_g Δ,   Δ = Σ_{i ∈ Sₖ} pᵢ (xₖ − yᵢ) / Σ_{i ∈ Sₖ} pᵢ
 
+gᵢ is the gradient of the client's own fᵢ, and pᵢ its weight in the objective: 1/n, or its share of
+all samples (``weights="samples"``), and then the new model is the paper's Σ mᵢ yᵢ / Σ mᵢ (η_g = 1).
 A step is a round; one without participants changes nothing. ``local`` and ``server`` put an optax
 transformation in place of a local direction (begun anew in every round) or of Δ: FedAvgM is
 ``server=optax.trace(0.9)``; with ``optax.scale_by_adam`` it is FedAdam but for the bias correction
 and v₀ = 0, where the published one has none and v₀ = τ². With unequal Kᵢ the limit is another,
-unless the updates are multiplied by K/Kᵢ (``normalized``, as FedNova). For a problem with
-``weights="samples"`` a client's gradient is n pᵢ ∇fᵢ, so that plain means are of the right
-objective, and large clients take longer steps.
+unless the updates are multiplied by K/Kᵢ (``normalized``, as FedNova).
 
 Source: McMahan, Moore, Ramage, Hampson, Agüera y Arcas (2017), arXiv 1602.05629; server optimizers:
 Reddi et al. (2021), arXiv 2003.00295; analysis without a heterogeneity condition: Huang, Li, Pu
 (2023), arXiv 2301.12677. Listing: certain; v₀ = τ² from memory.
 Theorem in the tests: with a constant η the bias is linear in η and grows with K, and it is 0 if
-f* is the mean of the fᵢ*; with unequal probabilities of taking part it stays for any η and K.
+f* = Σᵢ pᵢ fᵢ*; with unequal probabilities of taking part it stays for any η and K. With everybody
+and K = 1 it is gradient descent on F.
 """
 
 from typing import Any, ClassVar

@@ -1,7 +1,7 @@
 """FedAvg-M: FedAvg whose local directions are mixed with the last round's mean direction.
 
     i ∈ Sₖ:  yᵢ = xₖ,   K times  yᵢ ← yᵢ − η (β gᵢ(yᵢ) + (1 − β) mₖ)
-    mₖ₊₁ = (1/|Sₖ|) Σ_{i ∈ Sₖ} (xₖ − yᵢ)/(ηK),      xₖ₊₁ = xₖ − η_g η K mₖ₊₁
+    mₖ₊₁ = (1/p_S) Σ_{i ∈ Sₖ} pᵢ (xₖ − yᵢ)/(ηK),   p_S = Σ_{i ∈ Sₖ} pᵢ,   xₖ₊₁ = xₖ − η_g η K mₖ₊₁
 
 (xₖ − yᵢ)/(ηK) is β times the mean gradient met plus (1 − β) mₖ, as it is computed here. From m = 0;
 the paper starts with the mean of the clients' gradients at x₀. β = 1 is `FedAvg`. Two vectors go

@@ -1,6 +1,6 @@
 """FedBuff: the server merges a buffer of returns at a time, the staler the less.
 
-    S the c who have come back:   x ← x + η_g (1/c) Σ_{i ∈ S} (yᵢ − sentᵢ) / √(1 + tᵢ)
+    S the c who have come back:   x ← x + η_g Σ_{i ∈ S} pᵢ (yᵢ − sentᵢ) / √(1 + tᵢ) / Σ_{i ∈ S} pᵢ
 
 yᵢ is where K local steps y ← y − η gᵢ(y) have led from sentᵢ, the model that i had fetched, and tᵢ
 the versions that have been made since. Quick clients are in more buffers and count for more: the
@@ -10,8 +10,11 @@ The network is ``jd.networks.arrivals(n, buffer=c, restart="at once", ...)``, in
 not wait for the buffer to fill, as in the paper; a client that is done goes on itself, where the
 paper draws another of a large population. Without ``restart`` they wait, as in arXiv 2206.10189.
 
+With equal pᵢ this is the paper's (1/c) Σ. The authors' simulator divides by Σ 1/√(1 + tᵢ) instead,
+so that a stale buffer counts as much as a fresh one: its server takes longer steps.
+
 Source: Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba (2022), arXiv 2106.06639, algorithm 1.
-Listing: from memory. Property in the tests: a buffer of all n is FedAvg.
+Listing: authors' code, but for that divisor. Property in the tests: a buffer of all n is FedAvg.
 """
 
 from typing import Any, ClassVar

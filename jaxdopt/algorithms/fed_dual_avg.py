@@ -3,12 +3,12 @@
     wᵢₗ = prox_{(Tₖ + lη) r}(zᵢₗ),   zᵢₗ₊₁ = zᵢₗ − η gᵢ(wᵢₗ),   zᵢ₀ = zᵏ,   l < Q
     zᵏ⁺¹ = zᵏ + ηₛ mean_S(zᵢ_Q − zᵏ),   Tₖ₊₁ = Tₖ + ηₛηQ,   xᵏ = prox_{Tₖ r}(zᵏ),   z⁰ = x⁰, T₀ = 0
 
-over the clients S that take part; nothing changes where nobody does. With a constant η this is the
-paper's Tₖ = ηₛηQk. Averages of dual vectors leave the estimate sparse, where `FedMid`'s does not.
-The regularizer's weight T grows without bound, so r has to be convex. Clients drift: there is a
-bias O(ηQ).
+mean_S(u) = Σ_S pᵢ uᵢ / Σ_S pᵢ over the clients S that take part; nothing changes where nobody does.
+With a constant η this is the paper's Tₖ = ηₛηQk. What is averaged is dual, and dense, so that the
+estimate stays sparse. The regularizer's weight T grows without bound, so r has to be convex.
+Clients drift: there is a bias O(ηQ).
 
-Source: Yuan, Zaheer, Reddi (2021), arXiv 2011.08474. Listing: from memory, the limit checked.
+Source: Yuan, Zaheer, Reddi (2021), arXiv 2011.08474. Listing: authors' code.
 Property in the tests: with Q = 1 and full gradients it converges to the solution, with Q > 1 to a
 neighbor that comes closer with η.
 """
@@ -71,7 +71,7 @@ class FedDualAvg:
 
         def local(z: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
             w = proximal(problem, z, state.weight + step * self.stepsize)
-            g = clients.problem.grad(w, jax.random.fold_in(key, step))
+            g = clients.grad(w, jax.random.fold_in(key, step))
             return z - self.stepsize * g, None
 
         end, _ = jax.lax.scan(local, start, jnp.arange(self.local_steps))

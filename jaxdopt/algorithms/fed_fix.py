@@ -1,6 +1,6 @@
 """FedFix: aggregation at fixed ticks, of whoever has come back since the last.
 
-    at kΔ, Sₖ those back since (k − 1)Δ:   x ← x + η_g (1/n) Σ_{i ∈ Sₖ} cᵢ (yᵢ − sentᵢ),   sentᵢ ← x
+    at kΔ, Sₖ those back since (k − 1)Δ:   x ← x + η_g Σ_{i ∈ Sₖ} pᵢ cᵢ (yᵢ − sentᵢ),   sentᵢ ← x
 
 yᵢ is where K local steps y ← y − η gᵢ(y) have led from sentᵢ, and cᵢ how many ticks a visit of i
 takes, ⌈τᵢ / Δ⌉ for constant times τᵢ: who comes back at every c-th tick counts c times, so that the
@@ -34,7 +34,7 @@ class State(Central):
 
 @pytree
 class FedFix:
-    """x⁺ = x + (η_g/n) Σ_{i ∈ S} cᵢ (yᵢ − sentᵢ),  cᵢ ticks of a visit, yᵢ after K steps."""
+    """x⁺ = x + η_g Σ_{i ∈ S} pᵢ cᵢ (yᵢ − sentᵢ),  cᵢ ticks of a visit, yᵢ after K steps."""
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g

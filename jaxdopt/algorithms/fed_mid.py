@@ -3,14 +3,14 @@
     vᵢₗ₊₁ = prox_{ηr}(vᵢₗ − η gᵢ(vᵢₗ)),   vᵢ₀ = xᵏ,   l < Q
     xᵏ⁺¹ = prox_{ηₛηQ r}(xᵏ + ηₛ mean_S(vᵢ_Q − xᵏ))
 
-over the clients S that take part; nothing changes where nobody does. Clients and server both
-shrink: for small η this solves f + 2r. With ``server_prox=False`` the server only averages, and the
-estimate is no longer sparse. Either way clients drift: there is a bias O(ηQ) besides.
+mean_S(u) = Σ_S pᵢ uᵢ / Σ_S pᵢ over the clients S that take part; nothing changes where nobody does.
+Clients and server both shrink: for small η this solves f + 2r. With ``client_prox=False``, the
+authors' second variant, clients take plain gradient steps and the server alone shrinks: f + r. The
+estimate is sparse in both. Either way clients drift: there is a bias O(ηQ) besides.
 
-Source: Yuan, Zaheer, Reddi (2021), arXiv 2011.08474. Listing: from memory, the limit checked;
-`server_prox` is ours.
-Property in the tests: comes to the minimizer of f + 2r as η → 0, and without the server's prox to a
-dense neighbor of that of f + r.
+Source: Yuan, Zaheer, Reddi (2021), arXiv 2011.08474. Listing: authors' code.
+Property in the tests: comes to the minimizer of f + 2r as η → 0, and to that of f + r without the
+clients' prox, with the zeros of each.
 """
 
 from typing import Any, ClassVar
@@ -39,7 +39,7 @@ class FedMid:
     stepsize: Nonnegative  # η
     server_stepsize: Nonnegative = 1.0  # ηₛ
     local_steps: int = static(default=1)  # Q
-    server_prox: bool = static(default=True)
+    client_prox: bool = static(default=True)
     composite: ClassVar[bool] = True
     needs: ClassVar[set[str]] = {"server"}
 
@@ -61,13 +61,12 @@ class FedMid:
         start = clients.share(state.server)
 
         def local(v: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
-            g = clients.problem.grad(v, jax.random.fold_in(key, step))
-            return proximal(problem, v - self.stepsize * g, self.stepsize), None
+            v = v - self.stepsize * clients.grad(v, jax.random.fold_in(key, step))
+            return proximal(problem, v, self.stepsize) if self.client_prox else v, None
 
         end, _ = jax.lax.scan(local, start, jnp.arange(self.local_steps))
         x = state.server + self.server_stepsize * clients.mean(end - start)
-        if self.server_prox:
-            x = proximal(problem, x, self.server_stepsize * self.stepsize * self.local_steps)
+        x = proximal(problem, x, self.server_stepsize * self.stepsize * self.local_steps)
         return State(jnp.where(clients.number > 0, x, state.server), state.n)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:

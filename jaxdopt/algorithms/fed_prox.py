@@ -1,7 +1,7 @@
 """FedProx: FedAvg whose local steps are pulled back to the server's model.
 
     i ∈ Sₖ:  yᵢ = xₖ,   K times  yᵢ ← yᵢ − η (gᵢ(yᵢ) + μ (yᵢ − xₖ))
-    xₖ₊₁ = xₖ − (η_g/|Sₖ|) Σ_{i ∈ Sₖ} (xₖ − yᵢ)
+    xₖ₊₁ = xₖ − η_g Σ_{i ∈ Sₖ} pᵢ (xₖ − yᵢ) / Σ_{i ∈ Sₖ} pᵢ
 
 The paper solves min fᵢ(y) + (μ/2)|y − xₖ|² up to an accuracy; here it is K gradient steps. μ makes
 the clients' drift less, and so the bias, at the price of progress; who takes part how often biases

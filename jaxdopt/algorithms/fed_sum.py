@@ -1,7 +1,7 @@
 """FedSUM: a server that merges what clients have changed, with local steps corrected by its sum.
 
     i ∈ Sₖ:  zᵢ = xₖ,   K times  zᵢ ← zᵢ − η (gᵢ(zᵢ) − hᵢ + yₖ);   ḡᵢ the mean of the K gradients
-    yₖ₊₁ = yₖ + (1/n) Σ_{i ∈ Sₖ} (ḡᵢ − hᵢ),   hᵢ ← ḡᵢ,      xₖ₊₁ = xₖ − η_g η K yₖ₊₁
+    yₖ₊₁ = yₖ + Σ_{i ∈ Sₖ} pᵢ (ḡᵢ − hᵢ),   hᵢ ← ḡᵢ,      xₖ₊₁ = xₖ − η_g η K yₖ₊₁
 
 hᵢ is what client i sent last, and y their mean over all n, so that who takes part more often does
 not count more; a round without participants moves x along y. From hᵢ = y = 0 (a cold start, whose
@@ -9,7 +9,7 @@ first steps are short until everybody has taken part). Two vectors go down and o
 have own η the server takes their mean.
 
 Source: You, Pu (2025), arXiv 2512.18275. Listing: derived from what is published about the method
-(its variants, special cases and costs), not read in the paper. Invariant: y = (1/n) Σᵢ hᵢ.
+(its variants, special cases and costs), not read in the paper. Invariant: y = Σᵢ pᵢ hᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
 with K = 1 and η_g = 1 it is `FedSUMB`, with everybody `SCAFFOLD`.
 """
@@ -36,7 +36,7 @@ class State(Central):
 
 @pytree
 class FedSUM:
-    """yₖ₊₁ = yₖ + (1/n) Σ_{Sₖ} (ḡᵢ − hᵢ),  xₖ₊₁ = xₖ − η_g η K yₖ₊₁,  locally gᵢ − hᵢ + yₖ."""
+    """yₖ₊₁ = yₖ + Σ_{Sₖ} pᵢ (ḡᵢ − hᵢ),  xₖ₊₁ = xₖ − η_g η K yₖ₊₁,  locally gᵢ − hᵢ + yₖ."""
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g

@@ -1,7 +1,7 @@
 """FedSUM-B: a server that merges what clients have changed, without local steps.
 
     i ∈ Sₖ:  gᵢ = gᵢ(xₖ), the mean of K gradients there
-    yₖ₊₁ = yₖ + (1/n) Σ_{i ∈ Sₖ} (gᵢ − hᵢ),   hᵢ ← gᵢ,      xₖ₊₁ = xₖ − η_g η yₖ₊₁
+    yₖ₊₁ = yₖ + Σ_{i ∈ Sₖ} pᵢ (gᵢ − hᵢ),   hᵢ ← gᵢ,      xₖ₊₁ = xₖ − η_g η yₖ₊₁
 
 hᵢ is what client i sent last, and y their mean over all n, whoever takes part how often; a round
 without participants moves x along y. From hᵢ = y = 0 (a cold start). ``local_steps`` is K, the
@@ -9,7 +9,7 @@ gradients that a participant takes at the same point, each with samples of its o
 gradients it changes nothing. If clients have own η the server takes their mean.
 
 Source: You, Pu (2025), arXiv 2512.18275. Listing: derived from what is published about the method;
-hardly another is possible. Invariant: y = (1/n) Σᵢ hᵢ.
+hardly another is possible. Invariant: y = Σᵢ pᵢ hᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
 it is `MIFA` with K = 1, and `FOCUS` with one local step and η/n.
 """
@@ -36,7 +36,7 @@ class State(Central):
 
 @pytree
 class FedSUMB:
-    """yₖ₊₁ = yₖ + (1/n) Σ_{Sₖ} (gᵢ(xₖ) − hᵢ),  hᵢ ← gᵢ(xₖ),  xₖ₊₁ = xₖ − η_g η yₖ₊₁."""
+    """yₖ₊₁ = yₖ + Σ_{Sₖ} pᵢ (gᵢ(xₖ) − hᵢ),  hᵢ ← gᵢ(xₖ),  xₖ₊₁ = xₖ − η_g η yₖ₊₁."""
 
     stepsize: Nonnegative  # η
     server_stepsize: Nonnegative = 1.0  # η_g

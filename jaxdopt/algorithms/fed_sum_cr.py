@@ -2,7 +2,7 @@
 
     i ∈ Sₖ:  ŷᵢ = (x_{t} − xₖ) / (s_t + ... + s_{k−1}),   t < k the last round it took part in
              zᵢ = xₖ,   K times  zᵢ ← zᵢ − η (gᵢ(zᵢ) − hᵢ + ŷᵢ);   ḡᵢ the mean of the K gradients
-    yₖ₊₁ = yₖ + (1/n) Σ_{i ∈ Sₖ} (ḡᵢ − hᵢ),   hᵢ ← ḡᵢ,   xₖ₊₁ = xₖ − sₖ yₖ₊₁,   sₖ = η_g η K
+    yₖ₊₁ = yₖ + Σ_{i ∈ Sₖ} pᵢ (ḡᵢ − hᵢ),   hᵢ ← ḡᵢ,   xₖ₊₁ = xₖ − sₖ yₖ₊₁,   sₖ = η_g η K
 
 ŷᵢ is the mean of y_{t+1}, ..., yₖ by their stepsizes. Everybody knows x₀: t = 0 before the first
 time, and ŷᵢ = y₀ = 0 where t = k. So one vector goes down and one up, and with x the sum of the s
@@ -10,7 +10,7 @@ so far. From hᵢ = y₀ = 0 (a cold start); a round without participants moves 
 have own η the server takes their mean.
 
 Source: You, Pu (2025), arXiv 2512.18275. Listing: derived from what is published about the method,
-the least certain of the three. Invariant: y = (1/n) Σᵢ hᵢ.
+the least certain of the three. Invariant: y = Σᵢ pᵢ hᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
 with everybody it is `FedSUM`.
 """
@@ -40,7 +40,7 @@ class State(Central):
 
 @pytree
 class FedSUMCR:
-    """yₖ₊₁ = yₖ + (1/n) Σ_{Sₖ} (ḡᵢ − hᵢ),  xₖ₊₁ = xₖ − sₖ yₖ₊₁,  locally gᵢ − hᵢ + ŷᵢ."""
+    """yₖ₊₁ = yₖ + Σ_{Sₖ} pᵢ (ḡᵢ − hᵢ),  xₖ₊₁ = xₖ − sₖ yₖ₊₁,  locally gᵢ − hᵢ + ŷᵢ."""
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g

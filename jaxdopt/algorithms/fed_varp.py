@@ -1,15 +1,17 @@
 """FedVARP: FedAvg with the variance of who takes part reduced by the clients' latest updates.
 
     i ∈ Sₖ:  yᵢ = xₖ,   K times  yᵢ ← yᵢ − η gᵢ(yᵢ);      Dᵢ = (xₖ − yᵢ)/η, the sum of K gradients
-    v = (1/|Sₖ|) Σ_{i ∈ Sₖ} (Dᵢ − tᵢ) + (1/n) Σⱼ tⱼ,      then tᵢ ← Dᵢ
+    v = Σ_{i ∈ Sₖ} pᵢ (Dᵢ − tᵢ) / Σ_{i ∈ Sₖ} pᵢ + Σⱼ pⱼ tⱼ,      then tᵢ ← Dᵢ
     xₖ₊₁ = xₖ − η_g η v
 
 SAGA over clients. The published server keeps all tⱼ; here it keeps their mean, and clients send the
 changes of their own, which is the same sequence. From tⱼ = 0. A round without participants, which
-the paper excludes, changes nothing. If clients have own η the server takes their mean.
+the paper excludes, changes nothing. If clients have own η the server takes their mean. v has the
+mean Σ pᵢ Dᵢ if all are equally likely to take part and weigh the same, as in the paper; with
+unequal pᵢ only in the limit, as the first term stays an average, whose steps are no longer than η.
 
 Source: Jhunjhunwala, Sharma, Nagarkatti, Joshi (2022), arXiv 2207.14130, algorithm 2.
-Listing: from memory. Invariant: the server's mean is that of the rows.
+Listing: third party's code. Invariant: the server's mean is Σⱼ pⱼ tⱼ.
 Theorem in the tests: the limit does not depend on who takes part, and is the solution for K = 1;
 for K > 1 it has FedAvg's bias with everybody.
 """
@@ -36,7 +38,7 @@ class State(Central):
 
 @pytree
 class FedVARP:
-    """v = mean_{Sₖ} (Dᵢ − tᵢ) + (1/n) Σⱼ tⱼ,  tᵢ ← Dᵢ for i ∈ Sₖ,  xₖ₊₁ = xₖ − η_g η v."""
+    """v = mean_{Sₖ} (Dᵢ − tᵢ) + Σⱼ pⱼ tⱼ,  tᵢ ← Dᵢ for i ∈ Sₖ,  xₖ₊₁ = xₖ − η_g η v."""
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g

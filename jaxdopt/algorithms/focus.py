@@ -2,15 +2,15 @@
 
     i ∈ Sₖ:  zᵢ = xₖ, yᵢ = 0,   K times  yᵢ ← yᵢ + gᵢ(zᵢ) − hᵢ,   hᵢ ← gᵢ(zᵢ),
              and but for the last time  zᵢ ← zᵢ − η yᵢ
-    yₖ₊₁ = yₖ + Σ_{i ∈ Sₖ} yᵢ,      xₖ₊₁ = xₖ − η_g η yₖ₊₁
+    yₖ₊₁ = yₖ + Σ_{i ∈ Sₖ} n pᵢ yᵢ,      xₖ₊₁ = xₖ − η_g η yₖ₊₁
 
-y is the sum of all hᵢ, not their mean: stepsizes are 1/n of other methods'. In a round all but the
-first term of yᵢ cancel, so that yᵢ = gᵢ(zᵢ) − hᵢ with the hᵢ from before the round, as it is
-computed here. η_g = 1 in the paper. From hᵢ = y = 0; a round without participants moves x along y.
-If clients have own η the server takes their mean.
+y is the sum of all n pᵢ hᵢ, and not their mean (n pᵢ = 1 in the paper): stepsizes are 1/n of other
+methods'. In a round all but the first term of yᵢ cancel, so that yᵢ = gᵢ(zᵢ) − hᵢ with the hᵢ from
+before the round, as it is computed here. η_g = 1 in the paper. From hᵢ = y = 0; a round without
+participants moves x along y. If clients have own η the server takes their mean.
 
-Source: Ying, Li, Yang (2025), arXiv 2503.20117. Listing: authors' code, as summarized.
-Invariant: y = Σᵢ hᵢ.
+Source: Ying, Li, Yang (2025), arXiv 2503.20117. Listing: authors' code.
+Invariant: y = Σᵢ n pᵢ hᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
 with K = 1 and the stepsize γ/n it is `FedSUMB`.
 """
@@ -30,14 +30,14 @@ class State(Central):
     """What FOCUS carries on."""
 
     server: jax.Array  # [d] the server's model
-    y: jax.Array  # [d] the sum of the clients' h
+    y: jax.Array  # [d] the sum of n pᵢ times the clients' h
     h: jax.Array  # [n, d] the gradient that each client took last
     n: int = static()
 
 
 @pytree
 class FOCUS:
-    """yₖ₊₁ = yₖ + Σ_{Sₖ} (gᵢ(zᵢ) − hᵢ),  hᵢ ← gᵢ(zᵢ),  xₖ₊₁ = xₖ − η_g η yₖ₊₁."""
+    """yₖ₊₁ = yₖ + Σ_{Sₖ} n pᵢ (gᵢ(zᵢ) − hᵢ),  hᵢ ← gᵢ(zᵢ),  xₖ₊₁ = xₖ − η_g η yₖ₊₁."""
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g
@@ -59,7 +59,7 @@ class FOCUS:
         h = clients.own(state.h)
         start, last = clients.share(state.server), self.local_steps - 1
         z, _ = descend(clients, start, self.stepsize, last, key, lambda _, g: g - h)
-        g = clients.problem.grad(z, jax.random.fold_in(key, last))
+        g = clients.grad(z, jax.random.fold_in(key, last))
         y = state.y + clients.total(g - h)
         stepsize = self.server_stepsize * jnp.mean(self.stepsize)
         return State(state.server - stepsize * y, y, clients.keep(state.h, g), state.n)

@@ -1,14 +1,15 @@
 """MIFA: FedAvg on the latest update of every client, whether it takes part now or not.
 
     i ∈ Sₖ:  yᵢ = xₖ,   K times  yᵢ ← yᵢ − η gᵢ(yᵢ);      Gᵢ ← (xₖ − yᵢ)/η, the sum of K gradients
-    xₖ₊₁ = xₖ − (η_g η/n) Σⱼ Gⱼ,      over all n clients
+    xₖ₊₁ = xₖ − η_g η Σⱼ pⱼ Gⱼ,      over all n clients
 
 The server keeps the mean of the Gⱼ, and the clients their own, of which they send the change. From
-Gⱼ = 0 (a cold start; in the paper everybody takes part in the first round). A round without
-participants moves x once more along the mean. If clients have own η the server takes their mean.
+Gⱼ = 0, the authors' MIFA(0); their main form waits at x₀ until every client has been there once,
+and is the same where all are in round 0. A round without participants moves x once more along the
+mean. If clients have own η the server takes their mean.
 
-Source: Gu, Huang, Zhang, Huang (2021), arXiv 2106.04159, algorithm 1. Listing: from memory.
-Invariant: the server's mean is that of the rows.
+Source: Gu, Huang, Zhang, Huang (2021), arXiv 2106.04159, algorithm 1. Listing: authors' code.
+Invariant: the server's mean is Σⱼ pⱼ Gⱼ.
 Theorem in the tests: the limit does not depend on who takes part, and is the solution for K = 1;
 for K > 1 it has FedAvg's bias with everybody. With K = 1 it is `FedSUMB`.
 """
@@ -35,7 +36,7 @@ class State(Central):
 
 @pytree
 class MIFA:
-    """Gᵢ ← the sum of K local gradients for i ∈ Sₖ;  xₖ₊₁ = xₖ − (η_g η/n) Σⱼ Gⱼ."""
+    """Gᵢ ← the sum of K local gradients for i ∈ Sₖ;  xₖ₊₁ = xₖ − η_g η Σⱼ pⱼ Gⱼ."""
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g

@@ -2,14 +2,15 @@
 
     i ∈ Sₖ:  yᵢ = xₖ,   K times  yᵢ ← yᵢ − η (gᵢ(yᵢ) − cᵢ + c)
              cᵢ⁺ = cᵢ − c + (xₖ − yᵢ)/(Kη) = the mean of the K gradients
-    xₖ₊₁ = xₖ − (η_g/|Sₖ|) Σ_{i ∈ Sₖ} (xₖ − yᵢ),      c⁺ = c + (1/n) Σ_{i ∈ Sₖ} (cᵢ⁺ − cᵢ)
+    xₖ₊₁ = xₖ − η_g Σ_{i ∈ Sₖ} pᵢ (xₖ − yᵢ) / Σ_{i ∈ Sₖ} pᵢ,      c⁺ = c + Σ_{i ∈ Sₖ} pᵢ (cᵢ⁺ − cᵢ)
 
-Option II, from c = cᵢ = 0 (the paper may also start from gradients at x₀). c is the mean of all n
-cᵢ, which the server keeps up by the changes that participants send; a round without any changes
-nothing. Two vectors go down and one up: cᵢ⁺ − cᵢ says how far yᵢ moved too, Kη (cᵢ⁺ − cᵢ + c).
+Option II, from c = cᵢ = 0 (the paper may also start from gradients at x₀; it has pᵢ = 1/n). c is
+the mean of all n cᵢ, which the server keeps up by the changes that participants send; a round
+without any changes nothing. Two vectors go down and one up: cᵢ⁺ − cᵢ says how far yᵢ moved too,
+Kη (cᵢ⁺ − cᵢ + c).
 
 Source: Karimireddy, Kale, Mohri, Reddi, Stich, Suresh (2020), arXiv 1910.06378, algorithm 1.
-Listing: authors' code. Invariant: c = (1/n) Σᵢ cᵢ.
+Listing: authors' code. Invariant: c = Σᵢ pᵢ cᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize, whoever takes part and when;
 with everybody in every round it is `FedSUM`.
 """

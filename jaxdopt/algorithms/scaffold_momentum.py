@@ -2,15 +2,15 @@
 
     i ∈ Sₖ:  yᵢ = xₖ,   K times  yᵢ ← yᵢ − η (β (gᵢ(yᵢ) − cᵢ + c) + (1 − β) mₖ)
              cᵢ⁺ = the mean of the K gradients
-    mₖ₊₁ = (1/|Sₖ|) Σ_{i ∈ Sₖ} (xₖ − yᵢ)/(ηK),      xₖ₊₁ = xₖ − η_g η K mₖ₊₁
-    c⁺ = c + (1/n) Σ_{i ∈ Sₖ} (cᵢ⁺ − cᵢ)
+    mₖ₊₁ = (1/p_S) Σ_{i ∈ Sₖ} pᵢ (xₖ − yᵢ)/(ηK),   p_S = Σ_{i ∈ Sₖ} pᵢ,   xₖ₊₁ = xₖ − η_g η K mₖ₊₁
+    c⁺ = c + Σ_{i ∈ Sₖ} pᵢ (cᵢ⁺ − cᵢ)
 
 (xₖ − yᵢ)/(ηK) is β (cᵢ⁺ − cᵢ + c) + (1 − β) mₖ, as it is computed here. From m = c = cᵢ = 0; the
 paper starts with gradients at x₀. β = 1 is `SCAFFOLD`. Three vectors go down (x, m and c) and one
 up. A round without participants changes nothing. If clients have own η the server takes their mean.
 
 Source: Cheng, Huang, Wu, Yuan (2024), arXiv 2306.16504. Listing: from memory, limit checked.
-Invariant: c = (1/n) Σᵢ cᵢ.
+Invariant: c = Σᵢ pᵢ cᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize, whoever takes part.
 """
 

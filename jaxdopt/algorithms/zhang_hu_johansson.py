@@ -2,15 +2,16 @@
 
     pᵏ = prox_{tr}(x̄ᵏ),   t = ηηₛQ,   uᵢ₀ = vᵢ₀ = pᵏ
     uᵢₗ₊₁ = uᵢₗ − η (gᵢ(vᵢₗ) + cᵢᵏ),   vᵢₗ₊₁ = prox_{(l+1)ηr}(uᵢₗ₊₁),   l < Q
-    x̄ᵏ⁺¹ = pᵏ + ηₛ ((1/n) Σᵢ uᵢ_Q − pᵏ),   cᵢᵏ⁺¹ = (pᵏ − x̄ᵏ⁺¹)/t − (1/Q) Σₗ gᵢ(vᵢₗ),   cᵢ⁰ = 0
+    x̄ᵏ⁺¹ = pᵏ + ηₛ mean(uᵢ_Q − pᵏ),   cᵢᵏ⁺¹ = (pᵏ − x̄ᵏ⁺¹)/t − (1/Q) Σₗ gᵢ(vᵢₗ),   cᵢ⁰ = 0
 
-uᵢ_Q goes up and x̄ down, and the estimate is prox_{tr}(x̄), but x⁰ at first. The paper gives the
-method no name. As Σᵢ cᵢ = 0, (pᵏ − x̄ᵏ⁺¹)/t is the clients' mean gradient, and c is computed from it
-so: the difference over t would drift in float32. Everybody takes part in every round.
+mean(u) = Σᵢ wᵢ uᵢ, wᵢ the client's weight in the objective (1/n, or its share of the samples). uᵢ_Q
+goes up and x̄ down, and the estimate is prox_{tr}(x̄), but x⁰ at first. The paper gives the method no
+name. As Σᵢ wᵢ cᵢ = 0, (pᵏ − x̄ᵏ⁺¹)/t is the clients' mean gradient, and c is computed from that: the
+difference over t would drift in float32. Everybody takes part in every round.
 If r is ρ-weakly convex, such as `MCP`, t < 1/ρ is needed.
 
-Source: Zhang, Hu, Johansson (2023), arXiv 2309.01795 (convex), and (2025), arXiv 2502.03958 (weakly
-convex). Listing: from memory, the limit checked. Invariant: Σᵢ cᵢ = 0.
+Source: Zhang, Hu, Johansson (2023), arXiv 2309.01795 (convex fᵢ), and (2025), arXiv 2502.03958
+(non-convex fᵢ, convex r). Listing: from memory, the limit checked. Invariant: Σᵢ wᵢ cᵢ = 0.
 Property in the tests: converges to the solution with full gradients, whatever the heterogeneity.
 """
 
@@ -20,8 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt._pytree import Nonnegative, count, pytree, require, static
-from jaxdopt.agents import average
-from jaxdopt.algorithms.clients import Central, common, round_trip
+from jaxdopt.algorithms.clients import Central, common, participants, round_trip
 from jaxdopt.algorithms.cost import Cost
 from jaxdopt.problems.problem import proximal
 
@@ -32,7 +32,7 @@ class State(Central):
 
     server: jax.Array  # [d] the estimate prox(x̄)
     mean: jax.Array  # [d] x̄
-    c: jax.Array  # [n, d] corrections; sum to zero over clients
+    c: jax.Array  # [n, d] corrections; their mean is zero
     n: int = static()
 
 
@@ -64,18 +64,19 @@ class ZhangHuJohansson:
         """Take one round of Q local steps."""
         total = self.stepsize * self.server_stepsize * self.local_steps
         p = proximal(problem, state.mean, total)
-        start = jnp.broadcast_to(p, state.c.shape)
+        clients = participants(problem, network)
+        start = clients.share(p)
 
         def local(carry: Any, step: jax.Array) -> tuple[Any, None]:
             u, v, gradients = carry
-            g = problem.grad(v, jax.random.fold_in(key, step))
+            g = clients.grad(v, jax.random.fold_in(key, step))
             u = u - self.stepsize * (g + state.c)
             return (u, proximal(problem, u, (step + 1) * self.stepsize), gradients + g), None
 
         begin = (start, start, jnp.zeros_like(start))
         (u, _, gradients), _ = jax.lax.scan(local, begin, jnp.arange(self.local_steps))
-        mean = p + self.server_stepsize * average(u - start)
-        c = (average(gradients) - gradients) / self.local_steps
+        mean = p + self.server_stepsize * clients.mean(u - start)
+        c = (clients.mean(gradients) - gradients) / self.local_steps
         return State(proximal(problem, mean, total), mean, c, state.n)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:

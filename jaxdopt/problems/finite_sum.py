@@ -42,6 +42,7 @@ class FiniteSum:
     Attributes:
         sizes: [n], the number of samples each agent has.
         size: their mean.
+        shares: [n], the weights n pᵢ.
         samples: component gradients an agent pays for one call of `grad`.
         smoothness, strong_convexity: L such that every n pᵢ fᵢ is L-smooth, and μ of F, or None.
         solution, optimum: the minimizer [d] and F there, or None; `solved` fills them.
@@ -63,7 +64,7 @@ class FiniteSum:
     data: Any  # leaves [n, m, ...], padded with an agent's own samples
     sample_weights: Any  # [n, m]: 1 / mᵢ, zero on the padding; None where all mᵢ are equal
     sizes: Any  # [n] int
-    shares: Any  # [n]: n pᵢ
+    agent_weights: Any  # [n]: n pᵢ
     l2: Any
     origin: Any  # [d]: the starting parameters
     smoothness: Any
@@ -94,7 +95,7 @@ class FiniteSum:
         origin = layout.ravel(params)
         data, sizes = _padded(data)
         n, m = len(sizes), int(sizes.max())
-        shares = np.ones(n) if weights == "agents" else n * sizes / sizes.sum()
+        agent_weights = np.ones(n) if weights == "agents" else n * sizes / sizes.sum()
         real = np.arange(m) < sizes[:, None]
         fields = {
             "loss": traceable(loss),
@@ -103,7 +104,7 @@ class FiniteSum:
             if real.all()
             else jnp.asarray(real / sizes[:, None], origin.dtype),
             "sizes": jnp.asarray(sizes, jnp.int32),
-            "shares": jnp.asarray(shares, origin.dtype),
+            "agent_weights": jnp.asarray(agent_weights, origin.dtype),
             "l2": l2,
             "origin": origin,
             "smoothness": None,
@@ -137,6 +138,11 @@ class FiniteSum:
     def counts(self) -> jax.Array:
         """The number of samples each agent has, [n], of the agents that `take` chose."""
         return self._of(self.sizes)
+
+    @property
+    def shares(self) -> jax.Array:
+        """The weights n pᵢ, [n], of the agents that `take` chose."""
+        return self._of(self.agent_weights)
 
     @property
     def most(self) -> int:
@@ -190,7 +196,7 @@ class FiniteSum:
             values = jax.vmap(self._mean_loss, (None, 0, 0))(
                 x, self._of(self.data), self._of(self.sample_weights)
             )
-        return jnp.mean(self._of(self.shares) * (values + self.l2 / 2 * jnp.sum(x**2)))
+        return jnp.mean(self.shares * (values + self.l2 / 2 * jnp.sum(x**2)))
 
     def start(self, params: Any = None) -> jax.Array:
         """Return x0 [n, d]: ``params`` (default: the problem's) for all agents, or rows of them.
@@ -254,7 +260,7 @@ class FiniteSum:
     def _gradient(self, x: jax.Array, data: Any, weights: Any) -> jax.Array:
         with jax.default_matmul_precision(self.precision):
             g = jax.vmap(jax.grad(self._mean_loss))(x, data, weights)
-        return self._of(self.shares)[:, None] * (g + self.l2 * x)
+        return self.shares[:, None] * (g + self.l2 * x)
 
     def _mean_loss(self, x: jax.Array, data: Any, weights: Any) -> jax.Array:
         losses = jax.vmap(self.loss, (None, 0))(self.layout.unravel(x), data)
@@ -263,7 +269,7 @@ class FiniteSum:
 
 def gathered(problem: FiniteSum) -> FiniteSum:
     """Return the same problem with the rows that `take` chose as its data, and no indices."""
-    names = ("data", "sample_weights", "sizes", "shares")
+    names = ("data", "sample_weights", "sizes", "agent_weights")
     rows = {name: problem._of(getattr(problem, name)) for name in names}
     return replace(problem, **rows, agents=None)
 

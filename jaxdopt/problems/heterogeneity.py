@@ -84,11 +84,11 @@ def general_variance(problem: Any, *, smoothness: float | None = None) -> Genera
     """Return C and σ² with E|gᵢ(x) − ∇fᵢ(x)|² ≤ C (fᵢ(x) − fᵢ*) + σ² for all x and agents.
 
     This is the condition of Huang, Li, Pu (2023), arXiv 2301.12677, here for the objectives n pᵢ fᵢ
-    whose gradients agents are given. Finite sums have it without any further assumption. A
+    whose gradients peers are given. Finite sums have it without any further assumption. A
     component l ≥ 0 that is ℓ-smooth has |∇l|² ≤ 2ℓ l, since it is nonnegative one gradient step
     further too. So the mean over b samples drawn with replacement has a variance of at most
     (1/b) meanⱼ |∇lᵢⱼ|² ≤ (2ℓ/b) fᵢ = C (fᵢ − fᵢ*) + C fᵢ* with C = 2ℓ/b, and σ² = C maxᵢ fᵢ*.
-    Around it, `GaussianNoise` adds its own σ²; full gradients have C = 0.
+    Around it, `GaussianNoise` adds (maxᵢ n pᵢ)² times its own σ²; full gradients have C = 0.
 
     Args:
         problem: a `FiniteSum` of convex losses of at least 0, as those of linear models are, with
@@ -119,6 +119,7 @@ def general_variance(problem: Any, *, smoothness: float | None = None) -> Genera
         f"general_variance is about samples, which a {type(problem).__name__} has not; give a "
         "FiniteSum with Minibatch around it.",
     )
+    noise *= float(np.max(np.asarray(problem.shares))) ** 2
     if batch is None:
         return GeneralVariance(0.0, noise)
     whole = gathered(problem)
@@ -186,16 +187,16 @@ def _own_minima(problem: FiniteSum) -> list[float]:
 
 def _alone(problem: FiniteSum, i: int) -> FiniteSum:
     """Return agent i's problem, whose objective is n pᵢ fᵢ; of one structure for all i."""
-    data, sample_weights, sizes, shares = jax.tree.map(
+    data, sample_weights, sizes, agent_weights = jax.tree.map(
         lambda leaf: leaf[i : i + 1],
-        (problem.data, problem.sample_weights, problem.sizes, problem.shares),
+        (problem.data, problem.sample_weights, problem.sizes, problem.agent_weights),
     )
     return replace(
         problem,
         data=data,
         sample_weights=sample_weights,
         sizes=sizes,
-        shares=shares,
+        agent_weights=agent_weights,
         smoothness=None,
         strong_convexity=None,
         solution=None,

@@ -83,11 +83,13 @@ class Minibatch:
 
 @pytree
 class GaussianNoise:
-    """Gradients with Gaussian noise: g(x) + (σ/√d) N(0, I_d), independent for every agent.
+    """Gradients with Gaussian noise: ∇fᵢ(x) + (σ/√d) N(0, I_d), independent for every agent.
 
-    So E|noise|² = σ² for every agent, the σ of the theorems. The noise is independent of the
-    wrapped problem's own sampling, and the same key adds the same noise at any x. Everything else
-    is the wrapped problem's, but for `grad_at` and `draw`: chosen samples have no noise.
+    So E|noise|² = σ² for every agent, the σ of the theorems. As a minibatch's, the noise is of ∇fᵢ:
+    where agents weigh differently (``weights="samples"``) it is multiplied by n pᵢ as ∇fᵢ is. It is
+    independent of the wrapped problem's own sampling, and the same key adds the same noise at any
+    x. Everything else is the wrapped problem's, but for `grad_at` and `draw`: chosen samples have
+    no noise.
 
     Args:
         problem: any with ``grad(x, key)``.
@@ -122,6 +124,9 @@ class GaussianNoise:
         """Return every agent's noisy gradient at its own row, [n, d] -> [n, d]."""
         exact = disclose(self.problem).grad(x, key)
         noise = jax.random.normal(jax.random.fold_in(key, NOISE), exact.shape, exact.dtype)
+        shares = getattr(self, "shares", None)
+        if shares is not None:
+            noise = jnp.asarray(shares, noise.dtype)[:, None] * noise
         scale = jnp.asarray(self.sigma, exact.dtype) / np.sqrt(exact.shape[1]).astype(exact.dtype)
         return exact + scale * noise
 

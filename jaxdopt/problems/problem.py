@@ -1,11 +1,13 @@
 """The problem's contract, and its two plainest forms: oracles, and gradients of your own.
 
 The objective is F(x) = Σᵢ pᵢ fᵢ(x), fᵢ the mean over agent i's samples plus (l2/2)|x|², and
-pᵢ = 1/n, or mᵢ/m with ``weights="samples"``. The gradient that agent i is given is n pᵢ ∇fᵢ, so
-that the plain mean over agents is always ∇F and methods need not know the weighting. `Composite`
-adds a regularizer r(x), which is no part of the gradients: methods take it by `prox`.
+pᵢ = 1/n, or mᵢ/m with ``weights="samples"``. ``grad`` answers with n pᵢ ∇fᵢ, so that the plain
+mean over agents is always ∇F and methods between peers need not know the weights. A server knows
+them: with ``shares``, the n pᵢ, its clients step along ∇fᵢ itself and it weighs what they send.
+`Composite` adds a regularizer r(x), which is no part of the gradients: methods take it by `prox`.
 
-The smallest problem is any object with ``n``, ``d`` and ``grad(x, key)``.
+The smallest problem is any object with ``n``, ``d`` and ``grad(x, key)``; without ``shares`` all
+agents weigh the same.
 """
 
 from collections.abc import Callable
@@ -143,6 +145,37 @@ def divides(problem: Any) -> bool:
     """Return whether a problem, and what it wraps, can give the problem of some agents."""
     within = getattr(problem, "__dict__", {}).get("problem")
     return hasattr(problem, "take") and (within is None or divides(disclose(within)))
+
+
+@pytree
+class Part:
+    """Some agents [s] of a problem that cannot be divided, each at a row of its own.
+
+    An agent may be named twice. For every row all n agents answer, and one answer is kept.
+    """
+
+    problem: Any
+    agents: Any  # [s] int; n and beyond are padding
+
+    @property
+    def n(self) -> int:
+        """The number of agents, s."""
+        return self.agents.shape[0]
+
+    @property
+    def shares(self) -> Any:
+        """The weights n pᵢ of these agents, [s], or None."""
+        shares = getattr(self.problem, "shares", None)
+        return None if shares is None else jnp.asarray(shares).at[self.agents].get(mode="clip")
+
+    def grad(self, x: jax.Array, key: Any) -> jax.Array:
+        """Return the agents' gradients at their own rows, [s, d] -> [s, d]."""
+
+        def one(agent: jax.Array, row: jax.Array) -> jax.Array:
+            rows = jnp.broadcast_to(row, (self.problem.n, *row.shape))
+            return self.problem.grad(rows, key).at[agent].get(mode="clip")
+
+        return jax.vmap(one)(self.agents, x)
 
 
 def partial_gradients(problem: Any, agents: jax.Array, x: jax.Array, key: Any) -> jax.Array:

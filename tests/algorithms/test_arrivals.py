@@ -42,6 +42,7 @@ WEIGHTS = np.linspace(0.5, 1.5, N)
 OWN = np.array([1, 2, 2, 1, 2])
 METHODS = {
     "AsyncFedAvg": jd.AsyncFedAvg(SCHEDULE, 0.7, jnp.asarray(WEIGHTS)[:, None], K),
+    "AsyncFedAvg, unbiased": jd.AsyncFedAvg(SCHEDULE, 0.2, local_steps=K),
     "FedBuff": jd.FedBuff(SCHEDULE, 0.7, K),
     "AFACD": jd.AFACD(SCHEDULE, 0.1, K, jnp.asarray(OWN)[:, None]),
     "AFACS": jd.AFACS(SCHEDULE, 0.1, K, jnp.asarray(OWN)[:, None]),
@@ -51,15 +52,25 @@ METHODS = {
 @functools.cache
 def data():
     random = np.random.default_rng(0)
-    features = [(1 + i / N) * random.standard_normal((4 + i % 3, D)) + i / 4 for i in range(N)]
+    features = [
+        (1 + i / N) * random.standard_normal((4 + i % 3 + 9 * (i == 4), D)) + i / 4
+        for i in range(N)
+    ]
     labels = [np.where(f.sum(axis=1) + 2 * random.standard_normal(len(f)) > i / 2, 1.0, -1.0)
               for i, f in enumerate(features)]  # fmt: skip
     return features, labels
 
 
 @functools.cache
-def noisy():
-    return jd.problems.Minibatch(jd.problems.logistic_regression(*data(), l2=L2), 2)
+def noisy(weights: Any = "agents"):
+    whole = jd.problems.logistic_regression(*data(), l2=L2, weights=weights)
+    return jd.problems.Minibatch(whole, 2)
+
+
+def shares(weights):
+    """The weights pᵢ of the clients, whose samples are few for the first and many for the last."""
+    sizes = np.array([len(f) for f in data()[0]])
+    return np.full(N, 1 / N) if weights == "agents" else sizes / sizes.sum()
 
 
 def widened(network, ticks=False):
@@ -92,8 +103,11 @@ def sampled(problem, agents):
 
 
 def invariant(state, problem):
-    """The running sum is the table's."""
-    return state.total - state.table.sum(axis=0) if hasattr(state, "total") else jnp.zeros(1)
+    """The running sum is the table's, of rows that count by their weights."""
+    if not hasattr(state, "total"):
+        return jnp.zeros(1)
+    shares = getattr(problem, "shares", jnp.ones(N))
+    return state.total - jnp.sum(shares[:, None] * state.table, axis=0)
 
 
 def servers(state, problem):
@@ -103,14 +117,18 @@ def servers(state, problem):
 class TestLoops:
     @pytest.mark.parametrize("name", METHODS)
     @settings(max_examples=10, deadline=None, derandomize=True)
-    @given(rule=st.sampled_from(list(RULES)), seed=st.integers(0, 2**16))
-    def test_under_all_rules(self, name, rule, seed):
+    @given(
+        rule=st.sampled_from(list(RULES)),
+        seed=st.integers(0, 2**16),
+        weights=st.sampled_from(["agents", "samples"]),
+    )
+    def test_under_all_rules(self, name, rule, seed, weights):
         """With minibatches, ties, repeated returns and stepsizes of their own that change."""
         options, spoken = RULES[rule]
         work = np.random.default_rng(seed).integers(1, 5, (400, N)) / 4
         work[:, 0] += 2
         network = widened(arrivals(N, compute=times.Table(work), steps=T, **options))
-        drawn = np.asarray(sampled(noisy(), network.agents))
+        drawn = np.asarray(sampled(noisy(weights), network.agents))
         features, labels = data()
         place = {"k": -1, "row": -1}
 
@@ -123,14 +141,18 @@ class TestLoops:
 
         x0 = np.random.default_rng(1).standard_normal(D)
         start = (gradient, x0, STEPSIZES.__getitem__)
-        end = (work.T, spoken, T)
+        end, p = (work.T, spoken, T), shares(weights)
+        unbiased = p / np.asarray(network.frequency)
         expected = {
             "AsyncFedAvg": lambda: asynchronous.asynchronous_fed_avg(*start, 0.7, WEIGHTS, *end, K),
-            "FedBuff": lambda: asynchronous.fed_buff(*start, 0.7, *end, K),
-            "AFACD": lambda: asynchronous.afa_cd(*start, 0.1, *end, OWN),
-            "AFACS": lambda: asynchronous.afa_cs(*start, 0.1, *end, OWN),
+            "AsyncFedAvg, unbiased": lambda: asynchronous.asynchronous_fed_avg(
+                *start, 0.2, unbiased, *end, K
+            ),
+            "FedBuff": lambda: asynchronous.fed_buff(*start, 0.7, *end, K, p),
+            "AFACD": lambda: asynchronous.afa_cd(*start, 0.1, *end, OWN, p),
+            "AFACS": lambda: asynchronous.afa_cs(*start, 0.1, *end, OWN, p=p),
         }[name]()
-        got = run(METHODS[name], noisy(), network, x0)
+        got = run(METHODS[name], noisy(weights), network, x0)
         np.testing.assert_allclose(
             got.history["x"][1:], [e.x for e in expected], rtol=1e-10, atol=1e-10
         )
@@ -238,6 +260,47 @@ class TestLimits:
         np.testing.assert_allclose(exact, self.problem.solution, atol=1e-12)
         biased = self.last(jd.AFACD(0.1, 0.05), network, 6000)
         assert np.linalg.norm(biased - self.problem.solution) > 0.3
+
+    def test_a_table_of_clients_with_unequal_weights(self):
+        problem = noisy("samples").problem
+        network = arrivals(N, compute=self.work, buffer=2, steps=6000)
+        x = run(jd.AFACS(0.2, 0.1), problem, network, np.zeros(D), steps=6000, every=6000)
+        np.testing.assert_allclose(x.state.server, problem.solution, atol=1e-12)
+        equal = noisy().problem.solution
+        assert np.linalg.norm(problem.solution - equal) > 0.1
+
+
+def test_fed_fix_is_asynchronous_fed_avg_on_ticks():
+    """Also where clients' weights differ."""
+    network = arrivals(N, compute=np.linspace(1.0, 0.2, N), every=0.3, steps=T)
+    one, other = (
+        run(method, noisy("samples"), network, np.ones(D)).history["x"]
+        for method in (jd.FedFix(0.2, 0.7, K), jd.AsyncFedAvg(0.2, 0.7, local_steps=K))
+    )
+    assert np.abs(one[-1] - one[0]).max() > 0.1
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("rule", ["each", "buffer", "at once"])
+def test_problems_that_cannot_be_divided(rule):
+    """Who comes back has models of its own, of which a buffer may hold two of a client."""
+    whole = noisy("samples").problem
+
+    class Plain:
+        n, d, shares = N, D, whole.shares
+
+        def grad(self, x, key):
+            return whole.grad(x)
+
+    network = arrivals(N, compute=np.linspace(2.0, 0.2, N), steps=T, **RULES[rule][0])
+    agents = np.asarray(network.agents)
+    twice = [len(set(row)) < len(row) for row in np.where(agents < N, agents, -1)]
+    assert any(twice) == (rule == "at once")
+    one, other = (
+        run(METHODS["AFACS"], problem, network, np.ones(D)).history for problem in (whole, Plain())
+    )
+    np.testing.assert_allclose(one["x"], other["x"], rtol=1e-12)
+    np.testing.assert_allclose(one["vectors"], other["vectors"])
 
 
 class TestRefusals:

@@ -100,13 +100,19 @@ def data():
 
 
 @functools.cache
-def smooth(name="least squares"):
+def smooth(name="least squares", weights: Any = "agents"):
     """Strongly convex least squares, or logistic regression with a penalty that is not convex."""
     features, labels = data()
     if name == "least squares":
-        return jd.problems.least_squares(features, labels, l2=0.7)
+        return jd.problems.least_squares(features, labels, l2=0.7, weights=weights)
     signs = [np.where(b > np.median(b), 1, -1) for b in labels]
     return jd.problems.nonconvex_logistic_regression(features, signs, weight=0.1)
+
+
+def shares():
+    """The clients' shares of all samples, pᵢ."""
+    sizes = np.array([len(f) for f in data()[0]])
+    return sizes / sizes.sum()
 
 
 def gradient(i, x, k=0, l=0):  # noqa: E741
@@ -131,18 +137,20 @@ def run(method, problem, steps=STEPS, every=1, key=KEY, network=SERVER, x0=None,
 METHODS = {
     "FedNMap": (jd.FedNMap, reference.fed_nmap, {"lam": 0.4}, {}),
     "FedMid": (jd.FedMid, reference.fed_mid, {}, {}),
-    "FedMid, client prox": (jd.FedMid, reference.fed_mid, {}, {"server_prox": False}),
+    "FedMid, server prox alone": (jd.FedMid, reference.fed_mid, {}, {"client_prox": False}),
     "FedDualAvg": (jd.FedDualAvg, reference.fed_dual_avg, {}, {}),
     "ZhangHuJohansson": (jd.ZhangHuJohansson, reference.zhang_hu_johansson, {}, {}),
 }
 
 
+@pytest.mark.parametrize("weights", ["agents", "samples"])
 @pytest.mark.parametrize("name", METHODS)
-def test_trajectories(name):
+def test_trajectories(name, weights):
     """Minibatches, four regularizers, constant and decreasing stepsizes, in one program."""
     method, loop, numbers, options = METHODS[name]
     features, labels = data()
-    noisy = jd.problems.Minibatch(smooth(), 2)
+    p = shares() if weights == "samples" else None
+    noisy = jd.problems.Minibatch(smooth(weights=weights), 2)
     in_round = jax.vmap(lambda k, l: noisy.indices(  # noqa: E741
         jax.random.fold_in(jax.random.fold_in(KEY, k), l)), (None, 0))  # fmt: skip
     drawn = np.asarray(jax.vmap(in_round, (0, None))(jnp.arange(STEPS), jnp.arange(Q)))
@@ -156,7 +164,7 @@ def test_trajectories(name):
             continue
         steps = np.full(STEPS, 0.02) if which % 2 else 0.3 / (np.arange(STEPS) + 8.0)
         numbers = numbers | {"server_stepsize": 0.9 + 0.1 * which, "local_steps": Q}
-        expected = loop(sampled, PROX[kind], start(), lambda k, s=steps: s[k], STEPS, n=N,
+        expected = loop(sampled, PROX[kind], start(), lambda k, s=steps: s[k], STEPS, n=N, p=p,
                         **numbers, **options)  # fmt: skip
         made = method(stepsize=Table(jnp.asarray(steps)), **numbers, **options)
         got = run(made, one_of(noisy, kind)).history["x"]
@@ -186,6 +194,24 @@ def test_fednmap_finds_stationary_points_and_corrections_sum_to_zero(name, local
         size = np.abs(result.state.d).max()
         assert size > 0.05  # clients disagree
         assert np.abs(result.state.d.sum(axis=0)).max() < 1e-13 * size
+
+
+@pytest.mark.parametrize("name", ["FedNMap", "ZhangHuJohansson"])
+def test_exactness_and_corrections_with_unequal_weights(name):
+    """A client with most samples, and others with few: Σᵢ pᵢ dᵢ = 0 and the minimizer of f + r."""
+    random = np.random.default_rng(3)
+    sizes = np.array([40, 4, 4, 6, 3])
+    features = [random.standard_normal((m, D)) + i / 5 for i, m in enumerate(sizes)]
+    labels = [a @ np.array([2.0, 0.1, 0.0, -1.0]) + i * a[:, 1] for i, a in enumerate(features)]
+    world = jd.problems.least_squares(features, labels, l2=0.7, weights="samples")
+    problem = jd.problems.Composite(world, kinds.L1(WEIGHT)).solved()
+    method = {"FedNMap": jd.FedNMap(0.02, 0.3, local_steps=Q),
+              "ZhangHuJohansson": jd.ZhangHuJohansson(0.02, local_steps=Q)}[name]  # fmt: skip
+    state = run(method, problem, 3000, 3000).state
+    np.testing.assert_allclose(state.server, problem.solution, atol=1e-10)
+    corrections = np.asarray(state.d if name == "FedNMap" else state.c)
+    assert np.abs(corrections.sum(axis=0)).max() > 0.1
+    assert np.abs(sizes @ corrections / sizes.sum()).max() < 1e-12
 
 
 @functools.cache
@@ -269,11 +295,11 @@ def test_biases():
     assert first == pytest.approx(2 * half, rel=0.1)
     assert 0 < half < 1e-2
     np.testing.assert_array_equal(x == 0, twice == 0)
-    first, half, x = distances(jd.FedMid(1.0, local_steps=Q, server_prox=False), 8000, once)
-    assert first == pytest.approx(2 * half, rel=0.1)
-    assert 0 < half < 1e-2
-    assert np.all(x != 0)
-    for method in (jd.FedDualAvg(1.0, local_steps=Q), Uncorrected(1.0, 0.2, local_steps=Q)):
+    for method in (
+        jd.FedMid(1.0, local_steps=Q, client_prox=False),
+        jd.FedDualAvg(1.0, local_steps=Q),
+        Uncorrected(1.0, 0.2, local_steps=Q),
+    ):
         first, half, x = distances(method, 8000, once)
         assert first == pytest.approx(2 * half, rel=0.1)
         assert 1e-4 < half < 1e-2
@@ -317,7 +343,7 @@ PARTIAL = [jd.FedMid(0.05, local_steps=Q), jd.FedDualAvg(0.05, local_steps=Q)]
 
 @pytest.mark.parametrize("method", PARTIAL, ids=lambda m: type(m).__name__)
 def test_a_round_of_some_clients_is_a_round_of_their_problem(method):
-    problem = jd.problems.Composite(smooth(), kinds.L1(WEIGHT))
+    problem = jd.problems.Composite(smooth(weights="samples"), kinds.L1(WEIGHT))
     here = np.array([1, 3])
     mask = jnp.zeros(N, bool).at[here].set(True)
     state = method.init(problem.start() + 1.0, problem, SERVER, KEY)

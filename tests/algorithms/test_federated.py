@@ -15,6 +15,7 @@ import pytest
 from reference import federated, losses
 
 import jaxdopt as jd
+from jaxdopt.algorithms.clients import participants
 from jaxdopt.networks import participation
 
 N, D, K, ROUNDS = 6, 3, 5, 50
@@ -54,16 +55,44 @@ METHODS = {
     "SCAFFOLDMomentum": (functools.partial(jd.SCAFFOLDMomentum, beta=0.4),
                          federated.scaffold_momentum, {"beta": 0.4}, "all"),
 }  # fmt: skip
-MEMORIES = {  # what the server keeps up, and what of the clients it is
-    "SCAFFOLD": lambda s: (s.c, s.own.mean(axis=-2)),
-    "SCAFFOLDMomentum": lambda s: (s.c, s.own.mean(axis=-2)),
-    "MIFA": lambda s: (s.mean, s.updates.mean(axis=-2)),
-    "FedVARP": lambda s: (s.mean, s.updates.mean(axis=-2)),
-    "FOCUS": lambda s: (s.y, s.h.sum(axis=-2)),
-    "FedSUMB": lambda s: (s.y, s.h.mean(axis=-2)),
-    "FedSUM": lambda s: (s.y, s.h.mean(axis=-2)),
-    "FedSUMCR": lambda s: (s.y, s.h.mean(axis=-2)),
-}  # fmt: skip
+MEMORIES = {  # what the server keeps up, and what of the clients it is the mean of, over n for sums
+    "SCAFFOLD": lambda s: (s.c, s.own),
+    "SCAFFOLDMomentum": lambda s: (s.c, s.own),
+    "MIFA": lambda s: (s.mean, s.updates),
+    "FedVARP": lambda s: (s.mean, s.updates),
+    "FOCUS": lambda s: (s.y / N, s.h),
+    "FedSUMB": lambda s: (s.y, s.h),
+    "FedSUM": lambda s: (s.y, s.h),
+    "FedSUMCR": lambda s: (s.y, s.h),
+}
+WEIGHTS = {"equal": np.full(N, 1 / N), "unequal": np.array([1, 8, 2, 1, 3, 5]) / 20}  # pᵢ
+
+
+@jd.pytree
+class Weighed:
+    """Quadratics fᵢ whose weights pᵢ differ: ``grad`` answers with n pᵢ ∇fᵢ."""
+
+    quadratic: Any
+    shares: Any  # n pᵢ
+
+    @property
+    def n(self):
+        return self.quadratic.n
+
+    d = D
+
+    def grad(self, x, key=None):
+        return self.shares[:, None] * self.quadratic.grad(x)
+
+    def take(self, agents):
+        return Weighed(self.quadratic.take(agents), self.shares.at[agents].get(mode="clip"))
+
+
+def solution(weights):
+    """The minimizer of Σᵢ pᵢ fᵢ."""
+    p = WEIGHTS[weights]
+    hessian = np.einsum("n,nij->ij", p, QUADRATIC.hessians)
+    return np.asarray(QUADRATIC.center) - np.linalg.solve(hessian, p @ np.asarray(QUADRATIC.tilts))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -109,8 +138,9 @@ def gathered() -> Any:
     return jax.tree.map(lambda *rows: jnp.stack(rows), *traces)
 
 
-def noisy(sigma):
-    return jd.problems.GaussianNoise(QUADRATIC, jnp.asarray(sigma))
+def noisy(sigma, weights="equal"):
+    shares = jnp.asarray(N * WEIGHTS[weights])
+    return jd.problems.GaussianNoise(Weighed(QUADRATIC, shares), jnp.asarray(sigma))
 
 
 def values(stepsize):
@@ -151,15 +181,16 @@ def memory(name):
 
     def difference(state, problem):
         kept, of_clients = MEMORIES[name](state)
-        return jnp.abs(kept - of_clients).max()
+        return jnp.abs(kept - (problem.shares[:, None] * of_clients).mean(axis=-2)).max()
 
     return difference if name in MEMORIES else None
 
 
 @functools.cache
-def rounds(name, sigma, few=False):
+def rounds(name, sigma, few=False, weights="equal"):
     """Fifty rounds of a method with own stepsizes, of all clients or of gathered rows."""
-    networks, method, problem = gathered() if few else masked(), build(name, OWN), noisy(sigma)
+    networks, method = gathered() if few else masked(), build(name, OWN)
+    problem = noisy(sigma, weights)
     return fifty(method, problem, networks, cold(method, problem, networks), 0, memory(name))
 
 
@@ -195,24 +226,26 @@ def oracle(sigma, there, added):
     return gradient
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("few", [False, True], ids=["masked", "gathered"])
 @pytest.mark.parametrize("name", METHODS)
-def test_trajectories_are_those_of_loops(name, few):
+def test_trajectories_are_those_of_loops(name, few, weights):
     """With noise, an own stepsize for every client and round, and rounds without anybody."""
-    got = rounds(name, 0.5, few).history["server"]
+    got = rounds(name, 0.5, few, weights).history["server"]
     _, loop, numbers, _ = METHODS[name]
     for j, pattern in enumerate(FEW if few else tables()):
         there = tables()[pattern][:ROUNDS]
         gradient = oracle(0.5, there, noise(few)[j])
-        numbers = {**numbers, "local_steps": K}
+        numbers = {**numbers, "local_steps": K, "p": WEIGHTS[weights]}
         expected = loop(gradient, there, X0, OWN.__getitem__, ROUNDS, **numbers)
         np.testing.assert_allclose(got[j], expected, rtol=1e-10, atol=1e-10, err_msg=pattern)
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", MEMORIES)
-def test_the_server_knows_the_clients_memories_in_every_round(name):
+def test_the_server_knows_the_clients_memories_in_every_round(name, weights):
     for few in (False, True):
-        assert rounds(name, 0.5, few).history["memory"].max() < 1e-13
+        assert rounds(name, 0.5, few, weights).history["memory"].max() < 1e-13
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -224,24 +257,25 @@ def test_gathered_rows_take_the_same_way_as_masked_ones(name):
 
 
 @functools.cache
-def limit(name, stepsize=0.02):
+def limit(name, stepsize=0.02, weights="equal"):
     """Squared distances from the solution after many rounds without noise, one a pattern."""
-    networks, method, problem = masked(), build(name, stepsize), noisy(0.0)
+    networks, method, problem = masked(), build(name, stepsize), noisy(0.0, weights)
     states = cold(method, problem, networks)
     for start in range(0, LONG, ROUNDS):
         states = fifty(method, problem, networks, states, start, memory(name)).state
-    return np.sum((np.asarray(states.server) - np.asarray(QUADRATIC.solution)) ** 2, axis=1)
+    return np.sum((np.asarray(states.server) - solution(weights)) ** 2, axis=1)
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", METHODS)
-def test_limits_with_several_local_steps_under_seven_patterns(name):
+def test_limits_with_several_local_steps_under_seven_patterns(name, weights):
     """Exact; or as biased as FedAvg with everybody; or biased by who takes part."""
     stepsize = {"FOCUS": 0.06 / N, "FedSUMB": 0.06}.get(name, 0.02)
-    found, exact = limit(name, stepsize), METHODS[name][3]
+    found, exact = limit(name, stepsize, weights), METHODS[name][3]
     if exact == "all":
         assert found.max() < 1e-20
     elif exact == "drifts":
-        np.testing.assert_allclose(found, limit("FedAvg")[0], rtol=1e-8)
+        np.testing.assert_allclose(found, limit("FedAvg", weights=weights)[0], rtol=1e-8)
     else:
         assert 1e-9 < found[0] < found[1:].min()
         assert found[list(tables()).index("rare")] > 1e-3
@@ -432,14 +466,17 @@ def test_clients_that_never_come_back_leave_what_they_sent_last():
         assert np.sum((states.server - QUADRATIC.solution) ** 2) > 1e-4
 
 
+@pytest.mark.parametrize("weights", ["agents", "samples"])
 @pytest.mark.parametrize("name", ["FedAvg", "FedSUM"])
-def test_minibatches_of_uneven_clients(name):
+def test_minibatches_of_uneven_clients(name, weights):
     """Of those gathered, only the samples that they draw: against the loop, with 4 to 7 samples."""
     random = np.random.default_rng(2)
     features = [random.standard_normal((4 + i % 4, D)) + i / 4 for i in range(N)]
     labels = [np.where(f.sum(axis=1) + random.standard_normal(len(f)) > i / 2, 1.0, -1.0)
               for i, f in enumerate(features)]  # fmt: skip
-    whole = jd.problems.logistic_regression(features, labels, l2=0.1)
+    whole = jd.problems.logistic_regression(features, labels, l2=0.1, weights=weights)
+    sizes = np.array([len(f) for f in features])
+    p = None if weights == "agents" else sizes / sizes.sum()
     problem = jd.problems.Minibatch(whole, 2)
     table = tables()["uniform"][:30]
     drawn = {}
@@ -455,7 +492,7 @@ def test_minibatches_of_uneven_clients(name):
         chosen = drawn[k, local, i]
         return losses.logistic_gradient(x, features[i][chosen], labels[i][chosen], 0.1)
 
-    expected = METHODS[name][1](gradient, table, X0, lambda _: 0.1, 30, local_steps=2)
+    expected = METHODS[name][1](gradient, table, X0, lambda _: 0.1, 30, local_steps=2, p=p)
     got = jd.run(
         METHODS[name][0](0.1, local_steps=2),
         problem,
@@ -466,6 +503,113 @@ def test_minibatches_of_uneven_clients(name):
         metrics={"server": servers},
     )
     np.testing.assert_allclose(got.history["server"], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("stepsize", "local_steps"), [(0.3, 1), (0.02, 5), (0.3, 5)])
+def test_a_client_with_nearly_all_samples(stepsize, local_steps):
+    """All 20 clients share a stepsize that suits each; the server weighs them by their samples."""
+    random = np.random.default_rng(0)
+    sizes = [400] + [4] * 19
+    features = [random.normal(size=(m, 5)) for m in sizes]
+    truth = random.normal(size=5)
+    labels = [a @ (truth + 0.5 * (i > 0) * random.normal(size=5)) for i, a in enumerate(features)]
+    problem = jd.problems.least_squares(features, labels, weights="samples")
+    everybody = np.ones((60, 20), bool)
+
+    def gradient(i, x, k, local):
+        return losses.least_squares_gradient(x, features[i], labels[i], 0.0)
+
+    p = np.array(sizes) / 476
+    expected = federated.fed_avg(
+        gradient, everybody, np.zeros(5), lambda _: stepsize, 60, local_steps, p=p
+    )
+    run = jd.run(
+        jd.FedAvg(stepsize, local_steps=local_steps), problem, participation.full(20),
+        problem.start(), KEY, steps=60, metrics={"server": servers},
+    )  # fmt: skip
+    np.testing.assert_allclose(run.history["server"], expected, rtol=1e-10, atol=1e-10)
+    biased = {(0.3, 1): 0.0, (0.02, 5): 3.76e-5, (0.3, 5): 8.32e-4}[stepsize, local_steps]
+    assert run.history["gap"][-1] == pytest.approx(biased, rel=1e-2, abs=1e-12)
+
+
+class TestWrappers:
+    """Clients step along gᵢ of their own fᵢ, and are weighed, whatever is around a problem."""
+
+    def made(self, wrapper, weights):
+        random = np.random.default_rng(0)
+        sizes = (20, 3, 5, 4)
+        features = [random.normal(size=(m, 2)) for m in sizes]
+        labels = [random.normal(size=m) for m in sizes]
+        return wrapper(jd.problems.least_squares(features, labels, l2=0.1, weights=weights))
+
+    @pytest.mark.parametrize(
+        "wrapper",
+        [
+            lambda problem: problem,
+            lambda problem: jd.problems.Minibatch(problem, 2),
+            lambda problem: jd.problems.GaussianNoise(jd.problems.Minibatch(problem, 2), 0.7),
+            lambda problem: jd.problems.Composite(
+                jd.problems.GaussianNoise(problem, 0.7), jd.problems.prox.L1(0.1)
+            ),
+        ],
+        ids=["none", "minibatch", "noise", "composite"],
+    )
+    def test_gradients_and_means(self, wrapper):
+        own, weighed = (self.made(wrapper, weights) for weights in ("agents", "samples"))
+        p = np.array([20, 3, 5, 4]) / 32
+        here = np.array([2, 0])
+        server = jd.networks.Server(4)
+        for network, rows in (
+            (server, np.arange(4)),
+            (jd.replace(server, clients=jnp.array([2, 0, 4])), here),  # one is padding
+        ):
+            one, other = participants(own, network), participants(weighed, network)
+            x = jnp.asarray(np.random.default_rng(1).normal(size=(one.problem.n, 2)))
+            g = np.asarray(one.grad(x, KEY))
+            np.testing.assert_allclose(other.grad(x, KEY), g, rtol=1e-12)
+            if network is server:  # what peers are given has the same mean, noise and all
+                mean = np.mean(weighed.grad(x, KEY), axis=0)
+                np.testing.assert_allclose(other.total(jnp.asarray(g)) / 4, mean, rtol=1e-12)
+            g = g[: len(rows)]
+            np.testing.assert_allclose(other.mean(g_of(other, g)), p[rows] @ g / p[rows].sum())
+            np.testing.assert_allclose(other.total(g_of(other, g)), 4 * p[rows] @ g)
+        part = participants(weighed.take(jnp.asarray(here)), jd.networks.Server(2))
+        np.testing.assert_allclose(part.shares, 4 * p[here])
+
+    def test_peers_are_given_weighed_gradients(self):
+        """A first step of local DSGD and OLDSGD moves the mean along ∇F, as FedAvg's does."""
+        problem = self.made(lambda problem: problem, "samples")
+        x0 = problem.start(jnp.array([1.0, -2.0]))
+        first, *others = (
+            jd.run(method(0.05), problem, jd.networks.Server(4), x0, KEY, steps=1).state.x
+            for method in (jd.GradientDescent, jd.FedAvg, jd.LocalDSGD, jd.OLDSGD)
+        )
+        for x in others:
+            np.testing.assert_allclose(x.mean(axis=0), first[0], rtol=1e-12)
+
+
+def g_of(clients, rows):
+    """Rows of all that are computed, with NaN where nobody is."""
+    padded = np.full((clients.problem.n, rows.shape[1]), np.nan)
+    padded[: len(rows)] = rows
+    return jnp.asarray(padded)
+
+
+def test_mifa_that_waits_for_all_at_first():
+    """The authors' main form is their MIFA(0), which ours is, where all are in round 0."""
+    there = tables()["unequal"][:ROUNDS].copy()
+    for first in (False, True):
+        there[0] |= first
+        gradient = oracle(0.0, there, noise(False)[0])
+        cold, waits = (
+            federated.mifa(gradient, there, X0, lambda _: 0.05, ROUNDS, K, waits=w)
+            for w in (False, True)
+        )
+        assert np.array_equal(cold, waits) == first
+    network = participation.trace(there)
+    run = jd.run(jd.MIFA(0.05, local_steps=K), QUADRATIC, network, QUADRATIC.start(jnp.asarray(X0)),
+                 KEY, steps=ROUNDS, metrics={"server": servers})  # fmt: skip
+    np.testing.assert_allclose(run.history["server"], waits, rtol=1e-10, atol=1e-10)
 
 
 def test_stepsizes_and_seeds_sweep():

@@ -189,6 +189,9 @@ def test_variances_of_other_problems():
     ridge = jd.problems.least_squares(features, labels, l2=L2)
     assert general_variance(ridge) == (0, 0)
     assert general_variance(jd.problems.GaussianNoise(ridge, 2.0)) == (0, 4)
+    weighed = jd.problems.least_squares(features, labels, l2=L2, weights="samples")
+    found = general_variance(jd.problems.GaussianNoise(weighed, 2.0))
+    assert found == (0, pytest.approx(4 * shares("samples").max() ** 2))
     batch = jd.problems.Minibatch(ridge, 2)
     noisy = general_variance(jd.problems.GaussianNoise(batch, 2.0))
     assert noisy.sigma_squared == general_variance(batch).sigma_squared + 4

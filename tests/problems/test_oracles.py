@@ -139,6 +139,20 @@ def test_noise_has_the_variance_of_the_theorems(d):
     assert np.abs(correlation).max() < 5 / np.sqrt(4000)  # agents and coordinates independent
 
 
+def test_noise_is_of_an_agents_own_gradient_and_weighed_with_it(uneven):
+    x = jnp.zeros((3, 2))
+    own = least_squares("agents")
+    for who in (jnp.arange(3), jnp.array([2, 0])):
+        noise, weighed = (
+            jd.problems.GaussianNoise(problem, 0.7).take(who).grad(x[: len(who)], NOISE_KEYS[0])
+            - problem.take(who).grad(x[: len(who)])
+            for problem in (own, uneven)
+        )
+        share = 3 * np.array(SIZES)[np.asarray(who)] / sum(SIZES)
+        np.testing.assert_allclose(weighed, share[:, None] * noise, rtol=1e-12)
+        np.testing.assert_allclose(uneven.take(who).shares, share)
+
+
 def test_noise_is_a_function_of_the_key_alone(uneven):
     noisy = jd.problems.GaussianNoise(uneven, 0.5)
     x, y = jnp.zeros((3, 2)), jnp.ones((3, 2))

@@ -489,36 +489,51 @@ def asynchronous_fed_avg(
     return serve(x0, compute, rule, aggregations, step)
 
 
-def fed_buff(gradient, x0, stepsize, server_stepsize, compute, rule, aggregations, local_steps):
+def mean_of_returns(merged, vectors, p, n):
+    """Return sum p_i u_i / sum p_i over what came back; p_i = 1/n each if p is None."""
+    total, mass = np.zeros_like(vectors[0]), 0.0
+    for (result, _, _), vector in zip(merged, vectors, strict=True):
+        weight = 1.0 / n if p is None else float(p[result.client])
+        total, mass = total + weight * vector, mass + weight
+    return total / mass
+
+
+def fed_buff(
+    gradient, x0, stepsize, server_stepsize, compute, rule, aggregations, local_steps, p=None
+):
     """Run FedBuff (Nguyen et al. 2022): x += s mean_{i in S} (1 + t_i)^(-1/2) (y_i - sent_i).
 
-    S is the buffer and t_i the staleness. Under the rule ("buffer", c, "at once") clients do not
-    wait until it is full.
+    The mean is by the weights p_i of the objective sum_i p_i f_i. S is the buffer and t_i the
+    staleness. Under the rule ("buffer", c, "at once") clients do not wait until it is full.
     """
     n = len(compute)
 
     def step(k, x, merged):
-        total = np.zeros_like(x)
+        moves = []
         for result, sent, staleness in merged:
             y, _ = local_work(gradient, stepsize, local_steps, result, sent, k, n)
-            total = total + (y - sent) / np.sqrt(1.0 + staleness)
-        return x + server_stepsize * total / len(merged)
+            moves.append((y - sent) / np.sqrt(1.0 + staleness))
+        return x + server_stepsize * mean_of_returns(merged, moves, p, n)
 
     return serve(x0, compute, rule, aggregations, step)
 
 
-def afa_cd(gradient, x0, stepsize, server_stepsize, compute, rule, aggregations, local_steps):
-    """Run AFA-CD (Yang et al. 2022): x -= s (1 / m) sum over the m returns of G_i.
+def afa_cd(
+    gradient, x0, stepsize, server_stepsize, compute, rule, aggregations, local_steps, p=None
+):
+    """Run AFA-CD (Yang et al. 2022): x -= s mean over the returns of G_i.
 
-    G_i is the mean of the K_i gradients along i's local steps, so K_i may differ.
+    The mean is by the weights p_i of the objective sum_i p_i f_i. G_i is the mean of the K_i
+    gradients along i's local steps, so K_i may differ.
     """
     n = len(compute)
 
     def step(k, x, merged):
-        total = np.zeros_like(x)
-        for result, sent, _ in merged:
-            total = total + local_work(gradient, stepsize, local_steps, result, sent, k, n)[1]
-        return x - server_stepsize * total / len(merged)
+        means = [
+            local_work(gradient, stepsize, local_steps, result, sent, k, n)[1]
+            for result, sent, _ in merged
+        ]
+        return x - server_stepsize * mean_of_returns(merged, means, p, n)
 
     return serve(x0, compute, rule, aggregations, step)
 
@@ -533,8 +548,9 @@ def afa_cs(
     aggregations,
     local_steps,
     table=None,
+    p=None,
 ):
-    """Run AFA-CS (Yang et al. 2022): G_i goes to row i of a table, x -= s mean of all n rows.
+    """Run AFA-CS (Yang et al. 2022): G_i goes to row i of a table, x -= s sum_j p_j row_j.
 
     G_i is as in AFA-CD; the table starts at the given [n, d], or at zeros. Only returns make the
     server step: at a tick without any the model stays.
@@ -549,7 +565,7 @@ def afa_cs(
             rows[i] = local_work(gradient, stepsize, local_steps, result, sent, k, n)[1]
         total = np.zeros(d)
         for i in range(n):
-            total = total + rows[i]
-        return x - server_stepsize * total / n
+            total = total + rows[i] * (1.0 / n if p is None else p[i])
+        return x - server_stepsize * total
 
     return serve(x0, compute, rule, aggregations, step)

@@ -5,7 +5,10 @@ server's model after every round, an array [steps + 1, d] whose row 0 is x0. Her
 array [steps, n] of who takes part in which round; gradient(i, x, k, l) is the [d] gradient of
 client i at x in round k at local step l, asked for the active clients only and once for each local
 step; stepsize(k) is the clients' local stepsize of round k, one float or an [n] array a_k,i; K is
-local_steps and eta_g is server_stepsize. S is the set of a round's active clients, |S| its size.
+local_steps and eta_g is server_stepsize. S is the set of a round's active clients.
+
+The objective is sum_i p_i f_i, p [n] summing to 1 or None for 1/n each; gradients are of the f_i
+themselves. mean_S(u_i) is sum_S p_i u_i / sum_S p_i, the plain mean where all p_i are equal.
 
 Where the server needs a local stepsize itself, it takes a_k = (1/n) sum_i a_k,i over all clients:
 the papers have a single one. Every docstring says what a round does in which nobody is active.
@@ -13,7 +16,7 @@ the papers have a single one. Every docstring says what a round does in which no
 
 import numpy as np
 
-from .methods import agent_stepsizes, average
+from .methods import agent_stepsizes
 
 
 def start(x0, steps):
@@ -34,6 +37,27 @@ def sum_of(vectors, d):
     total = np.zeros(d)
     for vector in vectors:
         total = total + vector
+    return total
+
+
+def weights(p, n):
+    """Return p as floats, 1/n each if it is None."""
+    return np.full(n, 1.0 / n) if p is None else np.asarray(p, dtype=np.float64)
+
+
+def mean_over(who, vectors, p, d):
+    """Return sum p_i u_i / sum p_i for the clients of a list and their vectors, in one order."""
+    total, mass = np.zeros(d), 0.0
+    for i, vector in zip(who, vectors, strict=True):
+        total, mass = total + p[i] * vector, mass + p[i]
+    return total / mass
+
+
+def mean_of_all(rows, p):
+    """Return sum_j p_j rows_j over all clients."""
+    total = np.zeros(rows.shape[1])
+    for weight, row in zip(p, rows, strict=True):
+        total = total + weight * row
     return total
 
 
@@ -87,6 +111,7 @@ def fed_avg(
     normalized=False,
     local_momentum=0.0,
     server=None,
+    p=None,
 ):
     """Run FedAvg (McMahan et al. 2017): x+ = x - eta_g update, by default delta = mean_S (x - y_i).
 
@@ -99,6 +124,7 @@ def fed_avg(
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
+    p = weights(p, n)
     counts = [local_steps] * n if own_steps is None else [int(count) for count in own_steps]
     memory = None
     for k in range(steps):
@@ -117,7 +143,7 @@ def fed_avg(
             if normalized:
                 move = move / counts[i] * max(counts)
             moves.append(move)
-        update = sum_of(moves, d) / len(who)
+        update = mean_over(who, moves, p, d)
         if server is not None:
             update, memory = server(update, memory)
         x[k + 1] = x[k] - server_stepsize * update
@@ -125,7 +151,7 @@ def fed_avg(
 
 
 def fed_prox(
-    gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0, proximal=0.0
+    gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0, proximal=0.0, p=None
 ):
     """Run FedProx (Li et al. 2020): FedAvg with y <- y - a_k,i (g_i(y) + mu (y - x)).
 
@@ -134,6 +160,7 @@ def fed_prox(
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
+    p = weights(p, n)
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
         who = participants(active, k)
@@ -146,20 +173,21 @@ def fed_prox(
             for local in range(local_steps):
                 y = y - a[i] * (ask(gradient, i, y, k, local) + proximal * (y - x[k]))
             moves.append(x[k] - y)
-        x[k + 1] = x[k] - server_stepsize * sum_of(moves, d) / len(who)
+        x[k + 1] = x[k] - server_stepsize * mean_over(who, moves, p, d)
     return x
 
 
-def scaffold(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0):
+def scaffold(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0, p=None):
     """Run SCAFFOLD, option II (Karimireddy et al. 2020), with c_i = c = 0 at first.
 
     In S: K times y <- y - a_k,i (g_i(y) - c_i + c) from y = x, then c_i+ = c_i - c + (x - y_i) /
-    (K a_k,i). Server: x+ = x - eta_g mean_S (x - y_i), c+ = c + (1/n) sum_S (c_i+ - c_i), with all
-    n clients in the denominator. Nobody active: neither x nor c changes.
+    (K a_k,i). Server: x+ = x - eta_g mean_S (x - y_i), c+ = c + sum_S p_i (c_i+ - c_i), with all n
+    clients in the denominator of p_i = 1/n. Nobody active: neither x nor c changes.
     """
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
+    p = weights(p, n)
     c_client, c = np.zeros((n, d)), np.zeros(d)
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
@@ -174,23 +202,26 @@ def scaffold(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsi
                 y = y - a[i] * (ask(gradient, i, y, k, local) - c_client[i] + c)
             c_next = c_client[i] - c + (x[k] - y) / (local_steps * a[i])
             moves.append(x[k] - y)
-            changes.append(c_next - c_client[i])
+            changes.append(p[i] * (c_next - c_client[i]))
             c_client[i] = c_next
-        x[k + 1] = x[k] - server_stepsize * sum_of(moves, d) / len(who)
-        c = c + sum_of(changes, d) / n
+        x[k + 1] = x[k] - server_stepsize * mean_over(who, moves, p, d)
+        c = c + sum_of(changes, d)
     return x
 
 
-def mifa(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0):
-    """Run MIFA (Gu et al. 2021) from a table of zeros: x+ = x - eta_g a_k (1/n) sum_j G_j.
+def mifa(
+    gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0, p=None, waits=False
+):
+    """Run MIFA (Gu et al. 2021) from a table of zeros: x+ = x - eta_g a_k sum_j p_j G_j.
 
     In S: y <- y - a_k,i g_i(y), K times from y = x, and G_i <- (x - y_i) / a_k,i, the sum of the K
-    gradients; the rest of the table keeps its rows. The paper has everybody active in round 0.
-    Nobody active: the table stays and x moves along it.
+    gradients; the rest of the table keeps its rows. Nobody active: the table stays and x moves
+    along it. With waits, x stays at x0 until every client has been active once.
     """
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
+    p = weights(p, n)
     table = np.zeros((n, d))
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
@@ -199,7 +230,10 @@ def mifa(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1
             for local in range(local_steps):
                 y = y - a[i] * ask(gradient, i, y, k, local)
             table[i] = (x[k] - y) / a[i]
-        x[k + 1] = x[k] - server_stepsize * (sum(a) / n) * average(table)
+        if waits and not np.any(active[: k + 1], axis=0).all():
+            x[k + 1] = x[k]
+            continue
+        x[k + 1] = x[k] - server_stepsize * (sum(a) / n) * mean_of_all(table, p)
     return x
 
 
@@ -212,16 +246,18 @@ def fed_varp(
     local_steps=1,
     server_stepsize=1.0,
     moves_when_empty=False,
+    p=None,
 ):
     """Run FedVARP (Jhunjhunwala et al. 2022) from a table of zeros: x+ = x - eta_g a_k v.
 
     With D_i = (x - y_i) / a_k,i after K local steps and the table's rows t_i before the round, v =
-    mean_S (D_i - t_i) + (1/n) sum_j t_j; then t_i <- D_i for i in S. Nobody active, which the paper
-    rules out: x stays; with moves_when_empty the mean over S counts as 0 and v = (1/n) sum_j t_j.
+    mean_S (D_i - t_i) + sum_j p_j t_j; then t_i <- D_i for i in S. Nobody active, which the paper
+    rules out: x stays; with moves_when_empty the mean over S counts as 0 and v = sum_j p_j t_j.
     """
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
+    p = weights(p, n)
     table = np.zeros((n, d))
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
@@ -229,30 +265,31 @@ def fed_varp(
         if not who and not moves_when_empty:
             x[k + 1] = x[k]
             continue
-        v = average(table)
+        v = mean_of_all(table, p)
         new_rows = {}
         for i in who:
             y = x[k].copy()
             for local in range(local_steps):
                 y = y - a[i] * ask(gradient, i, y, k, local)
             new_rows[i] = (x[k] - y) / a[i]
-            v = v + (new_rows[i] - table[i]) / len(who)
+            v = v + p[i] * (new_rows[i] - table[i]) / sum(p[j] for j in who)
         for i, row in new_rows.items():
             table[i] = row
         x[k + 1] = x[k] - server_stepsize * (sum(a) / n) * v
     return x
 
 
-def focus(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0):
-    """Run FOCUS (2025): y+ = y + sum_S y_i, a sum and no mean, and x+ = x - eta_g a_k y+.
+def focus(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0, p=None):
+    """Run FOCUS (2025): y+ = y + sum_S n p_i y_i, a sum and no mean, and x+ = x - eta_g a_k y+.
 
-    In S, from z = x and y_i = 0, K times y_i <- y_i + g_i(z) - p_i, p_i <- g_i(z), and but for the
-    last time z <- z - a_k,i y_i. p_i, the last gradient of client i, is kept between rounds; p_i =
-    y = 0 at first. So y is the sum of all p_i. Nobody active: y stays and x moves along it.
+    In S, from z = x and y_i = 0, K times y_i <- y_i + g_i(z) - h_i, h_i <- g_i(z), and but for the
+    last time z <- z - a_k,i y_i. h_i, the last gradient of client i, is kept between rounds; h_i =
+    y = 0 at first. So y is the sum of all n p_i h_i. Nobody active: y stays and x moves along it.
     """
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
+    p = weights(p, n)
     previous, y = np.zeros((n, d)), np.zeros(d)
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
@@ -265,14 +302,14 @@ def focus(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=
                 previous[i] = g
                 if local < local_steps - 1:
                     z = z - a[i] * y_client
-            pushed.append(y_client)
+            pushed.append(n * p[i] * y_client)
         y = y + sum_of(pushed, d)
         x[k + 1] = x[k] - server_stepsize * (sum(a) / n) * y
     return x
 
 
-def fed_sum_b(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0):
-    """Run FedSUM-B: y+ = y + (1/n) sum_S (g_i - h_i), x+ = x - eta_g a_k y+, no local movement.
+def fed_sum_b(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0, p=None):
+    """Run FedSUM-B: y+ = y + sum_S p_i (g_i - h_i), x+ = x - eta_g a_k y+, no local movement.
 
     g_i is client i's gradient at x, the mean of K of them there; then h_i <- g_i. Cold start: h_i =
     y = 0. Nobody active: y stays and x moves along it.
@@ -280,6 +317,7 @@ def fed_sum_b(gradient, active, x0, stepsize, steps, local_steps=1, server_steps
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
+    p = weights(p, n)
     h, y = np.zeros((n, d)), np.zeros(d)
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
@@ -288,15 +326,15 @@ def fed_sum_b(gradient, active, x0, stepsize, steps, local_steps=1, server_steps
             g = np.zeros(d)
             for local in range(local_steps):
                 g = g + ask(gradient, i, x[k], k, local) / local_steps
-            sent.append(g - h[i])
+            sent.append(p[i] * (g - h[i]))
             h[i] = g
-        y = y + sum_of(sent, d) / n
+        y = y + sum_of(sent, d)
         x[k + 1] = x[k] - server_stepsize * (sum(a) / n) * y
     return x
 
 
-def fed_sum(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0):
-    """Run FedSUM: y+ = y + (1/n) sum_S (gbar_i - h_i), x+ = x - eta_g a_k K y+.
+def fed_sum(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0, p=None):
+    """Run FedSUM: y+ = y + sum_S p_i (gbar_i - h_i), x+ = x - eta_g a_k K y+.
 
     In S, from z = x, K times z <- z - a_k,i (g_i(z) - h_i + y); gbar_i is the mean of these K
     gradients g_i(z); then h_i <- gbar_i. Cold start: h_i = y = 0. Nobody active: y stays and x
@@ -305,6 +343,7 @@ def fed_sum(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsiz
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
+    p = weights(p, n)
     h, y = np.zeros((n, d)), np.zeros(d)
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
@@ -315,14 +354,14 @@ def fed_sum(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsiz
                 g = ask(gradient, i, z, k, local)
                 gbar = gbar + g / local_steps
                 z = z - a[i] * (g - h[i] + y)
-            sent.append(gbar - h[i])
+            sent.append(p[i] * (gbar - h[i]))
             h[i] = gbar
-        y = y + sum_of(sent, d) / n
+        y = y + sum_of(sent, d)
         x[k + 1] = x[k] - server_stepsize * (sum(a) / n) * local_steps * y
     return x
 
 
-def fed_sum_cr(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0):
+def fed_sum_cr(gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0, p=None):
     """Run FedSUM-CR: FedSUM whose clients, who are sent x alone, estimate y from how far x moved.
 
     yhat_i = (x_t' - x_t) / (s_t' + ... + s_{t-1}), where t' is the last round before t in which i
@@ -333,6 +372,7 @@ def fed_sum_cr(gradient, active, x0, stepsize, steps, local_steps=1, server_step
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
+    p = weights(p, n)
     h, y, y_start = np.zeros((n, d)), np.zeros(d), np.zeros(d)
     last_round = [0] * n
     server_steps = []
@@ -350,16 +390,25 @@ def fed_sum_cr(gradient, active, x0, stepsize, steps, local_steps=1, server_step
                 g = ask(gradient, i, z, k, local)
                 gbar = gbar + g / local_steps
                 z = z - a[i] * (g - h[i] + yhat)
-            sent.append(gbar - h[i])
+            sent.append(p[i] * (gbar - h[i]))
             h[i] = gbar
-        y = y + sum_of(sent, d) / n
+        y = y + sum_of(sent, d)
         server_steps.append(server_stepsize * (sum(a) / n) * local_steps)
         x[k + 1] = x[k] - server_steps[k] * y
     return x
 
 
 def fed_avg_momentum(
-    gradient, active, x0, stepsize, steps, local_steps=1, server_stepsize=1.0, beta=1.0, g0=None
+    gradient,
+    active,
+    x0,
+    stepsize,
+    steps,
+    local_steps=1,
+    server_stepsize=1.0,
+    beta=1.0,
+    g0=None,
+    p=None,
 ):
     """Run FedAvg-M (Cheng et al. 2024): g+ = mean_S (x - y_i) / (a_k,i K), x+ = x - eta_g a_k K g+.
 
@@ -369,6 +418,7 @@ def fed_avg_momentum(
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
+    p = weights(p, n)
     momentum = np.zeros(d) if g0 is None else np.asarray(g0, dtype=np.float64)
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
@@ -383,7 +433,7 @@ def fed_avg_momentum(
                 q = ask(gradient, i, y, k, local)
                 y = y - a[i] * (beta * q + (1 - beta) * momentum)
             directions.append((x[k] - y) / (a[i] * local_steps))
-        momentum = sum_of(directions, d) / len(who)
+        momentum = mean_over(who, directions, p, d)
         x[k + 1] = x[k] - server_stepsize * (sum(a) / n) * local_steps * momentum
     return x
 
@@ -399,21 +449,23 @@ def scaffold_momentum(
     beta=1.0,
     g0=None,
     c0=None,
+    p=None,
 ):
     """Run SCAFFOLD-M (Cheng et al. 2024): FedAvg-M with control variates c_i.
 
     In S, from y = x, K times y <- y - a_k,i (beta (g_i(y) - c_i + c) + (1 - beta) g); then c_i+ is
     the mean of these K gradients g_i(y), g+ = mean_S (x - y_i) / (a_k,i K), x+ = x - eta_g a_k K
-    g+, and c+ = c + (1/n) sum_S (c_i+ - c_i). At first g = g0 [d] and c_i = c0[i], c0 [n, d], with
+    g+, and c+ = c + sum_S p_i (c_i+ - c_i). At first g = g0 [d] and c_i = c0[i], c0 [n, d], with
     c their mean; 0 if None. The paper has c_i = the gradient at x_0 and g = c. Nobody active: x, g
     and c stay.
     """
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
+    p = weights(p, n)
     momentum = np.zeros(d) if g0 is None else np.asarray(g0, dtype=np.float64)
     c_client = np.zeros((n, d)) if c0 is None else np.array(c0, dtype=np.float64)
-    c = average(c_client)
+    c = mean_of_all(c_client, p)
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
         who = participants(active, k)
@@ -428,9 +480,9 @@ def scaffold_momentum(
                 mean_gradient = mean_gradient + q / local_steps
                 y = y - a[i] * (beta * (q - c_client[i] + c) + (1 - beta) * momentum)
             directions.append((x[k] - y) / (a[i] * local_steps))
-            changes.append(mean_gradient - c_client[i])
+            changes.append(p[i] * (mean_gradient - c_client[i]))
             c_client[i] = mean_gradient
-        momentum = sum_of(directions, d) / len(who)
-        c = c + sum_of(changes, d) / n
+        momentum = mean_over(who, directions, p, d)
+        c = c + sum_of(changes, d)
         x[k + 1] = x[k] - server_stepsize * (sum(a) / n) * local_steps * momentum
     return x
