@@ -52,7 +52,9 @@ def test_gradient_descent_contracts_as_nesterov_says(fraction):
     distance = np.sqrt(run(jd.GradientDescent(stepsize), problem, jd.networks.metropolis(
         jd.graphs.ring(4)), steps=100, every=1).history["distance_squared"])  # fmt: skip
     rate = distance[1:] / distance[:-1]
-    assert rate.max() <= 1 - stepsize * mu + 1e-12
+    # x rounds to ε|x*| in every step, which is ever more of the distance
+    rounding = 4 * np.finfo(float).eps * np.abs(problem.solution).max() / distance[:-1]
+    assert np.all(rate <= 1 - stepsize * mu + rounding)
     assert rate[-1] > 1 - 1.1 * stepsize * mu  # and the bound is tight
 
 

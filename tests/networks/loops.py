@@ -102,6 +102,12 @@ def distance(a: Any, b: Any) -> float:
     return float(cost[i, j].max())
 
 
+def rounding(W: np.ndarray, x: Any) -> float:
+    """Return what W x may differ by in another order of its sums, two of them around W's own."""
+    terms, eps = np.count_nonzero(W, axis=1).max() + 2, np.finfo(np.asarray(x).dtype).eps
+    return float(terms * eps * (np.abs(W) @ np.abs(x)).max())
+
+
 def rows(n: int, *shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal((n, *shape)) + 2.0)
 
