@@ -336,7 +336,7 @@ def _by_leaf(data: Any) -> Any:
 
 
 def _as_leaf(leaf: Any) -> Any:
-    """Return data as one array [n, m, ...], or as a list of agents' arrays of one kind of sample."""
+    """Return data as one array [n, m, ...], or as a list of agents' arrays [mᵢ, ...]."""
     if not isinstance(leaf, list):
         return leaf if isinstance(leaf, jax.Array) else as_numbers("a data leaf", leaf, True)
     require(leaf, "data has a list without agents; give one array an agent.")

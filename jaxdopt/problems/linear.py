@@ -2,8 +2,9 @@
 
 Labels and features come pooled, [m] and [m, p], with ``agents`` and a ``partition``, or already
 split, as [n, m] and [n, m, p], as lists of n arrays or as dicts {agent: array}; arrays are of
-NumPy, JAX or pandas, and dense. There is no hidden intercept: append a column of ones for one. The constants L and μ, the solution and the optimum are computed on the
-host in float64.
+NumPy, JAX or pandas, and dense; numbers may be written as strings. There is no hidden intercept:
+append a column of ones for one. The constants L and μ, the solution and the optimum are computed on
+the host in float64.
 
 A loss is a function of the scores aᵀx, so that XLA makes one batched product each way out of the
 gradients of all agents and samples; what is left to make cheap is the slope of the score's loss.

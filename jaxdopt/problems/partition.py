@@ -203,7 +203,7 @@ def split(data: Any, labels: Any, *, agents: int | None, partition: Any = "iid")
 
 
 def in_order(of_agents: Mapping[Any, T]) -> list[T]:
-    """Return the values of a dict {agent: value}: by number if the keys are 0 ... n − 1, else as is.
+    """Return the values of a dict {agent: value}, in order of the keys if these are 0 ... n − 1.
 
     Example:
         >>> in_order({1: "b", 0: "a"}), in_order({"x": "a", "y": "b"})
@@ -247,8 +247,8 @@ def _require_partition(parts: Sequence[np.ndarray], agents: int | None, m: int) 
     for i, part in enumerate(parts):
         require(
             part.ndim == 1,
-            f"the indices of agent {i} have shape {part.shape}; give every agent an index array, "
-            "[np.flatnonzero(owner == i) for i in range(n)] where owner [m] has each sample's agent.",
+            f"the indices of agent {i} have shape {part.shape}; give each agent an index array, as "
+            "[np.flatnonzero(owner == i) for i in range(n)] makes of every sample's owner [m].",
         )
         require(len(part) > 0, f"agent {i} has no samples; give every agent at least one.")
     used = np.concatenate(parts)

@@ -137,10 +137,10 @@ def _parsed(name: str, array: np.ndarray) -> np.ndarray:
         not is_missing(bad),
         f"{name} has missing values ({bad!r}); drop those samples, or impute them.",
     )
-    coded = (
-        "np.unique(labels, return_inverse=True)[1]" if "labels" in name else "classes or columns"
+    codes = (
+        "np.unique(labels, return_inverse=True)[1]" if "labels" in name else "one column a class"
     )
-    raise ValueError(f"{name} has the value {str(bad)[:40]!r}; give numbers, coded as {coded}.")
+    raise ValueError(f"{name} has the value {str(bad)[:40]!r}; give numbers, such as {codes}.")
 
 
 def _is_number(value: Any) -> bool:
