@@ -157,7 +157,8 @@ def flat(n: int, seed: int = 0) -> Any:
 def safe(members: Mapping[str, Any]) -> float:
     """Return the c = γL that `APDSC.safe_stepsize` allows on all of the networks."""
     unit = jd.replace(
-        jd.problems.quadratic(next(iter(members.values())).n, 1), smoothness=jnp.asarray(1.0)
+        jd.problems.quadratic(next(iter(members.values())).n, 1, curvature_spread=0.0),
+        smoothness=jnp.asarray(1.0),
     )
     return min(jd.APDSC.safe_stepsize(unit, network) for network in members.values())
 
@@ -380,7 +381,7 @@ def graphs_table(members: Mapping[str, Any], best: xr.Dataset) -> Table:
     """Return what the digraphs are, and the largest c of the grid at which methods converge."""
     stable = best.iterations.notnull().all("condition_number")
     largest = best.c.where(stable).max("c")
-    unit = jd.problems.quadratic(next(iter(members.values())).n, 1)
+    unit = jd.problems.quadratic(next(iter(members.values())).n, 1, curvature_spread=0.0)
     rows = []
     for name, network in members.items():
         rows.append(
