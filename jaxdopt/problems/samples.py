@@ -75,14 +75,14 @@ def _labels(labels: np.ndarray, axes: int, shape: tuple[int, ...]) -> np.ndarray
     if labels.ndim == axes + 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]
     require(
-        labels.ndim >= axes,
-        f"features has shape {shape}, split over agents, and labels {labels.shape}; give labels "
-        "[n, m], or pooled features [m, p], as features.reshape(len(features), -1) of images.",
+        labels.ndim >= axes or axes == 1,
+        f"features is split over agents, as {shape}, and labels has shape {labels.shape}; give "
+        "labels [n, m], or features [m, p], as features.reshape(len(features), -1) of images.",
     )
     require(
         labels.ndim == axes,
-        f"labels has shape {labels.shape}; give one label a sample, such as labels.argmax(-1) for "
-        "classes in one-hot form.",
+        f"labels has shape {labels.shape}; give one label a sample, [m], such as labels.argmax(-1) "
+        "for classes in one-hot form.",
     )
     if jnp.issubdtype(labels.dtype, jnp.floating):
         missing = int(np.isnan(labels.astype(float)).sum())
