@@ -27,6 +27,7 @@ DIRECTED = np.roll(np.eye(N), 1, axis=1) / 2 + np.eye(N) / 2
 logistic: Any = jd.problems.logistic_regression
 softmax: Any = jd.problems.softmax_regression
 least_squares: Any = jd.problems.least_squares
+dataset: Any = jd.data.Dataset
 given: Any = jd.problems.Given
 split: Any = jd.partition.split
 accuracy: Any = jd.metrics.accuracy
@@ -901,12 +902,8 @@ DATA = [
     Case("given integers", lambda: given(np.ones((3, 2), int)), "int64; give floating"),
     Case("given complex", lambda: given(np.ones((3, 2)) * 1j), "complex128; give real"),
     Case("accuracy of names", lambda: accuracy(FEATURES, NAMES), r"give numbers.*np\.unique"),
-    Case(
-        "classes in a list", lambda: jd.data.Dataset(FEATURES, LABELS).only([0, 1]), r"only\(3, 8\)"
-    ),  # type: ignore
-    Case(
-        "split's seed", lambda: jd.data.Dataset(FEATURES, LABELS).split(seed=-1), "seed is -1; give"
-    ),
+    Case("classes in a list", lambda: dataset(FEATURES, LABELS).only([0, 1]), r"only\(3, 8\)"),
+    Case("split's seed", lambda: dataset(FEATURES, LABELS).split(seed=-1), "seed is -1; give"),
 ]
 
 SCHEDULES = [

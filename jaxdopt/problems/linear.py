@@ -97,11 +97,11 @@ def least_squares(
     With ``l2 > 0`` this is ridge regression.
 
     Args:
-        features: [m, p] pooled; [n, m, p] or a list of n arrays [mᵢ, p] already split.
+        features: [m, p] pooled; [n, m, p] or a list or dict of n arrays [mᵢ, p] already split.
         labels: [m]; [n, m] or a list of n arrays [mᵢ]; they take the features' dtype.
         agents: n, for pooled data.
         partition: "iid" (the default for pooled data), "by_label", `jd.partition.dirichlet(alpha)`,
-            or a list of index arrays.
+            or index arrays, in a list or a dict {agent: indices}.
         l2: the regularizer's weight, at least 0.
         weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
 

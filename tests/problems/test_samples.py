@@ -139,7 +139,7 @@ def test_complex_samples_of_a_real_loss():
     """Phase retrieval: nothing of the samples is lost."""
     z = RANDOM.standard_normal((4, 6, 3)) + 1j * RANDOM.standard_normal((4, 6, 3))
     problem = jd.problems.FiniteSum(lambda w, a: jnp.abs(a @ w) ** 2, z, jnp.zeros(3))
-    w = RANDOM.standard_normal(3)
+    w = jnp.asarray(RANDOM.standard_normal(3))
     np.testing.assert_allclose(problem.objective(w), np.mean(np.abs(z @ w) ** 2))
 
 
