@@ -157,7 +157,7 @@ def flat(n: int, seed: int = 0) -> Any:
 def safe(members: Mapping[str, Any]) -> float:
     """Return the c = γL that is safe on all of the networks for every condition number."""
     unit = jd.replace(
-        jd.problems.quadratic(next(iter(members.values())).n, 1),
+        jd.problems.quadratic(next(iter(members.values())).n, 1, curvature_spread=0.0),
         smoothness=1.0,
         strong_convexity=None,
     )

@@ -439,7 +439,12 @@ def stability(sizes: Iterable[int], *, steps: int = 4000, seed: int = 0) -> xr.D
     growths, limits = [], []
     for n in sizes:
         problem = jd.problems.quadratic(
-            n, DIMENSION, condition_number=CONDITION, heterogeneity=HETEROGENEITY, seed=seed
+            n,
+            DIMENSION,
+            condition_number=CONDITION,
+            heterogeneity=HETEROGENEITY,
+            curvature_spread=0.0,
+            seed=seed,
         )
         network = jd.networks.spanning_tree(jd.graphs.directed_ring(n))
         longest = 2 * math.sin(math.pi / (2 * (2 * (n - 1) + 1)))

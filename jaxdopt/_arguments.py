@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import count, is_traced, number_fields, require
+from jaxdopt._pytree import Scheduled, count, is_traced, number_fields, require
 
 
 def strong(leaf: Any) -> jax.Array:
@@ -268,6 +268,38 @@ def require_numbers(algorithm: Any, n: int) -> None:
             shape in ((), (n, 1)),
             f"{name} has shape {shape}; give a scalar or [n, 1] = ({n}, 1), or sweep over it with "
             'jd.sweep(jd.run, over=("algorithm", ...)).',
+        )
+
+
+def require_schedules(algorithm: Any, start: Any, steps: int) -> None:
+    """Refuse schedules that leave their fields' ranges within a run: known at up to 256 steps."""
+    if not is_traced(start):
+        tried = int(start) + np.linspace(0, steps - 1, 256).astype(int)
+        for name in number_fields(type(algorithm)):
+            if isinstance(value := getattr(algorithm, name), Scheduled):
+                value.require_along(tried)
+
+
+def require_gradient(problem: Any, x: Any, key: Any) -> None:
+    """Refuse a problem whose gradient has other shapes than the estimates: JAX would broadcast it.
+
+    It traces the gradient once, so that its place is where the run is traced, too.
+    """
+    given = jax.eval_shape(problem.grad, x, key)
+    name = type(problem).__name__
+    require(
+        jax.tree.structure(given) == jax.tree.structure(x),
+        f"grad of the {name} returns a {type(given).__name__}; return gradients as x is given.",
+    )
+    for gradient, leaf in zip(jax.tree.leaves(given), jax.tree.leaves(x), strict=True):
+        require(
+            gradient.shape == np.shape(leaf),
+            f"grad of the {name} has shape {gradient.shape} for x of shape {np.shape(leaf)}; "
+            "return one gradient row an agent.",
+        )
+        require(
+            jnp.issubdtype(gradient.dtype, jnp.floating),
+            f"grad of the {name} has dtype {gradient.dtype}; return floating numbers.",
         )
 
 

@@ -66,30 +66,39 @@ class Number:
         if value is None and self.optional:
             return None
         if callable(value):
-            return value if isinstance(value, Scheduled) else Scheduled.of(value)
+            return value if isinstance(value, Scheduled) else Scheduled.of(value, name, self)
+        value = self.form(name, value)
+        if not is_traced(value):
+            known = np.asarray(value)  # as a JAX array's own methods are traced under jit
+            total = float(known.min()) + float(known.max())
+            require(math.isfinite(total), f"{name} is {total}; give a finite number.")
+            self.require_range(name, value)
+        return value
+
+    def form(self, name: str, value: Any) -> Any:
+        """Return a real number as a float, or as a floating array of a shape that is accepted."""
         if isinstance(value, bool | np.bool_):
             raise ValueError(f"{name} is {value}, a boolean; give a number.")
         if isinstance(value, numbers.Real):
-            value = float(value)
-        elif isinstance(value, jax.Array | np.ndarray):
-            self._require_shape(name, np.shape(value))
-            require(
-                not jnp.issubdtype(value.dtype, jnp.complexfloating),
-                f"{name} is a complex array; give real numbers.",
-            )
-            if not jnp.issubdtype(value.dtype, jnp.floating):
-                require(value.dtype != bool, f"{name} is a boolean array; give numbers.")
-                value = value.astype(float)
-        else:
+            return float(value)
+        if not isinstance(value, jax.Array | np.ndarray):
             raise ValueError(f"{name} is {value!r}; give a number, an array or a schedule.")
+        self._require_shape(name, np.shape(value))
+        require(
+            not jnp.issubdtype(value.dtype, jnp.complexfloating),
+            f"{name} is a complex array; give real numbers.",
+        )
+        require(value.dtype != bool, f"{name} is a boolean array; give numbers.")
+        return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
+
+    def require_range(self, name: str, value: Any) -> None:
+        """Refuse numbers out of range where they are known; NaN is not."""
         if not is_traced(value):
-            known = np.asarray(value)  # as a JAX array's own methods are traced under jit
-            least, most = float(known.min()), float(known.max())
-            require(math.isfinite(least + most), f"{name} is {least + most}; give a finite number.")
-            require(least >= self.minimum, f"{name} is {least:g}; give at least {self.minimum:g}.")
-            require(least > self.above, f"{name} is {least:g}; give more than {self.above:g}.")
-            require(most <= self.maximum, f"{name} is {most:g}; give at most {self.maximum:g}.")
-        return value
+            least, most = float(np.min(np.asarray(value))), float(np.max(np.asarray(value)))
+            remedy = f"give at least {self.minimum:g}"
+            require(not least < self.minimum, f"{name} is {least:g}; {remedy}.")
+            require(not least <= self.above, f"{name} is {least:g}; give more than {self.above:g}.")
+            require(not most > self.maximum, f"{name} is {most:g}; give at most {self.maximum:g}.")
 
     def _require_shape(self, name: str, shape: tuple[int, ...]) -> None:
         require(
@@ -222,17 +231,55 @@ def number_fields(cls: type) -> dict[str, Number]:
 
 @pytree
 class Scheduled:
-    """A number field's schedule: any callable of the step, waiting for `at` to evaluate it."""
+    """A number field's schedule: any callable of the step, waiting for `at` to evaluate it.
+
+    Its values are checked as the field's own are wherever they are known.
+    """
 
     schedule: Any  # a callable pytree, or a plain function as jax.tree_util.Partial
+    name: str = static()  # of the field
+    number: Number = static()
 
     @classmethod
-    def of(cls, schedule: Callable[..., Any]) -> "Scheduled":
-        """Wrap a callable; plain functions become static, callable pytrees keep their leaves."""
-        return cls(traceable(schedule))
+    def of(cls, schedule: Callable[..., Any], name: str, number: Number) -> "Scheduled":
+        """Wrap a callable; plain functions become static, callable pytrees keep their leaves.
+
+        It is tried at the first step, and where a schedule says that it ``turns``. It may be
+        infinite there, as 1/k is at 0, which a run from step 1 on never sees.
+        """
+        scheduled = cls(traceable(schedule), name, number)
+        for step in getattr(schedule, "turns", (0,)):
+            where = f"the schedule's {name} at step {step}"
+            number.require_range(where, number.form(where, scheduled._value(jnp.asarray(step))))
+        return scheduled
 
     def __call__(self, step: Any) -> Any:
-        return evaluate(self.schedule, step)(step)
+        return self.number.accept(f"the schedule's {self.name}", self._value(step))
+
+    def require_along(self, steps: np.ndarray) -> None:
+        """Refuse values out of the field's range at some of many steps [k]."""
+        values = jax.vmap(lambda k: jnp.asarray(self(k)))(jnp.asarray(steps))
+        if not is_traced(values):
+            rows = np.asarray(values).reshape(len(steps), -1)
+            for i in (int(rows.min(axis=1).argmin()), int(rows.max(axis=1).argmax())):
+                where = f"the schedule's {self.name} at step {steps[i]}"
+                self.number.accept(where, rows[i][:, None])
+
+    def _value(self, step: Any) -> Any:
+        try:
+            value = evaluate(self.schedule, step)(step)
+        except Exception as error:  # the user's own code can raise anything
+            first = str(error).strip().partition("\n")[0].rstrip(".")[:80]
+            raise ValueError(
+                f"the schedule's {self.name} fails ({type(error).__name__}: {first}); give a "
+                "function of the step that JAX can trace, such as jd.schedules.InverseTime(1)."
+            ) from error
+        require(
+            not callable(value),
+            f"the schedule's {self.name} is {value!r}; give a function of the step that returns a "
+            "number.",
+        )
+        return value
 
     def __jax_array__(self) -> Any:
         raise ValueError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdopt import agents
 from jaxdopt._pytree import number, pytree, require, static, traceable
+from jaxdopt.problems.samples import as_numbers
 
 Metric = Callable[[Any, Any], Any]
 
@@ -168,7 +169,11 @@ def accuracy(
     Raises:
         ValueError: unless there is one label a row.
     """
-    features, labels = jnp.asarray(features), jnp.asarray(labels)
+    features, labels = (
+        value if isinstance(value, jax.Array) else jnp.asarray(as_numbers(name, value))
+        for name, value in (("features", features), ("labels", labels))
+    )
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     require(
         np.ndim(labels) == 1 and len(features) == len(labels) > 0,
         f"features has shape {features.shape} and labels {labels.shape}; give one label a row.",

@@ -2,9 +2,10 @@
 
 Every number field of a method takes one, or any callable of the step such as an optax schedule.
 Methods never see them: ``at(method, k)`` puts the values of step k in their place, and `run` does
-so at every step.
+so at every step. A value is what the field takes: a number in its range, or [n, 1], one an agent.
 """
 
+import math
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
@@ -96,6 +97,11 @@ class PiecewiseConstant:
         object.__setattr__(self, "values", jnp.asarray(self.values, float))
         object.__setattr__(self, "boundaries", jnp.asarray(self.boundaries))
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The steps at which a new value begins, where they are known."""
+        return (0,) if is_traced(self.boundaries) else (0, *np.asarray(self.boundaries).tolist())
+
     def __call__(self, k: Any) -> Any:
         return self.values[jnp.sum(k >= self.boundaries)]
 
@@ -107,6 +113,12 @@ class Cosine:
     initial: Scalar
     steps: Positive
     final: Scalar = 0.0
+
+    @property
+    def turns(self) -> tuple[float, ...]:
+        """The first step, and that from which the value is final, where it is known."""
+        known = np.ndim(self.steps) == 0 and not is_traced(self.steps)
+        return (0, math.ceil(self.steps)) if known else (0,)
 
     def __call__(self, k: Any) -> Any:
         progress = jnp.minimum(k / self.steps, 1.0)
@@ -136,6 +148,11 @@ class PerEpoch:
             f"schedule is {self.schedule!r}; give a schedule, that is a callable of the epoch.",
         )
         object.__setattr__(self, "schedule", traceable(self.schedule))
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The first steps of the epochs at which the schedule turns."""
+        return tuple(self.steps * epoch for epoch in getattr(self.schedule, "turns", (0,)))
 
     def __call__(self, k: Any) -> Any:
         return self.schedule(k // self.steps)

@@ -16,12 +16,14 @@ from jaxdopt._arguments import (
     require_after,
     require_agents,
     require_counts,
+    require_gradient,
     require_horizon,
     require_key,
     require_kinds,
     require_metrics,
     require_numbers,
     require_records,
+    require_schedules,
     require_span,
     require_state,
     strong,
@@ -162,6 +164,7 @@ def run(
     x = x0 if state is None else state.x
     require_agents(problem, network, x)
     require_numbers(algorithm, problem.n)
+    require_schedules(algorithm, start, steps)
     dtype = jnp.result_type(*jax.tree.leaves(x))
     weights = dtype if jnp.finfo(dtype).bits > 16 else jnp.float32
     known = require_metrics(metrics, defaults, _metrics.defaults(problem), {*AXES, "diverged"})
@@ -261,6 +264,7 @@ def _simulate(
         state = spread(jax.tree.map(strong, state), axes)
         require_state(algorithm, state, jax.eval_shape(initial, state.x))
     roles.require_told_apart(algorithm, in_round(start), state)
+    require_gradient(problem, state.x, key)
     following, costs = jax.eval_shape(one_step, state, start)
     _require_preserved(state, following)
     varying = _varying(costs_of, state, start)  # the others are added up outside of the loop

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxdopt as jd
+from jaxdopt._arguments import require_schedules
 
 CASES = {
     "constant": (jd.schedules.Constant(0.3), lambda k: 0.3),
@@ -87,6 +88,23 @@ def test_a_schedule_counts_from_the_start_of_a_continued_run():
     half = jd.run(method, problem, network, problem.start(), key, steps=5)
     rest = jd.run(method, problem, network, None, key, steps=5, state=half.state, start=5)
     np.testing.assert_array_equal(rest.state.x, whole.state.x)
+
+
+def test_schedules_for_each_agent_and_from_later_steps_on():
+    """[n, 1] is a number's shape; 1/k is infinite at step 0 only."""
+    each = jd.DGD(lambda k: jnp.array([[0.1], [0.2]]) / (k + 1))
+    np.testing.assert_allclose(jd.at(each, 1).stepsize, [[0.05], [0.1]])
+    later = jd.DGD(lambda k: 1 / k)
+    require_schedules(later, 1, 100)
+    assert float(jd.at(later, 4).stepsize) == 0.25
+    require_schedules(jd.DGD(lambda k: 0.1 - 0.01 * k), 0, 10)
+
+
+def test_schedules_with_unknown_numbers_are_not_judged():
+    """Negative members of a sweep: they are traced."""
+    values = jnp.array([1.0, -1.0])
+    swept = jax.vmap(lambda a: jd.at(jd.DGD(jd.schedules.InverseTime(a)), 1).stepsize)(values)
+    np.testing.assert_allclose(swept, [0.5, -0.5])
 
 
 def test_a_schedule_that_nobody_evaluated_says_so():

@@ -49,6 +49,8 @@ class Dataset(NamedTuple):
         Raises ``ValueError`` if ``held_out`` is not in (0, 1) or a class is too small for it.
         """
         select = _import("Dataset.split", "sklearn.model_selection")
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(f"seed is {seed!r}; give an integer of at least 0.")
         classes = self.labels if self.labels.dtype.kind in "iu" else None
         options = {"test_size": float(held_out), "random_state": seed, "stratify": classes}
         try:
@@ -64,6 +66,8 @@ class Dataset(NamedTuple):
         """Keep the samples of the named classes, in order; ``ValueError`` if one is absent."""
         if self.labels.dtype.kind not in "iu":
             raise ValueError("The labels are not integers: only() selects among integer classes.")
+        if any(np.ndim(c) > 0 for c in classes):
+            raise ValueError("only() takes the classes one by one: only(3, 8), not only([3, 8]).")
         present = np.unique(self.labels).tolist()
         if not classes or not set(classes) <= set(present):
             raise ValueError(f"The classes are {present}: name some of these, not {list(classes)}.")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxdopt._pytree import count, require
 from jaxdopt.problems.finite_sum import FiniteSum, Weighting
 from jaxdopt.problems.partition import split
-from jaxdopt.problems.samples import as_floating
+from jaxdopt.problems.samples import as_floating, as_numbers
 
 
 def factorization_loss(
@@ -70,7 +70,7 @@ def matrix_factorization(
         )
         require(indices.min() >= 0, f"{name} has the index {indices.min()}; count from 0.")
         shape.append(int(indices.max()) + 1)
-    values = as_floating(np.asarray(values))
+    values = as_floating(as_numbers("values", values))
     require(
         values.shape == np.shape(rows) == np.shape(columns),
         f"rows, columns and values have shapes {np.shape(rows)}, {np.shape(columns)} and "

@@ -19,7 +19,9 @@ from jaxdopt._pytree import (
     traceable,
 )
 from jaxdopt.problems import solver
+from jaxdopt.problems.gradients import require_gradient, traced
 from jaxdopt.problems.layout import Layout
+from jaxdopt.problems.samples import as_numbers
 
 Weighting = Literal["agents", "samples"]
 
@@ -32,8 +34,8 @@ class FiniteSum:
         loss: ``loss(params, sample) -> scalar`` for one sample of one agent; a plain function, or a
             callable pytree whose numbers are then traced.
         data: a pytree with leaves [n, m, ...], or, for uneven data, with a list of n arrays
-            [mᵢ, ...] in each leaf's place (lists always mean agents; use tuples and dicts for
-            structure).
+            [mᵢ, ...] in each leaf's place, or a list of n pytrees with leaves [mᵢ, ...] (lists
+            always mean agents; use tuples and dicts for structure).
         params: the starting parameters, a pytree of floating arrays; it fixes shapes and dtype.
         l2: the regularizer's weight.
         weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
@@ -48,7 +50,8 @@ class FiniteSum:
         solution, optimum: the minimizer [d] and F there, or None; `solved` fills them.
 
     Raises:
-        ValueError: empty agents, leaves that disagree about n or m, NaN data, integer parameters.
+        ValueError: empty agents, leaves that disagree about n or m, NaN data, integer parameters, a
+            loss that is no floating scalar or that some parameters do not enter.
 
     Example:
         >>> import jax.numpy as jnp
@@ -117,7 +120,7 @@ class FiniteSum:
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
-        _require_scalar_loss(self)
+        _require_differentiable_loss(self)
 
     @property
     def n(self) -> int:
@@ -301,12 +304,11 @@ def with_facts(problem: FiniteSum, smoothness: float, strong_convexity: float) -
 
 def _padded(data: Any) -> tuple[Any, np.ndarray]:
     """Return data with leaves [n, m, ...] and the agents' sizes [n]; check both."""
-    leaves, treedef = jax.tree.flatten(data, is_leaf=lambda leaf: isinstance(leaf, list))
+    leaves, treedef = jax.tree.flatten(_by_leaf(data), is_leaf=lambda leaf: isinstance(leaf, list))
     require(leaves, "data has no leaves; give arrays of shape [n, m, ...].")
-    sizes = None
+    sizes, leaves = None, list(map(_as_leaf, leaves))
     for leaf in leaves:
         if isinstance(leaf, list):
-            require(leaf, "data has a list without agents; give one array an agent.")
             counts = np.array([len(part) for part in leaf])
         else:
             require(
@@ -327,10 +329,43 @@ def _padded(data: Any) -> tuple[Any, np.ndarray]:
     def pad(leaf: Any) -> Any:
         if not isinstance(leaf, list):
             return _finite(jnp.asarray(leaf))
-        rows = [np.asarray(part)[np.arange(most) % len(part)] for part in leaf]
+        rows = [part[np.arange(most) % len(part)] for part in leaf]
         return _finite(jnp.asarray(np.stack(rows)))
 
     return treedef.unflatten([pad(leaf) for leaf in leaves]), sizes
+
+
+def _by_leaf(data: Any) -> Any:
+    """Return a list of agents' pytrees, one each, as one pytree of lists of agents' arrays."""
+    trees = isinstance(data, list) and data and not jax.tree_util.all_leaves(data[:1])
+    if not trees or isinstance(data[0], list):
+        return data
+    structures = [jax.tree.structure(of_agent) for of_agent in data]
+    require(
+        len(set(structures)) == 1,
+        f"the agents' data have structures {structures[0]} and "
+        f"{next((s for s in structures if s != structures[0]), None)}; give all the same.",
+    )
+    return jax.tree.map(lambda *parts: list(parts), *data)
+
+
+def _as_leaf(leaf: Any) -> Any:
+    """Return data as one array [n, m, ...], or as a list of agents' arrays [mᵢ, ...]."""
+    if not isinstance(leaf, list):
+        return leaf if isinstance(leaf, jax.Array) else as_numbers("a data leaf", leaf, True)
+    require(leaf, "data has a list without agents; give one array an agent.")
+    parts = [as_numbers(f"the data of agent {i}", part, True) for i, part in enumerate(leaf)]
+    shapes = list(dict.fromkeys(part.shape[1:] if part.ndim else None for part in parts))
+    require(
+        None not in shapes,
+        "data has a list of numbers, and lists mean agents; give an array [n, m, ...], or a list "
+        "of one array an agent.",
+    )
+    require(
+        len(shapes) == 1,
+        f"the agents' samples have shapes {', '.join(map(str, shapes[:3]))}; give all the same.",
+    )
+    return parts
 
 
 def _empty(counts: np.ndarray) -> str:
@@ -349,15 +384,20 @@ def _finite(leaf: jax.Array) -> jax.Array:
     return leaf
 
 
-def _require_scalar_loss(problem: FiniteSum) -> None:
+def _require_differentiable_loss(problem: FiniteSum) -> None:
+    """Refuse a loss that is no floating scalar, or that some parameters do not enter."""
+    params = problem.layout.unravel(cast_floats(problem.origin, problem.origin.dtype))
     sample = jax.tree.map(lambda leaf: leaf[0, 0], problem.data)
-    shape = jax.eval_shape(
-        problem.loss,
-        problem.layout.unravel(cast_floats(problem.origin, problem.origin.dtype)),
-        sample,
+    _, value = traced("the loss of one sample", problem.loss, params, sample)
+    shape = getattr(value, "shape", value)
+    require(
+        shape == (),
+        f"the loss of one sample has shape {shape}; return a scalar, as FiniteSum takes the mean "
+        "over samples itself.",
     )
     require(
-        getattr(shape, "shape", None) == (),
-        f"the loss of one sample has shape {getattr(shape, 'shape', shape)}; return a scalar, "
-        "as FiniteSum takes the mean over samples itself.",
+        jnp.issubdtype(value.dtype, jnp.floating),
+        f"the loss of one sample has dtype {value.dtype}; return a floating number, as others have "
+        "no gradient.",
     )
+    require_gradient("the loss", jax.grad(problem.loss), problem.layout, params, sample)

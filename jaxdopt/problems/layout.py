@@ -33,6 +33,11 @@ class Layout:
                     f"parameter leaf {name} has dtype {dtype}; parameters are optimized, so make "
                     "it floating, or close over it in the loss."
                 )
+            if "['batch_stats']" in jax.tree_util.keystr(path):  # flax's name for them
+                raise ValueError(
+                    f"parameter leaf {jax.tree_util.keystr(path)} holds batch statistics, which no "
+                    "method updates; close over them, or use GroupNorm or LayerNorm."
+                )
         if not paths:
             raise ValueError("params has no leaves; give at least one floating array.")
         leaves = [leaf for _, leaf in paths]
@@ -41,6 +46,13 @@ class Layout:
             tuple(np.shape(leaf) for leaf in leaves),
             tuple(np.dtype(jnp.result_type(leaf)) for leaf in leaves),
         )
+
+    @property
+    def names(self) -> list[str]:
+        """The leaves' paths, such as ['w'] or .bias."""
+        numbered = self.treedef.unflatten(range(len(self.shapes)))
+        paths, _ = jax.tree_util.tree_flatten_with_path(numbered)
+        return [jax.tree_util.keystr(path) or "params" for path, _ in paths]
 
     @property
     def d(self) -> int:

@@ -1,9 +1,10 @@
 """Linear models as finite sums: least squares, Huber, logistic and softmax regression.
 
 Labels and features come pooled, [m] and [m, p], with ``agents`` and a ``partition``, or already
-split, as [n, m] and [n, m, p] or as lists of n arrays. There is no hidden intercept: append a
-column of ones for one. The constants L and μ, the solution and the optimum are computed on the
-host in float64.
+split, as [n, m] and [n, m, p], as lists of n arrays or as dicts {agent: array}; arrays are of
+NumPy, JAX or pandas, and dense; numbers may be written as strings. There is no hidden intercept:
+append a column of ones for one. The constants L and μ, the solution and the optimum are computed on
+the host in float64.
 
 A loss is a function of the scores aᵀx, so that XLA makes one batched product each way out of the
 gradients of all agents and samples; what is left to make cheap is the slope of the score's loss.
@@ -21,11 +22,11 @@ from jaxdopt._pytree import number, pytree, replace
 from jaxdopt.problems.finite_sum import FiniteSum, Weighting, with_facts
 from jaxdopt.problems.samples import (
     as_classes,
-    as_floating,
     as_signs,
     distribute,
     dtype_of,
     each,
+    read,
 )
 
 Sample = tuple[jax.Array, jax.Array]  # features [p] and a label
@@ -96,19 +97,19 @@ def least_squares(
     With ``l2 > 0`` this is ridge regression.
 
     Args:
-        features: [m, p] pooled; [n, m, p] or a list of n arrays [mᵢ, p] already split.
+        features: [m, p] pooled; [n, m, p] or a list or dict of n arrays [mᵢ, p] already split.
         labels: [m]; [n, m] or a list of n arrays [mᵢ]; they take the features' dtype.
         agents: n, for pooled data.
         partition: "iid" (the default for pooled data), "by_label", `jd.partition.dirichlet(alpha)`,
-            or a list of index arrays.
+            or index arrays, in a list or a dict {agent: indices}.
         l2: the regularizer's weight, at least 0.
         weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
 
     Raises:
         ValueError: shapes that disagree, NaN data, an empty agent.
     """
-    features = as_floating(features)
-    labels = each(labels, lambda b: np.asarray(b, dtype_of(features)))
+    features, labels = read(features, labels)
+    labels = each(labels, lambda b: b.astype(dtype_of(features)))
     problem = _finite_sum(squared_loss, features, labels, agents, partition, l2, weights)
     return with_facts(problem, *_constants(problem, curvature=1.0, quadratic=True))
 
@@ -146,8 +147,8 @@ def huber_regression(
         True
     """
     loss = HuberLoss(number("delta", delta, above=0.0))
-    features = as_floating(features)
-    labels = each(labels, lambda b: np.asarray(b, dtype_of(features)))
+    features, labels = read(features, labels)
+    labels = each(labels, lambda b: b.astype(dtype_of(features)))
     problem = _finite_sum(loss, features, labels, agents, partition, l2, weights)
     return with_facts(problem, *_constants(problem, curvature=1.0))
 
@@ -168,7 +169,7 @@ def logistic_regression(
     Raises:
         ValueError: also for labels of other than these two values.
     """
-    features = as_floating(features)
+    features, labels = read(features, labels)
     signs = as_signs(labels, dtype_of(features))
     problem = _finite_sum(logistic_loss, features, signs, agents, partition, l2, weights)
     return with_facts(problem, *_constants(problem, curvature=0.25))
@@ -203,7 +204,7 @@ def nonconvex_logistic_regression(
         ValueError: also for a negative weight.
     """
     loss = NonconvexLogisticLoss(number("weight", weight, minimum=0.0))
-    features = as_floating(features)
+    features, labels = read(features, labels)
     signs = as_signs(labels, dtype_of(features))
     problem = _finite_sum(loss, features, signs, agents, partition, l2, weights)
     smoothness, _ = _constants(problem, curvature=0.25, penalty=2 * loss.weight)
@@ -226,9 +227,10 @@ def softmax_regression(
     Raises:
         ValueError: also for labels that are not integers from 0.
     """
+    features, labels = read(features, labels)
     labels, classes = as_classes(labels)
     problem = _finite_sum(
-        softmax_loss, as_floating(features), labels, agents, partition, l2, weights, (classes,)
+        softmax_loss, features, labels, agents, partition, l2, weights, (classes,)
     )
     return with_facts(problem, *_constants(problem, curvature=0.5))
 

@@ -11,7 +11,7 @@ import optax
 
 from jaxdopt._pytree import count, require
 from jaxdopt.problems.finite_sum import FiniteSum, Weighting
-from jaxdopt.problems.samples import as_classes, as_floating, distribute, dtype_of
+from jaxdopt.problems.samples import as_classes, distribute, dtype_of, read
 
 
 def predict(params: Any, features: jax.Array) -> jax.Array:
@@ -73,8 +73,8 @@ def mlp(
         f"hidden is {hidden!r}; give the widths of the hidden layers, such as (32,).",
     )
     hidden = [count("hidden width", width) for width in hidden]
+    features, labels = read(features, labels)
     labels, classes = as_classes(labels)
-    features = as_floating(features)
     data = distribute(features, labels, agents=agents, partition=partition)
     widths = [np.shape(data[0][0])[-1], *hidden, classes]
     random = np.random.default_rng(seed)

@@ -10,7 +10,6 @@ from jaxdopt._pytree import (
     count,
     disclose,
     enclose,
-    is_traced,
     number,
     pytree,
     replace,
@@ -25,11 +24,11 @@ NOISE = 0x6E  # folded into the key, so that noise and minibatch are independent
 class Minibatch:
     """The mean gradient over ``batch`` samples an agent, drawn uniformly with replacement.
 
-    Unbiased for every agent's own gradient whatever its size; the same key draws the same samples.
-    Everything else is the wrapped problem's.
+    Unbiased for every agent's own gradient whatever its size, smaller than the batch, too; the same
+    key draws the same samples. Everything else is the wrapped problem's.
 
     Raises:
-        ValueError: the batch is not a positive integer, or larger than the smallest agent's data.
+        ValueError: the batch is not a positive integer, or the problem has no samples to draw.
 
     Example:
         >>> import jaxdopt as jd
@@ -42,17 +41,9 @@ class Minibatch:
     batch: int = static()
 
     def __post_init__(self) -> None:
-        """Check the batch size against the data."""
+        """Check the batch, and that there are samples to draw."""
         count("batch", self.batch)
         _require_samples(self.problem, "Minibatch")
-        sizes = self.problem.sizes
-        if not is_traced(sizes):
-            least = int(np.asarray(sizes).min())  # also where a jit is being traced
-            require(
-                self.batch <= least,
-                f"batch is {self.batch} and an agent has {least} samples; give at most {least}, or "
-                "use the problem itself for full gradients.",
-            )
 
     @property
     def samples(self) -> int:

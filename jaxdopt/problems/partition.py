@@ -1,17 +1,19 @@
 """How pooled samples are dealt out to agents: always with a seed, and no agent stays empty."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from jaxdopt._pytree import count, require
 
+T = TypeVar("T")
+
 Partition = Callable[[np.ndarray, int], Sequence[np.ndarray]]
 """A function of the labels [m] and the number of agents that returns their sample indices."""
 
-ATTEMPTS = 1000  # Dirichlet draws before giving up on one without empty agents
+ATTEMPTS = 100  # Dirichlet draws before agents that are short of samples are given some
 
 
 def iid(seed: int = 0) -> Partition:
@@ -43,42 +45,114 @@ def by_label(shards: int = 1, seed: int = 0) -> Partition:
     return deal
 
 
-def dirichlet(alpha: float, seed: int = 0) -> Partition:
-    """Give each class to the agents in proportions drawn from Dirichlet(alpha).
+def dirichlet(alpha: float, seed: int = 0, *, minimum: int = 1) -> Partition:
+    """Give each class to the agents in proportions drawn from Dirichlet(alpha): sizes are uneven.
 
-    Small alpha: few classes an agent, and very uneven sizes; large alpha: close to `iid`. Draws
-    that leave an agent empty are thrown away. Source: Hsu, Qi, Brown (2019), arXiv 1909.06335.
+    Small alpha: few classes an agent, and very uneven sizes; large alpha: all agents alike, and
+    `iid` at infinity. Draws that leave an agent with fewer than ``minimum`` samples are thrown
+    away; if `ATTEMPTS` of them do, as with a small alpha and many agents, the agents that are short
+    in the last one take samples, one by one, each from the agent that has the most.
+    Source: Yurochkin and others (2019), arXiv 1905.12022. For equal sizes: `balanced_dirichlet`.
     """
     require(alpha > 0, f"alpha is {alpha}; give a positive concentration, such as 0.3.")
+    minimum = count("minimum", minimum)
 
     def deal(labels: np.ndarray, agents: int) -> Sequence[np.ndarray]:
         require(
-            not np.issubdtype(labels.dtype, np.floating) or len(np.unique(labels)) <= 100,
-            "the labels have more than 100 values; a Dirichlet split needs classes.",
+            agents * minimum <= len(labels),
+            f"{len(labels)} samples are too few for {minimum} an agent and {agents} agents; take "
+            "fewer agents or a smaller minimum.",
         )
+        classes = _samples_by_class(labels)
+        if np.isinf(alpha):
+            return iid(seed)(labels, agents)
         random = np.random.default_rng(seed)
-        classes = [np.flatnonzero(labels == value) for value in np.unique(labels)]
+        parts: list[np.ndarray] = []
         for _ in range(ATTEMPTS):
-            parts: list[list[np.ndarray]] = [[] for _ in range(agents)]
+            pieces: list[list[np.ndarray]] = [[] for _ in range(agents)]
             for samples in classes:
                 shares = random.dirichlet(np.full(agents, alpha))
                 cuts = np.round(np.cumsum(shares)[:-1] * len(samples)).astype(int)
-                for part, piece in zip(
-                    parts, np.split(random.permutation(samples), cuts), strict=True
-                ):
-                    part.append(piece)
-            merged = [np.concatenate(part) for part in parts]
-            if min(map(len, merged)) > 0:
-                return merged
-        raise ValueError(
-            f"{ATTEMPTS} Dirichlet({alpha:g}) draws all left some of {agents} agents empty; raise "
-            "alpha or take fewer agents."
-        )
+                dealt = np.split(random.permutation(samples), cuts)
+                for piece, mine in zip(pieces, dealt, strict=True):
+                    piece.append(mine)
+            parts = [np.concatenate(piece) for piece in pieces]
+            if min(map(len, parts)) >= minimum:
+                return parts
+        return _filled(parts, minimum, random)
 
     return deal
 
 
+def balanced_dirichlet(alpha: float, seed: int = 0) -> Partition:
+    """Let each agent draw its own mix of classes from Dirichlet(alpha p), p the classes' shares.
+
+    All agents have equally many samples, up to one where the agents do not divide them. One after
+    another, agents draw theirs by their own mix without replacement; a class that has run out
+    drops from the mixes of those that come later. Small alpha: one class an agent, as far as the
+    classes go round; `iid` at infinity. alpha p has the sum alpha: with 10 classes of one size,
+    alpha = 10 draws uniformly from all mixes. Source: Hsu, Qi, Brown (2019), arXiv 1909.06335.
+    """
+    require(alpha > 0, f"alpha is {alpha}; give a positive concentration, such as 0.3.")
+
+    def deal(labels: np.ndarray, agents: int) -> Sequence[np.ndarray]:
+        classes = _samples_by_class(labels)
+        if np.isinf(alpha):
+            return iid(seed)(labels, agents)
+        random = np.random.default_rng(seed)
+        left = np.array([len(samples) for samples in classes])
+        shares = left / left.sum()
+        queues = [random.permutation(samples) for samples in classes]
+        parts = []
+        for i in range(agents):
+            mix = random.dirichlet(alpha * shares)
+            wanted = len(labels) // agents + (i < len(labels) % agents)
+            taken = _drawn(random, wanted, mix, left)
+            starts = [len(queue) - rest for queue, rest in zip(queues, left, strict=True)]
+            parts.append(
+                np.concatenate(
+                    [q[s : s + k] for q, s, k in zip(queues, starts, taken, strict=True)]
+                )
+            )
+            left = left - taken
+        return parts
+
+    return deal
+
+
+def _samples_by_class(labels: np.ndarray) -> list[np.ndarray]:
+    require(
+        not np.issubdtype(labels.dtype, np.floating) or len(np.unique(labels)) <= 100,
+        "the labels have more than 100 values; a Dirichlet split needs classes.",
+    )
+    return [np.flatnonzero(labels == value) for value in np.unique(labels)]
+
+
+def _drawn(random: Any, wanted: int, mix: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Return how many of each class ``wanted`` draws by a mix give, with at most ``left`` each.
+
+    Draws from a class that has run out are repeated, all at once: it is the law of one by one.
+    """
+    taken = np.zeros_like(left)
+    while (missing := wanted - taken.sum()) > 0:
+        open_ = np.where(taken < left, mix, 0.0)
+        if open_.sum() == 0:  # none of the agent's own classes is left
+            open_ = (left - taken).astype(float)
+        taken = np.minimum(taken + random.multinomial(missing, open_ / open_.sum()), left)
+    return taken
+
+
+def _filled(parts: list[np.ndarray], minimum: int, random: Any) -> list[np.ndarray]:
+    """Return the parts with at least ``minimum`` samples each, taken from the largest."""
+    lists = [random.permutation(part).tolist() for part in parts]
+    for samples in lists:
+        while len(samples) < minimum:
+            samples.append(max(lists, key=len).pop())
+    return [np.array(samples, int) for samples in lists]
+
+
 NAMED = {"iid": iid, "by_label": by_label}
+FACTORIES = (iid, by_label, dirichlet, balanced_dirichlet)
 
 
 def split(data: Any, labels: Any, *, agents: int | None, partition: Any = "iid") -> Any:
@@ -86,30 +160,82 @@ def split(data: Any, labels: Any, *, agents: int | None, partition: Any = "iid")
 
     Args:
         data: a pytree of arrays [m, ...].
-        labels: [m], what `by_label` sorts and `dirichlet` counts.
-        agents: n; None if ``partition`` is a list of index arrays.
-        partition: "iid", "by_label", one of this module's functions called, or index arrays.
+        labels: [m], what `by_label` sorts and the Dirichlet splits count.
+        agents: n; None if ``partition`` is a list or dict of index arrays.
+        partition: "iid", "by_label", one of this module's functions called, or index arrays: a list
+            of one an agent, or a dict {agent: indices}.
 
     Raises:
         ValueError: an unknown partition, fewer samples than agents, an empty agent, indices out of
-            range or given twice.
+            range or given twice, data of other lengths than the labels, missing labels.
     """
-    labels = np.asarray(labels)
+    labels = _as_labels(labels)
     m = len(labels)
+    remedy = "give 'iid', 'by_label', jd.partition.dirichlet(alpha), or a list of index arrays"
     if isinstance(partition, str):
-        require(
-            partition in NAMED,
-            f"partition is {partition!r}; give 'iid', 'by_label', jd.partition.dirichlet(alpha), "
-            "or a list of index arrays.",
-        )
+        require(partition in NAMED, f"partition is {partition!r}; {remedy}.")
         partition = NAMED[partition]()
+    require(
+        partition not in FACTORIES if callable(partition) else True,
+        f"partition is the function {getattr(partition, '__name__', '')}, not called; give what it "
+        "returns, such as jd.partition.by_label(2) or dirichlet(0.3).",
+    )
     if callable(partition):
         agents = count("agents", agents)
         require(agents <= m, f"{m} samples cannot be split over {agents} agents; take at most {m}.")
         partition = partition(labels, agents)
-    parts = [np.atleast_1d(np.asarray(part, None if np.size(part) else int)) for part in partition]
+    if isinstance(partition, Mapping):
+        partition = in_order(partition)
+    require(np.iterable(partition), f"partition is {partition!r}; {remedy}.")
+    parts = [np.asarray(part, None if np.size(part) else int) for part in partition]
     _require_partition(parts, agents, m)
-    return jax.tree.map(lambda leaf: [np.asarray(leaf)[part] for part in parts], data)
+
+    def rows(leaf: Any) -> list[np.ndarray]:
+        leaf = np.asarray(leaf)
+        require(
+            leaf.ndim > 0 and len(leaf) == m,
+            f"the data has an array of shape {leaf.shape} and there are {m} labels; give one label "
+            "a row.",
+        )
+        return [leaf[part] for part in parts]
+
+    return jax.tree.map(rows, data, is_leaf=lambda leaf: isinstance(leaf, list))
+
+
+def in_order(of_agents: Mapping[Any, T]) -> list[T]:
+    """Return the values of a dict {agent: value}, in order of the keys if these are 0 ... n − 1.
+
+    Example:
+        >>> in_order({1: "b", 0: "a"}), in_order({"x": "a", "y": "b"})
+        (['a', 'b'], ['a', 'b'])
+    """
+    numbered = set(of_agents) == set(range(len(of_agents)))
+    return [of_agents[agent] for agent in (range(len(of_agents)) if numbered else of_agents)]
+
+
+def _as_labels(labels: Any) -> np.ndarray:
+    """Return labels [m], of any values that can be sorted."""
+    labels = np.asarray(labels)
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    require(labels.ndim == 1, f"labels has shape {labels.shape}; give one label a sample, [m].")
+    if np.issubdtype(labels.dtype, np.floating) or labels.dtype == object:
+        missing = sum(map(is_missing, labels.tolist()))
+        require(missing == 0, f"labels has {missing} values missing; drop those samples.")
+    try:
+        np.sort(labels)
+    except TypeError as error:
+        kinds = sorted({type(label).__name__ for label in labels.tolist()})
+        raise ValueError(
+            f"labels has values of the types {', '.join(kinds)}, which cannot be sorted; give all "
+            "of one type."
+        ) from error
+    return labels
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether this is None, NaN, or pandas' NA or NaT."""
+    kind = type(value).__name__
+    return kind in ("NoneType", "NAType", "NaTType") or (kind == "float" and value != value)
 
 
 def _require_partition(parts: Sequence[np.ndarray], agents: int | None, m: int) -> None:
@@ -119,6 +245,11 @@ def _require_partition(parts: Sequence[np.ndarray], agents: int | None, m: int) 
         f"agents is {agents} and partition has {len(parts)} index arrays; give one an agent.",
     )
     for i, part in enumerate(parts):
+        require(
+            part.ndim == 1,
+            f"the indices of agent {i} have shape {part.shape}; give each agent an index array, as "
+            "[np.flatnonzero(owner == i) for i in range(n)] makes of every sample's owner [m].",
+        )
         require(len(part) > 0, f"agent {i} has no samples; give every agent at least one.")
     used = np.concatenate(parts)
     require(

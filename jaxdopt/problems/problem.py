@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt._pytree import disclose, pytree, require, static, traceable
+from jaxdopt.problems.gradients import require_gradient
 from jaxdopt.problems.layout import Layout
+from jaxdopt.problems.samples import as_numbers
 
 
 class Problem(Protocol):
@@ -49,6 +51,10 @@ class Oracle:
         data: a pytree with leaves [n, ...], or None with ``agents``.
         params: the starting parameters, a pytree of floating arrays.
         agents: the number of agents, needed only without data.
+
+    Raises:
+        ValueError: leaves that disagree about n, and a gradient that fails, has other shapes than
+            the parameters, or is zero by construction for some of them.
     """
 
     gradient: Any
@@ -67,6 +73,7 @@ class Oracle:
         agents: int | None = None,
     ) -> None:
         require(callable(gradient), "gradient is not callable; give gradient(params, data, key).")
+        data = jax.tree.map(_as_data, data)
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)]
         counts = {shape[0] if shape else None for shape in shapes} or {agents}
         n = next(iter(counts))
@@ -82,6 +89,9 @@ class Oracle:
         names = ("gradient", "data", "origin", "samples", "layout", "n")
         for name, value in zip(names, values, strict=True):
             object.__setattr__(self, name, value)
+        params = layout.unravel(self.origin)
+        mine = jax.tree.map(lambda leaf: leaf[0], data), jax.random.key(0)
+        require_gradient("the oracle", self.gradient, layout, params, *mine, may_vanish=True)
 
     @property
     def d(self) -> int:
@@ -110,11 +120,27 @@ class Oracle:
         return self.layout.unravel(row)
 
 
+def _as_data(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, jax.Array) else as_numbers("a data leaf", leaf, True)
+
+
 @pytree
 class Given:
     """Gradients [n, d] that the caller has taken at ``state.x``, for one step of a method."""
 
     gradients: Any
+
+    def __post_init__(self) -> None:
+        """Check that there is one row of numbers an agent."""
+        gradients = self.gradients
+        if not isinstance(gradients, jax.Array):
+            gradients = as_numbers("gradients", gradients)
+            object.__setattr__(self, "gradients", gradients)
+        require(
+            gradients.ndim == 2 and jnp.issubdtype(gradients.dtype, jnp.floating),
+            f"gradients has shape {gradients.shape} and dtype {gradients.dtype}; give floating "
+            "numbers [n, d], one row an agent.",
+        )
 
     @property
     def n(self) -> int:

@@ -87,7 +87,7 @@ def quadratic(
     condition_number: float = 10.0,
     smoothness: float = 1.0,
     heterogeneity: float = 1.0,
-    curvature_spread: float = 0.0,
+    curvature_spread: float = 0.5,
     solution: Any = None,
     seed: int = 0,
 ) -> Quadratic:
@@ -102,7 +102,9 @@ def quadratic(
         condition_number: κ ≥ 1 of F.
         smoothness: L, the largest eigenvalue of A.
         heterogeneity: ζ, with (1/n) Σᵢ |∇fᵢ(x*)|² = ζ² by a zero-sum tilt.
-        curvature_spread: s in [0, 1); 0 gives all agents the same Hessian.
+        curvature_spread: s in [0, 1). 0 gives all agents the same Hessian: the mean of their
+            gradients is then ∇F at the mean of their estimates, however far apart these are, so
+            that the mean of gossip methods and of local steps never feels the network.
         solution: x* [d]; standard normal by default.
         seed: of all random choices.
 

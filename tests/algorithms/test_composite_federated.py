@@ -318,7 +318,7 @@ def test_linear_speedup_in_clients_and_local_steps():
     """E|F|² nQ is the same at a fixed total step; stepsizes and seeds are one program."""
     lam, floors = 0.5, {}
     for n, local_steps in ((4, 1), (16, 1), (4, 4)):
-        quadratic = jd.problems.quadratic(n, D, condition_number=5, heterogeneity=1.0)
+        quadratic = jd.problems.quadratic(n, D, condition_number=5, curvature_spread=0.0)
         noisy = jd.problems.Composite(
             jd.problems.GaussianNoise(quadratic, 1.0), kinds.MCP(0.1, 10.0)
         )

@@ -129,7 +129,8 @@ def test_acceleration_takes_the_square_root_of_the_condition_number():
     assert network.column.spectral_gap > 0.2
     kappas = (400, 4_000)
     problems = [
-        jd.problems.quadratic(N, D, condition_number=kappa, heterogeneity=1.0) for kappa in kappas
+        jd.problems.quadratic(N, D, condition_number=kappa, curvature_spread=0.0)
+        for kappa in kappas
     ]
     c = jd.APDSC.safe_stepsize(problems[0], network) * problems[0].smoothness
     fast = iterations(lambda p: jd.APDSC(c / p.smoothness), problems, network, 20_000)
@@ -248,7 +249,7 @@ def test_apd_falls_faster_than_push_diging_on_convex_problems():
 
 def test_stpps_default_stepsize_converges_on_the_directed_ring_of_64_and_a_naive_one_does_not():
     """Delays of n steps: 1 / (n L n) works where 0.5 / (n L), fine on shallow trees, diverges."""
-    problem = jd.problems.quadratic(64, D, condition_number=2, heterogeneity=1.0)
+    problem = jd.problems.quadratic(64, D, condition_number=2, curvature_spread=0.0)
     deep = jd.networks.spanning_tree(jd.graphs.directed_ring(64))
     assert float(deep.delay) == 64
     run: Any = {"steps": 9_000, "every": 9_000}
@@ -294,7 +295,8 @@ def test_the_noise_floor_of_trees_falls_as_one_over_n(build):
     """E|x_root − x*|² times n at the same n γ, 24 seeds."""
     floors = []
     for n in (4, 16):
-        problem = jd.problems.GaussianNoise(jd.problems.quadratic(n, D, condition_number=2), 0.3)
+        problem = jd.problems.quadratic(n, D, condition_number=2, curvature_spread=0.0)
+        problem = jd.problems.GaussianNoise(problem, 0.3)
         network = jd.networks.spanning_tree(jd.graphs.exponential(n))
         distance = jd.sweep(jd.run, over=("key",))(
             build(n), problem, network, problem.start(problem.solution),

@@ -139,7 +139,8 @@ class TestMeans:
         assert np.abs(mixed - parted).max() > 0.1
 
     def test_with_equal_hessians_are_centralized_gradient_descent(self, method):
-        problem = jd.problems.GaussianNoise(jd.problems.quadratic(N, D, heterogeneity=2.0), 0.5)
+        problem = jd.problems.quadratic(N, D, heterogeneity=2.0, curvature_spread=0.0)
+        problem = jd.problems.GaussianNoise(problem, 0.5)
         x0 = jnp.asarray(start())
         got = last(method(0.2, TAU), problem, RING, x0, ROUNDS)
         x, zero = x0.mean(axis=0), jnp.zeros((N, D))
@@ -154,7 +155,7 @@ class TestMeans:
 class TestEdges:
     """Linear problems of equal Hessians, TAU local steps on a ring whose λ_min is −1/3."""
 
-    problem = jd.problems.quadratic(N, D, condition_number=5.0)
+    problem = jd.problems.quadratic(N, D, condition_number=5.0, curvature_spread=0.0)
 
     def grows(self, method):
         x = last(method, self.problem, RING, self.problem.start(), 900)

@@ -89,7 +89,7 @@ def test_dsgd_stops_a_little_closer_than_dgd():
 
 def edge_of_stability(method, limit):
     """Equal Hessians L I: converges just below the limit, diverges just above."""
-    problem = jd.problems.quadratic(8, 1, condition_number=1, smoothness=2.0)
+    problem = jd.problems.quadratic(8, 1, condition_number=1, smoothness=2.0, curvature_spread=0.0)
     inside = run(method(0.98 * limit / 2.0), problem, steps=4000, every=4000)
     outside = run(method(1.02 * limit / 2.0), problem, steps=40_000, every=40_000)
     assert inside.history["consensus_error"][-1] < 1e2
@@ -121,7 +121,7 @@ def test_extra_converges_within_its_theorem_and_diverges_beyond_what_is_known():
 def test_nids_converges_below_two_over_the_smoothness_on_any_network():
     """The path's gap is 0.04 and its λ_min -0.96 with weights that leave the agents nothing."""
     assert edge_of_stability(jd.NIDS, 2.0).history["gap"][-1] < 1e-20
-    problem = jd.problems.quadratic(8, 2, condition_number=3)
+    problem = jd.problems.quadratic(8, 2, condition_number=3, curvature_spread=0.0)
     path = jd.networks.laplacian(jd.graphs.path(8), 0.5)
     assert path.eigenvalues.min() < -0.9
     slow = run(jd.NIDS(1.9 / problem.smoothness), problem, path, steps=6000)

@@ -81,6 +81,26 @@ def test_draws_of_any_size_without_64_bits(float32):
         np.testing.assert_allclose(row.mean() / float(size), 0.5, atol=0.01)
 
 
+def test_a_batch_larger_than_a_client(problem):
+    """Draws with replacement: 20 of 3, 8 and 5 samples, uniform and unbiased as ever."""
+    noisy = jd.problems.Minibatch(problem, 20)
+    assert noisy.samples == 20
+    keys = jax.random.split(jax.random.key(9), 4000)
+    drawn = np.asarray(jax.jit(jax.vmap(noisy.indices))(keys))
+    for i, size in enumerate(SIZES):
+        counts = np.bincount(drawn[:, i].ravel(), minlength=size)
+        assert len(counts) == size
+        np.testing.assert_allclose(counts / drawn[:, i].size, 1 / size, atol=0.01)
+    x = jnp.asarray(np.random.default_rng(2).standard_normal((3, 2)))
+    many = np.asarray(grads(noisy, x, keys))
+    error = many.std(axis=0) / np.sqrt(len(many))
+    assert np.all(np.abs(many.mean(axis=0) - problem.grad(x)) < 5 * error)
+    network = jd.networks.metropolis(jd.graphs.ring(3))
+    run = jd.run(jd.DSGD(0.1), noisy, network, noisy.start(), jax.random.key(0), steps=3)
+    assert run.history["gradients"].tolist() == [0, 20, 40, 60]
+    np.testing.assert_allclose(run.history["epochs"][-1], 60 / np.mean(SIZES), rtol=1e-6)
+
+
 def test_one_key_one_sample(problem):
     noisy = jd.problems.Minibatch(problem, 2)
     x, y = jnp.zeros((3, 2)), jnp.ones((3, 2))

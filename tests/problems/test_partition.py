@@ -14,6 +14,7 @@ PARTITIONS = {
     "by label": "by_label",
     "shards": jd.partition.by_label(shards=2, seed=1),
     "dirichlet": jd.partition.dirichlet(0.5, seed=2),
+    "balanced": jd.partition.balanced_dirichlet(0.5, seed=2),
 }
 
 
@@ -59,6 +60,98 @@ def test_dirichlet_concentrates_with_alpha():
         return np.mean([np.abs(share - 0.25).sum() for share in shares])
 
     assert skew(0.1) > 0.8 > 0.2 > skew(1000.0)
+
+
+def test_dirichlet_lets_each_class_draw_its_agents():
+    """Yurochkin et al.: shares of a class are Dirichlet(α): mean 1/n, variance (n−1)/(n²(nα+1))."""
+    n, alpha, size = 5, 0.7, 4000
+    labels = np.repeat(np.arange(40), size)
+    shares = []
+    for seed in range(20):
+        parts = deal(jd.partition.dirichlet(alpha, seed=seed), n, labels)
+        counts = np.stack([np.bincount(labels[part], minlength=40) for part in parts], axis=1)
+        shares.append(counts / size)
+    shares = np.concatenate(shares)  # [800, n]
+    np.testing.assert_allclose(shares.mean(axis=0), 1 / n, atol=0.04)
+    variance = (n - 1) / (n**2 * (n * alpha + 1))
+    np.testing.assert_allclose(shares.var(axis=0).mean(), variance, rtol=0.1)
+
+
+def test_balanced_dirichlet_lets_each_agent_draw_its_classes():
+    """Hsu et al.: Dirichlet(α p), of variance p (1 − p) / (α + 1); all sizes are equal.
+
+    Only the first agent is looked at, for which no class has run out.
+    """
+    labels = np.repeat(np.arange(3), [2000, 4000, 4000])
+    p, alpha = np.array([0.2, 0.4, 0.4]), 2.0
+    mixes = []
+    for seed in range(800):
+        parts = jd.partition.balanced_dirichlet(alpha, seed=seed)(labels, 50)
+        assert {len(part) for part in parts} == {200}
+        mixes.append(np.bincount(labels[parts[0]], minlength=3) / 200)
+    mixes = np.stack(mixes)
+    np.testing.assert_allclose(mixes.mean(axis=0), p, atol=0.03)
+    spread = p * (1 - p) / (alpha + 1)
+    drawn = (p * (1 - p) - spread) / 200  # of 200 multinomial draws by a mix
+    np.testing.assert_allclose(mixes.var(axis=0), spread + drawn, rtol=0.12)
+
+
+def test_balanced_sizes_differ_by_one_at_most_and_a_small_alpha_gives_one_class_an_agent():
+    labels = np.repeat(np.arange(10), 500)
+    parts = deal(jd.partition.balanced_dirichlet(0.3), 10, labels)
+    assert [len(part) for part in parts] == [500] * 10
+    assert sorted(map(len, deal(jd.partition.balanced_dirichlet(0.3), 7, labels)))[::6] == [
+        714,
+        715,
+    ]
+    alone = deal(jd.partition.balanced_dirichlet(1e-6), 10, labels)
+    assert sorted(len(set(labels[part])) for part in alone)[4] == 1
+
+
+@pytest.mark.parametrize("scheme", [jd.partition.dirichlet, jd.partition.balanced_dirichlet])
+def test_infinite_alpha_is_iid(scheme):
+    for a, b in zip(deal(scheme(np.inf, 3), 7), deal(jd.partition.iid(3), 7), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("alpha", [1e-300, 1e-6, 0.1])
+@pytest.mark.parametrize("minimum", [1, 3])
+def test_a_small_alpha_and_many_agents_have_an_answer(alpha, minimum):
+    """Two classes and 100 agents: nearly every draw leaves somebody without samples."""
+    labels = np.repeat([0, 1], 200)
+    parts = deal(jd.partition.dirichlet(alpha, minimum=minimum), 100, labels)
+    assert sorted(np.concatenate(parts)) == list(range(400))
+    assert min(map(len, parts)) == minimum
+    balanced = deal(jd.partition.balanced_dirichlet(alpha), 100, labels)
+    assert [len(part) for part in balanced] == [4] * 100
+    assert sorted(np.concatenate(balanced)) == list(range(400))
+
+
+def test_a_minimum_that_most_draws_have_only_selects_among_them():
+    parts = deal(jd.partition.dirichlet(1.0, minimum=10), 4)
+    assert min(map(len, parts)) >= 10
+    assert min(map(len, deal(jd.partition.dirichlet(1.0), 4))) < 10
+
+
+def test_labels_of_any_type():
+    names = np.array(["ant", "bee", "cat", "dog"])[LABELS]
+    for name, partition in PARTITIONS.items():
+        plain = deal(partition, 5)
+        for labels in (names, names.astype(object), LABELS[:, None], LABELS.tolist()):
+            for a, b in zip(deal(partition, 5, labels), plain, strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_a_dict_of_indices_is_dealt_out_by_its_values():
+    """Keys that are the agents' numbers say which; other keys are names."""
+    rows = np.arange(6)
+    for partition in (
+        {0: [4, 0], 1: [1, 2, 3]},
+        {1: [1, 2, 3], 0: [4, 0]},
+        {"b": [4, 0], "a": [1, 2, 3]},
+    ):
+        parts = jd.partition.split(rows, rows, agents=None, partition=partition)
+        assert [part.tolist() for part in parts] == [[4, 0], [1, 2, 3]]
 
 
 def test_index_arrays_and_trees():

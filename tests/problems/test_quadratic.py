@@ -55,6 +55,21 @@ def test_gradients_are_the_objectives():
     np.testing.assert_allclose(part.grad(rows[:2]), problem.grad(rows)[jnp.array([4, 1])])
 
 
+def test_the_mean_feels_the_network_by_default():
+    """DGD's mean is gradient descent's where all Hessians are the same, and only there."""
+    network = jd.networks.metropolis(jd.graphs.ring(5))
+    for options, same in (({}, False), ({"curvature_spread": 0.0}, True)):
+        problem = jd.problems.quadratic(5, 3, **options)
+        start = jnp.asarray(np.random.default_rng(1).standard_normal((5, 3)))
+        key = jax.random.key(0)
+        result = jd.run(jd.DGD(0.3), problem, network, start, key, steps=20)
+        x, mean = np.asarray(start).mean(axis=0), np.asarray(problem.hessians).mean(axis=0)
+        for _ in range(20):
+            x = x - 0.3 * mean @ (x - np.asarray(problem.solution))
+        away = np.linalg.norm(np.asarray(result.state.x).mean(axis=0) - x)
+        assert (away < 1e-13) if same else (away > 1e-2)
+
+
 def test_one_agent_has_no_tilt_and_seeds_count():
     assert float(jnp.abs(jd.problems.quadratic(1, 4).tilts).max()) == 0
     same, other = (jd.problems.quadratic(3, 2, seed=s).tilts for s in (0, 1))
