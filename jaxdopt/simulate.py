@@ -21,7 +21,16 @@ from jaxdopt._arguments import (
     require_numbers,
     strong,
 )
-from jaxdopt._pytree import cast_floats, disclose, enclose, is_traced, pytree, require, traceable
+from jaxdopt._pytree import (
+    cast_floats,
+    disclose,
+    enclose,
+    is_traced,
+    pytree,
+    require,
+    static,
+    traceable,
+)
 from jaxdopt.algorithms.cost import gossip, samples
 from jaxdopt.networks.guard import guarded
 from jaxdopt.networks.timed import seconds
@@ -36,6 +45,7 @@ class Result:
     metrics: Any  # {name: [records + 1, ...]}
     costs: Any  # {axis: [records + 1]} increments; `history` sums them up
     diverged: Any  # bool: the last state has values that are not finite
+    axes: tuple[str | None, ...] = static(default=())  # names of the innermost swept axes
 
     @property
     def history(self) -> dict[str, Any]:
