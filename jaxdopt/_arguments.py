@@ -27,6 +27,10 @@ def require_kinds(algorithm: Any, problem: Any, network: Any, state: Any) -> Non
         ("network", network, ("n", "at"), "give jd.networks.metropolis(graph) or mixing(W)"),
         ("state", state, ("x",), "give the state of a run, result.state"),
     ):
+        require(
+            not isinstance(value, type),
+            f"{role} is the class {getattr(value, '__name__', '')}; {remedy}.",
+        )
         missing = [name for name in needed if not hasattr(value, name)]
         require(
             not missing or (role == "state" and value is None),

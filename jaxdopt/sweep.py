@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from jaxdopt import networks as _networks
 from jaxdopt._arguments import require_kinds
-from jaxdopt._pytree import number, replace, require
+from jaxdopt._pytree import number, number_fields, replace, require
 from jaxdopt.simulate import Result, run
 
 RESOLUTION = (
@@ -341,7 +341,7 @@ def _members(role: str, members: Any) -> Mapping[str, Any]:
     if role == "networks" and not isinstance(members, Mapping | list | tuple | set):
         return {"network": members}
     kind = "network" if role == "networks" else "method"
-    shown = "empty" if isinstance(members, Mapping) and role == "networks" else repr(members)
+    shown = "empty" if isinstance(members, Mapping) else f"a {type(members).__name__}"
     require(
         isinstance(members, Mapping) and len(members) > 0,
         f"{role} is {shown}; give {{name: {kind}}} with at least one.",
@@ -406,12 +406,11 @@ def _grids(algorithms: Mapping[str, Any], over: Any) -> tuple[bool, dict[str, _G
     )
     grids = {}
     for name, method in algorithms.items():
-        with _named(name):
-            grids[name] = _grid(method, over.get(name, {}) if methods else over)
+        grids[name] = _grid(name, method, over.get(name, {}) if methods else over)
     return bool(methods), grids
 
 
-def _grid(method: Any, over: Mapping[str, Any]) -> _Grid:
+def _grid(name: str, method: Any, over: Mapping[str, Any]) -> _Grid:
     if not over:
         return _Grid(method, {}, [method])
     known = dataclasses.fields(method) if dataclasses.is_dataclass(method) else ()
@@ -420,14 +419,17 @@ def _grid(method: Any, over: Mapping[str, Any]) -> _Grid:
     for field, values in over.items():
         require(
             field in known,
-            f"no field {field!r} to sweep; it has {', '.join(known) or 'none'}. Give methods of "
-            "different fields grids of their own, over={method: {field: values}}.",
+            f"{name} has no field {field!r} to sweep; it has {_names(known)}. Methods of other "
+            "fields take grids of their own, over={method: {field: values}}.",
         )
-        fields[field] = _values(field, values, not known[field].metadata.get("static"))
+        with _named(name):
+            fields[field] = _values(field, values, not known[field].metadata.get("static"))
     combinations = itertools.product(*(values.values() for values in fields.values()))
-    points = [
-        dataclasses.replace(method, **dict(zip(fields, p, strict=True))) for p in combinations
-    ]
+    with _named(name):
+        points = [
+            dataclasses.replace(method, **dict(zip(fields, values, strict=True)))
+            for values in combinations
+        ]
     return _Grid(method, fields, points)
 
 
@@ -469,7 +471,12 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return getattr(value, "__name__", None) or " ".join(repr(value).split())
+    """Return a short name of a value: without the fields that have their defaults."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [(f.name, getattr(value, f.name), f.default) for f in dataclasses.fields(value)]
+        shown = [f"{name}={_text(own)}" for name, own, default in fields if own is not default]
+        return f"{type(value).__name__}({', '.join(shown)})"
+    return getattr(value, "__name__", None) or " ".join(repr(_plain(value)).split())
 
 
 def _keys(seeds: Any) -> tuple[list[int], jax.Array]:
@@ -508,11 +515,13 @@ def _require_labels(results: list[tuple[str, Any]], grids: Mapping[str, _Grid]) 
     fields = {field for grid in grids.values() for field in grid.fields}
     metrics: dict[str, tuple[Any, str]] = {}
     for cell, result in results:
-        clash = sorted(fields & {*DIMENSIONS, *RESERVED, *result.metrics, *result.costs})
+        clash = sorted(fields & set(result.metrics))
+        require(not clash, f"metric {_names(clash)} is named like a field; name it otherwise.")
+        clash = sorted(fields & {*DIMENSIONS, *RESERVED, *result.costs})
         require(
             not clash,
-            f"field {_names(clash)} of a method is named like a dimension, an axis or a metric of "
-            "the dataset; sweep over it with jd.sweep, and name it otherwise in jd.label.",
+            f"field {_names(clash)} is named like a dimension or an axis of the dataset; sweep "
+            "over it with jd.sweep, and name it otherwise in jd.label.",
         )
         clash = sorted({*DIMENSIONS, *RESERVED} & {*result.metrics})
         require(not clash, f"metric {_names(clash)} is named like a dimension; name it otherwise.")
@@ -566,6 +575,10 @@ def _assembled(
         }
         axes = ("algorithm", "choice")
         dataset = dataset.assign_coords({field: (axes, rows) for field, rows in labels.items()})
+    for grid in grids.values():
+        bounds = number_fields(type(grid.method))
+        for field in set(grid.fields) & set(bounds):
+            dataset[field].attrs |= {"least": bounds[field].minimum, "most": bounds[field].maximum}
     return dataset
 
 
@@ -584,7 +597,7 @@ def _about(algorithms: Mapping[str, Any], steps: int) -> dict[str, Any]:
     from jaxdopt import __version__
 
     return {
-        "algorithms": json.dumps({name: _text(method) for name, method in algorithms.items()}),
+        "algorithms": json.dumps({name: repr(method) for name, method in algorithms.items()}),
         "steps": steps,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": jax.devices()[0].device_kind,
@@ -623,7 +636,7 @@ def best(
     over = [over] if isinstance(over, str) else over
     choices = [d for d in dims if d not in DIMENSIONS] if over is None else [*over]
     require(
-        choices and set(choices) <= set(dims) - {"step"},
+        choices and set(choices) <= set(dims) - {"seed", "step"},
         f"there is nothing to choose over: {choices} of the dimensions {dims}; name some in over=.",
     )
     values = abs(dataset[metric])
@@ -632,7 +645,8 @@ def best(
         values = values.mean("seed")
     last = values.isel(step=-1)
     start = values.isel(step=0)
-    floor = RESOLUTION * np.finfo(dataset[metric].dtype).eps * start.where(np.isfinite(start), 0)
+    eps = np.finfo(values.dtype if values.dtype.kind == "f" else float).eps
+    floor = RESOLUTION * eps * start.where(np.isfinite(start), 0)
     arrival = (values > floor).sum("step") / (values.sizes["step"] + 1)
     score = last.where(last > floor, floor * arrival)
     flat = score.stack({MEMBER: choices})
@@ -663,6 +677,8 @@ def _warn_at_the_edge(field: str, tried: Any, chosen: Any, choices: list[str]) -
     along = [d for d in tried.dims if d in choices]
     low, high = tried.min(along), tried.max(along)
     between = ((tried > low) & (tried < high)).any(along)
+    low = low.where(low > tried.attrs.get("least", -math.inf))  # nothing lies beyond
+    high = high.where(high < tried.attrs.get("most", math.inf))
     edge = between & ((chosen == low) | (chosen == high))
     where = [
         f"{chosen.sel(place).item():.3g}"
@@ -715,13 +731,9 @@ def require_dataset(dataset: Any) -> None:
 def diverged(dataset: xr.Dataset, metric: str) -> xr.DataArray:
     """Return which members diverged: the dataset's flag, or else where the last value says so."""
     if "diverged" in dataset:
-        return dataset["diverged"].astype(bool)
-    last = (
-        dataset[metric].isel(step=-1, drop=True)
-        if "step" in dataset[metric].dims
-        else dataset[metric]
-    )
-    return ~np.isfinite(last)
+        return dataset["diverged"].fillna(False).astype(bool)
+    values = dataset[metric]
+    return ~np.isfinite(values.isel(step=-1, drop=True) if "step" in values.dims else values)
 
 
 def _require_steps(dataset: xr.Dataset, name: str) -> None:
