@@ -329,10 +329,11 @@ def _named(*names: str) -> Iterator[None]:
     """Say in every error which of many members it is about."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"{', '.join(names)}: {error}") from error
     except Exception as error:
-        error.add_note(f"in jd.compare: {', '.join(names)}")
+        if type(error) is ValueError:
+            error.args = (f"{', '.join(names)}: {error}",)
+        else:
+            error.add_note(f"in jd.compare: {', '.join(names)}")
         raise
 
 
