@@ -227,3 +227,19 @@ def test_a_heatmap_takes_the_median_over_seeds():
 def test_a_heatmap_where_all_diverged():
     ax = jd.plot.heatmap(grid([[np.nan, np.inf]], [0.1, 0.2]))
     assert len(ax.collections[1].get_paths()) == 2
+
+
+def test_a_heatmap_of_a_methods_own_stepsizes():
+    data = jd.compare(
+        {"DGD": jd.DGD(0.1), "GT": jd.GradientTracking(0.1)},
+        jd.problems.quadratic(8, d=3, heterogeneity=1.0),
+        {"ring": jd.networks.metropolis(jd.graphs.ring(8))},
+        over={"DGD": {"stepsize": [0.1, 0.2, 0.3]}, "GT": {"stepsize": [0.01, 0.02]}},
+        steps=4, progress=False,
+    )  # fmt: skip
+    ax = jd.plot.heatmap(data.sel(algorithm="GT"))
+    mesh: Any = ax.collections[0]
+    last = data.gap.sel(algorithm="GT").isel(step=-1, seed=0, choice=slice(2))
+    np.testing.assert_allclose(np.ravel(mesh.get_array()), np.ravel(last))
+    edges = mesh.get_coordinates()[0, :, 0]
+    np.testing.assert_allclose(edges, [0.005, 0.015, 0.025])

@@ -123,7 +123,8 @@ def heatmap(
     Args:
         dataset: from `jd.compare` or `jd.label`, with ``x`` and ``by`` its only other dimensions.
         y: the variable to draw.
-        x: the horizontal dimension, on a logarithmic scale if its values span more than a decade.
+        x: the horizontal dimension, on a logarithmic scale if its values span more than a decade;
+            a method's own values may lie along ``choice``.
         by: the vertical dimension.
         ax: the Axes to draw in; a new figure's by default.
         seeds: the dimension to take the median over.
@@ -142,6 +143,7 @@ def heatmap(
 
     require_dataset(dataset)
     _require_known(dataset, y)
+    dataset = _by_value(_by_value(dataset, x), by)
     values = dataset[y].isel(step=-1) if "step" in dataset[y].dims else dataset[y]
     lost = diverged(dataset, y)
     if seeds in values.dims:
@@ -192,6 +194,14 @@ def _edges(axis: Any, ticks: np.ndarray) -> np.ndarray:
     middle = (places[1:] + places[:-1]) / 2
     borders = np.concatenate([[2 * places[0] - middle[0]], middle, [2 * places[-1] - middle[-1]]])
     return np.exp(borders) if log else borders
+
+
+def _by_value(dataset: Any, name: str) -> Any:
+    """Return the dataset over a coordinate's values, where it had them along another dimension."""
+    if name in dataset.dims or name not in dataset.coords or dataset[name].ndim != 1:
+        return dataset
+    own = dataset[name]
+    return dataset.isel({own.dims[0]: own.notnull().values}).swap_dims({own.dims[0]: name})
 
 
 def _is_absent(member: Any) -> bool:
