@@ -22,6 +22,12 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 N, D = 4, 2
+
+
+def anything(value) -> Any:
+    return value  # of a type that a user gets wrong
+
+
 KEY = jax.random.key(0)
 COMPILED = []
 
@@ -558,7 +564,7 @@ def test_what_is_finished_is_kept():
 
 @pytest.mark.parametrize("after", [0, 1, 4])
 def test_an_interruption_keeps_whole_sweeps(after, monkeypatch):
-    module = sys.modules["jaxdopt.sweep"]
+    module = sys.modules["jaxdopt.compare"]
     gathered, calls = module._gathered, []
 
     def interrupted(*args):
@@ -755,14 +761,14 @@ def test_best_warns_at_an_end_of_the_numbers_tried():
     ("wrong", "says"),
     [
         (lambda d: jd.best(d.gap), "dataset is a DataArray; give the whole dataset, or"),
-        (lambda d: jd.best({"gap": 1}), "dataset is a dict; give an xarray.Dataset"),
+        (lambda d: jd.best(anything({})), "dataset is a dict; give an xarray.Dataset"),
         (lambda d: jd.best(d, "diverged"), "diverged has no values over steps; name a variable"),
         (lambda d: jd.best(d, over="seed"), r"nothing to choose over: \['seed'\]"),
         (lambda d: jd.best(d, over="step"), r"nothing to choose over: \['step'\]"),
         (lambda d: jd.reach(d.gap, "gap", 1), "dataset is a DataArray; give the whole"),
         (lambda d: jd.reach(d, "diverged", 1), "diverged has no values over steps"),
         (lambda d: jd.reach(d, "gap", 1, x="diverged"), "diverged has no values over steps"),
-        (lambda d: jd.reach(d, "gap", "small"), "value is 'small'; give a number"),
+        (lambda d: jd.reach(d, "gap", anything("small")), "value is 'small'; give a number"),
         (lambda d: jd.plot.curves(d.gap), "dataset is a DataArray; give the whole"),
         (lambda d: jd.plot.curves(d, "gasp"), "the dataset has no 'gasp'; it has .*gap"),
         (lambda d: jd.plot.curves(d, x="diverged"), "diverged has no values over steps"),

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxdopt._pytree import require
+from jaxdopt.datasets import diverged, require_dataset
 from jaxdopt.plot.style import DASHES, MARKERS, NAMES, cycle, pyplot
-from jaxdopt.sweep import diverged, require_dataset
 
 
 def curves(
