@@ -3,9 +3,11 @@
 import dataclasses
 import importlib
 import json
+import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import jax
 import tyro
@@ -14,6 +16,7 @@ from experiments import networks, quickstart
 from experiments.benchmarks import rows as benchmarks
 from experiments.benchmarks.measure import measure
 from experiments.tables import Table
+from jaxdopt import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +29,18 @@ class Options:
     """The folder for figures, tables and datasets."""
     seed: int = 0
     """Shifts all seeds: of the split into training and held-out data, and of the runs."""
+
+    def check(self) -> None:
+        """Raise ValueError, before any work, for what would stop the experiment later."""
+        require(0 <= self.seed < 2**31, f"--seed is {self.seed}; give 0 to 2**31 - 1.")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.out).close()
+        except OSError as error:
+            raise ValueError(
+                f"--out is {self.out}, where nothing can be written ({error.strerror}); give a "
+                "folder of your own."
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +111,14 @@ class DRR(Figure):
 
     mnist: Path | None = None
     """A folder with MNIST's IDX files for the paper's 12,000 images; else a subset of 992."""
+
+    def check(self) -> None:
+        """Refuse a folder of MNIST that is not there as well."""
+        super().check()
+        require(
+            self.mnist is None or self.mnist.is_dir(),
+            f"--mnist is {self.mnist}, which is no folder; give that of MNIST's IDX files.",
+        )
 
     def extra(self) -> dict[str, Any]:
         """Return the folder of MNIST."""
@@ -211,6 +234,9 @@ class Benchmark(Options):
 class List:
     """List the experiments."""
 
+    def check(self) -> None:
+        """Accept: there are no options."""
+
     def run(self) -> None:
         """Print a line an experiment."""
         rows = [(name, str(kind.__doc__).splitlines()[0]) for name, kind in COMMANDS.items()]
@@ -266,7 +292,20 @@ def main(arguments: list[str] | None = None) -> None:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     jax.config.update("jax_enable_x64", True)
-    command.run()
+    try:
+        command.check()
+    except ValueError as error:
+        refuse(error)
+    try:
+        command.run()
+    except (OSError, ImportError) as error:  # data or packages that are missing; else it is ours
+        refuse(error)
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Say what is wrong in one line, and end as command lines do that are not understood."""
+    print(f"python -m experiments: {error}", file=sys.stderr)
+    raise SystemExit(2) from error
 
 
 if __name__ == "__main__":

@@ -92,12 +92,14 @@ from jaxdopt.algorithms import (
     SCAFFOLDMomentum,
     ZhangHuJohansson,
 )
+from jaxdopt.compare import compare
+from jaxdopt.datasets import best, label, reach
 from jaxdopt.networks import graphs
 from jaxdopt.problems import data, partition
 from jaxdopt.problems.stacking import stack
 from jaxdopt.schedules import at
 from jaxdopt.simulate import Result, run
-from jaxdopt.sweep import best, compare, label, reach, sweep
+from jaxdopt.sweep import sweep
 
 __version__ = "0.1.0"
 

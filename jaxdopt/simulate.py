@@ -36,6 +36,7 @@ from jaxdopt._pytree import (
     pytree,
     replace,
     require,
+    static,
     traceable,
 )
 from jaxdopt.algorithms.cost import gossip, samples
@@ -52,6 +53,7 @@ class Result:
     costs: Any  # {axis: [records + 1]} increments; `history` sums them up
     diverged: Any  # bool: the last x has values that are not finite, or the state is not `valid`
     key: Any  # the run's key, with which ``after`` goes on
+    axes: tuple[str | None, ...] = static(default=())  # names of the innermost swept axes
 
     @property
     def next_step(self) -> Any:

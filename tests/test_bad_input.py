@@ -626,7 +626,7 @@ RESULTS = [
         lambda: label(stepsize=[1, 2, 3]),
         "stepsize has 3 values and the axis 2 members; give one",
     ),
-    Case("compare nothing", lambda: compare(algorithms={}), r"algorithms is \{\}; give"),
+    Case("compare nothing", lambda: compare(algorithms={}), "algorithms is empty; give"),
     Case("compare nowhere", lambda: compare(networks={}), "networks is empty; give"),
     Case("compare over nothing", lambda: compare(over={}), "over is empty; give"),
     Case(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import networkx as nx
 import numpy as np
@@ -64,6 +65,32 @@ def test_list_and_help(capsys):
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert all(option in text for option in ("--quick", "--out", "--seed"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["quickstart", "--out", "{tmp}/file"], "--out is .*/file, where nothing can be written"),
+        (["benchmark", "--out", "{tmp}/file/in"], "--out is .*/file/in, where nothing can be wr"),
+        (["quickstart", "--seed", "-1"], r"--seed is -1; give 0 to 2\*\*31 - 1\."),
+        (["drr", "--mnist", "{tmp}/nowhere"], "--mnist is .*/nowhere, which is no folder; give"),
+        (["drr", "--quick", "--mnist", "{tmp}"], "train-images.* is missing: "),
+        (["nosuch"], "nosuch"),
+        (["quickstart", "--seed", "one"], "--seed"),
+    ],
+)
+def test_arguments_are_refused_without_a_traceback(arguments, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(quickstart, "run", None)  # no work is begun
+    with pytest.raises(SystemExit) as stopped:
+        main([text.format(tmp=tmp_path) for text in arguments])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert re.search(says, printed.out + printed.err)
+    assert "Traceback" not in printed.err
+    if printed.err.startswith("python -m experiments: "):
+        assert printed.err.count("\n") == 1
 
 
 def test_the_benchmark_compares_equal_results_and_prints_a_table(tmp_path, capsys, monkeypatch):

@@ -23,11 +23,13 @@ FLOORS = {
     "metrics": 2,
     "simulate": 3,
     "sweep": 3,
+    "datasets": 3,
+    "compare": 3,
     "plot": 4,
 }
 ONLY_IN = {
     "networkx": {"networks/graphs.py", "plot/networks.py"},
-    "xarray": {"sweep.py"},
+    "xarray": {"compare.py", "datasets.py"},
     "matplotlib": {"plot/curves.py", "plot/networks.py", "plot/style.py", "plot/timeline.py"},
     "sklearn": set(),  # problems/data.py looks it up by name when it is needed
     "flax": set(),

@@ -109,9 +109,46 @@ def test_diverged_seeds_count_as_infinite():
 def test_a_member_that_diverged_is_named():
     dataset = made(2, 1)
     dataset["gap"].values[1] = np.nan
-    ax = jd.plot.curves(dataset.squeeze("network", drop=True))
-    names = legend(ax)
-    assert names == ["method 0", "method 1 (diverged)"]
+    dataset["diverged"].values[1] = True
+    dataset = dataset.squeeze("network", drop=True)
+    assert legend(jd.plot.curves(dataset)) == ["method 0", "method 1 (diverged)"]
+    without = dataset.drop_vars("diverged")  # the values say so themselves
+    assert legend(jd.plot.curves(without)) == ["method 0", "method 1 (diverged)"]
+
+
+def test_zeros_are_not_divergence():
+    dataset = made(3, 1, seeds=2).squeeze("network", drop=True)
+    dataset["gap"].values[0] = 0.0  # as a server's consensus error
+    dataset["gap"].values[1] = -1e-18
+    dataset["gap"].values[2, :, 3:] = np.nan  # drawn up to where it diverged
+    dataset["diverged"].values[2] = True
+    assert legend(jd.plot.curves(dataset)) == ["method 0 (0)", "method 1", "method 2"]
+    linear = jd.plot.curves(dataset, logy=False)
+    assert legend(linear) == ["method 0", "method 1", "method 2"]
+    np.testing.assert_array_equal(linear.lines[0].get_ydata(), 0.0)
+
+
+def test_a_comparisons_exact_zeros_are_named_so():
+    """A centralized method has no consensus error."""
+    data = jd.compare(
+        {"DGD": jd.DGD(0.1), "GD": jd.GradientDescent(0.1)},
+        jd.problems.quadratic(8, d=3, heterogeneity=1.0),
+        jd.networks.metropolis(jd.graphs.ring(8)),
+        over={"stepsize": [0.1]}, steps=10, progress=False,
+    )  # fmt: skip
+    ax = jd.plot.curves(jd.best(data, "gap").squeeze("network"), y="consensus_error")
+    assert legend(ax) == ["DGD", "GD (0)"]
+
+
+def test_what_never_ran_is_not_drawn():
+    dataset = made(2, 2)
+    for name in ("gap", "rounds"):
+        dataset[name] = dataset[name].astype(float)
+        dataset[name].values[1, 1] = np.nan
+    ax = jd.plot.curves(dataset, x="rounds")
+    assert legend(ax) == ["method 0, graph 0", "method 0, graph 1", "method 1, graph 0"]
+    dataset["diverged"] = dataset["diverged"].where(dataset.rounds.notnull().any("step"))
+    assert legend(jd.plot.curves(dataset, x="rounds")) == legend(ax)
 
 
 def test_the_floor_and_what_is_not_positive():
@@ -190,3 +227,19 @@ def test_a_heatmap_takes_the_median_over_seeds():
 def test_a_heatmap_where_all_diverged():
     ax = jd.plot.heatmap(grid([[np.nan, np.inf]], [0.1, 0.2]))
     assert len(ax.collections[1].get_paths()) == 2
+
+
+def test_a_heatmap_of_a_methods_own_stepsizes():
+    data = jd.compare(
+        {"DGD": jd.DGD(0.1), "GT": jd.GradientTracking(0.1)},
+        jd.problems.quadratic(8, d=3, heterogeneity=1.0),
+        {"ring": jd.networks.metropolis(jd.graphs.ring(8))},
+        over={"DGD": {"stepsize": [0.1, 0.2, 0.3]}, "GT": {"stepsize": [0.01, 0.02]}},
+        steps=4, progress=False,
+    )  # fmt: skip
+    ax = jd.plot.heatmap(data.sel(algorithm="GT"))
+    mesh: Any = ax.collections[0]
+    last = data.gap.sel(algorithm="GT").isel(step=-1, seed=0, choice=slice(2))
+    np.testing.assert_allclose(np.ravel(mesh.get_array()), np.ravel(last))
+    edges = mesh.get_coordinates()[0, :, 0]
+    np.testing.assert_allclose(edges, [0.005, 0.015, 0.025])

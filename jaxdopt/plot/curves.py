@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxdopt._pytree import require
+from jaxdopt.datasets import diverged, require_dataset
 from jaxdopt.plot.style import DASHES, MARKERS, NAMES, cycle, pyplot
 
 
@@ -25,7 +26,9 @@ def curves(
 ) -> Any:
     """Draw one line a member of a dataset: the median over seeds, in a band of its quantiles.
 
-    The first remaining dimension is told apart by color and marker, the second by dashes.
+    The first remaining dimension is told apart by color and marker, the second by dashes. The
+    legend says "(diverged)" of a line without a point whose flag says so, and "(0)" where the
+    vertical axis is logarithmic and all values are 0.
 
     Args:
         dataset: from `jd.compare`, `jd.best` or `jd.label`; select what should not be drawn away.
@@ -47,11 +50,13 @@ def curves(
         ValueError: an unknown variable, or more than two dimensions to tell apart.
     """
     plt = pyplot()
+    require_dataset(dataset)
     _require_known(dataset, y, x)
-    require(
-        "step" in dataset[y].dims,
-        f"{y} has no values over steps, so there is no curve to draw; use heatmap.",
-    )
+    for name in (y, x):
+        require(
+            "step" in dataset[name].dims,
+            f"{name} has no values over steps, so there is no curve to draw; use heatmap.",
+        )
     groups = [d for d in dataset[y].dims if d not in (seeds, "step")]
     require(
         len(groups) <= 2,
@@ -75,7 +80,12 @@ def curves(
         name = ", ".join(_value_name(chosen[d].item(), labels) for d in groups)
         middle = _median(values, seeds)
         if not np.any(np.isfinite(middle)):
-            name += " (diverged)"
+            if diverged(chosen, y).any():
+                name += " (diverged)"
+            elif _is_absent(chosen):
+                continue
+            elif (chosen[y] == 0).all():
+                name += " (0)"
         every = max(len(across) // 8, 1)
         offset = (first * every // max(len(MARKERS), 1)) % every
         ax.plot(across, middle, label=name or None, markevery=(offset, every), **style)
@@ -113,7 +123,8 @@ def heatmap(
     Args:
         dataset: from `jd.compare` or `jd.label`, with ``x`` and ``by`` its only other dimensions.
         y: the variable to draw.
-        x: the horizontal dimension, on a logarithmic scale if its values span more than a decade.
+        x: the horizontal dimension, on a logarithmic scale if its values span more than a decade;
+            a method's own values may lie along ``choice``.
         by: the vertical dimension.
         ax: the Axes to draw in; a new figure's by default.
         seeds: the dimension to take the median over.
@@ -130,32 +141,34 @@ def heatmap(
     plt = pyplot()
     from matplotlib.colors import ListedColormap, LogNorm
 
+    require_dataset(dataset)
     _require_known(dataset, y)
+    dataset = _by_value(_by_value(dataset, x), by)
     values = dataset[y].isel(step=-1) if "step" in dataset[y].dims else dataset[y]
-    diverged = dataset["diverged"] if "diverged" in dataset else ~np.isfinite(values)
+    lost = diverged(dataset, y)
     if seeds in values.dims:
         values = values.median(seeds)
-    if seeds in diverged.dims:
-        diverged = diverged.any(seeds)
+    if seeds in lost.dims:
+        lost = lost.any(seeds)
     require(
         set(values.dims) == {x, by},
         f"{y} has the dimensions {', '.join(map(str, values.dims))} and a heat map shows "
         f"{x} and {by}; select the others with dataset.sel(...).",
     )
-    diverged = diverged.transpose(by, x).values.astype(bool)
+    lost = lost.transpose(by, x).values
     values = values.transpose(by, x).values
-    positive = values[~diverged & np.isfinite(values) & (values > 0)]
+    positive = values[~lost & np.isfinite(values) & (values > 0)]
     limits = (positive.min(), positive.max()) if len(positive) else (0.1, 1.0)
     low = limits[0] if vmin is None else vmin
     high = max(limits[1] if vmax is None else vmax, low * 1.001)
-    shown = np.where(diverged, np.nan, np.maximum(values, low))
+    shown = np.where(lost, np.nan, np.maximum(values, low))
     ax = plt.subplots()[1] if ax is None else ax
     edges = [_edges(axis, dataset[name].values) for axis, name in ((ax.xaxis, x), (ax.yaxis, by))]
     mesh = ax.pcolormesh(*edges, shown, cmap="cividis", norm=LogNorm(low, high))
-    if diverged.any():
+    if lost.any():
         ax.pcolor(
             *edges,
-            np.ma.masked_where(~diverged, np.zeros(shown.shape)),
+            np.ma.masked_where(~lost, np.zeros(shown.shape)),
             cmap=ListedColormap(["white"]),
             hatch="///",
             edgecolor="0.6",
@@ -181,6 +194,19 @@ def _edges(axis: Any, ticks: np.ndarray) -> np.ndarray:
     middle = (places[1:] + places[:-1]) / 2
     borders = np.concatenate([[2 * places[0] - middle[0]], middle, [2 * places[-1] - middle[-1]]])
     return np.exp(borders) if log else borders
+
+
+def _by_value(dataset: Any, name: str) -> Any:
+    """Return the dataset over a coordinate's values, where it had them along another dimension."""
+    if name in dataset.dims or name not in dataset.coords or dataset[name].ndim != 1:
+        return dataset
+    own = dataset[name]
+    return dataset.isel({own.dims[0]: own.notnull().values}).swap_dims({own.dims[0]: name})
+
+
+def _is_absent(member: Any) -> bool:
+    """Return whether a member has no values at all, as where another method has more choices."""
+    return all(v.isnull().all() for name, v in member.data_vars.items() if name != "diverged")
 
 
 def _median(values: Any, dim: str) -> np.ndarray:

@@ -1,0 +1,464 @@
+"""Methods compared on networks, over hyperparameters and seeds, as one labelled dataset."""
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import itertools
+import json
+import math
+import operator
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+from jaxdopt import networks as _networks
+from jaxdopt._arguments import require_kinds
+from jaxdopt._pytree import number_fields, require
+from jaxdopt.datasets import DIMENSIONS, labelled
+from jaxdopt.simulate import Result, run
+from jaxdopt.sweep import listed, sweep
+
+RESERVED = (*DIMENSIONS, "choice", "diverged")
+
+
+def compare(
+    algorithms: Mapping[str, Any],
+    problem: Any,
+    networks: Any,
+    *,
+    over: Mapping[str, Any] | None = None,
+    seeds: int | Iterable[int] = 1,
+    steps: int,
+    every: int = 1,
+    x0: Any = None,
+    metrics: dict[str, Any] | None = None,
+    defaults: Sequence[str] | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Run every method on every network for every hyperparameter and seed; label the histories.
+
+    A method compiles once: networks are brought to one form (`jd.networks.stack`), and all values
+    of ``over`` and all seeds run as one batch. Values that change the program, such as counts,
+    compressors and forms of schedules, make one batch each. Seed s is the key
+    ``jax.random.key(s)`` for every method, so that all see the same samples.
+
+    Every method is traced on every network before the first one runs, so that what `run` refuses is
+    refused at once. If a later run fails or is interrupted, the exception carries what is finished
+    as its ``dataset``; in a notebook that is ``sys.last_value.dataset``.
+
+    Args:
+        algorithms: {name: method}; the values of ``over`` replace theirs.
+        problem: one problem for all.
+        networks: {name: network}, or one network.
+        over: {field: values}, the same for all methods; several fields make a grid. Or a grid a
+            method, {name: {field: values}}; those not named run as they are, as do all without
+            ``over``. Values are a list or an array, or {label: value}.
+        seeds: how many seeds, or which.
+        steps: how many steps each run takes.
+        every: how many steps a record covers.
+        x0: [n, d]; ``problem.start()`` by default.
+        metrics: further metrics, as in `run`.
+        defaults: which of the known metrics to record, as in `run`; all by default.
+        progress: show a progress bar.
+
+    Returns:
+        A dataset over algorithm, network, the fields of ``over``, seed, step; see `label`. Grids a
+        method lie along one dimension ``choice`` instead, where the fields are coordinates over
+        (algorithm, choice), and NaN where a method has fewer. Its attributes are versions, the
+        device, the time, and all methods.
+
+    Raises:
+        ValueError: before any work, if a method has no such field, or `run` refuses a method, a
+            network or a metric.
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> dataset = jd.compare(
+        ...     {"DGD": jd.DGD(0.1), "CHOCO": jd.CHOCOSGD(0.1, jd.compressors.TopK(2))},
+        ...     jd.problems.quadratic(4, 5),
+        ...     jd.networks.metropolis(jd.graphs.ring(4)),
+        ...     over={"DGD": {"stepsize": [0.1, 0.2]}, "CHOCO": {"gamma": [0.1, 0.2, 0.4]}},
+        ...     steps=10,
+        ...     progress=False,
+        ... )
+        >>> dataset["gamma"].values
+        array([[nan, nan, nan],
+               [0.1, 0.2, 0.4]])
+    """
+    networks = _members("networks", networks)
+    algorithms = _members("algorithms", algorithms)
+    cells = list(itertools.product(algorithms, networks))
+    for name, where in cells:
+        with _named(name, where):
+            require_kinds(algorithms[name], problem, networks[where], None)
+    for where, network in networks.items():
+        require(
+            network.n == problem.n,
+            f"network {where!r} is for {network.n} agents and the problem for {problem.n}; give "
+            "both the same.",
+        )
+    own, grids = _grids(algorithms, over)
+    which, keys = _keys(seeds)
+    require(
+        x0 is not None or hasattr(problem, "start"),
+        f"{type(problem).__name__} has no start(); give x0, an [n, d] array.",
+    )
+    x0 = problem.start() if x0 is None else x0
+    alike = _in_one_form(networks)
+
+    def simulate(batch: Any, where: str) -> Result:
+        alone = not jax.tree.leaves(batch)  # a method without numbers
+        result = sweep(run, over=("key",) if alone else ("algorithm", "key"))(
+            batch,
+            problem,
+            alike[where],
+            x0,
+            keys,
+            steps=steps,
+            every=every,
+            metrics=metrics,
+            defaults=defaults,
+        )
+        return jax.tree.map(lambda leaf: leaf[None], result) if alone else result
+
+    results = []
+    for name, where in cells:  # what run refuses is refused here; JAX keeps what it has traced
+        with _named(name, where):
+            for batch, _ in grids[name].programs:
+                result = jax.eval_shape(functools.partial(simulate, batch, where))
+                results.append((f"{name}, {where}", result))
+    _require_labels(results, grids)
+    done: dict[str, dict[str, xr.Dataset]] = {}
+
+    def dataset() -> xr.Dataset:
+        return _assembled(done, networks, grids, own).assign_attrs(_about(algorithms, steps))
+
+    try:
+        with tqdm(total=len(cells), disable=not progress, unit="sweep") as bar:
+            for name, where in cells:
+                bar.set_description(f"{name}, {where}")
+                parts = [(simulate(batch, where), at) for batch, at in grids[name].programs]
+                done.setdefault(name, {})[where] = _gathered(parts, grids[name], which, own)
+                bar.update()
+    except BaseException as error:
+        finished = sum(map(len, done.values()))
+        error.dataset = dataset() if done else None  # type: ignore[attr-defined]
+        error.add_note(
+            f"{finished} of {len(cells)} sweeps of jd.compare are finished; they are kept as this "
+            "exception's dataset (in a notebook: import sys; sys.last_value.dataset)."
+        )
+        raise
+    return dataset()
+
+
+@contextlib.contextmanager
+def _named(*names: str) -> Iterator[None]:
+    """Say in every error which of many members it is about."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is ValueError:
+            error.args = (f"{', '.join(names)}: {error}",)
+        else:
+            error.add_note(f"in jd.compare: {', '.join(names)}")
+        raise
+
+
+def _members(role: str, members: Any) -> Mapping[str, Any]:
+    """Return what is compared by name; a single network is named so."""
+    if role == "networks" and not isinstance(members, Mapping | list | tuple | set):
+        return {"network": members}
+    kind = "network" if role == "networks" else "method"
+    shown = "empty" if isinstance(members, Mapping) else f"a {type(members).__name__}"
+    require(
+        isinstance(members, Mapping) and len(members) > 0,
+        f"{role} is {shown}; give {{name: {kind}}} with at least one.",
+    )
+    members = dict(members)
+    unnamed = [name for name in members if not isinstance(name, str)]
+    require(not unnamed, f"{role} has {unnamed} for names; give strings.")
+    return members
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+    """A method at all combinations of some fields' values."""
+
+    method: Any
+    fields: dict[str, dict[Any, Any]]  # {field: {label: value}}
+    points: list[Any]  # a method each, the last field's values running fastest
+
+    @functools.cached_property
+    def programs(self) -> list[tuple[Any, list[int]]]:
+        """The points of one structure stacked, with their places: a program to compile each."""
+        alike: dict[Any, list[int]] = {}
+        for place, point in enumerate(self.points):
+            leaves, structure = jax.tree.flatten(point)
+            alike.setdefault((structure, *map(np.shape, leaves)), []).append(place)
+        return [
+            (jax.tree.map(_stacked, *(self.points[place] for place in places)), places)
+            for places in alike.values()
+        ]
+
+    def labels(self, field: str) -> list[Any]:
+        """Return a field's label at every point: the method's own number where it is not swept."""
+        if field in self.fields:
+            place = list(self.fields).index(field)
+            return [point[place] for point in itertools.product(*self.fields.values())]
+        own = getattr(self.method, field, None)
+        return [own if isinstance(own, int | float) else None] * len(self.points)
+
+
+def _stacked(*leaves: Any) -> jax.Array:
+    if any(isinstance(leaf, jax.Array) for leaf in leaves):
+        return jnp.stack(leaves)
+    return jnp.asarray(np.stack(leaves))
+
+
+def _grids(algorithms: Mapping[str, Any], over: Any) -> tuple[bool, dict[str, _Grid]]:
+    """Return whether every method has its own grid, and the grids by method."""
+    require(
+        over is None or isinstance(over, Mapping),
+        f"over is {over!r}; give {{field: values}}, or {{method: {{field: values}}}}.",
+    )
+    require(
+        over is None or len(over) > 0,
+        "over is empty; give the values to try, such as {'stepsize': [0.1, 0.2]}, or leave it out.",
+    )
+    over = {} if over is None else over
+    methods = [key for key in over if key in algorithms and isinstance(over[key], Mapping)]
+    others = [str(key) for key in over if key not in methods]
+    require(
+        not (methods and others),
+        f"over names the methods {', '.join(methods)}, and {', '.join(others)}, which are none; "
+        "give {field: values} for all, or {method: {field: values}}.",
+    )
+    grids = {}
+    for name, method in algorithms.items():
+        grids[name] = _grid(name, method, over.get(name, {}) if methods else over)
+    return bool(methods), grids
+
+
+def _grid(name: str, method: Any, over: Mapping[str, Any]) -> _Grid:
+    """Return a method at all combinations of the values, checked by its constructor."""
+    if not over:
+        return _Grid(method, {}, [method])
+    known = {field.name: field for field in _fields(method) if field.init}
+    fields = {}
+    for field, values in over.items():
+        require(
+            field in known,
+            f"{name} has no field {field!r} to sweep; it has {listed(known)}. Methods of other "
+            "fields take grids of their own, over={method: {field: values}}.",
+        )
+        with _named(name):
+            fields[field] = _values(field, values, not known[field].metadata.get("static"))
+    combinations = itertools.product(*(values.values() for values in fields.values()))
+    with _named(name):
+        points: list[Any] = [
+            dataclasses.replace(method, **dict(zip(fields, values, strict=True)))
+            for values in combinations
+        ]
+    return _Grid(method, fields, points)
+
+
+def _fields(method: Any) -> Any:
+    return dataclasses.fields(method) if dataclasses.is_dataclass(method) else ()
+
+
+def _values(field: str, values: Any, numbers: bool) -> dict[Any, Any]:
+    """Return a field's values by label: numbers and strings by themselves, others by their text."""
+    if isinstance(values, np.ndarray | jax.Array):
+        require(
+            np.ndim(values) == 1,
+            f"over[{field!r}] has shape {np.shape(values)}; give a list of values.",
+        )
+        values = np.asarray(values).tolist()
+    require(
+        isinstance(values, Iterable) and not isinstance(values, str),
+        f"over[{field!r}] is {values!r}; give a list of values.",
+    )
+    labels: list[Any]
+    if isinstance(values, Mapping):
+        labels, values = [*map(str, values)], [*values.values()]
+    else:
+        values = [_plain(value) for value in values]
+        labels = [v if isinstance(v, int | float | str) else _text(v) for v in values]
+        if numbers and not any(isinstance(label, str) for label in labels):
+            labels = [*map(float, labels)]
+        elif any(isinstance(label, str) for label in labels):
+            labels = [*map(str, labels)]
+    require(values, f"over[{field!r}] has shape (0,); give at least one value.")
+    twice = sorted({str(label) for label in labels if labels.count(label) > 1})
+    require(
+        not twice,
+        f"over[{field!r}] has {', '.join(twice)} more than once; give every value once, or "
+        "{label: value}.",
+    )
+    return dict(zip(labels, values, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """Return scalars of NumPy and JAX as Python numbers, which can be static fields, too."""
+    array = isinstance(value, np.generic | np.ndarray | jax.Array)
+    return value.item() if array and np.ndim(value) == 0 else value
+
+
+def _text(value: Any) -> str:
+    """Return a short name of a value: without the fields that have their defaults."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [(f.name, getattr(value, f.name), f.default) for f in dataclasses.fields(value)]
+        shown = [f"{name}={_text(own)}" for name, own, default in fields if own is not default]
+        return f"{type(value).__name__}({', '.join(shown)})"
+    return getattr(value, "__name__", None) or " ".join(repr(_plain(value)).split())
+
+
+def _keys(seeds: Any) -> tuple[list[int], jax.Array]:
+    """Return the seeds and their keys."""
+    count = _integer(seeds)
+    given = seeds if isinstance(seeds, Iterable) and count is None else range(count or 0)
+    integers = [_integer(seed) for seed in given]
+    which = [seed for seed in integers if seed is not None]
+    require(
+        len(which) > 0 and len(set(which)) == len(integers),
+        f"seeds is {seeds!r}; give at least one, as a count or as different integers.",
+    )
+    beyond = [seed for seed in which if not -(2**63) <= seed < 2**63]
+    require(not beyond, f"seeds has {beyond}; jax.random.key takes integers of 64 bits.")
+    keys = jnp.stack([jax.random.key(seed) for seed in which])
+    known: dict[bytes, int] = {}
+    for seed, data in zip(which, np.asarray(jax.random.key_data(keys)), strict=True):
+        other = known.setdefault(data.tobytes(), seed)
+        require(
+            other == seed,
+            f"seeds has {other} and {seed}, which are the same jax.random.key, of 32 bits unless "
+            "jax_enable_x64 is set; give integers that differ in them.",
+        )
+    return which, keys
+
+
+def _integer(value: Any) -> int | None:
+    """Return any integer of Python, NumPy or JAX as Python's; None for all else."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _require_labels(results: list[tuple[str, Any]], grids: Mapping[str, _Grid]) -> None:
+    """Refuse names that stand for two things in the dataset, and metrics of different shapes."""
+    fields = {field for grid in grids.values() for field in grid.fields}
+    metrics: dict[str, tuple[Any, str]] = {}
+    for cell, result in results:
+        clash = sorted(fields & set(result.metrics))
+        require(not clash, f"metric {listed(clash)} is named like a field; name it otherwise.")
+        clash = sorted(fields & {*RESERVED, *result.costs})
+        require(
+            not clash,
+            f"field {listed(clash)} is named like a dimension or an axis of the dataset; sweep "
+            "over it with jd.sweep, and name it otherwise in jd.label.",
+        )
+        clash = sorted({*RESERVED} & {*result.metrics})
+        require(not clash, f"metric {listed(clash)} is named like a dimension; name it otherwise.")
+        for metric, rows in result.metrics.items():
+            shape, there = metrics.setdefault(metric, (rows.shape[3:], cell))
+            require(
+                rows.shape[3:] == shape,
+                f"metric {metric!r} has shape {list(shape)} for {there} and {list(rows.shape[3:])} "
+                f"for {cell}; return the same for all.",
+            )
+
+
+def _gathered(
+    parts: list[tuple[Result, list[int]]], grid: _Grid, seeds: list[int], own: bool
+) -> xr.Dataset:
+    """Return the results of a grid's programs as one dataset."""
+    order = np.argsort([place for _, places in parts for place in places])
+    histories = [part.history | {"diverged": np.asarray(part.diverged)} for part, _ in parts]
+    labels = {field: list(values) for field, values in grid.fields.items()}
+    labels = {"choice": range(len(order))} if own else labels
+    shape = tuple(map(len, labels.values()))
+    history = {}
+    for name, first in histories[0].items():
+        values = np.concatenate([history[name] for history in histories])[order]
+        history[name] = values.reshape(shape + first.shape[1:])
+    return labelled(history, labels | {"seed": seeds})
+
+
+def _assembled(
+    done: Mapping[str, Mapping[str, xr.Dataset]],
+    networks: Mapping[str, Any],
+    grids: Mapping[str, _Grid],
+    own: bool,
+) -> xr.Dataset:
+    """Return the datasets of methods and networks as one; what is missing is NaN."""
+    sizes: dict[str, list[Any]] = {"network": list(networks)}
+    if own:
+        sizes["choice"] = list(range(max(len(grid.points) for grid in grids.values())))
+    rows = [
+        xr.concat(list(row.values()), _index("network", row)).reindex(
+            sizes, fill_value={"diverged": False}
+        )
+        for row in done.values()
+    ]
+    dataset = xr.concat(rows, _index("algorithm", done))
+    if own:
+        swept = {field: None for grid in grids.values() for field in grid.fields}
+        labels = {
+            field: _padded([grids[name].labels(field) for name in done], dataset.sizes["choice"])
+            for field in swept
+        }
+        axes = ("algorithm", "choice")
+        dataset = dataset.assign_coords({field: (axes, rows) for field, rows in labels.items()})
+    for grid in grids.values():
+        bounds = number_fields(type(grid.method))
+        for field in set(grid.fields) & set(bounds):
+            dataset[field].attrs |= {"least": bounds[field].minimum, "most": bounds[field].maximum}
+    return dataset
+
+
+def _padded(rows: list[list[Any]], length: int) -> np.ndarray:
+    """Return rows of labels as an array; None and what is missing are NaN, or "" among strings."""
+    text = any(isinstance(label, str) for row in rows for label in row)
+    rows = [row + [None] * (length - len(row)) for row in rows]
+    missing = "" if text else math.nan
+    return np.array(
+        [[missing if v is None else str(v) if text else v for v in row] for row in rows]
+    )
+
+
+def _about(algorithms: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Return what is to be known about a dataset later on."""
+    from jaxdopt import __version__
+
+    return {
+        "algorithms": json.dumps({name: repr(method) for name, method in algorithms.items()}),
+        "steps": steps,
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": jax.devices()[0].device_kind,
+        "jaxdopt": __version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _in_one_form(networks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return networks of plain weights in one form, so that one program serves them all."""
+    forms = _networks.Dense | _networks.Neighbors | _networks.Circulant | _networks.Complete
+    plain = [n for n, net in networks.items() if isinstance(net, forms) and net.kind == "doubly"]
+    if not plain:
+        return dict(networks)
+    stacked = _networks.stack([networks[name] for name in plain])
+    members = (jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(plain)))
+    return {**networks, **dict(zip(plain, members, strict=True))}
+
+
+def _index(name: str, members: Iterable[str]) -> Any:
+    return xr.DataArray(list(members), dims=name, name=name)

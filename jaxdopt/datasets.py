@@ -1,0 +1,225 @@
+"""Results as labelled datasets, and what is read off them."""
+
+import itertools
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from jaxdopt._pytree import number, require
+from jaxdopt.simulate import Result
+from jaxdopt.sweep import listed
+
+RESOLUTION = (
+    1000  # rounding errors (of the starting value) within which final values count as equal
+)
+DIMENSIONS = ("algorithm", "network", "seed", "step")  # that are no hyperparameters
+MEMBER = "_member"  # a dimension of all combinations, while `best` chooses
+
+
+def label(result: Result, **coordinates: Any) -> xr.Dataset:
+    """Return a result's history as an xarray dataset with a name for every axis.
+
+    Args:
+        result: of a `run` or a `sweep`.
+        coordinates: the swept axes, each with its values (numbers, strings, or a count, for 0, 1,
+            ...): ``label(curves, stepsize=values, seed=10)``. Axes that a `sweep` named are found
+            by name, all others are in order.
+
+    Returns:
+        A dataset with one variable a metric or axis over these dimensions and ``step``; metrics of
+        other shapes have further dimensions ``<metric>_0``, ...; ``diverged`` has no ``step``.
+
+    Raises:
+        ValueError: as many names as axes are needed, those that are known among them, and as many
+            values as members.
+    """
+    require(
+        isinstance(result, Result),
+        f"result is a {type(result).__name__}; give the Result of jd.run or of a sweep of it.",
+    )
+    batch = np.shape(result.diverged)
+    axes = (None,) * (len(batch) - len(result.axes)) + result.axes
+    if None not in axes:
+        require(
+            set(coordinates) == set(axes),
+            f"the result's axes are {listed(axes)} and the names given {listed(coordinates)}; "
+            "give the values of each, as in label(result, stepsize=values, seed=range(10)).",
+        )
+    missing = [axis for axis in axes if axis is not None and axis not in coordinates]
+    require(
+        len(coordinates) == len(batch) and not missing,
+        f"the result has {len(batch)} swept axes and {len(coordinates)} names were given; name "
+        "each, as in label(result, stepsize=values, seed=range(10))"
+        f"{f', {listed(missing)} among them' if missing else ''}.",
+    )
+    unknown = iter([name for name in coordinates if name not in axes])
+    labels = {}
+    for axis, size in zip(axes, batch, strict=True):
+        name = next(unknown) if axis is None else axis
+        values = coordinates[name]
+        values = np.arange(values) if isinstance(values, int | np.integer) else np.asarray(values)
+        require(
+            values.shape == (size,),
+            f"{name} has {len(np.atleast_1d(values))} values and the axis {size} members; give one "
+            "a member.",
+        )
+        labels[name] = values
+    history = result.history | {"diverged": result.diverged}
+    clash = sorted(set(labels) & set(history))
+    require(not clash, f"{listed(clash)} is in the history already; name the axis otherwise.")
+    return labelled(history, labels)
+
+
+def labelled(history: dict[str, Any], labels: dict[str, Any]) -> xr.Dataset:
+    """Return arrays by name over the labels and steps as a dataset."""
+    steps = np.asarray(history["step"])
+    axes = [*labels, "step"]
+    variables = {}
+    for name, values in history.items():
+        values = np.asarray(values)
+        extra = [f"{name}_{i}" for i in range(values.ndim - len(axes))]
+        variables[name] = ([*axes, *extra][: values.ndim], values)
+    del variables["step"]
+    return xr.Dataset(variables, {**labels, "step": steps.reshape(-1, steps.shape[-1])[0]})
+
+
+def best(
+    dataset: xr.Dataset, metric: str = "gap", *, over: str | Sequence[str] | None = None
+) -> xr.Dataset:
+    """Return the dataset at each method's and network's own best hyperparameters.
+
+    Best is the lowest mean over seeds of the last record. Values within 1000 rounding errors of
+    the starting value count as equal, and among those the first to get there wins. A member that
+    diverged for any seed is never chosen; where all did, the values are NaN.
+
+    A warning says where the best number is the lowest or the highest of at least three, as better
+    ones may lie beyond.
+
+    Args:
+        dataset: from `compare` or `label`.
+        metric: the variable to make small.
+        over: the dimensions to choose from; by default all but algorithm, network, seed and step.
+
+    Returns:
+        The dataset without these dimensions; the values chosen are coordinates of their names.
+
+    Raises:
+        ValueError: an unknown metric or dimension.
+    """
+    require_dataset(dataset)
+    _require_steps(dataset, metric)
+    dims = [str(d) for d in dataset[metric].dims]
+    over = [over] if isinstance(over, str) else over
+    choices = [d for d in dims if d not in DIMENSIONS] if over is None else [*over]
+    require(
+        choices and set(choices) <= set(dims) - {"seed", "step"},
+        f"there is nothing to choose over: {choices} of the dimensions {dims}; name some in over=.",
+    )
+    values = abs(dataset[metric])
+    values = values.where(~diverged(dataset, metric), np.inf).fillna(np.inf)
+    if "seed" in dims:
+        values = values.mean("seed")
+    last = values.isel(step=-1)
+    start = values.isel(step=0)
+    eps = np.finfo(values.dtype if values.dtype.kind == "f" else float).eps
+    floor = RESOLUTION * eps * start.where(np.isfinite(start), 0)
+    arrival = (values > floor).sum("step") / (values.sizes["step"] + 1)
+    score = last.where(last > floor, floor * arrival)
+    flat = score.stack({MEMBER: choices})
+    winner = flat.fillna(np.inf).argmin(MEMBER)
+    chosen = dataset.stack({MEMBER: choices}).isel({MEMBER: winner})
+    found = np.isfinite(flat.min(MEMBER))
+    fields = {
+        str(name): dataset[name]
+        for name in dataset.coords
+        if set(dataset[name].dims) & set(choices) and name != "choice"
+    }
+    coordinates = {
+        name: chosen[name].drop_vars([MEMBER, *choices], errors="ignore") for name in fields
+    }
+    if not found.all():
+        coordinates = {name: values.where(found) for name, values in coordinates.items()}
+    for name, values in coordinates.items():
+        _warn_at_the_edge(name, fields[name], values, choices)
+    chosen = chosen.drop_vars([MEMBER, *choices, *fields], errors="ignore")
+    flags = {"diverged": chosen["diverged"]} if "diverged" in chosen else {}
+    return chosen.where(found).assign(flags).assign_coords(coordinates)
+
+
+def _warn_at_the_edge(field: str, tried: Any, chosen: Any, choices: list[str]) -> None:
+    """Warn where a number was best at an end of its grid, if there are others between the ends."""
+    if tried.dtype.kind != "f":
+        return
+    along = [d for d in tried.dims if d in choices]
+    low, high = tried.min(along), tried.max(along)
+    between = ((tried > low) & (tried < high)).any(along)
+    low = low.where(low > tried.attrs.get("least", -math.inf))  # nothing lies beyond
+    high = high.where(high < tried.attrs.get("most", math.inf))
+    edge = between & ((chosen == low) | (chosen == high))
+    where = [
+        f"{chosen.sel(place).item():.3g}"
+        + f" ({', '.join(map(str, place.values()))})" * bool(place)
+        for place in (
+            dict(zip(edge.dims, labels, strict=True))
+            for labels in itertools.product(*(chosen[d].values for d in edge.dims))
+        )
+        if edge.sel(place)
+    ]
+    if where:
+        warnings.warn(
+            f"the best {field} is at an end of the values tried: {', '.join(where)}; better ones "
+            "may lie beyond, so try more.",
+            stacklevel=3,
+        )
+
+
+def reach(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr.DataArray:
+    """Return the ``x`` at which ``metric`` is first at or below ``value``; NaN where it never is.
+
+    Args:
+        dataset: from `compare`, `best` or `label`.
+        metric: the variable that falls.
+        value: the level to reach.
+        x: the axis to read off: "step", "rounds", "epochs", "gradients", "bits", "traffic",
+            "seconds".
+
+    Raises:
+        ValueError: an unknown metric or axis, or a level that is no number.
+    """
+    require_dataset(dataset)
+    _require_steps(dataset, metric)
+    _require_steps(dataset, x)
+    there = dataset[metric] <= number("value", value)
+    axis = dataset[x].broadcast_like(dataset[metric])
+    return axis.isel(step=there.argmax("step")).where(there.any("step")).rename(x)
+
+
+def require_dataset(dataset: Any) -> None:
+    """Refuse anything else than a labelled dataset."""
+    remedy = "give an xarray.Dataset such as jd.compare's"
+    if isinstance(dataset, Result):
+        remedy = "name its axes with jd.label(result, ...), such as jd.label(result, seed=10)"
+    elif isinstance(dataset, xr.DataArray):
+        remedy = "give the whole dataset, or array.to_dataset(name=...)"
+    require(isinstance(dataset, xr.Dataset), f"dataset is a {type(dataset).__name__}; {remedy}.")
+
+
+def diverged(dataset: xr.Dataset, metric: str) -> xr.DataArray:
+    """Return which members diverged: the dataset's flag, or else where the last value says so."""
+    if "diverged" in dataset:
+        return dataset["diverged"].fillna(False).astype(bool)
+    last = dataset[metric].isel(step=-1, drop=True, missing_dims="ignore")
+    return last.isnull() | (abs(last) == np.inf)
+
+
+def _require_steps(dataset: xr.Dataset, name: str) -> None:
+    known = [*map(str, dataset.data_vars), "step"]
+    require(name in known, f"the dataset has no variable {name!r}; it has {', '.join(known)}.")
+    require(
+        name in dataset and "step" in dataset[name].dims,
+        f"{name} has no values over steps; name a variable that has.",
+    )
