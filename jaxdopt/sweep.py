@@ -141,12 +141,12 @@ def _require_swept_alike(
         "same axes in the same order.",
     )
     for parameter, size in zip(over, batch, strict=False):
-        members = [np.shape(leaf)[0] for leaf in jax.tree.leaves(given.get(parameter))]
-        require(
-            members in ([], [size] * len(members)),
-            f"{name} has {size} members along {parameter} and {members[:1]} are given; go on with "
-            "the same values in the same order.",
-        )
+        for leaf in jax.tree.leaves(given.get(parameter))[:1]:
+            require(
+                len(leaf) == size,
+                f"{name} has {size} members along {parameter} and {len(leaf)} are given; go on "
+                "with the same values in the same order.",
+            )
     if "key" in over and given.get("key") is not None and name == "after":
         place = [
             size if parameter == "key" else 1 for parameter, size in zip(over, batch, strict=False)

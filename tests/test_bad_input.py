@@ -245,12 +245,12 @@ RUN = [
     Case(
         "EXTRA directed",
         lambda: run(algorithm=jd.EXTRA(0.1), network=mixing(DIRECTED)),
-        "EXTRA needs a symmetric W.*take an undirected graph",
+        "EXTRA needs a symmetric W.*of an undirected graph",
     ),
     Case(
         "diffusion directed",
         lambda: run(algorithm=jd.ExactDiffusion(0.1), network=mixing(DIRECTED)),
-        "ExactDiffusion needs a symmetric W.*take an undirected graph",
+        "ExactDiffusion needs a symmetric W.*of an undirected graph",
     ),
     Case(
         "step changes shape",

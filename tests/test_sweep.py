@@ -374,7 +374,7 @@ def test_a_result_goes_along_with_a_sweep():
     ):
         jd.sweep(further, over={"key": "seed", "algorithm": "a"})(methods, after=first, by=1.0)
     alone = jax.tree.map(lambda leaf: leaf[0, 0], jd.replace(first, axes=()))
-    with pytest.raises(ValueError, match="after has 0 swept axes and the sweep 2; give"):
+    with pytest.raises(ValueError, match="key is swept over and not given; give it, stacked"):
         again(methods, after=alone, by=1.0)
 
 
@@ -470,7 +470,7 @@ TOP, HALF = jd.compressors.TopK(1), jd.compressors.RandomK(1)
         ({"also": jd.CEDAS(0.1, TOP)}, "also, ring: CEDAS has .* a TopK is biased; give"),
         ({"also": jd.DGD}, "also, ring: algorithm is the class DGD; give an instance"),
         ({"also": jd.RelaySGD(0.1)}, "also, ring: .*tree"),
-        ({"problem": jd.problems.Minibatch}, "problem is the class Minibatch; give an object"),
+        ({"problem": jd.problems.Minibatch}, "problem is the class Minibatch; give an instance"),
         ({"networks": [named()["ring"]]}, "networks is a list; give {name: network}"),
         ({"networks": jd.graphs.ring(N)}, r"network is a Graph .*give jd.networks.metropolis\(g"),
         ({"networks": {"a": named()["ring"], "b": jd.graphs.ring(N)}}, "method, b: .*a Graph"),
