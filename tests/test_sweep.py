@@ -400,7 +400,7 @@ def test_mistakes_with_results_are_told_in_one_sentence(wrong, says):
         wrong(curves_of(algorithm="stepsize", key="seed"))
 
 
-PLAIN = jd.problems.quadratic(N, D, heterogeneity=1.0)
+PLAIN = jd.problems.quadratic(N, D, heterogeneity=1.0, curvature_spread=0.0)
 
 
 def compare(*args, **options):

@@ -58,7 +58,9 @@ def accumulated(params, data, key):
 
 
 @pytest.mark.parametrize(
-    "gradient", [plain, jax.jit(plain), clipped, checkpointed, accumulated], ids=repr
+    "gradient",
+    [plain, jax.jit(plain), clipped, checkpointed, accumulated],
+    ids=["plain", "jitted", "clipped", "checkpointed", "accumulated"],
 )
 def test_an_oracle_with_state_is_refused(gradient):
     with pytest.raises(ValueError, match=r"\['running'\].*zero; .*close over it, or use GroupNorm"):
