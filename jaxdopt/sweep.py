@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from jaxdopt import networks as _networks
 from jaxdopt._arguments import require_same_key
-from jaxdopt._pytree import replace, require
+from jaxdopt._pytree import is_traced, replace, require
 from jaxdopt.simulate import Result, run
 
 RESOLUTION = (
@@ -103,11 +103,13 @@ def _alongside(given: dict[str, Any], over: tuple[str, ...]) -> tuple[Result, An
         require_same_key(given["key"].reshape(place), after.key)
     if not shape:
         return after, None
-    steps = np.asarray(after.costs["step"]).reshape(np.prod(sizes), -1)
-    alike = bool(np.all(steps == steps[0]))
-    costs = after.costs | ({"step": steps[0]} if alike else {})
-    axes = Result(0, 0, dict.fromkeys(costs, 0) | ({"step": None} if alike else {}), 0, 0)
-    return replace(after, costs=costs), axes
+    costs, axes = after.costs, dict.fromkeys(after.costs, 0)
+    if not is_traced(costs["step"]):
+        steps = np.asarray(costs["step"])
+        steps = steps.reshape(-1, steps.shape[-1])
+        if np.all(steps == steps[0]):
+            costs, axes = costs | {"step": steps[0]}, axes | {"step": None}
+    return replace(after, costs=costs), Result(0, 0, axes, 0, 0)
 
 
 def label(result: Result, **coordinates: Any) -> xr.Dataset:
