@@ -112,9 +112,10 @@ def require_same_key(key: Any, before: Any) -> None:
     """Refuse another key than the one whose stream of random numbers goes on."""
     if is_traced((key, before)):
         return
-    same = key.dtype == before.dtype and np.array_equal(
-        *np.broadcast_arrays(*(np.asarray(jax.random.key_data(k)) for k in (key, before)))
-    )
+    same = key.dtype == before.dtype
+    if same:
+        mine, its = np.broadcast_arrays(*(jax.random.key_data(k) for k in (key, before)))
+        same = np.array_equal(mine, its)
     require(
         same,
         "key is another than that of the result; leave it out to go on exactly, or start anew with "

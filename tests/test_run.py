@@ -502,11 +502,11 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_results_that_go_on_are_one_run(name):
-    setting = SETTINGS[name]()
-    whole = jd.run(*setting, x_start(), KEY, steps=24, every=2)
-    result = jd.run(*setting, x_start(), KEY, steps=12, every=2)
+    setting = dict(zip(("algorithm", "problem", "network"), SETTINGS[name](), strict=True))
+    whole = jd.run(**setting, x0=x_start(), key=KEY, steps=24, every=2)
+    result = jd.run(**setting, x0=x_start(), key=KEY, steps=12, every=2)
     for steps in (4, 8):
-        result = jd.run(*setting, after=result, steps=steps, every=2)
+        result = jd.run(**setting, after=result, steps=steps, every=2)
     assert result.next_step == 24
     assert result.history.keys() == whole.history.keys()
     for axis, values in whole.history.items():
@@ -551,10 +551,10 @@ def test_costs_of_parts_add_up_exactly_in_float32(float32):
     class Expensive(Duck):
         samples = 4097
 
-    problem, result = Expensive(), None
-    for _ in range(3):
-        x0 = {"x0": jnp.zeros((N, D)), "key": KEY} if result is None else {"after": result}
-        result = jd.run(jd.DGD(0.1), problem, ring(), **x0, steps=2000, every=1000)
+    given: Any = {"steps": 2000, "every": 1000}
+    result = jd.run(jd.DGD(0.1), Expensive(), ring(), jnp.zeros((N, D)), KEY, **given)
+    for _ in range(2):
+        result = jd.run(jd.DGD(0.1), Expensive(), ring(), after=result, **given)
     assert 4097 * 6000 > 2**24
     assert result.history["gradients"].tolist() == [4097000.0 * i for i in range(7)]
 
