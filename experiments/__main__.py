@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import jax
 import tyro
 
-from experiments import networks, quickstart
+from experiments import networks, quickstart, roles
 from experiments.benchmarks import rows as benchmarks
 from experiments.benchmarks.measure import measure
 from experiments.tables import Table
@@ -243,6 +243,18 @@ class List:
         print(Table(("experiment", "what it does"), rows))
 
 
+@dataclasses.dataclass(frozen=True)
+class Roles:
+    """Print which method runs on which kind of network, and what is needed and offered."""
+
+    def check(self) -> None:
+        """Accept: there are no options."""
+
+    def run(self) -> None:
+        """Print the table."""
+        roles.run()
+
+
 COMMANDS: dict[str, Any] = {
     "quickstart": Quickstart,
     "networks": Networks,
@@ -259,6 +271,7 @@ COMMANDS: dict[str, Any] = {
     "adsgd": ADSGD,
     "fedfix": FedFix,
     "benchmark": Benchmark,
+    "roles": Roles,
     "list": List,
 }
 
@@ -278,6 +291,7 @@ Command = (
     | Annotated[ADSGD, tyro.conf.subcommand("adsgd")]
     | Annotated[FedFix, tyro.conf.subcommand("fedfix")]
     | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
+    | Annotated[Roles, tyro.conf.subcommand("roles")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
 

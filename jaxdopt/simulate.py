@@ -170,20 +170,23 @@ def run(
     dtype = jnp.result_type(*jax.tree.leaves(x))
     weights = dtype if jnp.finfo(dtype).bits > 16 else jnp.float32
     known = require_metrics(metrics, defaults, _metrics.defaults(problem), {*AXES, "diverged"})
-    result = _simulate(
-        enclose(cast_floats(algorithm, dtype)),
-        enclose(problem),
-        enclose(cast_floats(network, weights)),
-        x0,
-        key,
-        {name: traceable(metric) for name, metric in known.items()},
-        state,
-        jnp.asarray(start, int),
-        None if after is None else {name: rows[-1] for name, rows in after.metrics.items()},
-        known_costs=None if after is None else tuple(sorted(after.costs)),
-        steps=steps,
-        every=every,
-    )
+    try:
+        result = _simulate(
+            enclose(cast_floats(algorithm, dtype)),
+            enclose(problem),
+            enclose(cast_floats(network, weights)),
+            x0,
+            key,
+            {name: traceable(metric) for name, metric in known.items()},
+            state,
+            jnp.asarray(start, int),
+            None if after is None else {name: rows[-1] for name, rows in after.metrics.items()},
+            known_costs=None if after is None else tuple(sorted(after.costs)),
+            steps=steps,
+            every=every,
+        )
+    except roles.Missing as missing:  # of a method that has not said what it needs
+        raise ValueError(f"in {type(algorithm).__name__}, {missing}") from missing
     return result if after is None else _joined(after, result)
 
 

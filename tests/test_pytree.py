@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxdopt as jd
@@ -115,3 +116,62 @@ def test_a_post_init_of_the_users_own_sees_checked_numbers():
 def test_grad_goes_through_a_method():
     slope = jax.grad(lambda thing: thing.rate**2 * thing.share)(Thing(3.0))
     assert (float(slope.rate), float(slope.share)) == (3.0, 9.0)
+
+
+@jd.pytree
+class Mine(jd.FedAvg):
+    """A user's own variant, with one more number."""
+
+    extra: jd.Nonnegative = 1.0
+
+
+@jd.pytree
+class Stricter(Mine):
+    """A variant of the variant, with a check of its own."""
+
+    def __post_init__(self):
+        jd.require(self.extra < 5, f"extra is {self.extra}; give less than 5.")
+
+
+@pytest.mark.parametrize("cls", [jd.FedAvg, Mine, Stricter])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"stepsize": -1.0}, "stepsize is -1; give at least 0"),
+        ({"stepsize": 0.1, "local_steps": 0}, "local_steps is 0"),
+        ({"stepsize": 0.1, "server": optax.adam(0.1)}, "turns gradients around"),
+        ({"stepsize": 0.1, "own_steps": np.full((4, 1), 3)}, "give at most local_steps = 1"),
+    ],
+)
+def test_a_subclass_keeps_the_checks_of_its_base(cls, options, says):
+    with pytest.raises(ValueError, match=says):
+        cls(**options)
+
+
+def test_a_subclass_adds_its_own_checks_and_takes_schedules():
+    for cls in (Mine, Stricter):
+        with pytest.raises(ValueError, match="extra is -1; give at least 0"):
+            cls(0.1, extra=-1.0)
+    with pytest.raises(ValueError, match="extra is 7.0; give less than 5"):
+        Stricter(0.1, extra=7.0)
+    problem = jd.problems.quadratic(4, 3)
+    runs = [
+        jd.run(
+            cls(lambda k: 0.1 / (k + 1)), problem, jd.networks.Server(4), problem.start(),
+            jax.random.key(0), steps=5,
+        ).state.server
+        for cls in (jd.FedAvg, Stricter)
+    ]  # fmt: skip
+    assert np.array_equal(*runs)
+    assert jax.tree.leaves(Mine(1)) == [1.0, 1.0, 1.0]
+    assert Mine.needs == jd.FedAvg.needs
+
+
+def test_a_subclass_of_a_class_with_a_constructor_of_its_own_keeps_it():
+    @jd.pytree
+    class Coarse(jd.compressors.Dither):
+        """Dithering by another name."""
+
+    assert Coarse(bits=2).levels == jd.compressors.Dither(bits=2).levels
+    with pytest.raises(ValueError, match="give one of them"):
+        Coarse()
