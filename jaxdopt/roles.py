@@ -160,10 +160,10 @@ OF_ATTRIBUTE = {
 def lacks(network: Any, word: str, who: str) -> str:
     """Return the sentence that says what a network does not offer, and which ones do."""
     what, remedy = WORDS[word]
-    kind = getattr(network, "kind", None)
+    kind, name = getattr(network, "kind", None), type(network).__name__
     sums = f"{kind}-stochastic " if kind in ("row", "column") else ""
-    it = f"this {sums}{type(network).__name__}"
-    return f"{who} needs {what} and {it} does not offer that; give {remedy}."
+    room = "participation." if type(network).__module__.endswith(".participation") else ""
+    return f"{who} needs {what} and this {sums}{room}{name} does not offer that; give {remedy}."
 
 
 def offers(network: Any) -> frozenset[str]:

@@ -6,7 +6,8 @@
 
 No table as `GTSAGA` has, but two component gradients a step and a full gradient in every T-th: in
 all others T is a branch not taken, in sweeps too. The trackers run on through the snapshots. A
-`Minibatch` problem says how many samples are drawn in a step, a finite sum means one.
+`Minibatch` problem says how many samples are drawn in a step, a finite sum means one. Who is asleep
+when snapshots are taken keeps its last one, and before its first one vᵢ lacks ∇fᵢ.
 
 Source: Xin, Khan, Kar (2020), arXiv 1912.04230, algorithm 2. Listing: from memory of the paper,
 checked by its limit and its invariant Σᵢ yᵢ = Σᵢ vᵢ; third parties' code of the same authors'
