@@ -286,6 +286,13 @@ def disclose(value: Any) -> Any:
     return value.content if isinstance(value, Opaque) else value
 
 
+def widened(dtype: Any) -> np.dtype:
+    """Return the dtype in which numbers of a dtype are added up: float32 at least."""
+    known = np.dtype(dtype)
+    wide = jnp.issubdtype(known, jnp.inexact) and known.itemsize >= 4
+    return known if wide else np.dtype(np.float32)
+
+
 def cast_floats(tree: T, dtype: Any) -> T:
     """Cast all floating leaves, Python floats among them, to one dtype; leave the rest alone."""
     return jax.tree.map(functools.partial(_cast, dtype=np.dtype(dtype)), tree)

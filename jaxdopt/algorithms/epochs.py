@@ -49,7 +49,7 @@ def gradient(
     if sampling == "reshuffle":
         drawn = order
         order = jax.lax.cond(step == 0, lambda: whole.permutation(key), lambda: drawn)
-    slots = (step * batch + jnp.arange(batch)) % whole.counts[:, None]
+    slots = (step * batch + jnp.arange(batch)).astype(jnp.int32)[None] % whole.counts[:, None]
     return whole.grad_at(x, jnp.take_along_axis(order, slots, axis=1)), order
 
 

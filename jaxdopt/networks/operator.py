@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxdopt import agents
-from jaxdopt._pytree import pytree, replace, require
+from jaxdopt._pytree import pytree, replace, require, widened
 from jaxdopt.networks import spectra
 
 T = TypeVar("T")
@@ -188,7 +188,7 @@ class Operator:
                 value.shape[:1] == (self.n,),
                 f"a leaf has shape {value.shape} and the network {self.n} agents; give [n, ...].",
             )
-            wide = jnp.promote_types(value.dtype, jnp.float32)
+            wide = widened(value.dtype)
             narrow = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else wide
             return apply(value.astype(wide)).astype(narrow)
 

@@ -50,7 +50,7 @@ class Dense(Operator):
         return self.weights.shape[-1]
 
     def _pull(self, x: jax.Array) -> jax.Array:
-        away = x if self.kind == "column" else x - x.mean(axis=0)
+        away = x if self.kind == "column" else x - x.mean(axis=0, keepdims=True)
         mixed = jnp.tensordot(
             self.weights.astype(x.dtype), away, axes=1, precision=jax.lax.Precision.HIGHEST
         )
@@ -59,7 +59,7 @@ class Dense(Operator):
             return pull
         # what rounding adds to the sum one agent with links bears: shared, it would be rounded away
         bearer = jnp.argmax(jnp.diagonal(self.weights) != 1)
-        return agents.select(jnp.arange(self.n) == bearer, pull - pull.sum(axis=0), pull)
+        return agents.select(jnp.arange(self.n) == bearer, pull - pull.sum(axis=0, keepdims=True), pull)
 
     def _cut(self, keep: Keep) -> "Dense":
         me = jnp.arange(self.n)
@@ -133,7 +133,7 @@ class Circulant(Operator):
 
     @property
     def _senders(self) -> jax.Array:
-        return (jnp.arange(self.n)[:, None] + jnp.array(self.offsets, int)) % self.n
+        return (jnp.arange(self.n)[:, None] + jnp.array([self.offsets], int)) % self.n
 
     @property
     def link_count(self) -> Any:
@@ -186,12 +186,14 @@ class Complete(Operator):
 
     def __matmul__(self, x: Any) -> Any:
         return self._map(
-            lambda leaf: jnp.broadcast_to(leaf[0] + (leaf - leaf[0]).mean(axis=0), leaf.shape), x
+            lambda leaf: jnp.broadcast_to(
+                leaf[:1] + (leaf - leaf[:1]).mean(axis=0, keepdims=True), leaf.shape
+            ), x
         )
 
     def _pull(self, x: jax.Array) -> jax.Array:
-        away = x - x[0]
-        return away.mean(axis=0) - away
+        away = x - x[:1]
+        return away.mean(axis=0, keepdims=True) - away
 
     def _cut(self, keep: Keep) -> Dense:
         return Dense(self.matrix(), k=self.k, active=self.active, symmetric=True)._cut(keep)

@@ -73,12 +73,12 @@ def _contraction(network: Any, key: jax.Array, rounds: int) -> jax.Array:
     def shrink(x: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
         now = network.at(k, key)
         after = (now.row if now.kind == "directed" else now) @ x
-        after = after - after.mean(axis=0)
+        after = after - after.mean(axis=0, keepdims=True)
         norm = jnp.linalg.norm(after)
         norm = jnp.where(norm > 100 * jnp.finfo(x.dtype).eps, norm, 0)
         return jnp.where(norm > 0, after / norm, 0), jnp.log(norm)
 
     x = jax.random.normal(key, (network.n, 1))
-    x = x - x.mean(axis=0)
+    x = x - x.mean(axis=0, keepdims=True)
     logs = jax.lax.scan(shrink, x / jnp.linalg.norm(x), jnp.arange(rounds))[1]
     return jnp.exp(logs.mean())

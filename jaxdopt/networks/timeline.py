@@ -23,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
+from jaxdopt._pytree import count, is_traced, pytree, replace, require, static, widened
 from jaxdopt.networks import times
 from jaxdopt.networks.directed import TwoParts
 from jaxdopt.networks.operator import Operator
@@ -115,7 +115,7 @@ class Moment:
 
         By differences, which asks that weights sum to 1 and are at consensus exactly zero.
         """
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        wide = widened(x.dtype)
         own, weights = x.astype(wide), self.weights.astype(wide)
         away = heard.astype(wide) - own[:, None]
         return (own + jnp.einsum("rl,rld->rd", weights, away, precision="highest")).astype(x.dtype)

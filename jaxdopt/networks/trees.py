@@ -82,7 +82,7 @@ class ToParent(Operator):
 
     def __matmul__(self, x: Any) -> Any:
         def apply(leaf: jax.Array) -> jax.Array:
-            root = self.parent == jnp.arange(self.n)
+            root = self.parent == jnp.arange(self.n, dtype=self.parent.dtype)
             own = select(root, leaf, jnp.zeros_like(leaf))
             return add(own, (self.children, self.present), self.tiers, lambda _, i: leaf[i])
 

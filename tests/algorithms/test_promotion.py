@@ -1,0 +1,207 @@
+"""Nothing is promoted silently: all traces under JAX's strictest settings, in several precisions.
+
+Users who look for a bug in shapes or dtypes of their own forbid implicit promotion, and must not
+find the library's instead. The settings act while a program is traced, so that nothing compiles.
+"""
+
+import contextlib
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from catalogue import ROWS, VARIANTS
+
+import jaxdopt as jd
+from jaxdopt import compressors, networks, problems
+from jaxdopt.networks import participation, times
+from jaxdopt.problems import prox
+
+N, D, BATCH = 6, 3, 2
+KEY = jax.random.key(0)
+DTYPES = {"float64": True, "float32": False, "float32 among 64": True, "bfloat16": False}
+RING = jd.graphs.ring(N)
+DIGRAPH = jd.graphs.exponential(N, directed=True)
+
+
+@contextlib.contextmanager
+def strict():
+    """Forbid that shapes of different rank, or numbers of different dtype, meet."""
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request):
+    """The dtype of estimates and data: that of the default, and others."""
+    with jax.enable_x64(DTYPES[request.param]):
+        yield jnp.dtype(request.param.split()[0])
+
+
+def traced(function, *args):
+    """Trace a function of arrays under the strict settings; return the shapes of its results."""
+    with strict():
+        return jax.eval_shape(lambda given: function(*given), args)
+
+
+def uneven(dtype, batch=BATCH):
+    """Least squares on agents with different numbers of samples."""
+    random = np.random.default_rng(0)
+    sizes = [4, 5, 6, 7, 5, 4]
+    features = [random.standard_normal((m, D)).astype(dtype) for m in sizes]
+    labels = [random.standard_normal(m).astype(dtype) for m in sizes]
+    with strict():
+        params = jnp.zeros(D, dtype)
+        problem = problems.FiniteSum(squared, (features, labels), params, l2=0.1)
+        return problems.Minibatch(jd.replace(problem, strong_convexity=jnp.ones((), dtype)), batch)
+
+
+def squared(x, sample):
+    a, b = sample
+    return (a @ x - b) ** 2 / 2
+
+
+def network_of(kind):
+    """A network as users build it, of one of the catalogue's kinds."""
+    if kind == "directed":
+        return networks.push_pull(DIGRAPH)
+    if kind in ("tree", "trees"):
+        return networks.spanning_tree(RING if kind == "tree" else DIGRAPH)
+    if kind == "server":
+        return participation.uniform(N, 2)
+    return networks.metropolis(RING)
+
+
+def steps(method, problem, network, key):
+    """The start, a step, and its cost: what `jd.run` makes of a method."""
+    x = problem.start()
+    state = jd.at(method, 0).init(x, problem, network.at(0, key), key)
+    now = network.at(jnp.asarray(1), key)
+    after = jd.at(method, 1).step(state, problem, now, key)
+    cost = method.cost(after, problem, now) if hasattr(method, "cost") else None
+    return x, state, after, after.x, cost
+
+
+def assert_keeps(x0, state, after, x):
+    assert jax.tree.structure(state) == jax.tree.structure(after)
+    for before, later in zip(*map(jax.tree.leaves, (state, after)), strict=True):
+        assert (before.shape, before.dtype) == (later.shape, later.dtype)
+    assert (x.shape, x.dtype) == (x0.shape, x0.dtype)
+
+
+@pytest.mark.parametrize("row", [*ROWS, *VARIANTS], ids=lambda row: row.name)
+def test_every_method_steps(row, dtype):
+    with strict():
+        network = network_of(row.network)
+        method = row.make(0.1)
+    for given in (method, jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), method)):
+        x0, state, after, x, _ = traced(steps, given, uneven(dtype), network, KEY)
+        assert_keeps(x0, state, after, x)
+
+
+TIMES: dict[str, Any] = {"compute": times.LogNormal(np.linspace(1, 2, N), 0.5), "delay": 0.3}
+EVENTS = {
+    "timeline": lambda: networks.timeline(networks.metropolis(RING), **TIMES, steps=8),
+    "directed timeline": lambda: networks.timeline(networks.push_pull(DIGRAPH), **TIMES, steps=8),
+    "pairs": lambda: networks.pairwise(networks.metropolis(RING), **TIMES, steps=8),
+    "arrivals": lambda: networks.arrivals(N, rule="each", **TIMES, steps=8),
+    "ticks": lambda: networks.arrivals(N, every=1.5, **TIMES, steps=8),
+    "buffer": lambda: networks.arrivals(N, buffer=2, **TIMES, steps=8),
+}
+ASYNCHRONOUS = {
+    "ADSGD": (lambda a: jd.ADSGD(a, 0.8), "timeline"),
+    "ASBCD": (lambda a: jd.ASBCD(a, 0.2), "timeline"),
+    "RFAST": (jd.RFAST, "directed timeline"),
+    "ADPSGD": (jd.ADPSGD, "pairs"),
+    "AsyncFedAvg": (lambda a: jd.AsyncFedAvg(a, local_steps=2), "arrivals"),
+    "FedFix": (lambda a: jd.FedFix(a, local_steps=2), "ticks"),
+    "FedBuff": (lambda a: jd.FedBuff(a, local_steps=2), "buffer"),
+    "AFACD": (lambda a: jd.AFACD(a, 0.1, local_steps=2), "buffer"),
+    "AFACS": (lambda a: jd.AFACS(a, 0.1, local_steps=2), "buffer"),
+}
+
+
+@pytest.mark.parametrize("name", ASYNCHRONOUS)
+def test_every_asynchronous_method_steps(name, dtype):
+    build, kind = ASYNCHRONOUS[name]
+    with strict():
+        method, network = build(0.1), EVENTS[kind]()
+    for given in (method, jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), method)):
+        x0, state, after, x, _ = traced(steps, given, uneven(dtype), network, KEY)
+        assert_keeps(x0, state, after, x)
+
+
+def test_every_method_of_the_library_is_asked():
+    asked = {row.name for row in ROWS} | set(ASYNCHRONOUS)
+    assert asked == {name for name in jd.algorithms.__all__ if hasattr(getattr(jd, name), "step")}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "polynomial", "cosine"])
+def test_schedules_and_numbers_an_agent(schedule, dtype):
+    schedules = {
+        "constant": lambda _: 0.1,
+        "polynomial": jd.schedules.polynomial(0.1, 0.5),
+        "cosine": lambda k: 0.1 * jnp.cos(jnp.asarray(k, dtype)),
+    }
+    network = network_of("")
+    for method in (jd.DGD(schedules[schedule]), jd.NIDS(jnp.full((N, 1), 0.1, dtype))):
+        x0, state, after, x, _ = traced(steps, method, uneven(dtype), network, KEY)
+        assert_keeps(x0, state, after, x)
+
+
+NETWORKS = {
+    "circulant": lambda: networks.metropolis(RING),
+    "a long circulant": lambda: networks.metropolis(jd.graphs.exponential(64)),
+    "dense": lambda: networks.mixing(networks.metropolis(RING).csr(), form=networks.Dense),
+    "neighbors": lambda: networks.metropolis(jd.graphs.path(12)),
+    "tiers": lambda: networks.metropolis(jd.graphs.star(80)),
+    "complete": lambda: networks.metropolis(jd.graphs.complete(N)),
+    "server": lambda: networks.Server(N),
+    "row": lambda: networks.row_stochastic(DIGRAPH),
+    "column": lambda: networks.column_stochastic(DIGRAPH),
+    "pushes": lambda: networks.column_stochastic(jd.graphs.directed_ring(12)),
+    "directed": lambda: networks.push_pull(DIGRAPH),
+    "tree": lambda: networks.spanning_tree(jd.graphs.tree(20)),
+    "trees": lambda: networks.spanning_tree(DIGRAPH),
+    "repeated": lambda: networks.Repeated(networks.metropolis(RING), 3),
+    "Chebyshev": lambda: networks.Chebyshev(networks.metropolis(RING), 3),
+    "cyclic": lambda: networks.one_peer_exponential(N),
+    "trace": lambda: networks.trace([RING, jd.graphs.path(N)], after="hold"),
+    "matching": lambda: networks.RandomMatching(RING),
+    "complete matching": lambda: networks.RandomMatching(jd.graphs.complete(N)),
+    "links": lambda: networks.RandomLinks(networks.metropolis(RING), 0.5),
+    "links of a table": lambda: networks.RandomLinks(networks.metropolis(jd.graphs.star(80)), 0.5),
+    "asleep": lambda: networks.Asleep(networks.push_pull(DIGRAPH), 0.5),
+    "repeated links": lambda: networks.Repeated(
+        networks.RandomLinks(networks.metropolis(RING), 0.5), 2
+    ),
+    "timed": lambda: networks.timed(networks.metropolis(jd.graphs.path(12)), delay=times.Lost(
+        times.Exponential(1.0), 0.0).model),
+    "uniform": lambda: participation.uniform(N, 2),
+    "most": lambda: participation.uniform(N, 5),
+    "bernoulli": lambda: participation.bernoulli(0.5, n=N),
+    "groups": lambda: participation.reshuffled_cyclic(N, 3),
+    "rare": lambda: participation.rare(N, 4),
+    "markov": lambda: participation.markov(N, 0.5, 0.5, steps=5, key=KEY),
+    **EVENTS,
+}
+
+
+def products(network, x, key):
+    """Everything that a round's network gives to methods, of what it has."""
+    now = network.at(jnp.asarray(1), key)
+    found = [now.mean(x)]
+    for part in (now.row, now.column) if getattr(now, "kind", "") == "directed" else (now,):
+        for name in ("__matmul__", "laplacian"):
+            if hasattr(part, name):
+                with contextlib.suppress(ValueError):  # a sentence: it has none
+                    found.append(getattr(part, name)(x))
+        for name in ("link_count", "links", "diagonal"):
+            with contextlib.suppress(ValueError, AttributeError):
+                found.append(getattr(part, name))
+    timed = networks.timed(network) if not hasattr(network, "horizon") else network
+    if hasattr(timed, "seconds"):
+        found.append(timed.at(jnp.asarray(1), key).seconds(1.0, 1, 0))
+    return found
