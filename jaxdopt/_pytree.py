@@ -286,7 +286,7 @@ def disclose(value: Any) -> Any:
     return value.content if isinstance(value, Opaque) else value
 
 
-def widened(dtype: Any) -> np.dtype:
+def wide_dtype(dtype: Any) -> np.dtype:
     """Return the dtype in which numbers of a dtype are added up: float32 at least."""
     known = np.dtype(dtype)
     wide = jnp.issubdtype(known, jnp.inexact) and known.itemsize >= 4

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import count, pytree, require, static, widened
+from jaxdopt._pytree import count, pytree, require, static, wide_dtype
 
 FLOAT = 32
 CHANNEL = 0xC0DEC000  # folded into a step's key before a message's, so as to be no other draw's
@@ -246,7 +246,7 @@ class Dither:
 
     def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Compress every row of x [n, d]."""
-        dtype = widened(x.dtype)
+        dtype = wide_dtype(x.dtype)
         n, d = x.shape
         block = min(self.block or d, d)
         padding = ((0, 0), (0, -d % block))
@@ -255,10 +255,13 @@ class Dither:
         wide = x.astype(dtype)
         largest = jnp.max(jnp.abs(wide), axis=-1, keepdims=True)
         largest = jnp.where(largest < jnp.finfo(dtype).tiny, 0, largest)  # XLA may do so or not
-        unit = wide / jax.lax.stop_gradient(jnp.where(largest == 0, 1, largest))
+        if self.norm == "euclidean":  # only units' length has a slope, which keeps it finite
+            largest = jax.lax.stop_gradient(largest)
+        unit = wide / jnp.where(largest == 0, 1, largest)
         length = 1.0 if self.norm == "max" else _length(unit)
-        # |x| / length as far as it is exact: no level is above s, and nothing overflows on the way
-        level = jax.lax.stop_gradient(self.levels * jnp.minimum(jnp.abs(unit) / length, 1))
+        # no level is above s, however |x| was rounded, and nothing overflows on the way
+        level = jnp.minimum(jnp.abs(unit) * (self.levels / length), self.levels)
+        level = jax.lax.stop_gradient(level)  # it matters by its integers alone
         below = jnp.floor(level)
         rounded = below + (u < level - below).astype(dtype)  # ⌊level + u⌋ can round to s + 1
         message = jnp.sign(wide) * (largest * (length * (rounded / self.levels)))
@@ -311,8 +314,10 @@ class ScaledSign:
 
     def __call__(self, key: Any, x: jax.Array) -> jax.Array:  # noqa: ARG002
         """Compress every row of x [n, d]."""
-        shares = jnp.abs(x).astype(widened(x.dtype)) * (1 / x.shape[1])  # whose sum cannot overflow
-        return jnp.sum(shares, axis=1, keepdims=True).astype(x.dtype) * jnp.sign(x)
+        dtype = wide_dtype(x.dtype)
+        total = jnp.sum(jnp.abs(x).astype(dtype), axis=1, keepdims=True)
+        scale = jnp.minimum(total, jnp.finfo(dtype).max) / x.shape[1]
+        return scale.astype(x.dtype) * jnp.sign(x)
 
     def delta(self, d: int) -> float:
         """1 / d, for a vector with one coordinate that is not 0."""
@@ -333,7 +338,7 @@ class Natural:
 
     def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Compress every row of x [n, d]."""
-        wide = x.astype(widened(x.dtype))
+        wide = x.astype(wide_dtype(x.dtype))
         word, known = _word(wide), jnp.finfo(wide.dtype)
         mantissa = word.type(2**known.nmant - 1)
         # adding random bits below carries into the exponent as often as the mantissa says

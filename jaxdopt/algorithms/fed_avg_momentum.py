@@ -63,7 +63,11 @@ class FedAvgMomentum:
             lambda _, g: self.beta * g + (1 - self.beta) * momentum,
         )
         along = self.beta * clients.mean(mean) + (1 - self.beta) * state.momentum
-        stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype) * self.local_steps
+        stepsize = (
+            self.server_stepsize
+            * jnp.mean(self.stepsize, dtype=state.server.dtype)
+            * self.local_steps
+        )
         there = clients.number > 0
         return State(
             state.server - jnp.where(there, stepsize * along, 0),

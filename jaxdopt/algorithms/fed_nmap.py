@@ -104,7 +104,9 @@ class FedNMap:
             everybody, start, self.stepsize, self.local_steps, key, lambda _, f: f + state.d
         )
         z = state.z + self.server_stepsize * average(end - start)
-        return State(proximal(problem, z, self.lam), z, everybody.share(average(maps)) - maps, state.n)
+        return State(
+            proximal(problem, z, self.lam), z, everybody.share(average(maps)) - maps, state.n
+        )
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
         """Q gradients, and a vector down and one up."""

@@ -69,7 +69,11 @@ class SCAFFOLDMomentum:
             lambda _, g: self.beta * g + correction,
         )
         along = clients.mean(self.beta * mean + correction)
-        stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype) * self.local_steps
+        stepsize = (
+            self.server_stepsize
+            * jnp.mean(self.stepsize, dtype=state.server.dtype)
+            * self.local_steps
+        )
         return State(
             state.server - stepsize * along,
             jnp.where(clients.number > 0, along, state.momentum),

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxdopt import agents
-from jaxdopt._pytree import pytree, replace, require, widened
+from jaxdopt._pytree import pytree, replace, require, wide_dtype
 from jaxdopt.networks import spectra
 
 T = TypeVar("T")
@@ -188,7 +188,7 @@ class Operator:
                 value.shape[:1] == (self.n,),
                 f"a leaf has shape {value.shape} and the network {self.n} agents; give [n, ...].",
             )
-            wide = widened(value.dtype)
+            wide = wide_dtype(value.dtype)
             narrow = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else wide
             return apply(value.astype(wide)).astype(narrow)
 

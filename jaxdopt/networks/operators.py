@@ -59,11 +59,15 @@ class Dense(Operator):
             return pull
         # what rounding adds to the sum one agent with links bears: shared, it would be rounded away
         bearer = jnp.argmax(jnp.diagonal(self.weights) != 1)
-        return agents.select(jnp.arange(self.n) == bearer, pull - pull.sum(axis=0, keepdims=True), pull)
+        return agents.select(
+            jnp.arange(self.n) == bearer, pull - pull.sum(axis=0, keepdims=True), pull
+        )
 
     def _cut(self, keep: Keep) -> "Dense":
         me = jnp.arange(self.n)
-        kept = jnp.where(keep(me[:, None], me) & ~jnp.eye(self.n, dtype=bool), self.weights, 0)
+        kept = jnp.where(
+            keep(me[:, None], me[None]) & ~jnp.eye(self.n, dtype=bool), self.weights, 0
+        )
         own = 1 - kept.sum(axis=0 if self.kind == "column" else 1)
         return replace(self, weights=kept + jnp.diag(own))
 
@@ -188,7 +192,8 @@ class Complete(Operator):
         return self._map(
             lambda leaf: jnp.broadcast_to(
                 leaf[:1] + (leaf - leaf[:1]).mean(axis=0, keepdims=True), leaf.shape
-            ), x
+            ),
+            x,
         )
 
     def _pull(self, x: jax.Array) -> jax.Array:

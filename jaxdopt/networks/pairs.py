@@ -234,8 +234,9 @@ class _Rounds:
     def partner(self, k: Any, i: Any) -> jax.Array:
         key = jax.random.fold_in(jax.random.fold_in(self.key, PARTNER), k)
         uniform = jax.random.uniform(jax.random.fold_in(key, i), (), jnp.float32)
-        slot = jnp.minimum((uniform * self.degree[i]).astype(int), self.degree[i] - 1)
-        return self.neighbors[i, slot]
+        degree = self.degree[i]
+        slot = (uniform * degree.astype(uniform.dtype)).astype(degree.dtype)
+        return self.neighbors[i, jnp.minimum(slot, degree - 1)]
 
     def met(self, k: np.ndarray, i: np.ndarray) -> np.ndarray:
         """Return the partners of many rounds, on the host."""

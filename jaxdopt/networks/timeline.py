@@ -23,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import count, is_traced, pytree, replace, require, static, widened
+from jaxdopt._pytree import count, is_traced, pytree, replace, require, static, wide_dtype
 from jaxdopt.networks import times
 from jaxdopt.networks.directed import TwoParts
 from jaxdopt.networks.operator import Operator
@@ -101,7 +101,8 @@ class Moment:
     @property
     def link_count(self) -> jax.Array:
         """The number of directed links that messages are sent over, for an agent that finishes."""
-        return jnp.sum(self.mask * self.hearers) / self.share
+        messages = jnp.sum(jnp.where(self.mask, self.hearers, 0), dtype=int)
+        return messages * self.n / self.mask.sum()
 
     def rows(self, values: Any) -> Any:
         """Return the rows of those who finish, leaves [n, ...] -> [s, ...]; numbers stay."""
@@ -115,7 +116,7 @@ class Moment:
 
         By differences, which asks that weights sum to 1 and are at consensus exactly zero.
         """
-        wide = widened(x.dtype)
+        wide = wide_dtype(x.dtype)
         own, weights = x.astype(wide), self.weights.astype(wide)
         away = heard.astype(wide) - own[:, None]
         return (own + jnp.einsum("rl,rld->rd", weights, away, precision="highest")).astype(x.dtype)

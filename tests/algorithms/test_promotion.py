@@ -5,7 +5,6 @@ find the library's instead. The settings act while a program is traced, so that 
 """
 
 import contextlib
-import itertools
 from typing import Any
 
 import jax
@@ -135,19 +134,35 @@ def test_every_asynchronous_method_steps(name, dtype):
 
 def test_every_method_of_the_library_is_asked():
     asked = {row.name for row in ROWS} | set(ASYNCHRONOUS)
-    assert asked == {name for name in jd.algorithms.__all__ if hasattr(getattr(jd, name), "step")}
-
-
-@pytest.mark.parametrize("schedule", ["constant", "polynomial", "cosine"])
-def test_schedules_and_numbers_an_agent(schedule, dtype):
-    schedules = {
-        "constant": lambda _: 0.1,
-        "polynomial": jd.schedules.polynomial(0.1, 0.5),
-        "cosine": lambda k: 0.1 * jnp.cos(jnp.asarray(k, dtype)),
+    assert asked == {
+        name for name in jd.algorithms.__all__ if hasattr(getattr(jd, name, None), "step")
     }
+
+
+SCHEDULES = {
+    "constant": lambda: jd.schedules.Constant(0.1),
+    "inverse time": lambda: jd.schedules.InverseTime(0.1, 10.0),
+    "polynomial": lambda: jd.schedules.Polynomial(0.1, 10.0, 0.5),
+    "pieces": lambda: jd.schedules.PiecewiseConstant([0.3, 0.2, 0.1], [3, 5]),
+    "cosine": lambda: jd.schedules.Cosine(0.1, 10),
+    "epochs": lambda: jd.schedules.PerEpoch(jd.schedules.Constant(0.1), 3),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_is_a_number(name, dtype):
+    with strict():
+        schedule = jd.DGD(SCHEDULES[name]())
+    for given in (schedule, jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), schedule)):
+        number = traced(lambda method, k: jnp.asarray(jd.at(method, k).stepsize), given, 3)
+        assert jnp.issubdtype(number.dtype, jnp.floating)
+
+
+def test_numbers_an_agent(dtype):
     network = network_of("")
-    for method in (jd.DGD(schedules[schedule]), jd.NIDS(jnp.full((N, 1), 0.1, dtype))):
-        x0, state, after, x, _ = traced(steps, method, uneven(dtype), network, KEY)
+    for method in (jd.NIDS, jd.LinearizedADMM, jd.DGD):
+        given = method(jnp.full((N, 1), 0.1, dtype))
+        x0, state, after, x, _ = traced(steps, given, uneven(dtype), network, KEY)
         assert_keeps(x0, state, after, x)
 
 
@@ -177,8 +192,9 @@ NETWORKS = {
     "repeated links": lambda: networks.Repeated(
         networks.RandomLinks(networks.metropolis(RING), 0.5), 2
     ),
-    "timed": lambda: networks.timed(networks.metropolis(jd.graphs.path(12)), delay=times.Lost(
-        times.Exponential(1.0), 0.0).model),
+    "timed": lambda: networks.timed(
+        networks.metropolis(jd.graphs.path(12)), delay=times.Clipped(times.Exponential(1.0), 0, 9)
+    ),
     "uniform": lambda: participation.uniform(N, 2),
     "most": lambda: participation.uniform(N, 5),
     "bernoulli": lambda: participation.bernoulli(0.5, n=N),
@@ -189,19 +205,138 @@ NETWORKS = {
 }
 
 
+@contextlib.contextmanager
+def absent():
+    """Pass over what a network does not have, and says so."""
+    try:
+        yield
+    except (AttributeError, NotImplementedError, ValueError) as error:
+        if "promotion" in str(error):
+            raise
+
+
 def products(network, x, key):
     """Everything that a round's network gives to methods, of what it has."""
     now = network.at(jnp.asarray(1), key)
     found = [now.mean(x)]
-    for part in (now.row, now.column) if getattr(now, "kind", "") == "directed" else (now,):
+    for part in (now.row, now.column) if "row" in vars(now) else (now,):
         for name in ("__matmul__", "laplacian"):
             if hasattr(part, name):
-                with contextlib.suppress(ValueError):  # a sentence: it has none
+                with absent():
                     found.append(getattr(part, name)(x))
         for name in ("link_count", "links", "diagonal"):
-            with contextlib.suppress(ValueError, AttributeError):
+            with absent():
                 found.append(getattr(part, name))
-    timed = networks.timed(network) if not hasattr(network, "horizon") else network
+    own = hasattr(network, "versions") or hasattr(now, "seconds")
+    timed = network if own else networks.timed(network)
     if hasattr(timed, "seconds"):
         found.append(timed.at(jnp.asarray(1), key).seconds(1.0, 1, 0))
     return found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_mixes(name, dtype):
+    with strict():
+        network = NETWORKS[name]()
+    x = jnp.ones((network.n, D), dtype)
+    mixed = traced(products, network, x, KEY)
+    assert mixed[0].dtype == dtype
+    assert network.n in (N, 12, 20, 64, 80)
+
+
+def made(dtype, name):
+    """A problem of uneven agents, by the name of what it is made of."""
+    random = np.random.default_rng(0)
+    sizes = [4, 5, 6, 7, 5, 4]
+    features = [random.standard_normal((m, D)).astype(dtype) for m in sizes]
+    labels = [(f[:, 0] > 0).astype(dtype) for f in features]
+    penalties = {
+        "l1": prox.L1(0.1),
+        "elastic net": prox.ElasticNet(0.1, 0.1),
+        "group": prox.GroupL1(0.1, D),
+        "mcp": prox.MCP(0.1, 3.0),
+        "box": prox.Box([-1.0, -2.0, 0.0], np.inf),
+        "ball": prox.Ball(1.0, np.ones(D)),
+    }
+    smooth = problems.least_squares(features, labels, l2=0.1)
+    if name in penalties:
+        return problems.Composite(smooth, penalties[name])
+    return {
+        "least squares": lambda: smooth,
+        "weighted": lambda: problems.least_squares(features, labels, weights="samples"),
+        "huber": lambda: problems.huber_regression(features, labels, delta=0.5),
+        "logistic": lambda: problems.logistic_regression(features, labels, l2=0.1),
+        "nonconvex": lambda: problems.nonconvex_logistic_regression(features, labels),
+        "softmax": lambda: problems.softmax_regression(features, labels, l2=0.1),
+        "mlp": lambda: problems.mlp(features, labels, hidden=(4,)),
+        "minibatch": lambda: problems.Minibatch(smooth, 2),
+        "noise": lambda: problems.GaussianNoise(smooth, 0.1),
+        "quadratic": lambda: problems.quadratic(N, D),
+        "factorization": lambda: problems.matrix_factorization(
+            np.arange(12) % 4, np.arange(12) % 3, np.ones(12), rank=2, agents=N
+        ),
+    }[name]()
+
+
+def answers(problem, x, key):
+    """Everything that methods ask a problem for."""
+    whole = [problem.grad(x, key)]
+    part = problem.take(jnp.array([0, 2]))
+    whole += [part.grad(x[:2], key)]
+    if hasattr(problem, "grad_at"):
+        whole += [problem.grad_at(x, problem.draw(key, 2)), problem.permutation(key)]
+    if hasattr(problem, "prox"):
+        whole += [problem.prox(x, 0.1), problem.prox(x, jnp.full((len(x), 1), 0.1, x.dtype))]
+    return [*whole, problem.objective(x[0])]
+
+
+PROBLEMS = [
+    "least squares",
+    "weighted",
+    "huber",
+    "logistic",
+    "nonconvex",
+    "softmax",
+    "mlp",
+    "minibatch",
+    "noise",
+    "quadratic",
+    "factorization",
+    "l1",
+    "elastic net",
+    "group",
+    "mcp",
+    "box",
+    "ball",
+]
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("wide", [True, False], ids=["float64", "float32"])
+def test_every_problem_answers(name, wide):
+    with jax.enable_x64(wide):
+        with strict():
+            problem = made("float64" if wide else "float32", name)
+        found = traced(answers, problem, problem.start(), KEY)
+    assert found[0].shape == (N, problem.d)
+    assert found[0].dtype == problem.start().dtype
+
+
+COMPRESSORS = {
+    "identity": compressors.Identity(),
+    "top": compressors.TopK(2),
+    "random": compressors.RandomK(2),
+    "dither": compressors.Dither(bits=2),
+    "euclidean": compressors.Dither(levels=3, norm="euclidean", block=2),
+    "sign": compressors.Sign(),
+    "scaled sign": compressors.ScaledSign(),
+    "natural": compressors.Natural(),
+    "contractive": compressors.Contractive(compressors.RandomK(2)),
+}
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_every_compressor_keeps_the_dtype(name, dtype):
+    for given in (dtype, jnp.float16):
+        x = jnp.ones((N, D), given)
+        assert traced(COMPRESSORS[name], KEY, x).dtype == given
