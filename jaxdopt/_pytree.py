@@ -286,6 +286,36 @@ def disclose(value: Any) -> Any:
     return value.content if isinstance(value, Opaque) else value
 
 
+def distinct(tree: T, others: Any = ()) -> T:
+    """Return a tree in which no array shares memory with another one, nor with one of ``others``.
+
+    What does is copied, so that all leaves can be donated, as in ``jax.jit(step,
+    donate_argnums=0)``. While a program is traced there is no memory yet, and nothing to do.
+    """
+    if is_traced((tree, others)):
+        return tree
+    seen = {place for leaf in jax.tree.leaves(others) for place in _places(leaf)}
+
+    def own(leaf: Any) -> Any:
+        places = _places(leaf)
+        if not seen.isdisjoint(places):
+            leaf = jnp.copy(leaf)
+            places = _places(leaf)
+        seen.update(places)
+        return leaf
+
+    return jax.tree.map(own, tree)
+
+
+def _places(leaf: Any) -> list[int]:
+    """Return where in memory an array is, on every device of this process."""
+    if not isinstance(leaf, jax.Array) or leaf.size == 0:
+        return []
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return [shard.data.unsafe_buffer_pointer() for shard in leaf.addressable_shards]
+
+
 def wide_dtype(dtype: Any) -> np.dtype:
     """Return the dtype in which numbers of a dtype are added up: float32 at least."""
     known = np.dtype(dtype)

@@ -5,24 +5,20 @@ find the library's instead. The settings act while a program is traced, so that 
 """
 
 import contextlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import ROWS, VARIANTS
+from small import ASYNCHRONOUS, DIGRAPH, EVENTS, KEY, RING, D, N, network_of, uneven
 
 import jaxdopt as jd
 from jaxdopt import compressors, networks, problems
 from jaxdopt.networks import participation, times
 from jaxdopt.problems import prox
 
-N, D, BATCH = 6, 3, 2
-KEY = jax.random.key(0)
 DTYPES = {"float64": True, "float32": False, "float32 among 64": True, "bfloat16": False}
-RING = jd.graphs.ring(N)
-DIGRAPH = jd.graphs.exponential(N, directed=True)
 
 
 @contextlib.contextmanager
@@ -43,34 +39,6 @@ def traced(function, *args):
     """Trace a function of arrays under the strict settings; return the shapes of its results."""
     with strict():
         return jax.eval_shape(lambda given: function(*given), args)
-
-
-def uneven(dtype, batch=BATCH):
-    """Least squares on agents with different numbers of samples."""
-    random = np.random.default_rng(0)
-    sizes = [4, 5, 6, 7, 5, 4]
-    features = [random.standard_normal((m, D)).astype(dtype) for m in sizes]
-    labels = [random.standard_normal(m).astype(dtype) for m in sizes]
-    with strict():
-        params = jnp.zeros(D, dtype)
-        problem = problems.FiniteSum(squared, (features, labels), params, l2=0.1)
-        return problems.Minibatch(jd.replace(problem, strong_convexity=jnp.ones((), dtype)), batch)
-
-
-def squared(x, sample):
-    a, b = sample
-    return (a @ x - b) ** 2 / 2
-
-
-def network_of(kind):
-    """A network as users build it, of one of the catalogue's kinds."""
-    if kind == "directed":
-        return networks.push_pull(DIGRAPH)
-    if kind in ("tree", "trees"):
-        return networks.spanning_tree(RING if kind == "tree" else DIGRAPH)
-    if kind == "server":
-        return participation.uniform(N, 2)
-    return networks.metropolis(RING)
 
 
 def steps(method, problem, network, key):
@@ -98,28 +66,6 @@ def test_every_method_steps(row, dtype):
     for given in (method, jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), method)):
         x0, state, after, x, _ = traced(steps, given, uneven(dtype), network, KEY)
         assert_keeps(x0, state, after, x)
-
-
-TIMES: dict[str, Any] = {"compute": times.LogNormal(np.linspace(1, 2, N), 0.5), "delay": 0.3}
-EVENTS = {
-    "timeline": lambda: networks.timeline(networks.metropolis(RING), **TIMES, steps=8),
-    "directed timeline": lambda: networks.timeline(networks.push_pull(DIGRAPH), **TIMES, steps=8),
-    "pairs": lambda: networks.pairwise(networks.metropolis(RING), **TIMES, steps=8),
-    "arrivals": lambda: networks.arrivals(N, rule="each", **TIMES, steps=8),
-    "ticks": lambda: networks.arrivals(N, every=1.5, **TIMES, steps=8),
-    "buffer": lambda: networks.arrivals(N, buffer=2, **TIMES, steps=8),
-}
-ASYNCHRONOUS = {
-    "ADSGD": (lambda a: jd.ADSGD(a, 0.8), "timeline"),
-    "ASBCD": (lambda a: jd.ASBCD(a, 0.2), "timeline"),
-    "RFAST": (jd.RFAST, "directed timeline"),
-    "ADPSGD": (jd.ADPSGD, "pairs"),
-    "AsyncFedAvg": (lambda a: jd.AsyncFedAvg(a, local_steps=2), "arrivals"),
-    "FedFix": (lambda a: jd.FedFix(a, local_steps=2), "ticks"),
-    "FedBuff": (lambda a: jd.FedBuff(a, local_steps=2), "buffer"),
-    "AFACD": (lambda a: jd.AFACD(a, 0.1, local_steps=2), "buffer"),
-    "AFACS": (lambda a: jd.AFACS(a, 0.1, local_steps=2), "buffer"),
-}
 
 
 @pytest.mark.parametrize("name", ASYNCHRONOUS)
