@@ -11,10 +11,10 @@ from jaxdopt._pytree import (
     Positive,
     Scalar,
     pytree,
-    replace,
     require,
     static,
 )
+from jaxdopt._pytree import replace_checked as replace
 from jaxdopt.algorithms import (
     AB,
     ADPSGD,

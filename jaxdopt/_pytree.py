@@ -125,14 +125,15 @@ def pytree(cls: type[T]) -> type[T]:
     checks = number_fields(cls)
     check_more = cls.__dict__.get("__post_init__")
 
-    def __post_init__(self: Any) -> None:
-        for name, number in checks.items():
-            object.__setattr__(self, name, number.accept(name, getattr(self, name)))
+    def check(self: Any, changed: Any) -> None:
+        for name in checks.keys() & changed:
+            object.__setattr__(self, name, checks[name].accept(name, getattr(self, name)))
         if check_more is not None:
             check_more(self)
 
     if checks or check_more:
-        cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+        cls.__post_init__ = lambda self: check(self, set(checks))  # type: ignore[attr-defined]
+        cls._check_changed = check  # type: ignore[attr-defined]
     cls = dataclasses.dataclass(frozen=True, eq=False)(cls)  # type: ignore[assignment]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     data = tuple(f.name for f in fields if not f.metadata.get("static"))
@@ -159,8 +160,28 @@ def pytree(cls: type[T]) -> type[T]:
     return cls
 
 
+def replace_checked(instance: T, **changes: Any) -> T:
+    """Return a copy with some fields changed, checked as when a user constructs one.
+
+    Numbers are checked and stored as the constructor does, and what the class itself asks of its
+    fields is asked of all of them together. Nothing is checked of traced values.
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> jd.replace(jd.DGD(0.1), stepsize=1).stepsize
+        1.0
+
+    Raises:
+        ValueError: a field that there is not, or a value that the constructor refuses.
+    """
+    new = replace(instance, **changes)
+    if hasattr(type(new), "_check_changed"):
+        type(new)._check_changed(new, set(changes))  # type: ignore[attr-defined]
+    return new
+
+
 def replace(instance: T, **changes: Any) -> T:
-    """Return a copy with some fields changed, without running the constructor or its checks."""
+    """Return a copy with some fields changed, unchecked: for values that the library has made."""
     new = object.__new__(type(instance))
     for name, value in vars(instance).items():
         object.__setattr__(new, name, value)

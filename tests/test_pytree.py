@@ -92,8 +92,10 @@ def test_instances_are_frozen_and_compare_by_identity():
     assert len({thing, Thing(0.1)}) == 2
 
 
-def test_replace_runs_no_check_and_knows_its_fields():
-    assert jd.replace(Thing(0.1), rate="anything").rate == "anything"
+def test_replace_checks_what_it_changes_and_knows_its_fields():
+    assert isinstance(jd.replace(Thing(0.1), rate=1).rate, float)
+    with pytest.raises(ValueError, match="rate is -1; give at least 0"):
+        jd.replace(Thing(0.1), rate=-1)
     with pytest.raises(ValueError, match="Thing has no field 'speed'; it has rate, share"):
         jd.replace(Thing(0.1), speed=1)
 
@@ -115,3 +117,24 @@ def test_a_post_init_of_the_users_own_sees_checked_numbers():
 def test_grad_goes_through_a_method():
     slope = jax.grad(lambda thing: thing.rate**2 * thing.share)(Thing(3.0))
     assert (float(slope.rate), float(slope.share)) == (3.0, 9.0)
+
+
+def test_replace_asks_what_the_class_asks_and_leaves_stacks_alone():
+    with pytest.raises(ValueError, match="local_steps is 0; give an integer of at least 1"):
+        jd.replace(jd.FedAvg(0.1), local_steps=0)
+    with pytest.raises(ValueError, match="compressor is 3; give one of jd"):
+        jd.replace(jd.BEER(0.1, jd.compressors.TopK(1)), compressor=3)
+    several = jd.replace(jax.vmap(jd.FedAvg)(jnp.array([0.1, 0.2])), local_steps=4)
+    assert several.stepsize.shape == (2,)
+    swept = jax.vmap(lambda rate: jd.replace(Thing(0.1), rate=rate))(jnp.array([0.1, -0.2]))
+    assert swept.rate.shape == (2,)
+    assert not jax.make_jaxpr(lambda rate: jd.replace(Thing(0.1), rate=rate))(0.2).eqns
+    opaque = jd.problems.GaussianNoise(Plain(), 0.1)
+    assert jd.replace(opaque, sigma=0.2).sigma == 0.2
+
+
+class Plain:
+    n, d = 2, 1
+
+    def grad(self, x, key):
+        return x

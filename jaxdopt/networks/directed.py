@@ -8,6 +8,7 @@ import jax
 from jaxdopt import agents
 from jaxdopt._pytree import is_traced, pytree, replace, require
 from jaxdopt.networks import graphs
+from jaxdopt.networks.checks import require_network
 from jaxdopt.networks.forms import common_root, operator, require_connected
 from jaxdopt.networks.guard import refuse_mixing
 from jaxdopt.networks.operator import Keep
@@ -110,6 +111,7 @@ class Directed(TwoParts):
     def __post_init__(self) -> None:
         """Check what the two parts are, and that they have a root in common."""
         for name, part in (("row", self.row), ("column", self.column)):
+            require_network(part)
             kind = getattr(part, "kind", None)
             require(
                 kind in (name, "doubly"),

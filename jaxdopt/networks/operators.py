@@ -10,6 +10,13 @@ import scipy.sparse as sp
 from jaxdopt import agents
 from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
 from jaxdopt.networks import spectra
+from jaxdopt.networks.checks import (
+    TOLERANCE,
+    require_finite,
+    require_real,
+    require_sums,
+    require_symmetry,
+)
 from jaxdopt.networks.operator import Keep, Links, Operator
 from jaxdopt.networks.tables import Neighbors
 
@@ -29,7 +36,8 @@ class Dense(Operator):
 
     def __post_init__(self) -> None:
         """Check the shape; find out whether a concrete matrix is symmetric."""
-        weights = self.weights
+        weights = self.weights if is_traced(self.weights) else np.asarray(self.weights)
+        require_real(weights.dtype)
         require(
             np.ndim(weights) == 2 and np.shape(weights)[0] == np.shape(weights)[1],
             f"weights has shape {np.shape(weights)}; give a square matrix.",
@@ -38,11 +46,16 @@ class Dense(Operator):
             self.kind in ("doubly", "row", "column"),
             f"kind is {self.kind!r}; give 'doubly', 'row' or 'column'.",
         )
+        symmetric = None if is_traced(weights) else np.allclose(weights, weights.T)
         if self.symmetric is None:
-            if is_traced(weights):
+            if symmetric is None:
                 raise ValueError("weights is traced; say Dense(weights, symmetric=True or False).")
-            object.__setattr__(self, "symmetric", bool(np.allclose(weights, np.transpose(weights))))
-        object.__setattr__(self, "weights", jnp.asarray(weights, jnp.result_type(weights, float)))
+            object.__setattr__(self, "symmetric", symmetric)
+        if symmetric is not None:
+            require_sums(weights, self.kind)
+            require_symmetry(self.symmetric, symmetric)
+        dtype = jnp.result_type(self.weights, float)
+        object.__setattr__(self, "weights", jnp.asarray(self.weights, dtype))
 
     @property
     def n(self) -> int:
@@ -109,6 +122,36 @@ class Circulant(Operator):
     k: Any = None
     active: Any = None
     symmetric: bool = static(default=True)
+
+    def __post_init__(self) -> None:
+        """Check offsets, and that the weights average."""
+        n = count("n", self.n)
+        offsets = tuple(self.offsets)
+        object.__setattr__(self, "offsets", offsets)
+        require(
+            len(set(offsets)) == len(offsets)
+            and all(isinstance(o, int | np.integer) and 1 <= o < n for o in offsets),
+            f"offsets is {offsets} and n {n}; give different integers from 1 to {n - 1}.",
+        )
+        require(
+            np.shape(self.weights)[-1:] == (len(offsets),),
+            f"weights has shape {np.shape(self.weights)} and there are {len(offsets)} offsets; "
+            "give one weight an offset, as the rest stays with the agent.",
+        )
+        if is_traced(self.weights) or self._stacked:
+            return
+        known = np.asarray(self.weights, float)
+        require_finite(known)
+        opposite = dict(zip(offsets, known, strict=True))
+        even = all(np.isclose(opposite.get(n - o, 0), w) for o, w in opposite.items())
+        require_symmetry(self.symmetric, even)
+        if known.sum() > 1 or known.min(initial=0) < 0:  # otherwise all averages are convex
+            radius = np.abs(self.eigenvalues).max()
+            require(
+                radius <= 1 + TOLERANCE,
+                f"the weights sum to {known.sum():.6g} and W has an eigenvalue of modulus "
+                f"{radius:.6g}, so that it does not average; give smaller weights.",
+            )
 
     @property
     def _stacked(self) -> bool:

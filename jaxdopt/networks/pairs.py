@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from jaxdopt import agents as _agents
 from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
 from jaxdopt.networks import times
+from jaxdopt.networks.checks import require_network
 from jaxdopt.networks.timeline import finishing, widened
 
 PARTNER = 0xF000A17E  # folded into the key, before it draws whom workers meet
@@ -181,6 +182,7 @@ def pairwise(
         f"steps is {steps} and seconds {seconds}; give one of the two.",
     )
     key = jax.random.key(0) if key is None else key
+    require_network(network)
     rounds = _rounds(network, compute, delay, key)
 
     def simulated(until: float) -> tuple[tuple[np.ndarray, ...], np.ndarray, bool]:

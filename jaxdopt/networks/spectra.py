@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 
 from jaxdopt._pytree import count
+from jaxdopt.networks.checks import require_network
 
 DENSE = 2048  # agents up to which the spectrum is computed from the dense matrix
 
@@ -63,6 +64,7 @@ def contraction(network: Any, key: jax.Array | None = None, *, rounds: int = 500
         key: what random networks are drawn from, and x₀.
         rounds: T.
     """
+    require_network(network)
     count("rounds", rounds)
     key = jax.random.key(0) if key is None else key
     return float(_contraction(network, key, rounds))

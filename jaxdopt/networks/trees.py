@@ -196,6 +196,11 @@ def spanning_tree(graph: Any, root: int | None = None) -> Tree:
 
 def _parents(parent: Any, name: str) -> np.ndarray:
     """Return parents as integers, or raise why they are not those of one tree."""
+    require(
+        not hasattr(parent, "nodes"),
+        f"{name} is a {type(parent).__name__}; give jd.networks.spanning_tree(graph), or every "
+        "agent's parent, [n] integers.",
+    )
     array = np.asarray(parent)
     require(
         array.ndim == 1 and len(array) > 0 and np.issubdtype(array.dtype, np.integer),

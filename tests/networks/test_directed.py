@@ -648,7 +648,7 @@ BAD: dict[str, tuple] = {
         "row is a Dense whose weights are column stochastic; give jd.networks.row_stochastic",
     ),
     "a part that is an array": (
-        lambda: Directed(np.eye(3), np.eye(3)), "row is a ndarray whose weights are None stochastic"
+        lambda: Directed(np.eye(3), np.eye(3)), "a ndarray is given where a network is wanted"
     ),
     "a part with two parts": (
         lambda: Directed(NETWORKS["push-pull"], NETWORKS["column"]), "row is a Directed whose"
