@@ -22,10 +22,10 @@ from jaxdopt._pytree import (
     Scalar,
     field,
     pytree,
-    replace,
     require,
     static,
 )
+from jaxdopt._pytree import replace_checked as replace
 from jaxdopt.algorithms import (
     AB,
     ADPSGD,

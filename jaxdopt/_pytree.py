@@ -151,16 +151,17 @@ def pytree(cls: type[T]) -> type[T]:
     more = [base.__dict__.get("_own_check") for base in reversed(cls.__mro__)]
     more = [check for check in more if check is not None]
 
-    def __post_init__(self: Any) -> None:
-        for name, number in checks.items():
-            object.__setattr__(self, name, number.accept(name, getattr(self, name)))
-        for check in more:
-            check(self)
+    def check(self: Any, changed: Any) -> None:
+        for name in checks.keys() & changed:
+            object.__setattr__(self, name, checks[name].accept(name, getattr(self, name)))
+        for own in more:
+            own(self)
 
     if checks or more:
-        cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+        cls.__post_init__ = lambda self: check(self, set(checks))  # type: ignore[attr-defined]
+        cls._check_changed = check  # type: ignore[attr-defined]
     if getattr(cls, "needs", None) is not None:
-        roles.play(cls)
+        roles.play(cls, distinct)
     own = cls.__dict__.get("__init__") is not None
     by_hand = own or getattr(cls, "_by_hand", False)  # a constructor that a base has written
     cls._by_hand = by_hand  # type: ignore[attr-defined]
@@ -190,8 +191,28 @@ def pytree(cls: type[T]) -> type[T]:
     return cls
 
 
+def replace_checked(instance: T, **changes: Any) -> T:
+    """Return a copy with some fields changed, checked as when a user constructs one.
+
+    Numbers are checked and stored as the constructor does, and what the class itself asks of its
+    fields is asked of all of them together. Nothing is checked of traced values.
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> jd.replace(jd.DGD(0.1), stepsize=1).stepsize
+        1.0
+
+    Raises:
+        ValueError: a field that there is not, or a value that the constructor refuses.
+    """
+    new = replace(instance, **changes)
+    if hasattr(type(new), "_check_changed"):
+        type(new)._check_changed(new, set(changes))  # type: ignore[attr-defined]
+    return new
+
+
 def replace(instance: T, **changes: Any) -> T:
-    """Return a copy with some fields changed, without running the constructor or its checks."""
+    """Return a copy with some fields changed, unchecked: for values that the library has made."""
     new = object.__new__(type(instance))
     for name, value in vars(instance).items():
         object.__setattr__(new, name, value)
@@ -355,6 +376,43 @@ def enclose(value: Any) -> Any:
 def disclose(value: Any) -> Any:
     """Return what `enclose` was given."""
     return value.content if isinstance(value, Opaque) else value
+
+
+def distinct(tree: T, others: Any = ()) -> T:
+    """Return a tree in which no array shares memory with another one, nor with one of ``others``.
+
+    What does is copied, so that all leaves can be donated, as in ``jax.jit(step,
+    donate_argnums=0)``. While a program is traced there is no memory yet, and nothing to do.
+    """
+    if is_traced((tree, others)):
+        return tree
+    seen = {place for leaf in jax.tree.leaves(others) for place in _places(leaf)}
+
+    def own(leaf: Any) -> Any:
+        places = _places(leaf)
+        if not seen.isdisjoint(places):
+            leaf = jnp.copy(leaf)
+            places = _places(leaf)
+        seen.update(places)
+        return leaf
+
+    return jax.tree.map(own, tree)
+
+
+def _places(leaf: Any) -> list[int]:
+    """Return where in memory an array is, on every device of this process."""
+    if not isinstance(leaf, jax.Array) or leaf.size == 0:
+        return []
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return [shard.data.unsafe_buffer_pointer() for shard in leaf.addressable_shards]
+
+
+def wide_dtype(dtype: Any) -> np.dtype:
+    """Return the dtype in which numbers of a dtype are added up: float32 at least."""
+    known = np.dtype(dtype)
+    wide = jnp.issubdtype(known, jnp.inexact) and known.itemsize >= 4
+    return known if wide else np.dtype(np.float32)
 
 
 def cast_floats(tree: T, dtype: Any) -> T:

@@ -48,6 +48,7 @@ def average(tree: T) -> T:
 def disagreement(tree: Any) -> jax.Array:
     """Return (1/n) Σᵢ |xᵢ − x̄|², summed over the leaves: the consensus error."""
     squares = (
-        jnp.sum((leaf - leaf.mean(axis=0)) ** 2) / leaf.shape[0] for leaf in jax.tree.leaves(tree)
+        jnp.sum((leaf - leaf.mean(axis=0, keepdims=True)) ** 2) / leaf.shape[0]
+        for leaf in jax.tree.leaves(tree)
     )
     return functools.reduce(jnp.add, squares)

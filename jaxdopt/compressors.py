@@ -23,7 +23,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import count, pytree, require, static
+from jaxdopt._pytree import count, pytree, require, static, wide_dtype
 
 FLOAT = 32
 CHANNEL = 0xC0DEC000  # folded into a step's key before a message's, so as to be no other draw's
@@ -175,9 +175,10 @@ class RandomK:
 
     def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Compress every row of x [n, d]."""
-        factor = x.shape[1] / _kept(self.k, x.shape[1]) if self.scaled else 1.0
         drawn = _largest(jax.random.bits(key, x.shape, jnp.uint32), self.k)
-        return jnp.where(drawn, factor * x, 0)
+        if self.scaled:
+            x = _held(x.shape[1] / _kept(self.k, x.shape[1]) * x, x)
+        return jnp.where(drawn, x, 0)
 
     def omega(self, d: int) -> float:
         """D / k − 1, if scaled."""
@@ -253,17 +254,26 @@ class Dither:
 
     def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Compress every row of x [n, d]."""
-        u = jax.random.uniform(key, x.shape, x.dtype)
+        dtype = wide_dtype(x.dtype)
         n, d = x.shape
         block = min(self.block or d, d)
         padding = ((0, 0), (0, -d % block))
+        u = jax.random.uniform(key, x.shape, dtype)
         x, u = (jnp.pad(a, padding).reshape(n, -1, block) for a in (x, u))
-        order = jnp.inf if self.norm == "max" else 2
-        scale = jnp.linalg.norm(x, order, axis=-1, keepdims=True)
-        level = self.levels * (jnp.abs(x) / jnp.where(scale == 0, 1, scale))
+        wide = x.astype(dtype)
+        largest = jnp.max(jnp.abs(wide), axis=-1, keepdims=True)
+        largest = jnp.where(largest < jnp.finfo(dtype).tiny, 0, largest)  # XLA may do so or not
+        if self.norm == "euclidean":  # only units' length has a slope, which keeps it finite
+            largest = jax.lax.stop_gradient(largest)
+        unit = wide / jnp.where(largest == 0, 1, largest)
+        length = 1.0 if self.norm == "max" else _length(unit)
+        # no level is above s, however |x| was rounded, and nothing overflows on the way
+        level = jnp.minimum(jnp.abs(unit) * (self.levels / length), self.levels)
+        level = jax.lax.stop_gradient(level)  # it matters by its integers alone
         below = jnp.floor(level)
-        rounded = below + (u < level - below)  # as often as ⌊level + u⌋, which can round to s + 1
-        return (scale / self.levels * jnp.sign(x) * rounded).reshape(n, -1)[:, :d]
+        rounded = below + (u < level - below).astype(dtype)  # ⌊level + u⌋ can round to s + 1
+        message = jnp.sign(wide) * (largest * (length * (rounded / self.levels)))
+        return _held(message, x).reshape(n, -1)[:, :d]
 
     def omega(self, d: int) -> float:
         """The guaranteed constant, of a block."""
@@ -312,7 +322,10 @@ class ScaledSign:
 
     def __call__(self, key: Any, x: jax.Array) -> jax.Array:  # noqa: ARG002
         """Compress every row of x [n, d]."""
-        return jnp.mean(jnp.abs(x), axis=1, keepdims=True) * jnp.sign(x)
+        dtype = wide_dtype(x.dtype)
+        total = jnp.sum(jnp.abs(x).astype(dtype), axis=1, keepdims=True)
+        scale = jnp.minimum(total, jnp.finfo(dtype).max) / x.shape[1]
+        return scale.astype(x.dtype) * jnp.sign(x)
 
     def delta(self, d: int) -> float:
         """1 / d, for a vector with one coordinate that is not 0."""
@@ -333,12 +346,16 @@ class Natural:
 
     def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Compress every row of x [n, d]."""
-        word = _word(x)
-        mantissa = word.type(2 ** jnp.finfo(x.dtype).nmant - 1)
+        wide = x.astype(wide_dtype(x.dtype))
+        word, known = _word(wide), jnp.finfo(wide.dtype)
+        mantissa = word.type(2**known.nmant - 1)
         # adding random bits below carries into the exponent as often as the mantissa says
         drawn = jax.random.bits(key, x.shape, word) & mantissa
-        rounded = (jax.lax.bitcast_convert_type(x, word) + drawn) & ~mantissa
-        return jnp.where(jnp.isfinite(x), jax.lax.bitcast_convert_type(rounded, x.dtype), x)
+        rounded = (jax.lax.bitcast_convert_type(wide, word) + drawn) & ~mantissa
+        power = jax.lax.bitcast_convert_type(rounded, wide.dtype)
+        modulus, most = jnp.abs(wide), 2.0 ** (jnp.finfo(x.dtype).maxexp - 1)
+        power = jnp.where(modulus < known.tiny, 0, power)
+        return jnp.where(modulus <= most, power.astype(x.dtype), x)
 
     def omega(self, d: int) -> float:  # noqa: ARG002
         """1/8."""
@@ -387,6 +404,19 @@ def _is_unbiased(compressor: Any) -> bool:
     return hasattr(compressor, "omega") and getattr(compressor, "scaled", True)
 
 
+def _length(unit: jax.Array) -> jax.Array:
+    """Return the Euclidean norms of rows, of zeros 1, so that there is a slope."""
+    squares = jnp.sum(unit**2, axis=-1, keepdims=True)
+    return jnp.sqrt(jnp.where(squares == 0, 1, squares))
+
+
+def _held(message: jax.Array, x: jax.Array) -> jax.Array:
+    """Return a message in the dtype of x, what is too large for it at its largest number."""
+    most = jnp.finfo(x.dtype).max.astype(message.dtype)
+    held = jnp.where(jnp.isfinite(x), jnp.clip(message, -most, most), message)
+    return held.astype(x.dtype)
+
+
 def _kept(k: int, d: int) -> int:
     """Return k, or all coordinates where there are fewer."""
     return min(k, d)
@@ -402,7 +432,7 @@ def _largest(words: jax.Array, k: int) -> jax.Array:
     By bisection: on a CPU sorting takes sixty times as long.
     """
     d = words.shape[1]
-    k, index = _kept(k, d), jnp.arange(d, dtype=jnp.uint32)
+    k, index = _kept(k, d), jnp.arange(d, dtype=jnp.uint32)[None]
     zero = jnp.zeros_like(words[:, :1])
 
     def count(mask: jax.Array) -> jax.Array:

@@ -41,6 +41,7 @@ first axis is n belongs to the agents; `field` says where another axis does, or 
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -247,8 +248,12 @@ def _keep(active: jax.Array, old: Any, new: Any, axis: int | None) -> Any:
     return jax.tree.map(leaf, old, new)
 
 
-def play(method: type) -> None:
-    """Make a method's ``init`` check its role, and its ``step`` keep who sleeps."""
+def play(method: type, distinct: Callable[[Any, Any], Any]) -> None:
+    """Make a method's ``init`` check its role, and its ``step`` keep who sleeps.
+
+    What ``init`` returns is made ``distinct``: no two arrays share memory, nor one with what it was
+    made from, so that states can be donated.
+    """
     if "init" in method.__dict__:
         start = method.__dict__["init"]
 
@@ -259,7 +264,8 @@ def play(method: type) -> None:
                 raise ValueError(
                     f"x0 is {_described(x0)}; give estimates [n, d], such as problem.start()."
                 )
-            return start(self, x0, problem, network, key)
+            state = start(self, x0, problem, network, key)
+            return distinct(state, (self, x0, problem, network))
 
         method.init = init  # type: ignore[attr-defined]
     if "step" in method.__dict__:

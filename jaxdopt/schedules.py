@@ -8,6 +8,7 @@ so at every step. A value is what the field takes: a number in its range, or [n,
 import math
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -54,7 +55,7 @@ class InverseTime:
     offset: Positive = 1.0
 
     def __call__(self, k: Any) -> Any:
-        return self.numerator / (k + self.offset)
+        return self.numerator / (_time(k) + self.offset)
 
 
 @pytree
@@ -66,7 +67,7 @@ class Polynomial:
     offset: Positive = 1.0
 
     def __call__(self, k: Any) -> Any:
-        return self.initial / (1 + k / self.offset) ** self.power
+        return self.initial / (1 + _time(k) / self.offset) ** self.power
 
 
 @pytree
@@ -121,7 +122,7 @@ class Cosine:
         return (0, math.ceil(self.steps)) if known else (0,)
 
     def __call__(self, k: Any) -> Any:
-        progress = jnp.minimum(k / self.steps, 1.0)
+        progress = jnp.minimum(_time(k) / self.steps, 1.0)
         return self.final + (self.initial - self.final) * (1 + jnp.cos(jnp.pi * progress)) / 2
 
 
@@ -156,3 +157,9 @@ class PerEpoch:
 
     def __call__(self, k: Any) -> Any:
         return self.schedule(k // self.steps)
+
+
+def _time(k: Any) -> Any:
+    """Return the step as a floating number whose dtype gives way, as a Python number's does."""
+    with jax.numpy_dtype_promotion("standard"):
+        return 1.0 * k

@@ -420,3 +420,110 @@ def test_the_default_parameters_are_those_of_no_compression_without_one():
     rough = jd.CEDAS(0.1, RandomK(3))
     assert jd.compressors.consensus(rough, x) == 1 / 8
     assert jd.compressors.memory(rough, x) == 0.45
+
+
+PRECISIONS = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
+SHAPES = np.array([[1.0, -1, 1, 1], [1, 1e-3, -0.3, 0.9], [0, 0, -1, 0], [0.01, 1, 0.5, -0.5]])
+
+
+def scales(dtype):
+    """From below the smallest normal number to the largest number."""
+    known = jnp.finfo(dtype)
+    least, most = float(known.smallest_subnormal), float(known.max)
+    return [least, 3 * least, float(known.tiny), most**-0.75, most**-0.5, 1.0, most**0.5, most]
+
+
+def keeps_scale(compressor):
+    """Whether no coordinate of a message is larger than the largest of the vector."""
+    inner = getattr(compressor, "unbiased", compressor)
+    return getattr(inner, "norm", "max") == "max" and not getattr(inner, "scaled", False)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=lambda dtype: dtype.__name__)
+@every_compressor
+def test_messages_are_finite_and_no_larger_than_the_vector_in_any_precision(name, dtype):
+    compressor = COMPRESSORS[name]
+    send = jax.jit(compressor.__call__)
+    for scale in scales(dtype):
+        x = jnp.asarray(SHAPES * scale, dtype)
+        got = np.asarray(send(KEY, x), np.float64)
+        exact = np.asarray(x, np.float64)
+        assert np.all(np.isfinite(got)), scale
+        largest = np.abs(exact).max(axis=1, keepdims=True)
+        if name == "sign":
+            continue
+        if isinstance(getattr(compressor, "unbiased", compressor), Natural):
+            assert np.all(np.abs(got) / 2 <= np.abs(exact)), scale
+        elif keeps_scale(compressor):
+            rounding = 1 + 4 * float(jnp.finfo(dtype).eps) * isinstance(compressor, ScaledSign)
+            assert np.all(np.abs(got) / rounding <= largest), scale
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("norm", ["max", "euclidean"])
+def test_dithering_is_unbiased_in_every_precision(norm, dtype):
+    """Also with more levels than the precision has numbers, and at scales without normal ones."""
+    tiny = float(jnp.finfo(dtype).tiny)
+    for levels in (1, 3, 2**20):
+        compressor = Dither(levels=levels, norm=norm)
+        for scale in (tiny / 16 if dtype == jnp.float16 else tiny**0.7, 1.0, tiny**-0.5):
+            x = jnp.asarray(np.tile(VECTORS["gaussian"], (DRAWS, 1)) * scale, dtype)
+            got = np.asarray(compressor(KEY, x), np.float64) / scale
+            exact = np.asarray(x, np.float64)[0] / scale
+            step = float(jnp.finfo(dtype).eps) * np.abs(exact).max()
+            grain = float(jnp.finfo(dtype).smallest_subnormal) / scale  # of the numbers there
+            allowed = 6 * got.std(axis=0) / np.sqrt(DRAWS) + 4 * step + grain + 1e-12
+            assert np.all(np.abs(got.mean(axis=0) - exact) <= allowed)
+
+
+@every_compressor
+def test_slopes_are_finite_at_zero_and_where_squares_vanish(name):
+    compressor = COMPRESSORS[name]
+    for dtype in (jnp.float32, jnp.float16):
+        for scale in (0.0, float(jnp.finfo(dtype).tiny), 1.0):
+            x = jnp.asarray(SHAPES * scale, dtype).at[2].set(0)
+            slope = jax.grad(lambda x: jnp.sum(compressor(KEY, x).astype(jnp.float32)))(x)
+            assert np.all(np.isfinite(np.asarray(slope, float)))
+
+
+@pytest.mark.parametrize("norm", ["max", "euclidean"])
+def test_the_slope_of_dithering_is_that_of_its_scale(norm):
+    """The levels are constant almost everywhere: C(x) = |x| sign(x) r / s with r drawn."""
+    dither, x = Dither(levels=3, norm=norm), jnp.asarray(gaussian(4)[:2])
+    order = np.inf if norm == "max" else 2
+    scale = np.linalg.norm(x, order, axis=1, keepdims=True)
+    drawn = np.asarray(dither(KEY, x)) / scale
+    slope = jax.grad(lambda x: jnp.sum(dither(KEY, x)))(x)
+    away = x / scale if norm == "euclidean" else np.where(np.abs(x) == scale, np.sign(x), 0)
+    np.testing.assert_allclose(slope, drawn.sum(axis=1, keepdims=True) * away, atol=1e-12)
+
+
+def test_what_is_not_finite_stays_so():
+    """A run that diverges has to be noticed."""
+    x = jnp.ones((3, 4)).at[0, 1].set(jnp.nan).at[1, 1].set(jnp.inf)
+    for compressor in COMPRESSORS.values():
+        if not isinstance(compressor, TopK | RandomK | Contractive | Sign | ScaledSign):
+            got = compressor(KEY, x)
+            assert not np.all(np.isfinite(got[0]))
+            assert not np.all(np.isfinite(got[1]))
+            assert np.all(np.isfinite(got[2]))
+
+
+@pytest.mark.parametrize("method", ["BEER", "CGT"])
+def test_runs_with_dithering_end_near_the_solution_in_float16(method):
+    random = np.random.default_rng(0)
+    features = random.normal(size=(4, 20, 3))
+    labels = features @ np.array([1.0, -2.0, 0.5])
+
+    def loss(x, sample):
+        return (x @ sample[0] - sample[1]) ** 2 / 2
+
+    compressor = Dither(bits=2) if method == "CGT" else Contractive(Dither(bits=2))
+    algorithm = getattr(jd, method)(0.05, compressor)
+    for dtype, bound in ((jnp.bfloat16, 2e-2), (jnp.float16, 3e-4)):
+        data = (jnp.asarray(features, dtype), jnp.asarray(labels, dtype))
+        problem = jd.problems.FiniteSum(loss, data, jnp.zeros(3, dtype))
+        network = jd.networks.metropolis(jd.graphs.ring(4))
+        result = jd.run(algorithm, problem, network, problem.start(), KEY, steps=1000, every=500)
+        assert not result.diverged
+        assert result.history["loss"][-1] < bound

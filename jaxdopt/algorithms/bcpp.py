@@ -74,8 +74,8 @@ class BCPP:
         p = compressors.message(self.compressor, key, y, channel=1)
         heard = (network.row @ me) * (1 - me)  # the weights rᵢₐ of a's neighbors
         heard = jnp.where(heard > 10 * jnp.finfo(g.dtype).eps, heard, 0)  # others: rounding errors
-        x = state.x + gamma * heard * ((state.u + q)[a] - state.x)
-        y = y - gamma * network.column.laplacian(me) * p[a]
+        x = state.x + gamma * heard * ((state.u + q)[a, None] - state.x)
+        y = y - gamma * network.column.laplacian(me) * p[a, None]
         return State(
             x - self.stepsize * me * y, y, g, state.u + alpha * me * q, (heard + me)[:, 0] > 0
         )

@@ -113,7 +113,7 @@ class Central:
 
 def common(x0: jax.Array) -> jax.Array:
     """Return the mean of x0's rows, [n, d] -> [d], exactly where they are equal."""
-    return x0[0] + agents.average(x0 - x0[0])
+    return x0[0] + agents.average(x0 - x0[:1])
 
 
 def participants(problem: Any, network: Any) -> Clients:

@@ -54,16 +54,21 @@ class FedAvgMomentum:
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
         clients = participants(problem, network)
+        momentum = clients.share(state.momentum)
         _, mean = descend(
             clients,
             clients.share(state.server),
             self.stepsize,
             self.local_steps,
             key,
-            lambda _, g: self.beta * g + (1 - self.beta) * state.momentum,
+            lambda _, g: self.beta * g + (1 - self.beta) * momentum,
         )
         along = self.beta * clients.mean(mean) + (1 - self.beta) * state.momentum
-        stepsize = self.server_stepsize * jnp.mean(self.stepsize) * self.local_steps
+        stepsize = (
+            self.server_stepsize
+            * jnp.mean(self.stepsize, dtype=state.server.dtype)
+            * self.local_steps
+        )
         there = clients.number > 0
         return State(
             state.server - jnp.where(there, stepsize * along, 0),

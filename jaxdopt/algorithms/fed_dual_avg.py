@@ -70,7 +70,7 @@ class FedDualAvg:
         start = clients.share(state.dual)
 
         def local(z: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
-            w = proximal(problem, z, state.weight + step * self.stepsize)
+            w = proximal(problem, z, state.weight + step.astype(z.dtype) * self.stepsize)
             g = clients.grad(w, jax.random.fold_in(key, step))
             return z - self.stepsize * g, None
 

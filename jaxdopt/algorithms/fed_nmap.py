@@ -87,7 +87,7 @@ class FedNMap:
         begin = (start, jnp.zeros_like(start))
         (end, maps), _ = jax.lax.scan(local, begin, jnp.arange(self.local_steps))
         z = state.z + self.server_stepsize * clients.mean(end - start)
-        d = (clients.mean(maps) - maps) / self.local_steps
+        d = (clients.mean(maps)[None] - maps) / self.local_steps
         return State(proximal(problem, z, self.lam), z, d, state.n)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:

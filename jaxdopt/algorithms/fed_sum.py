@@ -62,10 +62,14 @@ class FedSUM:
             self.stepsize,
             self.local_steps,
             key,
-            lambda _, g: g - h + state.y,
+            lambda _, g: g - h + clients.share(state.y),
         )
         y = state.y + clients.total(mean - h) / state.n
-        stepsize = self.server_stepsize * jnp.mean(self.stepsize) * self.local_steps
+        stepsize = (
+            self.server_stepsize
+            * jnp.mean(self.stepsize, dtype=state.server.dtype)
+            * self.local_steps
+        )
         return State(state.server - stepsize * y, y, clients.keep(state.h, mean), state.n)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:

@@ -74,7 +74,11 @@ class FedSUMCR:
             lambda _, g: g - h + estimate,
         )
         y = state.y + clients.total(mean - h) / state.n
-        stepsize = self.server_stepsize * jnp.mean(self.stepsize) * self.local_steps
+        stepsize = (
+            self.server_stepsize
+            * jnp.mean(self.stepsize, dtype=state.server.dtype)
+            * self.local_steps
+        )
         now = jnp.broadcast_to(state.moved, then.shape)
         h, seen, then = clients.keep((state.h, state.seen, state.then), (mean, start, now))
         return State(state.server - stepsize * y, y, state.moved + stepsize, h, seen, then, state.n)

@@ -61,7 +61,7 @@ class FedVARP:
         _, gradient = descend(clients, start, self.stepsize, self.local_steps, key)
         change = self.local_steps * gradient - old
         along = jnp.where(clients.number > 0, clients.mean(change) + state.mean, 0)
-        stepsize = self.server_stepsize * jnp.mean(self.stepsize)
+        stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype)
         return State(
             state.server - stepsize * along,
             state.mean + clients.total(change) / state.n,

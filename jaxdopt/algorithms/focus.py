@@ -61,7 +61,7 @@ class FOCUS:
         z, _ = descend(clients, start, self.stepsize, last, key, lambda _, g: g - h)
         g = clients.grad(z, jax.random.fold_in(key, last))
         y = state.y + clients.total(g - h)
-        stepsize = self.server_stepsize * jnp.mean(self.stepsize)
+        stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype)
         return State(state.server - stepsize * y, y, clients.keep(state.h, g), state.n)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:

@@ -51,7 +51,8 @@ class LinearizedADMM:
         links = network.links
         apart = jnp.where(links.present[:, :, None], state.x[:, None] - links.hear(state.x), 0)
         degree = links.degree[:, None].astype(g.dtype)
-        scale = 2 * jnp.max(self.stepsize) * jnp.maximum(jnp.max(degree), 1)
+        largest = jnp.max(jnp.asarray(self.stepsize, g.dtype))
+        scale = 2 * largest * jnp.maximum(jnp.max(degree), 1)
         c = self.penalty / (scale + jnp.finfo(g.dtype).tiny)
         direction = g + jnp.sum(state.duals + 2 * c * apart, axis=1)
         x = state.x - self.stepsize / (1 + 2 * self.stepsize * c * degree) * direction

@@ -59,7 +59,7 @@ class MIFA:
         _, gradient = descend(clients, start, self.stepsize, self.local_steps, key)
         update = self.local_steps * gradient
         mean = state.mean + clients.total(update - old) / state.n
-        stepsize = self.server_stepsize * jnp.mean(self.stepsize)
+        stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype)
         return State(
             state.server - stepsize * mean, mean, clients.keep(state.updates, update), state.n
         )

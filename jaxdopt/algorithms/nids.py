@@ -52,7 +52,8 @@ class NIDS:
         """Take one step."""
         g = problem.grad(state.x, key)
         u = state.x - self.stepsize * g
-        share = self.stepsize / (2 * jnp.max(self.stepsize) + jnp.finfo(g.dtype).tiny)
+        largest = jnp.max(jnp.asarray(self.stepsize, g.dtype))
+        share = self.stepsize / (2 * largest + jnp.finfo(g.dtype).tiny)
         d = state.d + state.begun * share * network.laplacian(u + state.x - state.u)
         x = proximal(problem, u - d, self.stepsize)
         return State(x, d, u, jnp.ones_like(state.begun))

@@ -50,7 +50,7 @@ class RelaySGD:
         """Take one step."""
         u = state.x - self.stepsize * problem.grad(state.x, key)
         own = jnp.concatenate([u, jnp.ones_like(u[:, :1])], axis=1)
-        root = jnp.arange(len(u)) == network.root
+        root = jnp.arange(len(u), dtype=network.root.dtype) == network.root
         up = select(root, 0 * own, own + state.below)
         down = select(root, 0 * own, network.row @ (own + state.down + state.below) - state.up)
         below = network.column @ up

@@ -57,7 +57,7 @@ class SCAFFOLD:
         """Take one round."""
         clients = participants(problem, network)
         start, own = clients.share(state.server), clients.own(state.own)
-        correction = state.c - own
+        correction = clients.share(state.c) - own
         y, mean = descend(
             clients, start, self.stepsize, self.local_steps, key, lambda _, g: g + correction
         )

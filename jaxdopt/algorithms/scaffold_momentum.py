@@ -59,7 +59,8 @@ class SCAFFOLDMomentum:
         """Take one round."""
         clients = participants(problem, network)
         own = clients.own(state.own)
-        correction = self.beta * (state.c - own) + (1 - self.beta) * state.momentum
+        c, momentum = clients.share(state.c), clients.share(state.momentum)
+        correction = self.beta * (c - own) + (1 - self.beta) * momentum
         _, mean = descend(
             clients,
             clients.share(state.server),
@@ -69,7 +70,11 @@ class SCAFFOLDMomentum:
             lambda _, g: self.beta * g + correction,
         )
         along = clients.mean(self.beta * mean + correction)
-        stepsize = self.server_stepsize * jnp.mean(self.stepsize) * self.local_steps
+        stepsize = (
+            self.server_stepsize
+            * jnp.mean(self.stepsize, dtype=state.server.dtype)
+            * self.local_steps
+        )
         return State(
             state.server - stepsize * along,
             jnp.where(clients.number > 0, along, state.momentum),

@@ -71,12 +71,13 @@ class ZhangHuJohansson:
             u, v, gradients = carry
             g = clients.grad(v, jax.random.fold_in(key, step))
             u = u - self.stepsize * (g + state.c)
-            return (u, proximal(problem, u, (step + 1) * self.stepsize), gradients + g), None
+            length = (step + 1).astype(u.dtype) * self.stepsize
+            return (u, proximal(problem, u, length), gradients + g), None
 
         begin = (start, start, jnp.zeros_like(start))
         (u, _, gradients), _ = jax.lax.scan(local, begin, jnp.arange(self.local_steps))
         mean = p + self.server_stepsize * clients.mean(u - start)
-        c = (clients.mean(gradients) - gradients) / self.local_steps
+        c = (clients.mean(gradients)[None] - gradients) / self.local_steps
         return State(proximal(problem, mean, total), mean, c, state.n)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:

@@ -4,6 +4,7 @@ from typing import Any
 
 from jaxdopt._pytree import is_traced, pytree, require
 from jaxdopt.networks import graphs
+from jaxdopt.networks.checks import require_network
 from jaxdopt.networks.forms import common_root, operator, require_connected
 from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.weights import column_matrix, row_matrix
@@ -27,6 +28,7 @@ class Directed(Parts):
     def __post_init__(self) -> None:
         """Check what the two parts are, and that they have a root in common."""
         for name, part in (("row", self.row), ("column", self.column)):
+            require_network(part)
             kind = getattr(part, "kind", None)
             require(
                 kind in (name, "doubly"),

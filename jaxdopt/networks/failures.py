@@ -166,7 +166,8 @@ class _Up:
     probability: Any
 
     def __call__(self, i: jax.Array, j: jax.Array) -> jax.Array:
-        return (link_bits(self.key, i, j) >> 8) * 2.0**-24 < self.probability
+        drawn = (link_bits(self.key, i, j) >> 8).astype(jnp.result_type(self.probability))
+        return drawn * 2.0**-24 < self.probability
 
 
 @pytree

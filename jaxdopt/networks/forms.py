@@ -1,6 +1,6 @@
 """From a matrix of weights to the operator that suits its structure; checked in NumPy, once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -9,8 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse import csgraph
 
-from jaxdopt._pytree import replace, require
+from jaxdopt._pytree import is_traced, replace, require
 from jaxdopt.networks import graphs, spectra
+from jaxdopt.networks.checks import SUMS, TOLERANCE, require_network, require_real, require_sums
 from jaxdopt.networks.operators import SHIFTS, Circulant, Complete, Dense
 from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.tables import UNROLLED, Neighbors, Pushes
@@ -20,8 +21,6 @@ Network = Dense | Neighbors | Circulant | Complete | Pushes
 
 SPARSE = 4  # the neighbor table is used where n is at least this many times the slots it needs
 SMALL = 512  # agents up to which a stack of sparse networks with hubs is dense
-TOLERANCE = 1e-6  # of row and column sums; float32 matrices have to pass
-SUMS = {"doubly": ((1, "row"), (0, "column")), "row": ((1, "row"),), "column": ((0, "column"),)}
 
 
 def mixing(weights: Any, *, kind: Kind = "doubly", form: type[Network] | None = None) -> Any:
@@ -40,6 +39,12 @@ def mixing(weights: Any, *, kind: Kind = "doubly", form: type[Network] | None = 
             no agent is heard by all; for "column", none hears all), or it does not contract.
     """
     require(kind in list(SUMS), f"kind is {kind!r}; give 'doubly', 'row' or 'column'.")
+    if is_traced(weights):
+        raise ValueError(
+            "W is traced, and its numbers say which operator suits it; give "
+            f"Dense(W, symmetric=True or False, kind={kind!r}), or make a network of this graph "
+            "outside and jd.replace(network, weights=...) inside."
+        )
     return operator(_checked(weights, kind), kind, form)
 
 
@@ -100,6 +105,13 @@ def stack(networks: Sequence[Any]) -> Any:
         ValueError: no networks, or they have different numbers of agents, or some change with
             time in different ways.
     """
+    require(
+        isinstance(networks, Iterable) and not hasattr(networks, "nodes"),
+        f"networks is a {type(networks).__name__}; give a list of networks.",
+    )
+    networks = list(networks)
+    for network in networks:
+        require_network(network)
     members = [_timeless(network) for network in networks]
     require(members, "there are no networks to stack; give at least one.")
     counts = sorted({network.n for network in members})
@@ -200,27 +212,20 @@ def _reaching(heard: sp.csr_array) -> np.ndarray:
 
 def _checked(weights: Any, kind: Kind) -> sp.csr_array:
     """Return W in float64 with equal entries (i, j) and (j, i), or raise what is wrong with it."""
+    require(
+        not hasattr(weights, "nodes"),
+        f"W is a {type(weights).__name__}; give jd.networks.metropolis(graph), or a matrix.",
+    )
     matrix = weights if sp.issparse(weights) else np.asarray(weights)
     require(
         matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0,
         f"W has shape {matrix.shape}; give a square [n, n] matrix of weights.",
     )
+    require_real(matrix.dtype)
     matrix = sp.csr_array(matrix, dtype=np.float64)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
-    bad = np.flatnonzero(~np.isfinite(matrix.data))
-    if len(bad):
-        raise ValueError(f"W has {len(bad)} entries that are not finite; give finite weights.")
-    both = "rows and columns of a mixing matrix sum to 1, as jd.networks.metropolis(graph) gives"
-    one = f"{kind}s of a {kind}-stochastic matrix sum to 1, as jd.networks.{kind}_stochastic gives"
-    for axis, name in SUMS[kind]:
-        sums = matrix.sum(axis=axis)
-        worst = int(np.argmax(np.abs(sums - 1)))
-        require(
-            abs(sums[worst] - 1) <= TOLERANCE,
-            f"{name} {worst} of W sums to {sums[worst]:.6g}; the "
-            f"{both if kind == 'doubly' else one} them.",
-        )
+    require_sums(matrix, kind)
     if kind == "doubly":
         require_connected(matrix)
         if abs(matrix - matrix.T).max() <= TOLERANCE:

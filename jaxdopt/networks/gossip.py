@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxdopt._pytree import Scalar, count, number, pytree, replace, require, static, traceable
 from jaxdopt.networks import spectra
+from jaxdopt.networks.checks import require_network
 from jaxdopt.networks.operator import Keep, Operator
 from jaxdopt.roles import Network
 
@@ -203,6 +204,7 @@ class _Cut(Network):
 
 
 def _require_rounds(network: Any, repetitions: Any) -> None:
+    require_network(network)
     count("repetitions", repetitions)
     require(
         getattr(network, "kind", None) in ("doubly", "row", "column"),

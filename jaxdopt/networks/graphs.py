@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax
 import networkx as nx
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse import csgraph
 
-from jaxdopt._pytree import count, require
+from jaxdopt._pytree import count, is_traced, require
 
 ATTEMPTS = 100  # draws of a random graph before giving up on a connected one
 
@@ -160,8 +161,12 @@ def adjacency(graph: Any, nodes: Sequence[Any] = ()) -> sp.csr_array:
     """Return the [n, n] boolean adjacency matrix, entry (i, j) true if i hears j, no self-loops.
 
     ``graph`` is a networkx graph, or an adjacency matrix as a NumPy, JAX or scipy.sparse array
-    whose nonzero entry (i, j) is an edge i -> j. Edge weights are ignored. ``nodes`` is the order
+    whose entry (i, j) is the number of edges i -> j, of which several count as one; the diagonal
+    is not looked at. A networkx graph's attributes are ignored, weights too. ``nodes`` is the order
     of a networkx graph's nodes, if it is as long; otherwise it is the graph's own.
+
+    Raises:
+        ValueError: an array that is not square, or with weights, which would be lost.
     """
     if isinstance(graph, nx.Graph):
         require(len(graph) > 0, "the graph has no nodes; give one with at least one agent.")
@@ -173,6 +178,13 @@ def adjacency(graph: Any, nodes: Sequence[Any] = ()) -> sp.csr_array:
         )
         matrix = nx.to_scipy_sparse_array(graph, order, dtype=float, weight="", format="coo")
     else:
+        if is_traced(graph):
+            raise ValueError("the graph is traced; make a network of it outside of the function.")
+        require(
+            not hasattr(graph, "at") or isinstance(graph, jax.Array),
+            f"the graph is a {type(graph).__name__}, a network; give a networkx graph or a square "
+            "adjacency matrix.",
+        )
         matrix = graph if sp.issparse(graph) else np.asarray(graph)
         require(
             matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0,
@@ -183,6 +195,14 @@ def adjacency(graph: Any, nodes: Sequence[Any] = ()) -> sp.csr_array:
         require(
             np.all(np.isfinite(matrix.data)),
             "the adjacency matrix has entries that are NaN or infinite; remove them.",
+        )
+        off = matrix.data[matrix.row != matrix.col]
+        others = off[(off < 0) | (off % 1 != 0)]
+        require(
+            others.size == 0,
+            f"the adjacency matrix has the entry {others[:1].tolist()}, which is no number of "
+            "edges; give A != 0 for its links alone, or jd.networks.mixing(W) to mix with these "
+            "weights.",
         )
     edge = (matrix.row != matrix.col) & (matrix.data != 0)
     hears, heard = matrix.col[edge], matrix.row[edge]

@@ -19,8 +19,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxdopt import agents
-from jaxdopt._pytree import pytree, replace, require
+from jaxdopt._pytree import is_traced, pytree, replace, require, wide_dtype
 from jaxdopt.networks import spectra
+from jaxdopt.networks.checks import require_agents, require_network
 from jaxdopt.networks.parts import ColumnOnly, RowOnly
 from jaxdopt.roles import Missing, Network, lacks
 
@@ -41,6 +42,26 @@ class Links:
     reverse: jax.Array  # [n, s] int: the slot at the sender that belongs to agent i
     present: jax.Array  # [n, s] bool: false where a slot is padding or its link is cut
     degree: jax.Array  # [n] int: the number of neighbors, whether the links to them are cut or not
+
+    def __post_init__(self) -> None:
+        """Check the tables: what i calls its link with j is at j the one with i."""
+        shape = np.shape(self.sender)
+        require(
+            len(shape) == 2 and np.shape(self.reverse) == np.shape(self.present) == shape,
+            f"sender has shape {shape}, reverse {np.shape(self.reverse)} and present "
+            f"{np.shape(self.present)}; give all as [n, slots].",
+        )
+        if is_traced((self.sender, self.reverse, self.present)):
+            return
+        require_agents("sender", self.sender, shape[0], shape)
+        require_agents("reverse", self.reverse, shape[1], shape)
+        sender, reverse, here = map(np.asarray, (self.sender, self.reverse, self.present))
+        back = sender[sender, reverse] == np.arange(shape[0])[:, None]
+        require(
+            bool(np.all(back | ~here)),
+            "reverse names a slot at the sender that belongs to another agent; give sender and "
+            "reverse with sender[sender, reverse] = i in row i.",
+        )
 
     def hear(self, x: jax.Array) -> jax.Array:
         """Return what every slot hears of the agents' own values, [n, ...] -> [n, s, ...]."""
@@ -198,7 +219,7 @@ class Operator(Network):
                 value.shape[:1] == (self.n,),
                 f"a leaf has shape {value.shape} and the network {self.n} agents; give [n, ...].",
             )
-            wide = jnp.promote_types(value.dtype, jnp.float32)
+            wide = wide_dtype(value.dtype)
             narrow = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else wide
             return apply(value.astype(wide)).astype(narrow)
 
@@ -207,6 +228,7 @@ class Operator(Network):
 
 def require_cuttable(network: Any) -> None:
     """Refuse a network whose links cannot be cut."""
+    require_network(network)
     require(
         getattr(network, "cuttable", False),
         f"links of this {type(network).__name__} cannot be cut, as nothing would keep the sums of "

@@ -10,6 +10,13 @@ import scipy.sparse as sp
 from jaxdopt import agents
 from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
 from jaxdopt.networks import graphs, spectra
+from jaxdopt.networks.checks import (
+    TOLERANCE,
+    require_finite,
+    require_real,
+    require_sums,
+    require_symmetry,
+)
 from jaxdopt.networks.operator import Keep, Links, Operator
 from jaxdopt.networks.tables import Neighbors
 from jaxdopt.roles import Missing, Network, lacks
@@ -33,7 +40,8 @@ class Dense(Operator):
 
     def __post_init__(self) -> None:
         """Check the shape; find out whether a concrete matrix is symmetric."""
-        weights = self.weights
+        weights = self.weights if is_traced(self.weights) else np.asarray(self.weights)
+        require_real(weights.dtype)
         require(
             np.ndim(weights) == 2 and np.shape(weights)[0] == np.shape(weights)[1],
             f"weights has shape {np.shape(weights)}; give a square matrix.",
@@ -42,15 +50,20 @@ class Dense(Operator):
             self.kind in ("doubly", "row", "column"),
             f"kind is {self.kind!r}; give 'doubly', 'row' or 'column'.",
         )
+        symmetric = None if is_traced(weights) else np.allclose(weights, weights.T)
         if self.symmetric is None:
-            if is_traced(weights):
+            if symmetric is None:
                 raise ValueError("weights is traced; say Dense(weights, symmetric=True or False).")
-            object.__setattr__(self, "symmetric", bool(np.allclose(weights, np.transpose(weights))))
+            object.__setattr__(self, "symmetric", symmetric)
+        if symmetric is not None:
+            require_sums(weights, self.kind)
+            require_symmetry(self.symmetric, symmetric)
         if self.pushes is None:
             known = self.kind == "column" and not is_traced(weights)
             lasts = not known or graphs.keeps_pushing(sp.csr_array(np.asarray(weights)))
             object.__setattr__(self, "pushes", lasts)
-        object.__setattr__(self, "weights", jnp.asarray(weights, jnp.result_type(weights, float)))
+        dtype = jnp.result_type(self.weights, float)
+        object.__setattr__(self, "weights", jnp.asarray(self.weights, dtype))
 
     @property
     def n(self) -> int:
@@ -58,7 +71,7 @@ class Dense(Operator):
         return self.weights.shape[-1]
 
     def _pull(self, x: jax.Array) -> jax.Array:
-        away = x if self.kind == "column" else x - x.mean(axis=0)
+        away = x if self.kind == "column" else x - x.mean(axis=0, keepdims=True)
         mixed = jnp.tensordot(
             self.weights.astype(x.dtype), away, axes=1, precision=jax.lax.Precision.HIGHEST
         )
@@ -67,11 +80,15 @@ class Dense(Operator):
             return pull
         # what rounding adds to the sum one agent with links bears: shared, it would be rounded away
         bearer = jnp.argmax(jnp.diagonal(self.weights) != 1)
-        return agents.select(jnp.arange(self.n) == bearer, pull - pull.sum(axis=0), pull)
+        return agents.select(
+            jnp.arange(self.n) == bearer, pull - pull.sum(axis=0, keepdims=True), pull
+        )
 
     def _cut(self, keep: Keep) -> "Dense":
         me = jnp.arange(self.n)
-        kept = jnp.where(keep(me[:, None], me) & ~jnp.eye(self.n, dtype=bool), self.weights, 0)
+        kept = jnp.where(
+            keep(me[:, None], me[None]) & ~jnp.eye(self.n, dtype=bool), self.weights, 0
+        )
         own = 1 - kept.sum(axis=0 if self.kind == "column" else 1)
         return replace(self, weights=kept + jnp.diag(own))
 
@@ -120,6 +137,36 @@ class Circulant(Operator):
     symmetric: bool = static(default=True)
     lasting: bool = static(default=True)  # whether links are the same in every round
 
+    def __post_init__(self) -> None:
+        """Check offsets, and that the weights average."""
+        n = count("n", self.n)
+        offsets = tuple(self.offsets)
+        object.__setattr__(self, "offsets", offsets)
+        require(
+            len(set(offsets)) == len(offsets)
+            and all(isinstance(o, int | np.integer) and 1 <= o < n for o in offsets),
+            f"offsets is {offsets} and n {n}; give different integers from 1 to {n - 1}.",
+        )
+        require(
+            np.shape(self.weights)[-1:] == (len(offsets),),
+            f"weights has shape {np.shape(self.weights)} and there are {len(offsets)} offsets; "
+            "give one weight an offset, as the rest stays with the agent.",
+        )
+        if is_traced(self.weights) or self._stacked:
+            return
+        known = np.asarray(self.weights, float)
+        require_finite(known)
+        opposite = dict(zip(offsets, known, strict=True))
+        even = all(np.isclose(opposite.get(n - o, 0), w) for o, w in opposite.items())
+        require_symmetry(self.symmetric, even)
+        if known.sum() > 1 or known.min(initial=0) < 0:  # otherwise all averages are convex
+            radius = np.abs(self.eigenvalues).max()
+            require(
+                radius <= 1 + TOLERANCE,
+                f"the weights sum to {known.sum():.6g} and W has an eigenvalue of modulus "
+                f"{radius:.6g}, so that it does not average; give smaller weights.",
+            )
+
     @property
     def _stacked(self) -> bool:
         return np.ndim(self.weights) != 1
@@ -154,7 +201,7 @@ class Circulant(Operator):
 
     @property
     def _senders(self) -> jax.Array:
-        return (jnp.arange(self.n)[:, None] + jnp.array(self.offsets, int)) % self.n
+        return (jnp.arange(self.n)[:, None] + jnp.array([self.offsets], int)) % self.n
 
     @property
     def link_count(self) -> Any:
@@ -213,12 +260,15 @@ class Complete(Operator):
 
     def __matmul__(self, x: Any) -> Any:
         return self._map(
-            lambda leaf: jnp.broadcast_to(leaf[0] + (leaf - leaf[0]).mean(axis=0), leaf.shape), x
+            lambda leaf: jnp.broadcast_to(
+                leaf[:1] + (leaf - leaf[:1]).mean(axis=0, keepdims=True), leaf.shape
+            ),
+            x,
         )
 
     def _pull(self, x: jax.Array) -> jax.Array:
-        away = x - x[0]
-        return away.mean(axis=0) - away
+        away = x - x[:1]
+        return away.mean(axis=0, keepdims=True) - away
 
     def _cut(self, keep: Keep) -> Dense:
         whole = Dense(

@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from jaxdopt import agents as _agents
 from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
 from jaxdopt.networks import times
+from jaxdopt.networks.checks import require_network
 from jaxdopt.networks.timeline import finishing, widened
 from jaxdopt.roles import Missing, Network, lacks
 
@@ -173,6 +174,7 @@ def pairwise(
         f"steps is {steps} and seconds {seconds}; give one of the two.",
     )
     key = jax.random.key(0) if key is None else key
+    require_network(network)
     rounds = _rounds(network, compute, delay, key)
 
     def simulated(until: float) -> tuple[tuple[np.ndarray, ...], np.ndarray, bool]:
@@ -226,8 +228,9 @@ class _Rounds:
     def partner(self, k: Any, i: Any) -> jax.Array:
         key = jax.random.fold_in(jax.random.fold_in(self.key, PARTNER), k)
         uniform = jax.random.uniform(jax.random.fold_in(key, i), (), jnp.float32)
-        slot = jnp.minimum((uniform * self.degree[i]).astype(int), self.degree[i] - 1)
-        return self.neighbors[i, slot]
+        degree = self.degree[i]
+        slot = (uniform * degree.astype(uniform.dtype)).astype(degree.dtype)
+        return self.neighbors[i, jnp.minimum(slot, degree - 1)]
 
     def met(self, k: np.ndarray, i: np.ndarray) -> np.ndarray:
         """Return the partners of many rounds, on the host."""

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 
 from jaxdopt._pytree import count
+from jaxdopt.networks.checks import require_network
 
 DENSE = 2048  # agents up to which the spectrum is computed from the dense matrix
 
@@ -63,6 +64,7 @@ def contraction(network: Any, key: jax.Array | None = None, *, rounds: int = 500
         key: what random networks are drawn from, and x₀.
         rounds: T.
     """
+    require_network(network)
     count("rounds", rounds)
     key = jax.random.key(0) if key is None else key
     return float(_contraction(network, key, rounds))
@@ -73,12 +75,12 @@ def _contraction(network: Any, key: jax.Array, rounds: int) -> jax.Array:
     def shrink(x: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
         now = network.at(k, key)
         after = (now.column if now.kind == "column" else now.row) @ x
-        after = after - after.mean(axis=0)
+        after = after - after.mean(axis=0, keepdims=True)
         norm = jnp.linalg.norm(after)
         norm = jnp.where(norm > 100 * jnp.finfo(x.dtype).eps, norm, 0)
         return jnp.where(norm > 0, after / norm, 0), jnp.log(norm)
 
     x = jax.random.normal(key, (network.n, 1))
-    x = x - x.mean(axis=0)
+    x = x - x.mean(axis=0, keepdims=True)
     logs = jax.lax.scan(shrink, x / jnp.linalg.norm(x), jnp.arange(rounds))[1]
     return jnp.exp(logs.mean())

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 
-from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._pytree import is_traced, pytree, replace, require, static
 from jaxdopt.networks import spectra
+from jaxdopt.networks.checks import TOLERANCE, require_agents, require_sums, require_symmetry
 from jaxdopt.networks.operator import Keep, Links, Operator
 
 UNROLLED = 16  # neighbor slots an operator unrolls; an agent's further neighbors go to tiers
@@ -60,6 +61,27 @@ def _sums(weights: jax.Array, tiers: Any) -> jax.Array:
     return sums
 
 
+def _require_table(
+    index: Any, weights: Any, tiers: Any, names: tuple[str, str] = ("index", "weights")
+) -> None:
+    """Refuse a table, or tiers, whose shapes do not agree or that name agents there are not."""
+    for agents, others, values in ((None, index, weights), *tiers):
+        require(
+            np.ndim(others) >= 2 and np.shape(values) == np.shape(others),
+            f"{names[1]} has shape {np.shape(values)} and {names[0]} {np.shape(others)}; give one "
+            "weight a slot, [n, slots].",
+        )
+        if not is_traced((agents, others)):
+            n = np.shape(index)[-2]
+            require_agents(names[0], others, n, np.shape(others))
+            if agents is not None:
+                require_agents("an agent of tiers", agents, n, np.shape(others)[:-1])
+
+
+def _off_diagonal(matrix: sp.csr_array) -> sp.csr_array:
+    return sp.csr_array(matrix - sp.diags_array(matrix.diagonal()))
+
+
 def _entries(index: Any, weights: Any, tiers: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a table's rows, columns and values, padding included, on the host."""
     tables = [(np.arange(len(index)), index, weights), *tiers]
@@ -86,6 +108,21 @@ class Neighbors(Operator):
     kind: str = static(default="doubly")  # or "row"
     lasting: bool = static(default=True)  # whether links are the same in every round
     degree: Any = None  # [n] int: the number of neighbors, where links are cut
+
+    def __post_init__(self) -> None:
+        """Check shapes, agents' numbers, and what W is said to be."""
+        require(
+            self.kind in ("doubly", "row"),
+            f"kind is {self.kind!r}; give 'doubly' or 'row', or take Pushes for 'column'.",
+        )
+        _require_table(self.index, self.weights, self.tiers)
+        if is_traced(self) or self._stacked:
+            return
+        matrix = self.csr()
+        require_sums(matrix, self.kind)
+        require_symmetry(
+            self.symmetric and self.kind == "doubly", abs(matrix - matrix.T).max() <= TOLERANCE
+        )
 
     @property
     def n(self) -> int:
@@ -163,6 +200,21 @@ class Pushes(Operator):
     pushes: bool = static(default=True)  # whether push-sum weights stay above 0
     kind = "column"
     symmetric = False
+
+    def __post_init__(self) -> None:
+        """Check shapes, agents' numbers, and that both tables are the same matrix."""
+        _require_table(self.index, self.weights, self.tiers)
+        _require_table(self.receivers, self.given, self.given_tiers, ("receivers", "given"))
+        if is_traced(self) or self._stacked:
+            return
+        rows, columns, values = _entries(self.receivers, self.given, self.given_tiers)
+        given = sp.csr_array((values, (columns, rows)), shape=(self.n, self.n))
+        apart = _off_diagonal(self.csr()) - _off_diagonal(given)
+        require(
+            abs(apart).max() <= TOLERANCE,
+            "index and weights say another W than receivers and given; give both tables of one "
+            "matrix, as jd.networks.mixing(W, kind='column') does.",
+        )
 
     @property
     def n(self) -> int:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxdopt._pytree import is_traced, pytree, replace, require
 from jaxdopt.networks import times
+from jaxdopt.networks.checks import require_network
 from jaxdopt.networks.operators import Circulant, Complete, Dense, Server
 from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.tables import Neighbors, Pushes
@@ -93,6 +94,7 @@ def timed(network: Any, *, compute: Any = 1.0, delay: Any = 0.0) -> Timed:
         >>> float(now.seconds(calls=1, exchanges=2, overlap=0))
         6.0
     """
+    require_network(network)
     compute, delay = times.as_model(compute, "compute"), times.as_model(delay, "delay")
     for name, model in (("compute", compute), ("delay", delay)):
         times.require_agents(model, network.n, name)

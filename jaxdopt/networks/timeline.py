@@ -23,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import count, is_traced, pytree, replace, require, static
+from jaxdopt._pytree import count, is_traced, pytree, replace, require, static, wide_dtype
 from jaxdopt.networks import times
 from jaxdopt.networks.operator import Operator
 from jaxdopt.networks.parts import Parts
@@ -111,7 +111,8 @@ class Moment(Network):
     @property
     def link_count(self) -> jax.Array:
         """The number of directed links that messages are sent over, for an agent that finishes."""
-        return jnp.sum(self.mask * self.hearers) / self.share
+        messages = jnp.sum(jnp.where(self.mask, self.hearers, 0), dtype=int)
+        return messages * self.n / self.mask.sum()
 
     def rows(self, values: Any) -> Any:
         """Return the rows of those who finish, leaves [n, ...] -> [s, ...]; numbers stay."""
@@ -125,7 +126,7 @@ class Moment(Network):
 
         By differences, which asks that weights sum to 1 and are at consensus exactly zero.
         """
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        wide = wide_dtype(x.dtype)
         own, weights = x.astype(wide), self.weights.astype(wide)
         away = heard.astype(wide) - own[:, None]
         return (own + jnp.einsum("rl,rld->rd", weights, away, precision="highest")).astype(x.dtype)

@@ -82,7 +82,7 @@ class ToParent(Operator):
 
     def __matmul__(self, x: Any) -> Any:
         def apply(leaf: jax.Array) -> jax.Array:
-            root = self.parent == jnp.arange(self.n)
+            root = self.parent == jnp.arange(self.n, dtype=self.parent.dtype)
             own = select(root, leaf, jnp.zeros_like(leaf))
             return add(own, (self.children, self.present), self.tiers, lambda _, i: leaf[i])
 
@@ -202,6 +202,11 @@ def spanning_tree(graph: Any, root: int | None = None) -> Tree:
 
 def _parents(parent: Any, name: str) -> np.ndarray:
     """Return parents as integers, or raise why they are not those of one tree."""
+    require(
+        not hasattr(parent, "nodes"),
+        f"{name} is a {type(parent).__name__}; give jd.networks.spanning_tree(graph), or every "
+        "agent's parent, [n] integers.",
+    )
     array = np.asarray(parent)
     require(
         array.ndim == 1 and len(array) > 0 and np.issubdtype(array.dtype, np.integer),

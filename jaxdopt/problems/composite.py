@@ -44,13 +44,14 @@ class Composite:
 
     def __post_init__(self) -> None:
         """Check that these are a smooth problem and a regularizer; a problem may be no pytree."""
-        name = type(self.problem).__name__
+        problem = disclose(self.problem)
+        name = type(problem).__name__
         require(
-            hasattr(self.problem, "grad"),
+            hasattr(problem, "grad"),
             f"problem is a {name} without grad; give an object with n, d and grad(x, key).",
         )
         require(
-            getattr(self.problem, "regularizer", None) is None,
+            getattr(problem, "regularizer", None) is None,
             f"the {name} has a regularizer already; give the sum of the two as one, with its prox.",
         )
         require(

@@ -188,7 +188,7 @@ class FiniteSum:
     def permutation(self, key: jax.Array) -> jax.Array:
         """Return a random order of every agent's own samples, [n, most]; padding comes last."""
         bits = jax.random.bits(key, (self.n, self.most), jnp.uint32) >> 1
-        padding = jnp.arange(self.most) >= self.counts[:, None]
+        padding = jnp.arange(self.most, dtype=jnp.int32)[None] >= self.counts[:, None]
         return jnp.argsort(jnp.where(padding, jnp.uint32(2**32 - 1), bits), axis=1).astype(
             jnp.int32
         )

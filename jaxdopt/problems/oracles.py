@@ -105,7 +105,7 @@ class GaussianNoise:
         """Check σ, and let a problem be no pytree."""
         object.__setattr__(self, "sigma", number("sigma", self.sigma, minimum=0.0))
         require(
-            hasattr(self.problem, "grad"),
+            hasattr(disclose(self.problem), "grad"),
             f"problem is a {type(self.problem).__name__} without grad; give an object with n, d "
             "and grad(x, key).",
         )

@@ -110,7 +110,8 @@ class GroupL1:
     def prox(self, z: jax.Array, t: Any) -> jax.Array:
         """Return z_g max(1 − t w / |z_g|, 0) for every group, [..., d]."""
         groups = self._groups(z)
-        radius = _like(z, t * self.weight)[..., None]
+        radius = _like(z, t * self.weight)
+        radius = radius[..., None] if radius.ndim else radius
         return (groups - _into_ball(groups, radius)).reshape(z.shape)
 
     def _groups(self, x: jax.Array) -> jax.Array:
@@ -194,9 +195,10 @@ class Box:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return 0 or ∞ at one point [d]."""
-        low = self.low - _slack(x) * jnp.abs(self.low)
-        high = self.high + _slack(x) * jnp.abs(self.high)
-        return _indicator(jnp.all((low <= x) & (x <= high)), x)
+        low, high = _like(x, self.low), _like(x, self.high)
+        slack = _slack(x)
+        inside = (low - slack * jnp.abs(low) <= x) & (x <= high + slack * jnp.abs(high))
+        return _indicator(jnp.all(inside), x)
 
     def prox(self, z: jax.Array, t: Any = None) -> jax.Array:
         """Return min(max(z, low), high), [..., d], whatever t."""
@@ -226,9 +228,9 @@ class Ball:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return 0 or ∞ at one point [d]."""
-        length = jnp.linalg.norm(jnp.broadcast_to(self.center, x.shape))
-        slack = _slack(x) * (self.radius + length)
-        return _indicator(jnp.linalg.norm(x - self.center) <= self.radius + slack, x)
+        center, radius = _like(x, self.center), _like(x, self.radius)
+        slack = _slack(x) * (radius + jnp.linalg.norm(jnp.broadcast_to(center, x.shape)))
+        return _indicator(jnp.linalg.norm(x - center) <= radius + slack, x)
 
     def prox(self, z: jax.Array, t: Any = None) -> jax.Array:
         """Return center + (z − center) min(1, radius / |z − center|), [..., d], whatever t."""
@@ -258,8 +260,9 @@ def _slack(x: jax.Array) -> float:
 
 
 def _like(z: jax.Array, value: Any) -> jax.Array:
-    """Return a value in the dtype of z, so that float32 rows stay so."""
-    return jnp.asarray(value, jnp.result_type(z))
+    """Return a value in the dtype of z, so that float32 rows stay so; one [d] as a row [1, d]."""
+    value = jnp.asarray(value, jnp.result_type(z))
+    return value.reshape((1,) * (jnp.ndim(z) - value.ndim) + value.shape) if value.ndim else value
 
 
 def _set_numbers(regularizer: Any, **bounds: dict[str, float]) -> None:

@@ -51,7 +51,7 @@ class Quadratic:
 
     def grad(self, x: jax.Array, key: Any = None) -> jax.Array:
         """Return Aᵢ (xᵢ − x*) + tᵢ for every agent, [n, d] -> [n, d]."""
-        away = x - self.center
+        away = x - self.center[None]
         return jnp.einsum("nij,nj->ni", self.hessians, away, precision="highest") + self.tilts
 
     def objective(self, x: jax.Array) -> jax.Array:

@@ -185,7 +185,7 @@ def plain(kind, now, k):
 
 
 def put_back(before, after, awake):
-    """The state with the rows of sleepers as they were: axis 1 of what is in flight, else axis 0."""
+    """The state with sleepers' rows as they were: axis 1 of what is in flight, else axis 0."""
 
     def leaf(path, old, new):
         old, new = np.array(old), np.array(new)

@@ -537,7 +537,7 @@ class TestServer:
         server = networks.Server(6)
         for name in ("laplacian", "row", "column", "links", "matrix", "spectral_gap"):
             assert not hasattr(server, name)
-        with pytest.raises(ValueError, match="needs doubly stochastic weights .* this Server"):
+        with pytest.raises(ValueError, match=r"needs doubly stochastic weights .* this Server"):
             _ = server @ loops.rows(6, 2)
 
     def test_has_neither_links_nor_weights_to_give_back(self):
@@ -657,7 +657,7 @@ BAD: dict[str, tuple] = {
         "row is a Dense whose weights are column stochastic; give jd.networks.row_stochastic",
     ),
     "a part that is an array": (
-        lambda: Directed(np.eye(3), np.eye(3)), "row is a ndarray whose weights are None stochastic"
+        lambda: Directed(np.eye(3), np.eye(3)), "a ndarray is given where a network is wanted"
     ),
     "a part with two parts": (
         lambda: Directed(NETWORKS["push-pull"], NETWORKS["column"]), "row is a Directed whose"

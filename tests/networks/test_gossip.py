@@ -258,7 +258,7 @@ BAD: dict[str, tuple] = {
         lambda: Repeated(networks.push_pull(ARCS), 2),
         "a Directed network has no one matrix to repeat; give one with weights",
     ),
-    "an array": (lambda: Repeated(np.eye(3), 2), "a ndarray network has no one matrix to repeat"),
+    "an array": (lambda: Repeated(np.eye(3), 2), "a ndarray is given where a network"),
     "repeated twice": (
         lambda: Repeated(Repeated(FIXED["Dense"], 2), 3),
         r"takes 2 rounds an exchange itself; give the one within, and all 2 \* 3 repetitions",

@@ -211,7 +211,7 @@ FORMATS = {
     "networkx": lambda graph: graph,
     "numpy bool": lambda graph: nx.to_numpy_array(graph, weight="") != 0,
     "numpy int": lambda graph: nx.to_numpy_array(graph, weight="").astype(int),
-    "numpy weights": lambda graph: -0.3 * nx.to_numpy_array(graph, weight=""),
+    "numpy float": lambda graph: nx.to_numpy_array(graph, weight="") + 0.7 * np.eye(len(graph)),
     "lists": lambda graph: nx.to_numpy_array(graph, weight="").tolist(),
     "jax": lambda graph: jnp.asarray(nx.to_numpy_array(graph, weight="")),
     "csr_array": lambda graph: sp.csr_array(nx.to_numpy_array(graph, weight="")),

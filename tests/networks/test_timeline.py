@@ -311,7 +311,7 @@ class TestRefusals:
     def test_methods_that_wait(self):
         made = jd.networks.timeline(network(), steps=10)
         for method in (jd.DGD(0.1), jd.EXTRA(0.1), jd.PushDIGing(0.1), jd.LinearizedADMM(0.1)):
-            with pytest.raises(ValueError, match="needs .* this Timeline does not offer that"):
+            with pytest.raises(ValueError, match=r"needs .* this Timeline does not offer that"):
                 jd.run(method, problem(), made, problem().start(), KEY, steps=5)
 
     @pytest.mark.parametrize("name", ["csr", "spectral_gap", "row", "laplacian"])
