@@ -253,7 +253,7 @@ class Timeline(Network):
         """Return the mean over agents, leaves [n, ...] -> [...]."""
         return _agents.average(x)
 
-    offers = Moment.offers
+    offers = Moment.offers  # type: ignore[assignment]
     __matmul__ = Moment.__matmul__
     cuttable = False
 

@@ -6,7 +6,7 @@ Links and agents that fail are in `jaxdopt.networks.failures`.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ class Varying(Network):
     varies = True
     k = None
 
-    def __matmul__(self, x: Any) -> NoReturn:
+    def __matmul__(self, x: Any) -> Any:
         return self.__getattr__("laplacian")
 
     def __getattr__(self, name: str) -> Any:

@@ -110,7 +110,7 @@ OPERATORS = {
     "a matrix in a circulant": (lambda: jd.replace(RING, weights=W), "there are 2 offsets"),
     "nobody": (lambda: jd.replace(Complete(4), n=0), "n is 0; give an integer of at least 1"),
     "links of different shapes": (
-        lambda: Links(LINKS.sender, LINKS.reverse, LINKS.present[0]),
+        lambda: Links(LINKS.sender, LINKS.reverse, LINKS.present[0], LINKS.degree),
         r"present \(2,\); give all as \[n, slots\]",
     ),
     "links from nowhere": (
@@ -122,11 +122,20 @@ OPERATORS = {
         "reverse names a slot at the sender that belongs to another agent",
     ),
 }
+
+
+def anything(value: Any) -> Any:
+    return value  # of a type that a user gets wrong
+
+
 WANTED = "a Graph is given where a network is wanted; give one with weights, such as jd.networks"
 GRAPHS = {
     "Cyclic": (lambda: networks.Cyclic([GRAPH, GRAPH]), WANTED),
     "Cyclic of one": (lambda: networks.Cyclic(RING), "networks is a Circulant; give a list"),
-    "Cyclic of a graph": (lambda: networks.Cyclic(GRAPH), "networks is a Graph; give a list"),
+    "Cyclic of a graph": (
+        lambda: networks.Cyclic(anything(GRAPH)),
+        "networks is a Graph; give a list",
+    ),
     "stack": (lambda: networks.stack([RING, GRAPH]), WANTED),
     "Repeated": (lambda: networks.Repeated(GRAPH, 2), WANTED),
     "Chebyshev": (lambda: networks.Chebyshev(GRAPH, 2), WANTED),

@@ -1,5 +1,7 @@
 """Quadratics have the condition number, the heterogeneity and the solution they were asked for."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,7 @@ def test_gradients_are_the_objectives():
 def test_the_mean_feels_the_network_by_default():
     """DGD's mean is gradient descent's where all Hessians are the same, and only there."""
     network = jd.networks.metropolis(jd.graphs.ring(5))
+    options: dict[str, Any]
     for options, same in (({}, False), ({"curvature_spread": 0.0}, True)):
         problem = jd.problems.quadratic(5, 3, **options)
         start = jnp.asarray(np.random.default_rng(1).standard_normal((5, 3)))
