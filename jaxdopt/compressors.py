@@ -5,10 +5,10 @@
     E C(x) = x,  E|C(x) − x|² ≤ ω |x|²      (unbiased: ``omega(d)``)      or
                  E|C(x) − x|² ≤ (1 − δ) |x|²  (contractive: ``delta(d)``),
 
-for every x, C(0) = 0; in every precision C(x) is finite where x is. ``bits(d)`` is what one message takes, with `FLOAT` bits a number whatever
-the precision of the simulation. ``error(d)`` is about E|C(x) − x|² / |x|² where x is Gaussian, by
-which methods choose their default parameters: ω and 1 − δ are worst cases, far from it for
-dithering and signs.
+for every x, C(0) = 0, and C(x) is finite where x is, in every precision. ``bits(d)`` is what one
+message takes, with `FLOAT` bits a number whatever the precision of the simulation. ``error(d)`` is
+about E|C(x) − x|² / |x|² where x is Gaussian, by which methods choose their default parameters: ω
+and 1 − δ are worst cases, far from it for dithering and signs.
 
 Sources: Alistarh, Grubic, Li, Tomioka, Vojnovic (2017), arXiv 1610.02132 (dithering); Stich,
 Cordonnier, Jaggi (2018), arXiv 1809.07599 (top-k, random-k); Horváth, Ho, Horváth, Sahu, Canini,
