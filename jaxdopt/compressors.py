@@ -5,10 +5,10 @@
     E C(x) = x,  E|C(x) − x|² ≤ ω |x|²      (unbiased: ``omega(d)``)      or
                  E|C(x) − x|² ≤ (1 − δ) |x|²  (contractive: ``delta(d)``),
 
-for every x, C(0) = 0. ``bits(d)`` is what one message takes, with `FLOAT` bits a number whatever
-the precision of the simulation. ``error(d)`` is about E|C(x) − x|² / |x|² where x is Gaussian, by
-which methods choose their default parameters: ω and 1 − δ are worst cases, far from it for
-dithering and signs.
+for every x, C(0) = 0, and C(x) is finite where x is, in every precision. ``bits(d)`` is what one
+message takes, with `FLOAT` bits a number whatever the precision of the simulation. ``error(d)`` is
+about E|C(x) − x|² / |x|² where x is Gaussian, by which methods choose their default parameters: ω
+and 1 − δ are worst cases, far from it for dithering and signs.
 
 Sources: Alistarh, Grubic, Li, Tomioka, Vojnovic (2017), arXiv 1610.02132 (dithering); Stich,
 Cordonnier, Jaggi (2018), arXiv 1809.07599 (top-k, random-k); Horváth, Ho, Horváth, Sahu, Canini,
@@ -342,7 +342,10 @@ class ScaledSign:
 
 @pytree
 class Natural:
-    """Random rounding to the next powers of 2: unbiased with ω = 1/8, a sign and an exponent."""
+    """Random rounding to the next powers of 2: unbiased with ω = 1/8, a sign and an exponent.
+
+    Above the largest power of 2 numbers are sent as they are, below the smallest normal one as 0.
+    """
 
     def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Compress every row of x [n, d]."""

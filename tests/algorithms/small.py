@@ -41,6 +41,8 @@ def network_of(kind):
         return networks.spanning_tree(RING if kind == "tree" else DIGRAPH)
     if kind == "server":
         return participation.uniform(N, 2)
+    if kind == "full":
+        return networks.Server(N)
     return networks.metropolis(RING)
 
 

@@ -13,7 +13,7 @@ from jaxdopt import networks
 from jaxdopt.networks import Circulant, Complete, Dense, Links, Neighbors
 
 N = 40
-GRAPH = jd.graphs.ring(6)
+GRAPH: Any = jd.graphs.ring(6)
 RING: Any = networks.metropolis(GRAPH)
 TABLE: Any = networks.mixing(
     networks.metropolis(jd.graphs.regular(N, 4, seed=1)).csr(), form=Neighbors

@@ -766,9 +766,7 @@ BAD: dict[str, tuple] = {
         lambda: RandomLinks(networks.spanning_tree(graphs.ring(5)), 0.5),
         "links of this Tree cannot be cut",
     ),
-    "links of no network": (
-        lambda: RandomLinks(np.eye(3), 0.5), "a ndarray is given where a network"
-    ),
+    "links of no network": (lambda: RandomLinks(np.eye(3), 0.5), "a ndarray is given where"),
     "links above 1": (lambda: RandomLinks(RING, 1.5), "probability is 1.5; give at most 1"),
     "links below 0": (lambda: RandomLinks(RING, -0.5), "probability is -0.5; give at least 0"),
     "links NaN": (lambda: RandomLinks(RING, np.nan), "probability is nan; give a finite number"),
