@@ -85,7 +85,7 @@ def batch_size(problem: Any) -> int:
 
 def _in_order(passes: Passes, counts: jax.Array, batch: int) -> tuple[jax.Array, Passes]:
     """Return the next samples of orders that stay as they are, [n, batch]."""
-    ahead = passes.place[:, None] + jnp.arange(batch, dtype=passes.place.dtype)
+    ahead = passes.place[:, None] + jnp.arange(batch, dtype=passes.place.dtype)[None]
     chosen = jnp.take_along_axis(passes.order, ahead % counts[:, None], axis=1)
     return chosen, replace(passes, place=(passes.place + batch) % counts)
 
@@ -94,7 +94,7 @@ def _drawn(
     passes: Passes, counts: jax.Array, batch: int, key: jax.Array
 ) -> tuple[jax.Array, Passes]:
     """Return the next samples of orders that are drawn on the way, [n, batch]."""
-    rows = jnp.arange(len(counts))
+    rows = jnp.arange(len(counts))[None]
 
     def draw(passes: Passes, bits: jax.Array) -> tuple[Passes, jax.Array]:
         order, place = passes.order, passes.place

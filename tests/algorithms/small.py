@@ -16,10 +16,9 @@ RING = jd.graphs.ring(N)
 DIGRAPH = jd.graphs.exponential(N, directed=True)
 
 
-def uneven(dtype):
+def uneven(dtype, sizes=(4, 5, 6, 7, 5, 4)):
     """Least squares on agents with different numbers of samples."""
     random = np.random.default_rng(0)
-    sizes = [4, 5, 6, 7, 5, 4]
     features = [random.standard_normal((m, D)).astype(dtype) for m in sizes]
     labels = [random.standard_normal(m).astype(dtype) for m in sizes]
     params = jnp.zeros(D, dtype)
