@@ -122,8 +122,8 @@ WORDS = {  # from the general to the special: the first that is missing is named
     ),
     "all": (
         "all agents in every round",
-        "a network on which nobody is absent, such as jd.networks.Server(n) or "
-        "jd.networks.metropolis(graph)",
+        "jd.networks.Server(n) of clients or jd.networks.metropolis(graph) of agents, on which "
+        "nobody is absent",
     ),
 }
 PROBLEMS = ("finite sum",)
