@@ -319,7 +319,9 @@ class TestRefusals:
 
     def test_of_ticks_that_are_none(self):
         network = arrivals(N, rule="each", steps=3)
-        self.refused(jd.FedFix(0.1), network, "FedFix needs a server that aggregates at fixed ticks")
+        self.refused(
+            jd.FedFix(0.1), network, "FedFix needs a server that aggregates at fixed ticks"
+        )
 
     def test_of_longer_runs_and_other_clients(self):
         network = arrivals(N, rule="each", steps=3)

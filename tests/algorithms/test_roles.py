@@ -15,6 +15,7 @@ import pytest
 
 import jaxdopt as jd
 from experiments import roles
+from jaxdopt._pytree import replace  # a cut network of parts has no common root
 
 KEY = jax.random.key(3)
 N, STEPS = roles.N, 3
@@ -174,13 +175,13 @@ def plain(kind, now, k):
         return dense(now, "doubly", **more).at(k, KEY), active
     parts = {}
     if "pull" in offered or "tree" in offered:
-        parts["row"] = jd.replace(dense(now.row, "row"), k=k)
+        parts["row"] = replace(dense(now.row, "row"), k=k)
     if "push" in offered or "push-pull" in offered:
-        parts["column"] = jd.replace(dense(now.column, "column", pushes="push" in offered), k=k)
+        parts["column"] = replace(dense(now.column, "column", pushes="push" in offered), k=k)
     if "tree" in offered:
-        return jd.replace(now, **parts), active
+        return replace(now, **parts), active
     if len(parts) == 2:
-        return jd.replace(network("push-pull"), **parts), active
+        return replace(network("push-pull"), **parts), active
     return next(iter(parts.values())).at(k, KEY), active
 
 
