@@ -274,7 +274,7 @@ def timed(
         facts = {"pace": network.horizon / horizon, "oldest": int(staleness(network).max())}
         whole = whole.assign(facts).expand_dims(scenario=[percent], rule=[name])
         found.append(whole)
-    dataset: Any = xr.combine_by_coords(found)
+    dataset: Any = xr.combine_by_coords(found, combine_attrs="drop_conflicts")
     return dataset.reindex(rule=list(names)).assign(optimum=float(problem.optimum))
 
 

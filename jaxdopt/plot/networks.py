@@ -253,6 +253,11 @@ def _one(network: Any, also: str = "") -> Any:
         f"a {type(network).__name__} network has two matrices; draw network.row or network.column.",
     )
     require(
+        not getattr(network, "varies", False),
+        f"a {type(network).__name__} network changes with time; take one round's, "
+        "network.at(k, key).",
+    )
+    require(
         hasattr(network, "matrix") and hasattr(network, "n"),
         f"the network is of type {type(network).__name__}; give a network, as "
         f"jd.networks.metropolis(graph) returns it{also}.",

@@ -329,9 +329,9 @@ class TestAsPrograms:
 
     @pytest.mark.parametrize("method", [jd.ADSGD(0.1), jd.ASBCD(0.1, 0.1)])
     def test_networks_that_do_not_say_who_finishes_are_refused(self, method):
-        with pytest.raises(ValueError, match=r"never waits .* give jd.networks.timeline\(network"):
+        with pytest.raises(ValueError, match=r"never wait .* give jd.networks.timeline\(network"):
             jd.run(method, problem(), ring(), x_start(), KEY, steps=2)
         directed = jd.networks.push_pull(jd.graphs.directed_ring(N))
         made = jd.networks.timeline(directed, steps=4)
-        with pytest.raises(ValueError, match=r"needs a (doubly stochastic|symmetric) W"):
+        with pytest.raises(ValueError, match=r"timeline of (doubly stochastic|symmetric) weights"):
             jd.run(method, problem(), made, x_start(), KEY, steps=2)

@@ -201,7 +201,7 @@ def test_apd_diverges_late_by_its_method_and_not_by_rounding():
     """At 2.8e-4 / L, above the limit of the directed ring; at the safe stepsize it does not."""
     network = jd.networks.push_pull(jd.graphs.directed_ring(16))
     tilts, exact = ring_in_long_double(2.8e-4, 30_000, 10_000)
-    problem = jd.problems.quadratic(16, 1, solution=np.zeros(1))
+    problem = jd.problems.quadratic(16, 1, solution=np.zeros(1), curvature_spread=0.0)
     problem = jd.replace(problem, tilts=jnp.asarray(tilts, float))
     safe = jd.APD.safe_stepsize(problem, network)
     assert 2.4e-4 < 2 * safe < 2.5e-4
@@ -328,7 +328,7 @@ def test_methods_for_directed_graphs_say_what_they_miss():
     def attempt(method, problem, network):
         jd.run(method, problem, network, problem.start(), KEY, steps=1)
 
-    with pytest.raises(ValueError, match="STPP needs trees and this network is a"):
+    with pytest.raises(ValueError, match="STPP needs spanning trees and this Circulant"):
         attempt(jd.STPP(0.1), problem, metropolis)
     with pytest.raises(ValueError, match="does not know its smoothness, from which STPP"):
         attempt(jd.STPP(), unknown, tree)
@@ -340,7 +340,7 @@ def test_methods_for_directed_graphs_say_what_they_miss():
         jd.APDSC.safe_stepsize(unknown, metropolis)
     with pytest.raises(ValueError, match="give APD a stepsize of your own"):
         jd.APD.safe_stepsize(unknown, metropolis)
-    with pytest.raises(ValueError, match="has no column-stochastic part"):
+    with pytest.raises(ValueError, match="PushPull needs a row- and a column-stochastic part"):
         attempt(jd.PushPull(0.1), problem, jd.networks.row_stochastic(digraph(0)))
     with pytest.raises(ValueError, match="branching is 0; give the children of an agent"):
         jd.BTPP(0.1, branching=0)

@@ -581,8 +581,13 @@ class TestWrappers:
         problem = self.made(lambda problem: problem, "samples")
         x0 = problem.start(jnp.array([1.0, -2.0]))
         first, *others = (
-            jd.run(method(0.05), problem, jd.networks.Server(4), x0, KEY, steps=1).state.x
-            for method in (jd.GradientDescent, jd.FedAvg, jd.LocalDSGD, jd.OLDSGD)
+            jd.run(method(0.05), problem, network, x0, KEY, steps=1).state.x
+            for method, network in (
+                (jd.GradientDescent, jd.networks.Complete(4)),
+                (jd.FedAvg, jd.networks.Server(4)),
+                (jd.LocalDSGD, jd.networks.Complete(4)),
+                (jd.OLDSGD, jd.networks.Complete(4)),
+            )
         )
         for x in others:
             np.testing.assert_allclose(x.mean(axis=0), first[0], rtol=1e-12)
@@ -613,9 +618,10 @@ def test_mifa_that_waits_for_all_at_first():
 
 
 def test_stepsizes_and_seeds_sweep():
+    world = jd.problems.GaussianNoise(QUADRATIC, 0.1)
     dataset = jd.compare(
         {"FedSUM": jd.FedSUM(0.1, local_steps=2)},
-        noisy(0.1),
+        world,
         participation.uniform(N, 2),
         over={"stepsize": [0.02, 0.1]},
         seeds=2,
@@ -627,7 +633,7 @@ def test_stepsizes_and_seeds_sweep():
     assert np.all(dataset["consensus_error"] == 0)
     assert len(np.unique(dataset["gap"][..., -1])) == 4
     single = jd.run(
-        jd.FedSUM(0.1, local_steps=2), noisy(0.1), participation.uniform(N, 2),
+        jd.FedSUM(0.1, local_steps=2), world, participation.uniform(N, 2),
         QUADRATIC.start(), jax.random.key(1), steps=40, every=10,
     )  # fmt: skip
     chosen = dataset["gap"].sel(stepsize=0.1, seed=1).squeeze()

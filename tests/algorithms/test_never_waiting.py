@@ -186,12 +186,12 @@ class TestPairs:
         with pytest.raises(ValueError, match="pairs need at least two agents on fixed links that"):
             jd.networks.pairwise(directed, steps=3)
         problem = jd.problems.quadratic(N, D)
-        with pytest.raises(ValueError, match="ADPSGD averages in pairs and this network does not"):
+        with pytest.raises(ValueError, match="ADPSGD needs to know who meets whom when"):
             jd.run(jd.ADPSGD(0.1), problem, GRAPH, problem.start(), KEY, steps=3)
         pairs = jd.networks.pairwise(GRAPH, steps=3)
-        with pytest.raises(ValueError, match="these are workers that meet in pairs, for AD-PSGD"):
+        with pytest.raises(ValueError, match=r"DGD needs doubly stochastic weights .* this Pairs"):
             jd.run(jd.DGD(0.1), problem, pairs, problem.start(), KEY, steps=3)
-        with pytest.raises(ValueError, match="workers that meet in pairs have no matrix"):
+        with pytest.raises(ValueError, match="this Pairs does not offer that"):
             _ = pairs.spectral_gap
 
 
@@ -250,8 +250,11 @@ class TestRFAST:
         problem = jd.problems.quadratic(N, D)
         rows = jd.networks.timeline(jd.networks.row_stochastic(jd.graphs.directed_ring(N)), steps=3)
         for network, sentence in (
-            (rows, "RFAST needs rows and columns that sum to 1 and this W is row-stochastic"),
-            (GRAPH, "RFAST never waits and this network does not say who finishes when"),
+            (
+                rows,
+                "whose rows and columns sum to 1 and this row-stochastic Timeline",
+            ),
+            (GRAPH, "RFAST needs a timeline of agents that never wait"),
         ):
             with pytest.raises(ValueError, match=sentence):
                 jd.run(jd.RFAST(0.1), problem, network, problem.start(), KEY, steps=3)

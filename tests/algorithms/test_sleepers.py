@@ -101,6 +101,7 @@ def test_exact_methods_stay_exact_and_keep_their_invariants(name):
         )  # fmt: skip
         return result.state, result.metrics["distance_squared"], result.metrics["consensus_error"]
 
+    problem()  # built outside of the program
     states, distance, consensus = jax.jit(jax.vmap(final))(jnp.array([0.7, 0.3]))
     assert np.all(np.asarray(distance)[:, 1] < 1e-24)
     assert np.all(np.asarray(consensus)[:, 1] < 1e-26)
