@@ -50,7 +50,7 @@ CONVEX = {"APD": jd.APD, "Push-DIGing": jd.PushDIGing}
 POWERS = {"APD-SC": 0.5, "Push-DIGing": 1.0, "Push-Pull": 1.0}
 CONVEX_POWERS = {"APD": -1.5, "Push-DIGing": -0.75}
 VECTORS = {"APD-SC": 3, "Push-DIGing": 2, "Push-Pull": 2}  # sent over a link in an iteration
-BUDGET = {"APD-SC": 27.0, "Push-DIGing": 8.0, "Push-Pull": 8.0}
+BUDGET = {"APD-SC": 40.0, "Push-DIGing": 8.0, "Push-Pull": 8.0}
 """Iterations to run over (κ/c) to the power of the method: with a margin over what we measured."""
 AT = {"fixed": "one c for all", "best": "own best c"}
 PAPER = "arXiv 2107.12065"

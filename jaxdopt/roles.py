@@ -182,8 +182,8 @@ def check(method: Any, network: Any, problem: Any) -> None:
     Raises:
         ValueError: a sentence that names the method, what it needs, and what to give.
     """
-    name, needs = type(method).__name__, getattr(method, "needs", frozenset())
-    unknown = sorted(set(needs) - {*WORDS, *PROBLEMS})
+    name, needs = type(method).__name__, set(getattr(method, "needs", ()))
+    unknown = sorted(needs - {*WORDS, *PROBLEMS})
     if unknown:
         raise ValueError(
             f"{name} needs {unknown[0]!r}, which is no role; give some of {', '.join(WORDS)} or "
