@@ -224,6 +224,7 @@ def replace(instance: T, **changes: Any) -> T:
     return new
 
 
+@functools.cache  # first asked by `pytree`, before defaults take the places of fields
 def number_fields(cls: type) -> dict[str, Number]:
     """Return the fields of a class and its bases that hold numbers, with the check of each."""
     named = {"Scalar": Scalar, "Nonnegative": Nonnegative, "Positive": Positive}
