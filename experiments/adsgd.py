@@ -31,7 +31,7 @@ from tqdm import tqdm
 import jaxdopt as jd
 from experiments import results
 from experiments.tables import Table, number
-from jaxdopt.networks import times
+from jaxdopt.networks.events import durations
 
 AGENTS = 16
 L2 = 1e-2
@@ -70,8 +70,8 @@ class Times:
     def model(self, n: int) -> dict[str, Any]:
         """Return the models of gradients and messages."""
         means = np.where(np.arange(n) == n // 3, SLOW if self.slow else 1.0, 1.0)
-        gradients = times.Stragglers(times.LogNormal(means, 0.3), self.straggling, SLOW)
-        messages = times.LogNormal(np.linspace(self.least, self.most, n), 0.5)
+        gradients = durations.Stragglers(durations.LogNormal(means, 0.3), self.straggling, SLOW)
+        messages = durations.LogNormal(np.linspace(self.least, self.most, n), 0.5)
         return {"compute": gradients, "delay": messages}
 
 
@@ -221,13 +221,13 @@ def one_slow(factor: float) -> np.ndarray:
     return np.where(np.arange(8) == 0, factor, 1.0)
 
 
-RANDOM = times.Exponential(np.linspace(0.5, 2, 8))
+RANDOM = durations.Exponential(np.linspace(0.5, 2, 8))
 PATTERNS: dict[str, tuple[Any, Any]] = {
     "equal": (one_slow(1.0), 0.5),
     "one agent 4x": (one_slow(4.0), 0.5),
     "one agent 16x": (one_slow(16.0), 0.5),
     "one agent 64x": (one_slow(64.0), 0.5),
-    "random": (times.Stragglers(RANDOM, 0.05, SLOW), times.LogNormal(0.5, 1.0)),
+    "random": (durations.Stragglers(RANDOM, 0.05, SLOW), durations.LogNormal(0.5, 1.0)),
     "messages 4x": (one_slow(1.0), 3.5),
     "messages 16x": (one_slow(1.0), 15.5),
 }

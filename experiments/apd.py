@@ -33,7 +33,7 @@ from tqdm import tqdm
 import jaxdopt as jd
 from experiments import results
 from experiments.tables import Table, number
-from jaxdopt.algorithms import push_pull
+from jaxdopt.algorithms.directed import push_pull
 
 GAP = 0.2  # smallest spectral gap of a graph that is taken
 IMBALANCE = 2.0  # smallest ratio of the largest to the smallest entry of the Perron vectors

@@ -304,7 +304,7 @@ def present(rounds: int, seeds: int, seed: int = 0) -> xr.Dataset:
     dataset = simulate(
         schedules(STEADY[0] * STEADY[1], OFFSET, 1),
         problems,
-        participation.Table(jnp.asarray(rows), CLIENTS),
+        participation.Trace(jnp.asarray(rows), CLIENTS),
         rounds,
         200,
         over=("problem", "algorithm", "network"),

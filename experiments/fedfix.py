@@ -45,7 +45,7 @@ from tqdm import tqdm
 import jaxdopt as jd
 from experiments import results
 from experiments.tables import Table, number
-from jaxdopt.networks import times
+from jaxdopt.networks.events import durations
 
 PAPER = "arXiv 2206.10189"
 CLIENTS, DIMENSION = 10, 5
@@ -198,7 +198,7 @@ def anarchy(steps: int, seed: int = 0) -> xr.Dataset:
     draws = np.random.default_rng(seed).exponential(size=(2 * steps, CLIENTS))
     options: dict[str, Any] = {"buffer": 2, "restart": "at once", "steps": steps}
     made = [
-        jd.networks.arrivals(CLIENTS, compute=times.Table(draws / rate), **options)
+        jd.networks.arrivals(CLIENTS, compute=durations.Table(draws / rate), **options)
         for rate in RATES.values()
     ]
     swept, stacked = jd.sweep(jd.run, over="network"), jd.networks.stack(made)

@@ -111,7 +111,7 @@ def tables(networks: Sequence[Any], rounds: int, seed: int = 0) -> Any:
     """Return patterns as a stack of tables, so that one program serves all of them."""
     key = jax.random.key(seed)
     rows = jnp.stack([participation.active(network, rounds, key) for network in networks])
-    return participation.Table(rows, networks[0].n)
+    return participation.Trace(rows, networks[0].n)
 
 
 def method(name: str) -> Any:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 import jaxdopt as jd
 from experiments import results
 from experiments.tables import Table, number
-from jaxdopt.algorithms.cost import gossip
+from jaxdopt.costs import gossip
 
 AGENTS = 16
 BATCH = 8

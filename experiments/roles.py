@@ -63,10 +63,10 @@ KINDS: dict[str, Callable[[], Any]] = {
     "directed ring": lambda: networks.metropolis(jd.graphs.directed_ring(N)),
     "one-peer exponential": lambda: networks.one_peer_exponential(N),
     "random matching": lambda: networks.RandomMatching(_graph()),
-    "trace of graphs": lambda: networks.trace([ring(N), _graph()]),
+    "trace of graphs": lambda: networks.sequence([ring(N), _graph()]),
     "rows": lambda: networks.row_stochastic(_digraph()),
     "columns": lambda: networks.column_stochastic(_digraph()),
-    "trace of columns": lambda: networks.trace(
+    "trace of columns": lambda: networks.sequence(
         [_digraph(), jd.graphs.directed_ring(N)], weights="column_stochastic"
     ),
     "push-pull": lambda: networks.push_pull(_digraph()),

@@ -15,16 +15,9 @@ from jaxdopt import (
     roles,
     schedules,
 )
-from jaxdopt._pytree import (
-    Fraction,
-    Nonnegative,
-    Positive,
-    Scalar,
-    field,
-    pytree,
-    require,
-    static,
-)
+from jaxdopt._checks import require
+from jaxdopt._numbers import Fraction, Nonnegative, Positive, Scalar
+from jaxdopt._pytree import field, pytree, static
 from jaxdopt._pytree import replace_checked as replace
 from jaxdopt.algorithms import (
     AB,

@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import Scheduled, count, is_traced, number_fields, require
+from jaxdopt._checks import count, require
+from jaxdopt._leaves import is_traced
+from jaxdopt._numbers import Scheduled
+from jaxdopt._pytree import number_fields
 
 
 def strong(leaf: Any) -> jax.Array:

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from jaxdopt import networks as _networks
 from jaxdopt._arguments import require_kinds
-from jaxdopt._pytree import number_fields, require
+from jaxdopt._checks import require
+from jaxdopt._pytree import number_fields
 from jaxdopt.datasets import DIMENSIONS, labelled
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import listed, sweep

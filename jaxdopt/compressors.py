@@ -23,7 +23,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import count, pytree, require, static, wide_dtype
+from jaxdopt._checks import count, require
+from jaxdopt._leaves import wide_dtype
+from jaxdopt._pytree import pytree, static
 
 FLOAT = 32
 CHANNEL = 0xC0DEC000  # folded into a step's key before a message's, so as to be no other draw's

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from jaxdopt._pytree import number, require
+from jaxdopt._checks import require
+from jaxdopt._numbers import number
 from jaxdopt.simulate import Result
 from jaxdopt.sweep import listed
 

@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import agents
-from jaxdopt._pytree import number, pytree, require, static, traceable
+from jaxdopt._checks import require
+from jaxdopt._numbers import number
+from jaxdopt._opaque import traceable
+from jaxdopt._pytree import pytree, static
 from jaxdopt.problems.samples import as_numbers
 
 Metric = Callable[[Any, Any], Any]

@@ -12,16 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import (
-    Positive,
-    Scalar,
-    evaluate,
-    is_traced,
-    pytree,
-    require,
-    static,
-    traceable,
-)
+from jaxdopt._checks import require
+from jaxdopt._leaves import is_traced
+from jaxdopt._numbers import Positive, Scalar, evaluate
+from jaxdopt._opaque import traceable
+from jaxdopt._pytree import pytree, static
 
 M = TypeVar("M")
 

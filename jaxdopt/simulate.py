@@ -28,19 +28,12 @@ from jaxdopt._arguments import (
     require_state,
     strong,
 )
-from jaxdopt._pytree import (
-    cast_floats,
-    disclose,
-    enclose,
-    is_traced,
-    pytree,
-    replace,
-    require,
-    static,
-    traceable,
-)
-from jaxdopt.algorithms.cost import gossip, samples
-from jaxdopt.networks.timed import seconds
+from jaxdopt._checks import require
+from jaxdopt._leaves import cast_floats, is_traced
+from jaxdopt._opaque import disclose, enclose, traceable
+from jaxdopt._pytree import pytree, replace, static
+from jaxdopt.costs import gossip, samples
+from jaxdopt.networks.events.timed import seconds
 from jaxdopt.schedules import at
 
 

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from jaxdopt._arguments import require_same_key
-from jaxdopt._pytree import is_traced, replace, require
+from jaxdopt._checks import require
+from jaxdopt._leaves import is_traced
+from jaxdopt._pytree import replace
 from jaxdopt.simulate import Result
 
 

@@ -470,7 +470,7 @@ def test_float64_data_runs_in_float32(float32):
 
 def on_a_timeline():
     network = jd.networks.timeline(
-        ring(), compute=jd.networks.times.Exponential(1.0), steps=60, key=KEY
+        ring(), compute=jd.networks.durations.Exponential(1.0), steps=60, key=KEY
     )
     return jd.ADSGD(0.1), jd.problems.Minibatch(logistic(), 2), network
 
@@ -494,7 +494,7 @@ SETTINGS: dict[str, Any] = {
     "simulated time": lambda: (
         jd.DSGD(0.1),
         jd.problems.Minibatch(logistic(), 2),
-        jd.networks.timed(ring(), compute=jd.networks.times.Exponential(1.0)),
+        jd.networks.timed(ring(), compute=jd.networks.durations.Exponential(1.0)),
     ),
     "timeline": on_a_timeline,
 }

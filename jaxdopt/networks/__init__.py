@@ -1,25 +1,26 @@
 """Networks: everything that happens to messages between agents."""
 
-from jaxdopt.networks import participation, times
-from jaxdopt.networks.arrivals import Arrivals, arrivals
+from jaxdopt.networks import participation
+from jaxdopt.networks.acceleration import Chebyshev, Repeated
 from jaxdopt.networks.directed import Directed, push_pull
+from jaxdopt.networks.events import durations
+from jaxdopt.networks.events.arrivals import Arrivals, arrivals
+from jaxdopt.networks.events.delay_line import DelayLine
+from jaxdopt.networks.events.pairs import Pairs, pairwise
+from jaxdopt.networks.events.timed import Timed, timed
+from jaxdopt.networks.events.timeline import Timeline, timeline
 from jaxdopt.networks.failures import Asleep, Disconnected, RandomLinks
-from jaxdopt.networks.forms import mixing, stack
-from jaxdopt.networks.gossip import Chebyshev, Repeated
-from jaxdopt.networks.operator import Links
-from jaxdopt.networks.operators import Circulant, Complete, Dense, Server
-from jaxdopt.networks.pairs import Pairs, pairwise
+from jaxdopt.networks.operators.base import Links
+from jaxdopt.networks.operators.choose import mixing
+from jaxdopt.networks.operators.circulant import Circulant
+from jaxdopt.networks.operators.complete import Complete
+from jaxdopt.networks.operators.dense import Dense
+from jaxdopt.networks.operators.sparse import Neighbors, Pushes
+from jaxdopt.networks.sequences import Cyclic, RandomMatching, one_peer_exponential, sequence
+from jaxdopt.networks.server import Server
 from jaxdopt.networks.spectra import contraction
-from jaxdopt.networks.tables import Neighbors, Pushes
-from jaxdopt.networks.timed import Timed, timed
-from jaxdopt.networks.timeline import DelayLine, Timeline, timeline
+from jaxdopt.networks.stacking import stack
 from jaxdopt.networks.trees import Tree, spanning_tree
-from jaxdopt.networks.varying import (
-    Cyclic,
-    RandomMatching,
-    one_peer_exponential,
-    trace,
-)
 from jaxdopt.networks.weights import (
     column_stochastic,
     half_degree,
@@ -54,6 +55,7 @@ __all__ = [
     "arrivals",
     "column_stochastic",
     "contraction",
+    "durations",
     "half_degree",
     "laplacian",
     "lazy_metropolis",
@@ -64,10 +66,9 @@ __all__ = [
     "participation",
     "push_pull",
     "row_stochastic",
+    "sequence",
     "spanning_tree",
     "stack",
     "timed",
     "timeline",
-    "times",
-    "trace",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import require
+from jaxdopt._checks import require
 
 TOLERANCE = 1e-6  # of row and column sums; float32 matrices have to pass
 SUMS = {"doubly": ((1, "row"), (0, "column")), "row": ((1, "row"),), "column": ((0, "column"),)}

@@ -2,10 +2,13 @@
 
 from typing import Any
 
-from jaxdopt._pytree import is_traced, pytree, require
+from jaxdopt._checks import require
+from jaxdopt._leaves import is_traced
+from jaxdopt._pytree import pytree
 from jaxdopt.networks import graphs
 from jaxdopt.networks.checks import require_network
-from jaxdopt.networks.forms import common_root, operator, require_connected
+from jaxdopt.networks.graphs import common_root, require_connected
+from jaxdopt.networks.operators.choose import choose
 from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.weights import column_matrix, row_matrix
 
@@ -65,4 +68,4 @@ def push_pull(graph: Any, push: Any = None) -> Directed:
     pulled, pushed = both[0].astype(float), both[-1].astype(float)
     if push is None:
         require_connected(pulled)
-    return Directed(operator(row_matrix(pulled), "row"), operator(column_matrix(pushed), "column"))
+    return Directed(choose(row_matrix(pulled), "row"), choose(column_matrix(pushed), "column"))

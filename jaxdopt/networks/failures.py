@@ -17,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import Fraction, Number, evaluate, pytree, require
-from jaxdopt.networks.operator import require_cuttable
-from jaxdopt.networks.varying import Varying, link_bits, own_key
+from jaxdopt._checks import require
+from jaxdopt._numbers import Fraction, Number, evaluate
+from jaxdopt._pytree import pytree
+from jaxdopt.networks.operators.base import require_cuttable
+from jaxdopt.networks.sequences import Varying, link_bits, own_key
 
 # folded into the key before the step, and larger than any step's number
 LINKS, ASLEEP = 0xF00011E5, 0xF000A51E

@@ -10,7 +10,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse import csgraph
 
-from jaxdopt._pytree import count, is_traced, require
+from jaxdopt._checks import count, require
+from jaxdopt._leaves import is_traced
 
 ATTEMPTS = 100  # draws of a random graph before giving up on a connected one
 
@@ -245,3 +246,30 @@ def _connected(draw: Callable[[int], nx.Graph], seed: int, remedy: str) -> nx.Gr
         if nx.is_connected(graph):
             return graph
     raise ValueError(f"{ATTEMPTS} draws of the graph were all disconnected; {remedy}.")
+
+
+def require_connected(pattern: sp.csr_array) -> None:
+    """Refuse a pattern in which some agents do not reach each other."""
+    count, component = csgraph.connected_components(pattern, directed=True, connection="strong")
+    outside = int(np.argmax(component != component[0]))
+    require(
+        count == 1,
+        f"the graph is disconnected: {count} components, and agent {outside} and agent 0 do not "
+        "reach each other; add links, or run the components as problems of their own.",
+    )
+
+
+def common_root(heard: sp.csr_array, pushed: sp.csr_array) -> bool:
+    """Return whether some agent is heard, maybe through others, by all, and also hears all."""
+    return bool(np.any(reaching(heard) & reaching(sp.csr_array(pushed.T))))
+
+
+def reaching(heard: sp.csr_array) -> np.ndarray:
+    """Return [n] bool: the agents whose values reach everybody."""
+    count, component = csgraph.connected_components(heard, directed=True, connection="strong")
+    edges = heard.tocoo()
+    hears_others = np.zeros(count, bool)
+    outside = component[edges.row] != component[edges.col]
+    hears_others[component[edges.row[outside]]] = True
+    closed = np.flatnonzero(~hears_others)
+    return component == closed[0] if len(closed) == 1 else np.zeros(heard.shape[0], bool)

@@ -19,17 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import (
-    Number,
-    count,
-    evaluate,
-    is_traced,
-    pytree,
-    require,
-    static,
-)
-from jaxdopt.networks.operators import Server
-from jaxdopt.networks.varying import Varying, own_key
+from jaxdopt._checks import count, require
+from jaxdopt._leaves import is_traced
+from jaxdopt._numbers import Number, evaluate
+from jaxdopt._pytree import pytree, static
+from jaxdopt.networks.sequences import Varying, own_key
+from jaxdopt.networks.server import Server
 
 # folded into the key before the round, and larger than any round's number
 UNIFORM, BERNOULLI, ORDER, MARKOV = 0xF0000F1F, 0xF0000BE2, 0xF00C7C11, 0xF0003A2C
@@ -143,7 +138,7 @@ class Rare(Pattern):
 
 
 @pytree
-class Table(Pattern):
+class Trace(Pattern):
     """What is written in a table of rounds, which does not repeat."""
 
     rows: Any  # [T, n] bool, or [T, s] int with a bound
@@ -216,7 +211,7 @@ def rare(n: int, every: int, client: int = 0) -> Rare:
     return Rare(n, count("every", every), client)
 
 
-def markov(n: int, leave: Any, join: Any, *, steps: int, key: jax.Array) -> Table:
+def markov(n: int, leave: Any, join: Any, *, steps: int, key: jax.Array) -> Trace:
     """Return participation with a memory: who is there leaves, and who is not joins, at random.
 
     Every client has a two-state chain of its own that starts from its stationary law: it is active
@@ -255,10 +250,10 @@ def markov(n: int, leave: Any, join: Any, *, steps: int, key: jax.Array) -> Tabl
 
     first = drawn[0] < join / (join + leave)
     _, rest = jax.lax.scan(follow, first, drawn[1:])
-    return Table(jnp.concatenate([first[None], rest]), n)
+    return Trace(jnp.concatenate([first[None], rest]), n)
 
 
-def trace(rounds: Any, *, n: int | None = None) -> Table:
+def trace(rounds: Any, *, n: int | None = None) -> Trace:
     """Return participation as it was recorded; it does not repeat.
 
     Args:
@@ -280,7 +275,7 @@ def trace(rounds: Any, *, n: int | None = None) -> Table:
         "at least one round and one client.",
     )
     if is_traced(rounds):
-        return Table(rounds.astype(bool), shape[1])
+        return Trace(rounds.astype(bool), shape[1])
     table = np.asarray(rounds)
     odd = table[(table != 0) & (table != 1)]
     require(
@@ -291,11 +286,11 @@ def trace(rounds: Any, *, n: int | None = None) -> Table:
     table, clients = table.astype(bool), shape[1]
     most = max(int(table.sum(axis=1).max()), 1)
     if 2 * most > clients:
-        return Table(jnp.asarray(table), clients)
+        return Trace(jnp.asarray(table), clients)
     rows = np.tile(clients + np.arange(most), (len(table), 1))
     for row, who in zip(rows, table, strict=True):
         row[: who.sum()] = np.flatnonzero(who)
-    return Table(jnp.asarray(rows, jnp.int32), clients, most)
+    return Trace(jnp.asarray(rows, jnp.int32), clients, most)
 
 
 def active(network: Any, steps: int, key: jax.Array | None = None) -> jax.Array:

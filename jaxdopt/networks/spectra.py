@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg
 
-from jaxdopt._pytree import count
+from jaxdopt._checks import count
 from jaxdopt.networks.checks import require_network
 
 DENSE = 2048  # agents up to which the spectrum is computed from the dense matrix

@@ -8,13 +8,14 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse import csgraph
 
-from jaxdopt._pytree import pytree, require, static
+from jaxdopt._checks import require
+from jaxdopt._pytree import pytree, static
 from jaxdopt.agents import select
 from jaxdopt.networks import graphs
-from jaxdopt.networks.forms import require_connected, table
-from jaxdopt.networks.operator import Operator
+from jaxdopt.networks.graphs import require_connected
+from jaxdopt.networks.operators.base import Operator
+from jaxdopt.networks.operators.sparse import add, table
 from jaxdopt.networks.parts import Parts
-from jaxdopt.networks.tables import add
 
 SEARCH = 2**22  # agents times roots tried for the least deep spanning tree
 

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from jaxdopt._pytree import require
+from jaxdopt._checks import require
 from jaxdopt.networks import graphs
-from jaxdopt.networks.forms import Network, is_symmetric, mixing, operator, require_connected
+from jaxdopt.networks.graphs import require_connected
+from jaxdopt.networks.operators.choose import Network, choose, is_symmetric, mixing
 
 
 def metropolis(graph: Any) -> Network:
@@ -73,7 +74,7 @@ def row_stochastic(graph: Any) -> Network:
     Raises:
         ValueError: the graph is not strongly connected.
     """
-    return operator(row_matrix(_connected(graph)), "row")
+    return choose(row_matrix(_connected(graph)), "row")
 
 
 def column_stochastic(graph: Any) -> Network:
@@ -85,7 +86,7 @@ def column_stochastic(graph: Any) -> Network:
     Raises:
         ValueError: the graph is not strongly connected.
     """
-    return operator(column_matrix(_connected(graph)), "column")
+    return choose(column_matrix(_connected(graph)), "column")
 
 
 def metropolis_matrix(edges: sp.csr_array) -> sp.csr_array:

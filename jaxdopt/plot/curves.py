@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdopt._pytree import require
+from jaxdopt._checks import require
 from jaxdopt.datasets import diverged, require_dataset
 from jaxdopt.plot.style import DASHES, MARKERS, NAMES, cycle, pyplot
 

@@ -9,7 +9,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from jaxdopt._pytree import require
+from jaxdopt._checks import require
 from jaxdopt.networks.graphs import adjacency
 from jaxdopt.plot.style import MARKERS, cycle, pyplot
 

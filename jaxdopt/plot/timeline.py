@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxdopt._pytree import is_traced, require
-from jaxdopt.networks.timeline import Finishes, Timeline
+from jaxdopt._checks import require
+from jaxdopt._leaves import is_traced
+from jaxdopt.networks.events.timeline import Finishes, Timeline
 from jaxdopt.plot.style import NAMES, cycle, pyplot
 
 MOST = 12  # agents that are drawn where none are named

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import disclose, enclose, pytree, replace, require
+from jaxdopt._checks import require
+from jaxdopt._opaque import disclose, enclose
+from jaxdopt._pytree import pytree, replace
 from jaxdopt.problems import solver
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdopt._pytree import count, require
+from jaxdopt._checks import count, require
 from jaxdopt.problems.finite_sum import FiniteSum, Weighting
 from jaxdopt.problems.partition import split
 from jaxdopt.problems.samples import as_floating, as_numbers

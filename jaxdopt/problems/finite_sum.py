@@ -8,16 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import (
-    cast_floats,
-    is_traced,
-    number,
-    pytree,
-    replace,
-    require,
-    static,
-    traceable,
-)
+from jaxdopt._checks import require
+from jaxdopt._leaves import cast_floats, is_traced
+from jaxdopt._numbers import number
+from jaxdopt._opaque import traceable
+from jaxdopt._pytree import pytree, replace, static
 from jaxdopt.problems import solver
 from jaxdopt.problems.gradients import require_gradient, traced
 from jaxdopt.problems.layout import Layout

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from jaxdopt._pytree import require
+from jaxdopt._checks import require
 from jaxdopt.problems.layout import Layout
 
 STATE = "state such as batch statistics has no gradient: close over it, or use GroupNorm"

@@ -5,7 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdopt._pytree import cast_floats, number, replace, require
+from jaxdopt._checks import require
+from jaxdopt._leaves import cast_floats
+from jaxdopt._numbers import number
+from jaxdopt._pytree import replace
 from jaxdopt.problems import solver
 from jaxdopt.problems.finite_sum import FiniteSum, gathered
 from jaxdopt.problems.linear import (

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdopt._pytree import number, pytree, replace
+from jaxdopt._numbers import number
+from jaxdopt._pytree import pytree, replace
 from jaxdopt.problems.finite_sum import FiniteSum, Weighting, with_facts
 from jaxdopt.problems.samples import (
     as_classes,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdopt._pytree import count, require
+from jaxdopt._checks import count, require
 from jaxdopt.problems.finite_sum import FiniteSum, Weighting
 from jaxdopt.problems.samples import as_classes, distribute, dtype_of, read
 

@@ -6,16 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import (
-    count,
-    disclose,
-    enclose,
-    number,
-    pytree,
-    replace,
-    require,
-    static,
-)
+from jaxdopt._checks import count, require
+from jaxdopt._numbers import number
+from jaxdopt._opaque import disclose, enclose
+from jaxdopt._pytree import pytree, replace, static
 
 NOISE = 0x6E  # folded into the key, so that noise and minibatch are independent
 

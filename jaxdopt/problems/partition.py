@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from jaxdopt._pytree import count, require
+from jaxdopt._checks import count, require
 
 T = TypeVar("T")
 

@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import disclose, pytree, require, static, traceable
+from jaxdopt._checks import require
+from jaxdopt._opaque import disclose, traceable
+from jaxdopt._pytree import pytree, static
 from jaxdopt.problems.gradients import require_gradient
 from jaxdopt.problems.layout import Layout
 from jaxdopt.problems.samples import as_numbers

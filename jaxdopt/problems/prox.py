@@ -18,7 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import count, is_traced, number, pytree, require, static
+from jaxdopt._checks import count, require
+from jaxdopt._leaves import is_traced
+from jaxdopt._numbers import number
+from jaxdopt._pytree import pytree, static
 
 
 @pytree

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import agents as _agents
-from jaxdopt._pytree import count, number, pytree, replace, require
+from jaxdopt._checks import count, require
+from jaxdopt._numbers import number
+from jaxdopt._pytree import pytree, replace
 
 
 @pytree

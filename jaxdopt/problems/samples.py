@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxdopt._pytree import is_traced, require
+from jaxdopt._checks import require
+from jaxdopt._leaves import is_traced
 from jaxdopt.problems.partition import in_order, is_missing, split
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.linalg
 
-from jaxdopt._pytree import cast_floats
+from jaxdopt._leaves import cast_floats
 
 ACCURACY = 1e-9  # of the gradient's norm, relative to where it started (and at least 1)
 ITERATIONS = 100

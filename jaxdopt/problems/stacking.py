@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import cast_floats, replace, require
+from jaxdopt._checks import require
+from jaxdopt._leaves import cast_floats
+from jaxdopt._pytree import replace
 from jaxdopt.problems.finite_sum import FiniteSum, gathered
 
 T = TypeVar("T")

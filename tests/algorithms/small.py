@@ -8,7 +8,8 @@ import numpy as np
 
 import jaxdopt as jd
 from jaxdopt import networks
-from jaxdopt.networks import participation, times
+from jaxdopt.networks import participation
+from jaxdopt.networks.events import durations
 
 N, D, BATCH = 6, 3, 2
 KEY = jax.random.key(0)
@@ -45,7 +46,7 @@ def network_of(kind):
     return networks.metropolis(RING)
 
 
-TIMES: dict[str, Any] = {"compute": times.LogNormal(np.linspace(1, 2, N), 0.5), "delay": 0.3}
+TIMES: dict[str, Any] = {"compute": durations.LogNormal(np.linspace(1, 2, N), 0.5), "delay": 0.3}
 EVENTS = {
     "timeline": lambda: networks.timeline(networks.metropolis(RING), **TIMES, steps=8),
     "directed timeline": lambda: networks.timeline(networks.push_pull(DIGRAPH), **TIMES, steps=8),

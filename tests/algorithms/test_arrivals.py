@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from reference import asynchronous, losses
 
 import jaxdopt as jd
-from jaxdopt.networks import arrivals, times
+from jaxdopt.networks import arrivals
+from jaxdopt.networks.events import durations
 
 N, D, L2 = 5, 3, 0.05
 T, K = 24, 2
@@ -127,7 +128,7 @@ class TestLoops:
         options, spoken = RULES[rule]
         work = np.random.default_rng(seed).integers(1, 5, (400, N)) / 4
         work[:, 0] += 2
-        network = widened(arrivals(N, compute=times.Table(work), steps=T, **options))
+        network = widened(arrivals(N, compute=durations.Table(work), steps=T, **options))
         drawn = np.asarray(sampled(noisy(weights), network.agents))
         features, labels = data()
         place = {"k": -1, "row": -1}

@@ -9,7 +9,7 @@ import pytest
 from reference import asynchronous, losses
 
 import jaxdopt as jd
-from jaxdopt.networks import times
+from jaxdopt.networks.events import durations
 
 KEY = jax.random.key(0)
 N, D = 6, 3
@@ -74,9 +74,12 @@ PATTERNS = {
     "straggler, 20 times slower": (np.array([20.0, 1, 1, 1, 1, 1]), 0.5),
     "speeds, late and lost messages": (
         np.linspace(0.5, 2.0, N),
-        times.Lost(times.Exponential(6.0), 0.3),
+        durations.Lost(durations.Exponential(6.0), 0.3),
     ),
-    "random": (times.Clipped(times.LogNormal(1.0, 1.0), 0.2, 8.0), times.Exponential(1.0)),
+    "random": (
+        durations.Clipped(durations.LogNormal(1.0, 1.0), 0.2, 8.0),
+        durations.Exponential(1.0),
+    ),
     "stale by 20 steps of the fastest": (np.array([0.25, 1, 1, 1, 1, 1]), 5.0),
 }
 
@@ -190,14 +193,14 @@ class TestIdentities:
     def test_block_descent_follows_the_heap(self):
         made = pattern("speeds, late and lost messages")
         compute, delay = (
-            times.as_model(m, "m") for m in PATTERNS["speeds, late and lost messages"]
+            durations.as_model(m, "m") for m in PATTERNS["speeds, late and lost messages"]
         )
         count = 60
         speeds = np.tile(np.asarray(compute.seconds)[:, None], (1, 400))
-        key = jax.random.fold_in(KEY, times.DELAY)
+        key = jax.random.fold_in(KEY, durations.DELAY)
 
         def travel(i, j, m):
-            return times.drawn(delay, key, *np.array([[m], [i], [j]]))[0]
+            return durations.drawn(delay, key, *np.array([[m], [i], [j]]))[0]
 
         world = problem()
         hessians, tilts, center = map(np.asarray, (world.hessians, world.tilts, world.center))
@@ -317,7 +320,7 @@ class TestAsPrograms:
     def test_float32_stays_float32(self, float32):
         world = jd.problems.quadratic(agents=N, d=D)
         narrow = jd.networks.metropolis(jd.graphs.ring(N))
-        made = jd.networks.timeline(narrow, compute=times.Exponential(1.0), steps=4)
+        made = jd.networks.timeline(narrow, compute=durations.Exponential(1.0), steps=4)
 
         def go(x0):
             return jd.run(jd.ADSGD(0.1), world, made, x0, KEY, steps=4)

@@ -11,7 +11,7 @@ from reference import composite as reference
 from reference import federated, losses
 
 import jaxdopt as jd
-from jaxdopt.algorithms.fed_nmap import State
+from jaxdopt.algorithms.federated.fed_nmap import State
 from jaxdopt.problems import prox as kinds
 
 N, D, Q = 5, 4, 3

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from jaxdopt.networks import times
+from jaxdopt.networks.events import durations
 
 N, D, STEPS = 5, 3, 24
 KEY = jax.random.key(3)
@@ -61,7 +61,10 @@ def problems():
 def networks(kind, n=N):
     """Two networks of one structure, by the times that are drawn."""
     ring = jd.networks.metropolis(jd.graphs.ring(n) if n > 1 else jd.graphs.complete(n))
-    options: dict[str, Any] = {"compute": times.LogNormal(np.linspace(1, 2, n), 0.5), "delay": 0.3}
+    options: dict[str, Any] = {
+        "compute": durations.LogNormal(np.linspace(1, 2, n), 0.5),
+        "delay": 0.3,
+    }
     rules = {"each": {"rule": "each"}, "ticks": {"every": 1.5}, "buffer": {"buffer": min(2, n)}}
     options["steps"] = STEPS
     if kind in rules:

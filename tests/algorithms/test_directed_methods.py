@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxdopt as jd
-from jaxdopt.algorithms import coupling
+from jaxdopt.algorithms.directed import coupling
 
 N, D, KEY = 6, 2, jax.random.key(4)
 DITHER = jd.compressors.Dither(bits=2)

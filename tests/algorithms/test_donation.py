@@ -7,7 +7,7 @@ import pytest
 from catalogue import ROWS
 from small import ASYNCHRONOUS, EVENTS, KEY, network_of, uneven
 
-from jaxdopt._pytree import distinct
+from jaxdopt._leaves import distinct
 
 METHODS = {row.name: (row.make, row.network) for row in ROWS} | ASYNCHRONOUS
 

@@ -15,7 +15,7 @@ import pytest
 from reference import federated, losses
 
 import jaxdopt as jd
-from jaxdopt.algorithms.clients import participants
+from jaxdopt.algorithms.federated.clients import participants
 from jaxdopt.networks import participation
 
 N, D, K, ROUNDS = 6, 3, 5, 50
@@ -129,7 +129,7 @@ FEW = ("uniform", "cyclic", "reshuffled")
 
 def masked(names: Any = None) -> Any:
     there = np.stack([tables()[name] for name in names or tables()])
-    return participation.Table(jnp.asarray(there), N)
+    return participation.Trace(jnp.asarray(there), N)
 
 
 def gathered() -> Any:
@@ -300,7 +300,7 @@ def test_with_one_local_step_the_sums_are_one_method():
 
 def test_with_everybody_in_every_round():
     """Where nobody is ever missing, FedSUM, SCAFFOLD and, but for its start, FedSUM-CR agree."""
-    everybody = participation.Table(jnp.ones((1, ROUNDS, N), bool), N)
+    everybody = participation.Trace(jnp.ones((1, ROUNDS, N), bool), N)
     problem = noisy(0.5)
 
     def go(name, state=None, start=0):
@@ -453,7 +453,7 @@ def test_clients_that_never_come_back_leave_what_they_sent_last():
     """The run goes on; memories stay, and so the limit is not where the others would lead alone."""
     there = tables()["unequal"].copy()
     there[10:, 2] = False
-    networks = participation.Table(jnp.asarray(there)[None], N)
+    networks = participation.Trace(jnp.asarray(there)[None], N)
     for name, rows in (("FedSUM", "h"), ("MIFA", "updates"), ("FedSUMCR", "seen")):
         method, problem = build(name, 0.02), noisy(0.0)
         states, kept = cold(method, problem, networks), []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reference import asynchronous, losses
 
 import jaxdopt as jd
-from jaxdopt.networks import times
+from jaxdopt.networks.events import durations
 
 N, D, L2 = 5, 3, 0.05
 T = 24
@@ -92,8 +92,8 @@ class TestPairs:
         travel = messages * random.integers(0, 3, (200, N, N)) / 4
         network = jd.networks.pairwise(
             GRAPH,
-            compute=times.Table(work),
-            delay=times.Table(travel),
+            compute=durations.Table(work),
+            delay=durations.Table(travel),
             steps=T,
             key=jax.random.key(seed),
         )
@@ -129,7 +129,7 @@ class TestPairs:
 
     def test_runs_are_as_long_as_pairs_do_not_touch(self):
         network = jd.networks.pairwise(
-            jd.networks.metropolis(jd.graphs.ring(8)), compute=times.Exponential(1.0), steps=60
+            jd.networks.metropolis(jd.graphs.ring(8)), compute=durations.Exponential(1.0), steps=60
         )
         before: set[int] = set()
         for who, partner in zip(network.agents, network.partners, strict=True):
@@ -220,7 +220,7 @@ class TestRFAST:
         wires = jd.networks.push_pull(links) if directed else GRAPH
         row, column = (np.asarray(part.matrix()) for part in (wires.row, wires.column))
         network = jd.networks.timeline(
-            wires, compute=times.Table(work), delay=times.Table(travel), steps=T
+            wires, compute=durations.Table(work), delay=durations.Table(travel), steps=T
         )
         of, run = gradient(network.agents)
         expected = asynchronous.r_fast(
@@ -239,7 +239,7 @@ class TestRFAST:
         network = jd.networks.timeline(
             GRAPH,
             compute=np.linspace(1.0, 0.2, N),
-            delay=times.Lost(times.Exponential(0.6), 0.3),
+            delay=durations.Lost(durations.Exponential(0.6), 0.3),
             steps=6000,
         )
         run = jd.run(jd.RFAST(0.2), problem, network, problem.start(), KEY, steps=6000, every=600)

@@ -15,7 +15,8 @@ from small import ASYNCHRONOUS, DIGRAPH, EVENTS, KEY, RING, D, N, network_of, un
 
 import jaxdopt as jd
 from jaxdopt import compressors, networks, problems
-from jaxdopt.networks import participation, times
+from jaxdopt.networks import participation
+from jaxdopt.networks.events import durations
 from jaxdopt.problems import prox
 
 DTYPES = {"float64": True, "float32": False, "float32 among 64": True, "bfloat16": False}
@@ -131,7 +132,7 @@ NETWORKS = {
     "repeated": lambda: networks.Repeated(networks.metropolis(RING), 3),
     "Chebyshev": lambda: networks.Chebyshev(networks.metropolis(RING), 3),
     "cyclic": lambda: networks.one_peer_exponential(N),
-    "trace": lambda: networks.trace([RING, jd.graphs.path(N)], after="hold"),
+    "trace": lambda: networks.sequence([RING, jd.graphs.path(N)], after="hold"),
     "matching": lambda: networks.RandomMatching(RING),
     "complete matching": lambda: networks.RandomMatching(jd.graphs.complete(N)),
     "links": lambda: networks.RandomLinks(networks.metropolis(RING), 0.5),
@@ -141,7 +142,8 @@ NETWORKS = {
         networks.RandomLinks(networks.metropolis(RING), 0.5), 2
     ),
     "timed": lambda: networks.timed(
-        networks.metropolis(jd.graphs.path(12)), delay=times.Clipped(times.Exponential(1.0), 0, 9)
+        networks.metropolis(jd.graphs.path(12)),
+        delay=durations.Clipped(durations.Exponential(1.0), 0, 9),
     ),
     "uniform": lambda: participation.uniform(N, 2),
     "most": lambda: participation.uniform(N, 5),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from jaxdopt.algorithms import epochs
+from jaxdopt.algorithms.reshuffling import epochs
 
 N, M, KEY = 8, 6, jax.random.key(9)
 RING = jd.networks.lazy_metropolis(jd.graphs.ring(N))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from reference import asynchronous
 
 import jaxdopt as jd
-from jaxdopt.networks import arrivals, times
+from jaxdopt.networks import arrivals
+from jaxdopt.networks.events import durations
 
 F80 = np.linspace(1.0, 0.2, 5)
 RULES = {
@@ -48,8 +49,8 @@ class TestTables:
         options, rule = RULES[name]
         network = arrivals(
             n,
-            compute=times.Table(work),
-            delay=times.Table(travel),
+            compute=durations.Table(work),
+            delay=durations.Table(travel),
             calls=calls,
             steps=T,
             **options,
@@ -72,7 +73,7 @@ class TestTables:
             assert row[: len(want)].tolist() == want
 
     def test_a_longer_table_begins_as_a_shorter_one(self):
-        model = times.Exponential(F80)
+        model = durations.Exponential(F80)
         short, long = (arrivals(5, compute=model, rule="each", steps=T) for T in (20, 90))
         assert table(long)[:20] == table(short)
         other = arrivals(5, compute=model, rule="each", steps=20, key=jax.random.key(1))
@@ -121,7 +122,7 @@ class TestFrequencies:
         assert arrivals(5, compute=F80, rule="all", steps=3).frequency.tolist() == [1] * 5
 
     def test_of_random_times_follow_their_means(self):
-        model = times.Exponential(F80)
+        model = durations.Exponential(F80)
         network = arrivals(5, compute=model, calls=2, rule="each", steps=20_000)
         np.testing.assert_allclose(
             network.frequency, (1 / F80) / np.sum(1 / F80), rtol=0.06
@@ -155,6 +156,6 @@ def test_bad_input_is_refused_with_a_sentence(options, sentence):
 
 
 def test_clients_that_stop_end_the_table():
-    work = times.Table(np.array([[1.0, 1.0], [1.0, np.inf]]))
+    work = durations.Table(np.array([[1.0, 1.0], [1.0, np.inf]]))
     with pytest.raises(ValueError, match="after 1 aggregations too few clients return; give steps"):
         arrivals(2, compute=work, rule="all", steps=4)

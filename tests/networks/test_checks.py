@@ -167,7 +167,7 @@ SCHEMES = {
     "push_pull": networks.push_pull,
     "spanning_tree": networks.spanning_tree,
     "RandomMatching": networks.RandomMatching,
-    "trace": lambda graph: networks.trace([graph, graph]),
+    "trace": lambda graph: networks.sequence([graph, graph]),
 }
 REFUSED = OPERATORS | GRAPHS | {name: (lambda f=f: f(W), KEPT) for name, f in SCHEMES.items()}
 

@@ -407,7 +407,7 @@ NETWORKS = {
     "column": networks.column_stochastic(DIGRAPHS["dense"]),
     "push-pull": networks.push_pull(DIGRAPHS["dense"]),
     "tree": networks.spanning_tree(DIGRAPHS["dense"]),
-    "cyclic rows": networks.trace([DIGRAPHS["dense"]], weights="row_stochastic"),
+    "cyclic rows": networks.sequence([DIGRAPHS["dense"]], weights="row_stochastic"),
     "failing columns": networks.RandomLinks(networks.column_stochastic(DIGRAPHS["dense"]), 0.5),
     "sleeping push-pull": networks.Asleep(networks.push_pull(DIGRAPHS["dense"]), 0.5),
     "repeated rows": networks.Repeated(networks.row_stochastic(DIGRAPHS["dense"]), 2),

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from reference import asynchronous
 
 import jaxdopt as jd
-from jaxdopt.networks import times
-from jaxdopt.networks.timeline import DelayLine
+from jaxdopt.networks.events import durations
+from jaxdopt.networks.events.delay_line import DelayLine
 
 KEY = jax.random.key(1)
 N, D, RUNS = 5, 2, 12
@@ -61,7 +61,7 @@ def loop(compute, delay, events, weights=None, stepsize=0.3, relaxation=0.8):
 
 def simulated(compute, delay, **until):
     return jd.networks.timeline(
-        network(), compute=times.Table(compute), delay=times.Table(delay), **until
+        network(), compute=durations.Table(compute), delay=durations.Table(delay), **until
     )
 
 
@@ -186,12 +186,12 @@ class TestAgainstEventByEvent:
         assert made.end[-1] == RUNS
         with pytest.raises(ValueError, match="all agents have stopped after 7 runs"):
             jd.networks.timeline(
-                network(), compute=times.Table(np.where(np.arange(9)[:, None] < 7, 1.0, np.inf)
+                network(), compute=durations.Table(np.where(np.arange(9)[:, None] < 7, 1.0, np.inf)
                                                * np.ones(N)), delay=0.5, steps=8,
             )  # fmt: skip
 
     def test_longer_timelines_begin_as_shorter_ones(self):
-        model, late = times.Exponential(1.0), times.Lost(times.Exponential(3.0), 0.2)
+        model, late = durations.Exponential(1.0), durations.Lost(durations.Exponential(3.0), 0.2)
         make = functools.partial(
             jd.networks.timeline, network(), compute=model, delay=late, key=KEY
         )
@@ -213,7 +213,7 @@ class TestAgainstEventByEvent:
         ring = jd.networks.metropolis(jd.graphs.ring(n))
         compute = np.random.default_rng(0).exponential(1.0, (60, n))
         compute[0] = 1.0  # all finish at once, and then never again
-        made = jd.networks.timeline(ring, compute=times.Table(compute), delay=0.2, seconds=12.0)
+        made = jd.networks.timeline(ring, compute=durations.Table(compute), delay=0.2, seconds=12.0)
         assert made.agents.shape[1] < 100
         finishes = made.finishes()
         everything = np.cumsum(compute, axis=0)
@@ -289,7 +289,7 @@ class TestRefusals:
             (lambda go: go(steps=3, compute=-1.0), "compute is -1; give at least 0"),
             (lambda go: go(steps=3, compute=np.inf), "all compute times are infinite"),
             (lambda go: go(steps=3, compute=[1.0, 2.0]), r"compute has shape \(2,\)"),
-            (lambda go: go(steps=3, delay=times.Table(np.ones((2, 3)))), "of delay has shape"),
+            (lambda go: go(steps=3, delay=durations.Table(np.ones((2, 3)))), "of delay has shape"),
             (lambda go: go(jd.networks.RandomLinks(network(), 0.5), steps=3), "a RandomLinks"),
             (lambda go: go(jd.networks.Server(N), steps=3), "this is a Server"),
             (lambda go: go(jd.networks.Repeated(network(), 2), steps=3), "this is a Repeated"),

@@ -15,7 +15,8 @@ import scipy.sparse.linalg
 from scipy.optimize import linear_sum_assignment
 
 from jaxdopt import graphs, networks
-from jaxdopt.networks import Circulant, Complete, Dense, Neighbors, mixing, spectra, tables
+from jaxdopt.networks import Circulant, Complete, Dense, Neighbors, mixing, spectra
+from jaxdopt.networks.operators import sparse
 
 GRAPHS = {
     "ring": graphs.ring(9),
@@ -367,7 +368,7 @@ class TestChoice:
         W = loops_metropolis(graph)
         table = mixing(W, form=Neighbors)
         assert isinstance(table, Neighbors)
-        assert table.index.shape[1] == tables.UNROLLED
+        assert table.index.shape[1] == sparse.UNROLLED
         assert len(table.tiers) >= 1
         dense = mixing(W, form=Dense)
         x = jnp.asarray(rows(len(W)))

@@ -1,0 +1,1 @@
+"""Agents, pairs and clients that never wait."""

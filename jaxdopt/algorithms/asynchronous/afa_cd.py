@@ -1,0 +1,73 @@
+"""AFA-CD: anarchic federated averaging across devices, where clients do as much as they like.
+
+    S who have come back:   x ← x − η_g Σ_{i ∈ S} pᵢ Gᵢ / Σ_{i ∈ S} pᵢ,      Gᵢ = (1/Kᵢ) Σₗ gᵢ(yᵢₗ)
+
+gᵢ(yᵢₗ) are the gradients that i met in Kᵢ local steps y ← y − η gᵢ(y) from the model that it had
+fetched. G is normalized, so that who takes more steps does not count for more, and η_g is a
+stepsize along a gradient; the paper's mean over its m returns is that with equal pᵢ. Who comes back
+more often does count for more: the limit is not the objective's minimizer where clients are not
+equally quick, which `AFACS` mends.
+
+The network is a `jd.networks.arrivals`, such as ``buffer=m``; ``calls=`` is there what Kᵢ is here.
+
+Source: Yang, Zhang, Khanduri, Liu (2022), arXiv 2108.09875. Listing: from memory, the structure
+confirmed by a summary, constants not.
+Property in the tests: with all in S and Kᵢ = 1 it is gradient descent.
+"""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdopt._numbers import Nonnegative
+from jaxdopt._pytree import pytree, static
+from jaxdopt.algorithms.federated.clients import (
+    Central,
+    Steps,
+    common,
+    require_own_steps,
+    round_trip,
+    visit,
+)
+from jaxdopt.costs import Cost
+
+
+@pytree
+class State(Central):
+    """What AFA-CD carries on."""
+
+    server: jax.Array  # [d] the server's model
+    sent: jax.Array  # [n, d] the model that every client fetched last
+    n: int = static()
+
+
+@pytree
+class AFACD:
+    """x⁺ = x − η_g mean_{i ∈ S} Gᵢ,  Gᵢ the mean of the gradients of Kᵢ local steps."""
+
+    stepsize: Nonnegative  # η, of local steps
+    server_stepsize: Nonnegative  # η_g, along a gradient
+    local_steps: int = static(default=1)  # K
+    own_steps: Steps | None = None  # Kᵢ ≤ K, [n, 1]; K if None
+    needs: ClassVar[set[str]] = {"returns"}
+
+    def __post_init__(self) -> None:
+        """Check the numbers of local steps."""
+        require_own_steps(self)
+
+    def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
+        """Start at the mean of x0's rows."""
+        return State(common(x0), jnp.broadcast_to(common(x0), x0.shape), problem.n)
+
+    def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
+        """Take one aggregation."""
+        clients, _, g = visit(
+            state, problem, network, self.stepsize, self.local_steps, key, self.own_steps
+        )
+        new = state.server - self.server_stepsize * clients.mean(g)
+        return State(new, network.handed(state.sent, state.server, new), state.n)
+
+    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+        """The gradients of those who come back, and a vector down and one up."""
+        return round_trip(state, problem, network, self.local_steps, own_steps=self.own_steps)

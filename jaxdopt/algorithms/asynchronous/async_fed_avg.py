@@ -1,0 +1,73 @@
+"""Asynchronous FedAvg: the server merges what comes back, however old, and waits for nobody.
+
+    i ∈ Sₖ (who come back):   x ← x + η_g Σᵢ dᵢ (yᵢ − sentᵢ),      sentᵢ ← x
+
+yᵢ is where K local steps y ← y − η gᵢ(y) have led from sentᵢ, the model that i had fetched. Weights
+are not renormalized and know no staleness. Who comes back how often decides what is solved: the
+limit is near the minimizer of Σᵢ dᵢ φᵢ fᵢ, φᵢ the network's ``frequency`` of client i in an
+aggregation. By default dᵢ = pᵢ / φᵢ, so that it is the objective: with a return an aggregation and
+constant times τᵢ that is pᵢ τᵢ Σⱼ 1/τⱼ, and with all in every one the mean, FedAvg. Weights that
+are given are all that counts, whatever the pᵢ; equal ones solve another problem, in which quick
+clients count for more.
+
+The network is a `jd.networks.arrivals` of any rule; ``calls=`` is there what ``local_steps`` is
+here.
+
+Source: Fraboni, Vidal, Kameni, Lorenzi (2023), arXiv 2206.10189. Listing: authors' code (which
+takes momentum in local steps), and the paper's weights.
+Theorem in the tests: the two limits; with rule="all" it is FedAvg.
+"""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdopt._checks import count
+from jaxdopt._numbers import Nonnegative
+from jaxdopt._pytree import pytree, static
+from jaxdopt.algorithms.federated.clients import Central, common, round_trip, visit
+from jaxdopt.costs import Cost
+
+
+@pytree
+class State(Central):
+    """What asynchronous FedAvg carries on."""
+
+    server: jax.Array  # [d] the server's model
+    sent: jax.Array  # [n, d] the model that every client fetched last
+    n: int = static()
+
+
+@pytree
+class AsyncFedAvg:
+    """x⁺ = x + η_g Σ_{i ∈ S} dᵢ (yᵢ − sentᵢ),  yᵢ after K local steps from sentᵢ."""
+
+    stepsize: Nonnegative  # η, of local steps
+    server_stepsize: Nonnegative = 1.0  # η_g
+    weights: Nonnegative | None = None  # dᵢ, a number or [n, 1]; by default pᵢ / φᵢ
+    local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"returns"}
+
+    def __post_init__(self) -> None:
+        """Check the number of local steps."""
+        count("local_steps", self.local_steps)
+
+    def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
+        """Start at the mean of x0's rows."""
+        return State(common(x0), jnp.broadcast_to(common(x0), x0.shape), problem.n)
+
+    def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
+        """Take one aggregation."""
+        clients, moved, _ = visit(state, problem, network, self.stepsize, self.local_steps, key)
+        if self.weights is None:
+            interval = network.interval.astype(moved.dtype)
+            update = clients.total(clients.own(interval) * moved) / state.n
+        else:
+            update = clients.sum(clients.own(self.weights) * moved)
+        new = state.server + self.server_stepsize * update
+        return State(new, network.handed(state.sent, state.server, new), state.n)
+
+    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+        """K gradients of those who come back, and a vector down and one up."""
+        return round_trip(state, problem, network, self.local_steps)

@@ -1,0 +1,64 @@
+"""FedFix: aggregation at fixed ticks, of whoever has come back since the last.
+
+    at kΔ, Sₖ those back since (k − 1)Δ:   x ← x + η_g Σ_{i ∈ Sₖ} pᵢ cᵢ (yᵢ − sentᵢ),   sentᵢ ← x
+
+yᵢ is where K local steps y ← y − η gᵢ(y) have led from sentᵢ, and cᵢ how many ticks a visit of i
+takes, ⌈τᵢ / Δ⌉ for constant times τᵢ: who comes back at every c-th tick counts c times, so that the
+limit is near the objective's minimizer however slow some are. Between FedAvg (Δ ≥ maxᵢ τᵢ) and
+asynchronous FedAvg (Δ → 0); `AsyncFedAvg` on ticks is the same. The network is
+``jd.networks.arrivals(n, every=Δ, ...)``, which counts the ticks itself.
+
+Source: Fraboni, Vidal, Kameni, Lorenzi (2023), arXiv 2206.10189, section 5. Listing: authors' code
+(which takes momentum in local steps).
+Theorem in the tests: the limit, and FedAvg with long ticks.
+"""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdopt._checks import count
+from jaxdopt._numbers import Nonnegative
+from jaxdopt._pytree import pytree, static
+from jaxdopt.algorithms.federated.clients import Central, common, round_trip, visit
+from jaxdopt.costs import Cost
+
+
+@pytree
+class State(Central):
+    """What FedFix carries on."""
+
+    server: jax.Array  # [d] the server's model
+    sent: jax.Array  # [n, d] the model that every client fetched last
+    n: int = static()
+
+
+@pytree
+class FedFix:
+    """x⁺ = x + η_g Σ_{i ∈ S} pᵢ cᵢ (yᵢ − sentᵢ),  cᵢ ticks of a visit, yᵢ after K steps."""
+
+    stepsize: Nonnegative  # η, of local steps
+    server_stepsize: Nonnegative = 1.0  # η_g
+    local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"returns", "ticks"}
+
+    def __post_init__(self) -> None:
+        """Check the number of local steps."""
+        count("local_steps", self.local_steps)
+
+    def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
+        """Start at the mean of x0's rows."""
+        return State(common(x0), jnp.broadcast_to(common(x0), x0.shape), problem.n)
+
+    def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
+        """Take one tick."""
+        clients, moved, _ = visit(state, problem, network, self.stepsize, self.local_steps, key)
+        ticks = network.interval.astype(moved.dtype)
+        update = clients.total(clients.own(ticks) * moved) / state.n
+        new = state.server + self.server_stepsize * update
+        return State(new, network.handed(state.sent, state.server, new), state.n)
+
+    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+        """K gradients of those who come back, and a vector down and one up."""
+        return round_trip(state, problem, network, self.local_steps)

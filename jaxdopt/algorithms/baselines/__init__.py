@@ -1,0 +1,1 @@
+"""Centralized methods, to compare with."""

@@ -1,0 +1,1 @@
+"""Methods for directed graphs: push-sum and push-pull."""

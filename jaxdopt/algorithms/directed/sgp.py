@@ -1,0 +1,51 @@
+"""SGP: stochastic gradient push, DSGD on directed graphs with push-sum weights.
+
+    uₖ₊₁ = C (uₖ − α g(xₖ)),      wₖ₊₁ = C wₖ,      xₖ = uₖ / wₖ,      u₀ = x₀,  w₀ = 1
+
+Not exact, as `DSGD`; but, weights or not, the agents approach the minimizer of the plain average
+and not of the Perron-weighted one.
+
+Source: Nedić, Olshevsky (2016), arXiv 1406.2075; Assran, Loizou, Ballas, Rabbat (2019), arXiv
+1811.10792, algorithm 1. Listing: papers. Invariant: Σᵢ wᵢ = n.
+Theorem in the tests: with a doubly stochastic C it is `DSGD`; the bias vanishes as O(α).
+"""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdopt._numbers import Nonnegative
+from jaxdopt._pytree import pytree
+from jaxdopt.algorithms.directed.ratio import Ratio
+from jaxdopt.costs import Cost, gossip
+
+
+@pytree
+class State(Ratio):
+    """What SGP carries on."""
+
+    u: jax.Array  # [n, d] weighted estimates
+    w: jax.Array  # [n, 1] push-sum weights; their sum is n
+
+
+@pytree
+class SGP:
+    """uₖ₊₁ = C(uₖ − α g(xₖ)),  wₖ₊₁ = C wₖ,  xₖ = uₖ / wₖ      (column-stochastic C)."""
+
+    stepsize: Nonnegative  # α
+    needs: ClassVar[set[str]] = {"push"}
+
+    def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
+        """Start at x0 [n, d]."""
+        return State(x0, jnp.ones_like(x0[:, :1]))
+
+    def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
+        """Take one step."""
+        g = problem.grad(state.x, key)
+        u, w = network.column @ (state.u - self.stepsize * g, state.w)
+        return State(u, w)
+
+    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+        """One gradient, and one exchange of one vector and one number."""
+        return gossip(state, problem, numbers=1)

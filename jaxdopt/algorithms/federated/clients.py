@@ -1,0 +1,268 @@
+"""Federated methods' part that they share: who takes part in a round, and the clients' local work.
+
+Work follows those who take part: where the network names them (`Server.clients`, at most s of n),
+their rows are gathered, computed on as [s, ...] and put back; where it only masks, all n work and
+the mask says whose counts. A network without either means everybody.
+
+**Weights.** For F = Σᵢ pᵢ fᵢ (``weights="samples"``: pᵢ = mᵢ/m) clients step along the gradients of
+their own fᵢ, and the server weighs what they send, as in McMahan et al. (2017):
+
+    (1/|S|) Σ_{i ∈ S} uᵢ  stands for  Σ_{i ∈ S} pᵢ uᵢ / Σ_{i ∈ S} pᵢ,      the `Clients.mean`,
+    (1/n) Σ_{i ∈ S} uᵢ    stands for  Σ_{i ∈ S} pᵢ uᵢ,                     `Clients.total` over n,
+
+in all federated methods; with pᵢ = 1/n they are what they say.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdopt import agents
+from jaxdopt._checks import count, require
+from jaxdopt._numbers import Number
+from jaxdopt._pytree import pytree, static
+from jaxdopt.compressors import FLOAT
+from jaxdopt.costs import Cost, samples, vector_bits
+from jaxdopt.problems.problem import Part, divides
+
+T = TypeVar("T")
+
+Steps = Annotated[Any, Number(minimum=1.0)]
+"""How many local steps each client takes, [n, 1]."""
+
+
+@pytree
+class Clients:
+    """Those who take part in a round; a row [s, ...] each, whose arrays are of the same order."""
+
+    problem: Any  # theirs alone, of s agents
+    index: Any  # [s] int: their numbers, n and more on the padding; None for all n in order
+    mask: Any  # [s] bool: who really takes part; None for all
+    n: int = static()
+    shares: Any = None  # [s]: their weights n pᵢ in the objective; None where all are 1
+
+    def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:
+        """Return the gradient of each one's own fᵢ at its row, [s, d] -> [s, d]."""
+        g = self.problem.grad(x, key)
+        return g if self.shares is None else g / self._column(g.dtype)
+
+    def own(self, values: T) -> T:
+        """Return their rows of leaves [n, ...]; single numbers stay as they are."""
+        if self.index is None:
+            return values
+        return jax.tree.map(
+            lambda leaf: leaf if jnp.ndim(leaf) == 0 else jnp.asarray(leaf)[self.index], values
+        )
+
+    def share(self, value: jax.Array) -> jax.Array:
+        """Return the server's [d] as a row for each of them, [s, d]."""
+        return jnp.broadcast_to(value, (self.problem.n, *value.shape))
+
+    def keep(self, old: T, rows: T) -> T:
+        """Return ``old``, leaves [n, ...], with the rows of those who take part replaced."""
+        if self.index is not None:
+            return agents.put(old, self.index, rows)
+        return rows if self.mask is None else agents.select(self.mask, rows, old)
+
+    def weigh(self, rows: jax.Array) -> jax.Array:
+        """Return n pᵢ times each row of [s, d]."""
+        return rows if self.shares is None else self._column(rows.dtype) * rows
+
+    def sum(self, rows: jax.Array) -> jax.Array:
+        """Return the plain sum over those who take part, [s, d] -> [d]."""
+        if self.mask is not None:
+            rows = agents.select(self.mask, rows, jnp.zeros_like(rows))
+        return rows.sum(axis=0)
+
+    def total(self, rows: jax.Array) -> jax.Array:
+        """Return Σ n pᵢ rowᵢ over those who take part, [s, d] -> [d]."""
+        return self.sum(self.weigh(rows))
+
+    def mean(self, rows: jax.Array) -> jax.Array:
+        """Return Σ pᵢ rowᵢ / Σ pᵢ over those who take part, [s, d] -> [d]; 0 if there are none."""
+        weight = self.total(jnp.ones((len(rows), 1), rows.dtype))
+        return self.total(rows) / jnp.where(self.number > 0, weight, 1)
+
+    @property
+    def number(self) -> jax.Array:
+        """How many take part."""
+        return jnp.asarray(self.n) if self.mask is None else self.mask.sum()
+
+    def _column(self, dtype: Any) -> jax.Array:
+        return jnp.asarray(self.shares, dtype)[:, None]
+
+
+class Central:
+    """What the states of federated methods share: one estimate, the server's, for all n clients."""
+
+    server: Any  # [d]
+    n: Any
+
+    @property
+    def x(self) -> jax.Array:
+        """The server's estimate as a row for every client, [n, d]."""
+        rows = (*self.server.shape[:-1], self.n, self.server.shape[-1])
+        return jnp.broadcast_to(self.server[..., None, :], rows)
+
+    @property
+    def estimate(self) -> jax.Array:
+        """The server's estimate, [d]."""
+        return self.server
+
+
+def common(x0: jax.Array) -> jax.Array:
+    """Return the mean of x0's rows, [n, d] -> [d], exactly where they are equal."""
+    return x0[0] + agents.average(x0 - x0[:1])
+
+
+def participants(problem: Any, network: Any) -> Clients:
+    """Return who takes part in this round."""
+    index = getattr(network, "clients", None)
+    if index is not None and divides(problem):
+        theirs, mask = problem.take(index), index < problem.n
+    elif hasattr(network, "stale"):  # of those who come back each has a model of its own
+        theirs, mask = Part(problem, index), index < problem.n
+    else:
+        theirs, index, mask = problem, None, getattr(network, "active", None)
+    return Clients(theirs, index, mask, problem.n, getattr(theirs, "shares", None))
+
+
+def require_own_steps(method: Any) -> None:
+    """Refuse a method's ``local_steps`` that is no count, or an ``own_steps`` above it."""
+    count("local_steps", method.local_steps)
+    own = method.own_steps
+    require(
+        own is None or callable(own) or jnp.max(own) <= method.local_steps,
+        f"own_steps is {own}; give at most local_steps = {method.local_steps}.",
+    )
+
+
+def require_unsigned(name: str, optimizer: Any) -> None:
+    """Refuse what is no optax transformation, or one that turns gradients around by itself."""
+    remedy = "give an optax transformation without a learning rate, such as"
+    require(
+        optimizer is None or hasattr(optimizer, "update"),
+        f"{name} is {optimizer!r}; {remedy} optax.trace(0.9).",
+    )
+    require(
+        optimizer is None or not _turns(optimizer),
+        f"{name} turns gradients around, as optax.adam(learning_rate) does, and the method would "
+        f"ascend; {remedy} optax.scale_by_adam().",
+    )
+
+
+@functools.cache
+def _turns(optimizer: Any) -> bool:
+    with jax.ensure_compile_time_eval():
+        one = jnp.ones(1)
+        return bool(optimizer.update(one, optimizer.init(one), one)[0][0] < 0)
+
+
+def descend(
+    clients: Clients,
+    start: jax.Array,
+    stepsize: Any,
+    steps: int,
+    key: jax.Array,
+    direction: Callable[[jax.Array, jax.Array], jax.Array] = lambda _, g: g,
+    *,
+    own_steps: Any = None,
+    optimizer: Any = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Return where local steps y ← y − η direction(y, gᵢ(y)) lead, and the mean gradient met.
+
+    Args:
+        clients: who works; gᵢ is of each one's own fᵢ where they know their ``shares``.
+        start: [s, d], a row each.
+        stepsize: η, a number or [n, 1].
+        steps: how many, K.
+        key: step l's samples come from ``fold_in(key, l)``.
+        direction: of (y, g), both [s, d]; the gradient itself by default.
+        own_steps: Kᵢ ≤ K, [n, 1], after which a client stands still; K by default.
+        optimizer: an optax transformation of one client's directions, begun anew.
+
+    Returns:
+        y_K and (1/K) Σₗ gᵢ(yₗ), both [s, d].
+    """
+    stepsize, own_steps = clients.own(stepsize), clients.own(own_steps)
+    memory = None if optimizer is None else jax.vmap(optimizer.init)(start)
+
+    def one(carry: tuple[Any, ...], step: jax.Array) -> tuple[Any, None]:
+        y, total, memory = carry
+        g = clients.grad(y, jax.random.fold_in(key, step))
+        along = direction(y, g)
+        if optimizer is not None:
+            along, memory = jax.vmap(optimizer.update)(along, memory, y)
+        if own_steps is not None:
+            g, along = (jnp.where(step < own_steps, rows, 0) for rows in (g, along))
+        return (y - stepsize * along, total + g, memory), None
+
+    (y, total, _), _ = jax.lax.scan(one, (start, jnp.zeros_like(start), memory), jnp.arange(steps))
+    return y, total / (steps if own_steps is None else own_steps)
+
+
+def visit(
+    state: Any,
+    problem: Any,
+    network: Any,
+    stepsize: Any,
+    steps: int,
+    key: jax.Array,
+    own_steps: Any = None,
+) -> tuple[Clients, jax.Array, jax.Array]:
+    """Return who comes back to a server that does not wait, and what each has done meanwhile.
+
+    Args:
+        state: with ``server`` [d], and ``sent`` [n, d], the model that every client fetched last.
+        problem: whose gradients are taken.
+        network: the round of a `jd.networks.arrivals`.
+        stepsize: as in `descend`, and so are ``steps``, ``key`` and ``own_steps``.
+        steps: how many local steps.
+        key: of the samples.
+        own_steps: of each client.
+
+    Returns:
+        The clients, how far local steps took them from what they had fetched, and the mean gradient
+        they met, both [s, d].
+    """
+    clients = participants(problem, network)
+    start = network.fetched(state.sent, state.server)
+    y, g = descend(clients, start, stepsize, steps, key, own_steps=own_steps)
+    return clients, y - start, g
+
+
+def round_trip(
+    state: Any,
+    problem: Any,
+    network: Any,
+    steps: int,
+    *,
+    down: int = 1,
+    up: int = 1,
+    numbers: int = 0,
+    own_steps: Any = None,
+) -> Cost:
+    """Return the average client's cost of a round.
+
+    Args:
+        state: with ``server``.
+        problem: whose gradients are taken.
+        network: the round's, which says who takes part.
+        steps: how often each participant calls for a gradient.
+        down: the vectors that the server sends to each.
+        up: the vectors that each sends back.
+        numbers: the single numbers sent beside them.
+        own_steps: [n, 1], how often instead, at most ``steps``.
+    """
+    clients = participants(problem, network)
+    share = clients.number / clients.n
+    calls = share * steps
+    if own_steps is not None:
+        own = jnp.broadcast_to(own_steps, (clients.n, 1))
+        calls = clients.sum(clients.own(own))[0] / clients.n
+    vectors = share * (down + up) / 2
+    bits = vectors * vector_bits(state.server[None]) + share * numbers * FLOAT / 2
+    return Cost(calls * samples(problem), 1, vectors, bits, calls=steps)

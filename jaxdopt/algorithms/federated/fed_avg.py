@@ -1,0 +1,103 @@
+"""FedAvg: local gradient steps at some clients, then the mean of their models.
+
+    i ∈ Sₖ:  yᵢ = xₖ,   Kᵢ times  yᵢ ← yᵢ − η gᵢ(yᵢ)
+    xₖ₊₁ = xₖ − η_g Δ,   Δ = Σ_{i ∈ Sₖ} pᵢ (xₖ − yᵢ) / Σ_{i ∈ Sₖ} pᵢ
+
+gᵢ is the gradient of the client's own fᵢ, and pᵢ its weight in the objective: 1/n, or its share of
+all samples (``weights="samples"``), and then the new model is the paper's Σ mᵢ yᵢ / Σ mᵢ (η_g = 1).
+A step is a round; one without participants changes nothing. ``local`` and ``server`` put an optax
+transformation in place of a local direction (begun anew in every round) or of Δ: FedAvgM is
+``server=optax.trace(0.9)``; with ``optax.scale_by_adam`` it is FedAdam but for the bias correction
+and v₀ = 0, where the published one has none and v₀ = τ². With unequal Kᵢ the limit is another,
+unless the updates are multiplied by K/Kᵢ (``normalized``, as FedNova).
+
+Source: McMahan, Moore, Ramage, Hampson, Agüera y Arcas (2017), arXiv 1602.05629; server optimizers:
+Reddi et al. (2021), arXiv 2003.00295; analysis without a heterogeneity condition: Huang, Li, Pu
+(2023), arXiv 2301.12677. Listing: certain; v₀ = τ² from memory.
+Theorem in the tests: with a constant η the bias is linear in η and grows with K, and it is 0 if
+f* = Σᵢ pᵢ fᵢ*; with unequal probabilities of taking part it stays for any η and K. With everybody
+and K = 1 it is gradient descent on F.
+"""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdopt._numbers import Nonnegative
+from jaxdopt._pytree import pytree, static
+from jaxdopt.algorithms.federated.clients import (
+    Central,
+    Steps,
+    common,
+    descend,
+    participants,
+    require_own_steps,
+    require_unsigned,
+    round_trip,
+)
+from jaxdopt.costs import Cost
+
+
+@pytree
+class State(Central):
+    """What FedAvg carries on."""
+
+    server: jax.Array  # [d] the server's model
+    memory: Any  # of the server's optimizer
+    n: int = static()
+
+
+@pytree
+class FedAvg:
+    """xₖ₊₁ = xₖ − η_g mean_{Sₖ} (xₖ − yᵢ),  yᵢ after K local steps yᵢ ← yᵢ − η gᵢ(yᵢ)."""
+
+    stepsize: Nonnegative  # η, of local steps
+    server_stepsize: Nonnegative = 1.0  # η_g
+    local_steps: int = static(default=1)  # K
+    own_steps: Steps | None = None  # Kᵢ ≤ K, [n, 1]; K if None
+    normalized: bool = static(default=False)
+    local: Any = static(default=None)  # an optax transformation without learning rate
+    server: Any = static(default=None)  # the same, of the mean of the clients' updates
+    needs: ClassVar[set[str]] = {"server"}
+
+    def __post_init__(self) -> None:
+        """Check the numbers of local steps, and the optimizers."""
+        require_own_steps(self)
+        require_unsigned("local", self.local)
+        require_unsigned("server", self.server)
+
+    def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
+        """Start at the mean of x0's rows."""
+        x = common(x0)
+        return State(x, None if self.server is None else self.server.init(x), problem.n)
+
+    def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
+        """Take one round."""
+        clients = participants(problem, network)
+        start = clients.share(state.server)
+        y, _ = descend(
+            clients,
+            start,
+            self.stepsize,
+            self.local_steps,
+            key,
+            own_steps=self.own_steps,
+            optimizer=self.local,
+        )
+        away = start - y
+        if self.normalized and self.own_steps is not None:
+            away = away * (self.local_steps / clients.own(self.own_steps))
+        update, memory = clients.mean(away), state.memory
+        if self.server is not None:
+            moved = self.server.update(update, memory, state.server)
+            update, memory = jax.tree.map(  # nobody there: nothing moves
+                lambda new, old: jnp.where(clients.number > 0, new, old),
+                moved,
+                (jnp.zeros_like(update), memory),
+            )
+        return State(state.server - self.server_stepsize * update, memory, state.n)
+
+    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+        """A participant takes K gradients (or Kᵢ), and sends and receives a vector."""
+        return round_trip(state, problem, network, self.local_steps, own_steps=self.own_steps)

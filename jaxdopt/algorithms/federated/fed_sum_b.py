@@ -1,0 +1,68 @@
+"""FedSUM-B: a server that merges what clients have changed, without local steps.
+
+    i ∈ Sₖ:  gᵢ = gᵢ(xₖ), the mean of K gradients there
+    yₖ₊₁ = yₖ + Σ_{i ∈ Sₖ} pᵢ (gᵢ − hᵢ),   hᵢ ← gᵢ,      xₖ₊₁ = xₖ − η_g η yₖ₊₁
+
+hᵢ is what client i sent last, and y their mean over all n, whoever takes part how often; a round
+without participants moves x along y. From hᵢ = y = 0 (a cold start). ``local_steps`` is K, the
+gradients that a participant takes at the same point, each with samples of its own: with full
+gradients it changes nothing. If clients have own η the server takes their mean.
+
+Source: You, Pu (2025), arXiv 2512.18275. Listing: derived from what is published about the method;
+hardly another is possible. Invariant: y = Σᵢ pᵢ hᵢ.
+Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
+it is `MIFA` with K = 1, and `FOCUS` with one local step and η/n.
+"""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdopt._checks import count
+from jaxdopt._numbers import Nonnegative
+from jaxdopt._pytree import pytree, static
+from jaxdopt.algorithms.federated.clients import Central, common, descend, participants, round_trip
+from jaxdopt.costs import Cost
+
+
+@pytree
+class State(Central):
+    """What FedSUM-B carries on."""
+
+    server: jax.Array  # [d] the server's model
+    y: jax.Array  # [d] the mean of the clients' h
+    h: jax.Array  # [n, d] the gradient that each client sent last
+    n: int = static()
+
+
+@pytree
+class FedSUMB:
+    """yₖ₊₁ = yₖ + Σ_{Sₖ} pᵢ (gᵢ(xₖ) − hᵢ),  hᵢ ← gᵢ(xₖ),  xₖ₊₁ = xₖ − η_g η yₖ₊₁."""
+
+    stepsize: Nonnegative  # η
+    server_stepsize: Nonnegative = 1.0  # η_g
+    local_steps: int = static(default=1)  # K, gradients a participant
+    needs: ClassVar[set[str]] = {"server"}
+
+    def __post_init__(self) -> None:
+        """Check the number of local steps."""
+        count("local_steps", self.local_steps)
+
+    def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
+        """Start at the mean of x0's rows."""
+        x = common(x0)
+        return State(x, jnp.zeros_like(x), jnp.zeros_like(x0), problem.n)
+
+    def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
+        """Take one round."""
+        clients = participants(problem, network)
+        h = clients.own(state.h)
+        _, g = descend(clients, clients.share(state.server), 0.0, self.local_steps, key)
+        y = state.y + clients.total(g - h) / state.n
+        stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype)
+        return State(state.server - stepsize * y, y, clients.keep(state.h, g), state.n)
+
+    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+        """A participant takes K gradients, and receives and sends a vector."""
+        return round_trip(state, problem, network, self.local_steps)

@@ -1,0 +1,71 @@
+"""MIFA: FedAvg on the latest update of every client, whether it takes part now or not.
+
+    i ∈ Sₖ:  yᵢ = xₖ,   K times  yᵢ ← yᵢ − η gᵢ(yᵢ);      Gᵢ ← (xₖ − yᵢ)/η, the sum of K gradients
+    xₖ₊₁ = xₖ − η_g η Σⱼ pⱼ Gⱼ,      over all n clients
+
+The server keeps the mean of the Gⱼ, and the clients their own, of which they send the change. From
+Gⱼ = 0, the authors' MIFA(0); their main form waits at x₀ until every client has been there once,
+and is the same where all are in round 0. A round without participants moves x once more along the
+mean. If clients have own η the server takes their mean.
+
+Source: Gu, Huang, Zhang, Huang (2021), arXiv 2106.04159, algorithm 1. Listing: authors' code.
+Invariant: the server's mean is Σⱼ pⱼ Gⱼ.
+Theorem in the tests: the limit does not depend on who takes part, and is the solution for K = 1;
+for K > 1 it has FedAvg's bias with everybody. With K = 1 it is `FedSUMB`.
+"""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdopt._checks import count
+from jaxdopt._numbers import Nonnegative
+from jaxdopt._pytree import pytree, static
+from jaxdopt.algorithms.federated.clients import Central, common, descend, participants, round_trip
+from jaxdopt.costs import Cost
+
+
+@pytree
+class State(Central):
+    """What MIFA carries on."""
+
+    server: jax.Array  # [d] the server's model
+    mean: jax.Array  # [d] the mean of the clients' updates
+    updates: jax.Array  # [n, d] each client's latest sum of K gradients
+    n: int = static()
+
+
+@pytree
+class MIFA:
+    """Gᵢ ← the sum of K local gradients for i ∈ Sₖ;  xₖ₊₁ = xₖ − η_g η Σⱼ pⱼ Gⱼ."""
+
+    stepsize: Nonnegative  # η, of local steps
+    server_stepsize: Nonnegative = 1.0  # η_g
+    local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"server"}
+
+    def __post_init__(self) -> None:
+        """Check the number of local steps."""
+        count("local_steps", self.local_steps)
+
+    def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
+        """Start at the mean of x0's rows."""
+        x = common(x0)
+        return State(x, jnp.zeros_like(x), jnp.zeros_like(x0), problem.n)
+
+    def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
+        """Take one round."""
+        clients = participants(problem, network)
+        start, old = clients.share(state.server), clients.own(state.updates)
+        _, gradient = descend(clients, start, self.stepsize, self.local_steps, key)
+        update = self.local_steps * gradient
+        mean = state.mean + clients.total(update - old) / state.n
+        stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype)
+        return State(
+            state.server - stepsize * mean, mean, clients.keep(state.updates, update), state.n
+        )
+
+    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+        """A participant takes K gradients, and receives and sends a vector."""
+        return round_trip(state, problem, network, self.local_steps)

@@ -1,0 +1,90 @@
+"""SCAFFOLD-M: SCAFFOLD whose local directions are mixed with the last round's mean direction.
+
+    i ∈ Sₖ:  yᵢ = xₖ,   K times  yᵢ ← yᵢ − η (β (gᵢ(yᵢ) − cᵢ + c) + (1 − β) mₖ)
+             cᵢ⁺ = the mean of the K gradients
+    mₖ₊₁ = (1/p_S) Σ_{i ∈ Sₖ} pᵢ (xₖ − yᵢ)/(ηK),   p_S = Σ_{i ∈ Sₖ} pᵢ,   xₖ₊₁ = xₖ − η_g η K mₖ₊₁
+    c⁺ = c + Σ_{i ∈ Sₖ} pᵢ (cᵢ⁺ − cᵢ)
+
+(xₖ − yᵢ)/(ηK) is β (cᵢ⁺ − cᵢ + c) + (1 − β) mₖ, as it is computed here. From m = c = cᵢ = 0; the
+paper starts with gradients at x₀. β = 1 is `SCAFFOLD`. Three vectors go down (x, m and c) and one
+up. A round without participants changes nothing. If clients have own η the server takes their mean.
+
+Source: Cheng, Huang, Wu, Yuan (2024), arXiv 2306.16504. Listing: from memory, limit checked.
+Invariant: c = Σᵢ pᵢ cᵢ.
+Theorem in the tests: reaches the solution with a constant stepsize, whoever takes part.
+"""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdopt._checks import count
+from jaxdopt._numbers import Fraction, Nonnegative
+from jaxdopt._pytree import pytree, static
+from jaxdopt.algorithms.federated.clients import Central, common, descend, participants, round_trip
+from jaxdopt.costs import Cost
+
+
+@pytree
+class State(Central):
+    """What SCAFFOLD-M carries on."""
+
+    server: jax.Array  # [d] the server's model
+    momentum: jax.Array  # [d] the last round's mean direction
+    c: jax.Array  # [d] the server's control variate, the mean of the clients'
+    own: jax.Array  # [n, d] the clients' control variates cᵢ
+    n: int = static()
+
+
+@pytree
+class SCAFFOLDMomentum:
+    """yᵢ ← yᵢ − η (β (gᵢ(yᵢ) − cᵢ + c) + (1 − β) mₖ), K times;  mₖ₊₁ = mean_{Sₖ} (xₖ − yᵢ)/(ηK)."""
+
+    stepsize: Nonnegative  # η, of local steps
+    beta: Fraction = 0.2  # β, the weight of the new gradients
+    server_stepsize: Nonnegative = 1.0  # η_g
+    local_steps: int = static(default=1)  # K
+    needs: ClassVar[set[str]] = {"server"}
+
+    def __post_init__(self) -> None:
+        """Check the number of local steps."""
+        count("local_steps", self.local_steps)
+
+    def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
+        """Start at the mean of x0's rows."""
+        x = common(x0)
+        zero = jnp.zeros_like(x)
+        return State(x, zero, zero, jnp.zeros_like(x0), problem.n)
+
+    def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
+        """Take one round."""
+        clients = participants(problem, network)
+        own = clients.own(state.own)
+        c, momentum = clients.share(state.c), clients.share(state.momentum)
+        correction = self.beta * (c - own) + (1 - self.beta) * momentum
+        _, mean = descend(
+            clients,
+            clients.share(state.server),
+            self.stepsize,
+            self.local_steps,
+            key,
+            lambda _, g: self.beta * g + correction,
+        )
+        along = clients.mean(self.beta * mean + correction)
+        stepsize = (
+            self.server_stepsize
+            * jnp.mean(self.stepsize, dtype=state.server.dtype)
+            * self.local_steps
+        )
+        return State(
+            state.server - stepsize * along,
+            jnp.where(clients.number > 0, along, state.momentum),
+            state.c + clients.total(mean - own) / state.n,
+            clients.keep(state.own, mean),
+            state.n,
+        )
+
+    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+        """A participant takes K gradients, receives three vectors and sends one."""
+        return round_trip(state, problem, network, self.local_steps, down=3)

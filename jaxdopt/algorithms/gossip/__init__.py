@@ -1,0 +1,1 @@
+"""Gradient steps and mixing: exact only in the limit of small stepsizes."""

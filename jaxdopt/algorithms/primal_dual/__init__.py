@@ -1,0 +1,1 @@
+"""Exact methods with a dual variable or a correction; symmetric weights."""

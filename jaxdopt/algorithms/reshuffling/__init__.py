@@ -1,0 +1,1 @@
+"""Methods that pass over every agent's data in random orders."""

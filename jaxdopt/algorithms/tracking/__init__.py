@@ -1,0 +1,1 @@
+"""Gradient tracking and its variance-reduced variants."""

@@ -1,0 +1,1 @@
+"""Methods that communicate along spanning trees."""

@@ -1,0 +1,227 @@
+"""Several rounds of communication in one exchange: powers and Chebyshev polynomials of W.
+
+``network @ x`` then takes ``repetitions`` rounds, and so do the costs that `run` counts. Rounds of
+a network that changes with time have the numbers k K, ..., k K + K − 1. What is summed up are the
+rounds' differences, so that the mean is kept as a single round keeps it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdopt._checks import count, require
+from jaxdopt._numbers import Scalar, number
+from jaxdopt._opaque import traceable
+from jaxdopt._pytree import pytree, replace, static
+from jaxdopt.networks import spectra
+from jaxdopt.networks.checks import require_network
+from jaxdopt.networks.operators.base import Keep, Operator
+from jaxdopt.roles import Network
+
+
+class _Gossip(Operator):
+    """What both share: a network within, K rounds of it, and no table of their own."""
+
+    network: Any
+    repetitions: int
+    key: Any
+    k: Any
+
+    @property
+    def n(self) -> int:
+        """The number of agents."""
+        return self.network.n
+
+    @property
+    def kind(self) -> str:
+        """What sums to 1, as in the network within."""
+        return self.network.kind
+
+    @property
+    def varies(self) -> bool:
+        """Whether the network within changes with time."""
+        return self.network.varies
+
+    @property
+    def pushes(self) -> bool:  # type: ignore[override]
+        """Whether push-sum weights stay above 0 on the network within."""
+        return "push" in self.network.offers
+
+    @property
+    def _stacked(self) -> bool:
+        return getattr(self.network, "_stacked", False)
+
+    @property
+    def link_count(self) -> Any:
+        """The number of directed links of a round, the mean over the rounds if they differ."""
+        if not self.network.varies:
+            return self.network.link_count
+        rounds = jnp.arange(self.repetitions)
+        return jnp.mean(jax.lax.map(lambda r: jnp.asarray(self._round(r).link_count), rounds))
+
+    @property
+    def cuttable(self) -> bool:
+        """Whether links of the network within can be cut."""
+        return self.network.cuttable
+
+    def _cut(self, keep: Keep) -> Any:
+        within = self.network
+        return replace(
+            self, network=_Cut(within, traceable(keep)) if within.varies else within.cut(keep)
+        )
+
+    def _round(self, r: Any) -> Any:
+        if not self.network.varies:
+            return self.network
+        require(
+            self.k is not None,
+            f"a {type(self.network).__name__} network changes with time; take one step's, "
+            "network.at(k, key).",
+        )
+        now = self.network.at(self.k * self.repetitions + r, self.key)
+        return getattr(now, self.kind) if self.kind in ("row", "column") else now
+
+
+@pytree
+class Repeated(_Gossip):
+    """Wᴷ: K rounds in one exchange.
+
+    Args:
+        network: any network, also one that changes with time.
+        repetitions: K.
+    """
+
+    network: Any
+    repetitions: int = static()
+    key: Any = None
+    k: Any = None
+    active: Any = None
+
+    def __post_init__(self) -> None:
+        """Check the number of rounds."""
+        _require_rounds(self.network, self.repetitions)
+
+    def at(self, k: Any, key: jax.Array) -> Any:
+        """Return step k's network."""
+        return self._as_round(replace(self, k=k, key=key if self.varies else None))
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether Wᴷ is: a product of different symmetric matrices is not."""
+        return self.network.symmetric and not self.network.varies
+
+    @property
+    def spectral_gap(self) -> float:
+        """1 − |λ₂|ᴷ, λ₂ that of the network within."""
+        if self.network.varies:
+            return spectra.gap(self.eigenvalues)
+        return 1 - (1 - self.network.spectral_gap) ** self.repetitions
+
+    def _pull(self, x: jax.Array) -> jax.Array:
+        def body(r: Any, pull: jax.Array) -> jax.Array:
+            return pull - self._round(r).laplacian(x + pull)
+
+        return jax.lax.fori_loop(0, self.repetitions, body, jnp.zeros_like(x))
+
+
+@pytree
+class Chebyshev(_Gossip):
+    """T_K(W / λ) / T_K(1 / λ), λ = 1 − gap: what averages best in K rounds of one symmetric W.
+
+    The error falls by 1 / T_K(1/λ) ≈ 2 exp(−K √(2 gap)) instead of (1 − gap)ᴷ. Computed by
+    y_{r+1} = y_{r−1} + ω_{r+1} (W y_r − y_{r−1}), ω₁ = 1, ω₂ = 1 / (1 − λ²/2),
+    ω_{r+1} = 1 / (1 − λ² ω_r / 4).
+
+    Args:
+        network: a fixed network with symmetric weights.
+        repetitions: K.
+        radius: λ, at least the modulus of W's second eigenvalue; computed if not given.
+
+    Source: Golub, Varga (1961), "Chebyshev semi-iterative methods"; for gossip, Scaman, Bach,
+    Bubeck, Lee, Massoulié (2017), arXiv 1702.08704, algorithm 2.
+    """
+
+    network: Any
+    repetitions: int = static()
+    radius: Scalar = 0.0
+    k: Any = None
+    active: Any = None
+    symmetric = True
+    key = None
+
+    def __init__(self, network: Any, repetitions: int, radius: Any = None) -> None:
+        _require_rounds(network, repetitions)
+        require(
+            not network.varies and network.symmetric,
+            "Chebyshev needs one network with a symmetric W; use Repeated for others.",
+        )
+        radius = 1 - network.spectral_gap if radius is None else radius
+        values = (network, repetitions, number("radius", radius, minimum=0.0, maximum=1.0))
+        for name, value in zip(("network", "repetitions", "radius"), values, strict=True):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "k", None)
+        object.__setattr__(self, "active", None)
+
+    def _pull(self, x: jax.Array) -> jax.Array:
+        square = jnp.asarray(self.radius, x.dtype) ** 2
+
+        def body(_: Any, carry: Any) -> Any:
+            before, pull, omega = carry
+            omega = 1 / (1 - square * omega / 4)
+            moved = pull - self.network.laplacian(x + pull) - before
+            return pull, before + omega * moved, omega
+
+        first = -self.network.laplacian(x)
+        # with ω₁ = 2 the recursion gives ω₂ = 1 / (1 − λ²/2)
+        start = (jnp.zeros_like(x), first, jnp.asarray(2.0, x.dtype))
+        return jax.lax.fori_loop(1, self.repetitions, body, start)[1]
+
+
+@pytree
+class _Cut(Network):
+    """A network that changes with time, all of whose rounds have only the links that ``keep``."""
+
+    network: Any
+    keep: Any
+    varies = cuttable = True
+
+    @property
+    def offers(self) -> frozenset[str]:  # type: ignore[override]
+        return self.network.offers
+
+    @property
+    def n(self) -> int:
+        return self.network.n
+
+    @property
+    def kind(self) -> str:
+        return self.network.kind
+
+    @property
+    def symmetric(self) -> bool:
+        return self.network.symmetric
+
+    def at(self, k: Any, key: jax.Array) -> Any:
+        return self.network.at(k, key).cut(self.keep)
+
+
+def _require_rounds(network: Any, repetitions: Any) -> None:
+    require_network(network)
+    count("repetitions", repetitions)
+    require(
+        getattr(network, "kind", None) in ("doubly", "row", "column"),
+        f"a {type(network).__name__} network has no one matrix to repeat; give one with weights, "
+        "such as jd.networks.metropolis(graph).",
+    )
+    require(
+        "all" in network.offers,
+        "sleepers would have to sleep through all rounds of an exchange; give "
+        "Asleep(Repeated(network, repetitions), pattern).",
+    )
+    rounds = network.repetitions
+    require(
+        rounds == 1,
+        f"the network takes {rounds} rounds an exchange itself; give the one within, and all "
+        f"{rounds} * {repetitions} repetitions.",
+    )

@@ -1,0 +1,1 @@
+"""Matrices of weights in the form that suits their structure."""

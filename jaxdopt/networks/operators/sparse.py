@@ -1,0 +1,288 @@
+"""Sparse operators of any size: padded tables of whom every agent hears, and to whom it gives."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+
+from jaxdopt._checks import require
+from jaxdopt._leaves import is_traced
+from jaxdopt._pytree import pytree, replace, static
+from jaxdopt.networks import spectra
+from jaxdopt.networks.checks import TOLERANCE, require_agents, require_sums, require_symmetry
+from jaxdopt.networks.operators.base import Keep, Links, Operator
+
+UNROLLED = 16  # neighbor slots an operator unrolls; an agent's further neighbors go to tiers
+
+
+def add(
+    pull: jax.Array, table: tuple[Any, Any], tiers: Any, term: Callable[[Any, Any], jax.Array]
+) -> jax.Array:
+    """Add Σ_s weights[:, s] term(agents, index[:, s]) to the agents' rows, slots unrolled."""
+
+    def weighted(weights: jax.Array, values: jax.Array) -> jax.Array:
+        trailing = (1,) * (values.ndim - weights.ndim)
+        return weights.astype(pull.dtype).reshape(weights.shape + trailing) * values
+
+    index, weights = table
+    for s in range(index.shape[1]):
+        pull = pull + weighted(weights[:, s], term(slice(None), index[:, s]))
+    for hubs, index, weights in tiers:
+        if 4 * hubs.shape[0] < pull.shape[0]:
+            more = weighted(weights, term(hubs[:, None], index)).sum(axis=1)
+        else:  # many agents: slot after slot, as one gather of all would not fit the cache
+
+            def slot(s: Any, more: jax.Array, tier: Any = (hubs, index, weights)) -> jax.Array:
+                hubs, index, weights = tier
+                return more + weighted(weights[:, s], term(hubs, index[:, s]))
+
+            more = jax.lax.fori_loop(0, index.shape[1], slot, jnp.zeros_like(pull[hubs]))
+        pull = pull.at[hubs].add(more, unique_indices=True, indices_are_sorted=True)
+    return pull
+
+
+def _masked(index: jax.Array, weights: jax.Array, tiers: Any, keep: Keep, hears: bool) -> Any:
+    """Return a table's weights, tiers' too, with zeros on the links that are cut."""
+
+    def kept(agents: jax.Array, others: jax.Array, weights: jax.Array) -> jax.Array:
+        pair = (agents, others) if hears else (others, agents)
+        return jnp.where(keep(*pair), weights, 0)
+
+    me = jnp.arange(index.shape[0])[:, None]
+    return kept(me, index, weights), tuple((a, i, kept(a[:, None], i, w)) for a, i, w in tiers)
+
+
+def _sums(weights: jax.Array, tiers: Any) -> jax.Array:
+    """Return the sums of a table's rows, [n]."""
+    sums = weights.sum(axis=1)
+    for hubs, _, more in tiers:
+        sums = sums.at[hubs].add(more.sum(axis=1), unique_indices=True)
+    return sums
+
+
+def _require_table(
+    index: Any, weights: Any, tiers: Any, names: tuple[str, str] = ("index", "weights")
+) -> None:
+    """Refuse a table, or tiers, whose shapes do not agree or that name agents there are not."""
+    for agents, others, values in ((None, index, weights), *tiers):
+        require(
+            np.ndim(others) >= 2 and np.shape(values) == np.shape(others),
+            f"{names[1]} has shape {np.shape(values)} and {names[0]} {np.shape(others)}; give one "
+            "weight a slot, [n, slots].",
+        )
+        if not is_traced((agents, others)):
+            n = np.shape(index)[-2]
+            require_agents(names[0], others, n, np.shape(others))
+            if agents is not None:
+                require_agents("an agent of tiers", agents, n, np.shape(others)[:-1])
+
+
+def _entries(index: Any, weights: Any, tiers: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a table's rows, columns and values, padding included, on the host."""
+    tables = [(np.arange(len(index)), index, weights), *tiers]
+    rows = [np.repeat(np.asarray(a), i.shape[1]) for a, i, _ in tables]
+    columns = [np.asarray(i).ravel() for _, i, _ in tables]
+    values = [np.asarray(w, float).ravel() for _, _, w in tables]
+    return np.concatenate(rows), np.concatenate(columns), np.concatenate(values)
+
+
+@pytree
+class Neighbors(Operator):
+    """W as a padded table of neighbors, for sparse graphs of any size.
+
+    The first 16 slots are unrolled over all agents; agents with more neighbors have the rest in
+    tiers of doubling width, so that a star or a heavy-tailed graph costs no more than its edges.
+    """
+
+    index: Any  # [n, s] int: the neighbors that agent i hears, padded with i itself
+    weights: Any  # [n, s], zero on the padding
+    tiers: Any = ()  # of (agents [h], index [h, s], weights [h, s])
+    k: Any = None
+    active: Any = None
+    symmetric: bool = static(default=True)
+    kind: str = static(default="doubly")  # or "row"
+    lasting: bool = static(default=True)  # whether links are the same in every round
+    degree: Any = None  # [n] int: the number of neighbors, where links are cut
+
+    def __post_init__(self) -> None:
+        """Check shapes, agents' numbers, and what W is said to be."""
+        require(
+            self.kind in ("doubly", "row"),
+            f"kind is {self.kind!r}; give 'doubly' or 'row', or take Pushes for 'column'.",
+        )
+        _require_table(self.index, self.weights, self.tiers)
+        if is_traced(self) or self._stacked:
+            return
+        matrix = self.csr()
+        require_sums(matrix, self.kind)
+        require_symmetry(
+            self.symmetric and self.kind == "doubly", abs(matrix - matrix.T).max() <= TOLERANCE
+        )
+
+    @property
+    def n(self) -> int:
+        """The number of agents."""
+        return self.index.shape[-2]
+
+    @property
+    def _stacked(self) -> bool:
+        return self.index.ndim != 2
+
+    def _pull(self, x: jax.Array) -> jax.Array:
+        table = self.index, self.weights
+        return add(jnp.zeros_like(x), table, self.tiers, lambda me, other: x[other] - x[me])
+
+    def _cut(self, keep: Keep) -> "Neighbors":
+        weights, tiers = _masked(self.index, self.weights, self.tiers, keep, hears=True)
+        return replace(self, weights=weights, tiers=tiers)
+
+    @property
+    def link_count(self) -> Any:
+        """The number of directed links with a nonzero weight."""
+        tables = [self.weights, *(weights for _, _, weights in self.tiers)]
+        return sum(jnp.sum(weights != 0) for weights in tables)
+
+    @property
+    def diagonal(self) -> jax.Array:
+        """What every agent keeps of its own, [n]."""
+        return 1 - _sums(self.weights, self.tiers)
+
+    @property
+    def linked(self) -> bool:  # type: ignore[override]
+        """Whether there is a table of `links`, for all rounds; not with more than 16 neighbors."""
+        return self.lasting and self.symmetric and not self.tiers
+
+    @property
+    def links(self) -> Links:
+        """Every agent's links, a slot a neighbor."""
+        self.require_linked()
+        me = jnp.arange(self.n)[:, None]
+        reverse = jnp.argmax(self.index[self.index] == me[:, :, None], axis=-1)
+        present = (self.index != me) & (self.weights != 0)
+        degree = present.sum(axis=1) if self.degree is None else self.degree
+        return Links(self.index, reverse, present, degree)
+
+    @property
+    def spectral_gap(self) -> float:
+        """1 − |λ₂|; by Lanczos or Arnoldi iteration for more than 2048 agents."""
+        if self.n <= spectra.DENSE:
+            return spectra.gap(self.eigenvalues)
+        return spectra.sparse_gap(self.csr(), self.symmetric)
+
+    def csr(self) -> sp.csr_array:
+        """Return W as a scipy.sparse matrix, on the host."""
+        rows, columns, values = _entries(self.index, self.weights, self.tiers)
+        away = sp.csr_array((values, (rows, columns)), shape=(self.n, self.n))
+        return sp.csr_array(away + sp.diags_array(1 - away.sum(axis=1)))
+
+
+@pytree
+class Pushes(Operator):
+    """A column-stochastic W as two tables: what every agent hears, and what it gives away.
+
+    (W x)ᵢ = xᵢ + Σⱼ wᵢⱼ xⱼ − Σⱼ wⱼᵢ xᵢ: every product is added once and subtracted once, so that
+    the sum over agents does not drift in float32.
+    """
+
+    index: Any  # [n, s] int: the neighbors that agent i hears, padded with i itself
+    weights: Any  # [n, s]: wᵢⱼ, zero on the padding
+    receivers: Any  # [n, r] int: the neighbors that hear agent i, padded with i itself
+    given: Any  # [n, r]: wⱼᵢ, zero on the padding
+    tiers: Any = ()  # as those of `Neighbors`, of what is heard
+    given_tiers: Any = ()  # the same, of what is given
+    k: Any = None
+    active: Any = None
+    pushes: bool = static(default=True)  # whether push-sum weights stay above 0
+    kind = "column"
+    symmetric = False
+
+    def __post_init__(self) -> None:
+        """Check shapes, agents' numbers, and that both tables are the same matrix."""
+        _require_table(self.index, self.weights, self.tiers)
+        _require_table(self.receivers, self.given, self.given_tiers, ("receivers", "given"))
+        if is_traced(self) or self._stacked:
+            return
+        rows, columns, values = _entries(self.receivers, self.given, self.given_tiers)
+        given = sp.csr_array((values, (columns, rows)), shape=(self.n, self.n))
+        apart = off_diagonal(self.csr()) - off_diagonal(given)
+        require(
+            abs(apart).max() <= TOLERANCE,
+            "index and weights say another W than receivers and given; give both tables of one "
+            "matrix, as jd.networks.mixing(W, kind='column') does.",
+        )
+
+    @property
+    def n(self) -> int:
+        """The number of agents."""
+        return self.index.shape[-2]
+
+    @property
+    def _stacked(self) -> bool:
+        return self.index.ndim != 2
+
+    def _pull(self, x: jax.Array) -> jax.Array:
+        heard, given = (self.index, self.weights), (self.receivers, self.given)
+        pull = add(jnp.zeros_like(x), heard, self.tiers, lambda _, other: x[other])
+        return add(pull, given, self.given_tiers, lambda me, _: -x[me])
+
+    def _cut(self, keep: Keep) -> "Pushes":
+        weights, tiers = _masked(self.index, self.weights, self.tiers, keep, hears=True)
+        given, others = _masked(self.receivers, self.given, self.given_tiers, keep, hears=False)
+        return replace(self, weights=weights, tiers=tiers, given=given, given_tiers=others)
+
+    link_count = Neighbors.link_count
+    spectral_gap = Neighbors.spectral_gap
+
+    @property
+    def diagonal(self) -> jax.Array:
+        """What every agent keeps of its own, [n]."""
+        return 1 - _sums(self.given, self.given_tiers)
+
+    def csr(self) -> sp.csr_array:
+        """Return W as a scipy.sparse matrix, on the host."""
+        rows, columns, values = _entries(self.index, self.weights, self.tiers)
+        away = sp.csr_array((values, (rows, columns)), shape=(self.n, self.n))
+        return sp.csr_array(away + sp.diags_array(1 - away.sum(axis=0)))
+
+
+def table(away: sp.csr_array, width: int | None = None) -> tuple[Any, Any, Any]:
+    """Return the neighbor table of a matrix without diagonal: index, weights and tiers for hubs.
+
+    ``width`` is the number of slots if it should be more than the matrix needs.
+    """
+    n = away.shape[0]
+    away.sort_indices()
+    degree = np.diff(away.indptr)
+    row = np.repeat(np.arange(n), degree)
+    slot = np.arange(away.nnz) - away.indptr[row]
+
+    def part(who: np.ndarray, first: int, last: int) -> tuple[jax.Array, jax.Array]:
+        position = np.full(n, -1)
+        position[who] = np.arange(len(who))
+        chosen = (slot >= first) & (slot < last) & (position[row] >= 0)
+        index = np.tile(who[:, None], (1, last - first))
+        weights = np.zeros(index.shape)
+        where = (position[row[chosen]], slot[chosen] - first)
+        index[where], weights[where] = away.indices[chosen], away.data[chosen]
+        return jnp.asarray(index), jnp.asarray(weights, float)
+
+    most = int(degree.max(initial=1))  # one empty slot for an agent alone
+    first = width or min(most, UNROLLED)
+    tiers = []
+    start = first
+    while start < most:
+        last = min(2 * start, most)
+        hubs = np.flatnonzero(degree > start)
+        tiers.append((jnp.asarray(hubs), *part(hubs, start, last)))
+        start = last
+    return (*part(np.arange(n), 0, first), tuple(tiers))
+
+
+def off_diagonal(matrix: sp.csr_array) -> sp.csr_array:
+    """Return a matrix without its diagonal."""
+    away = sp.csr_array(matrix - sp.diags_array(matrix.diagonal()))
+    away.eliminate_zeros()
+    return away
