@@ -30,7 +30,7 @@ from tqdm import tqdm
 import jaxdopt as jd
 from experiments import results
 from experiments.tables import Table, number
-from jaxdopt.costs import gossip
+from jaxdopt.costs import cost_of
 
 AGENTS = 16
 BATCH = 8
@@ -154,7 +154,7 @@ def seconds_a_gradient(local: tuple[int, ...], delays: tuple[float, ...]) -> xr.
     for (i, method), (j, delay) in itertools.product(enumerate(made.values()), enumerate(delays)):
         now = jd.networks.timed(ring, compute=1.0, delay=delay).at(0, key)
         state = method.init(small.start(), small, now, key)
-        cost = method.cost(state, small, now) if hasattr(method, "cost") else gossip(state, small)
+        cost = cost_of(method, state, small, now)
         taken = gradients_a_step(method)
         found[i, j] = now.seconds(cost.calls or 1, cost.exchanges, cost.overlap) / taken
     names = [f"{family} {tau}" for family, tau in made]

@@ -8,6 +8,7 @@ from jaxdopt import (
     agents,
     algorithms,
     compressors,
+    costs,
     metrics,
     networks,
     plot,
@@ -15,7 +16,7 @@ from jaxdopt import (
     roles,
     schedules,
 )
-from jaxdopt._checks import require
+from jaxdopt._checks import Count, require
 from jaxdopt._numbers import Fraction, Nonnegative, Positive, Scalar
 from jaxdopt._pytree import field, pytree, static
 from jaxdopt._pytree import replace_checked as replace
@@ -58,7 +59,6 @@ from jaxdopt.algorithms import (
     STPP,
     AsyncFedAvg,
     CentralizedRR,
-    Cost,
     DeepSqueeze,
     DIGing,
     ExactDiffusion,
@@ -86,6 +86,7 @@ from jaxdopt.algorithms import (
     ZhangHuJohansson,
 )
 from jaxdopt.compare import compare
+from jaxdopt.costs import Axis, Cost
 from jaxdopt.datasets import best, label, reach
 from jaxdopt.networks import graphs
 from jaxdopt.problems import data, partition
@@ -134,8 +135,10 @@ __all__ = [
     "SGP",
     "STPP",
     "AsyncFedAvg",
+    "Axis",
     "CentralizedRR",
     "Cost",
+    "Count",
     "DIGing",
     "DeepSqueeze",
     "ExactDiffusion",
@@ -172,6 +175,7 @@ __all__ = [
     "best",
     "compare",
     "compressors",
+    "costs",
     "data",
     "field",
     "graphs",

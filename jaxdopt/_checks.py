@@ -1,6 +1,7 @@
 """Checks of what users give: one sentence with the value and the remedy."""
 
-from typing import Any
+import dataclasses
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,3 +25,41 @@ def count(name: str, value: Any, minimum: int = 1, remedy: str = "") -> int:
         f"{name} is {value!r}; give {remedy or f'an integer of at least {minimum}'}.",
     )
     return int(value)
+
+
+@runtime_checkable
+class Check(Protocol):
+    """What the annotation of a field asks of its value, as ``Annotated[type, check]``."""
+
+    def accept(self, name: str, value: Any) -> Any:
+        """Return the value in the form it is stored in, or raise a sentence with the remedy."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer:
+    """The check of a field that sets a shape or the length of a loop."""
+
+    minimum: int = 1
+
+    def accept(self, name: str, value: Any) -> int:
+        """Return an integer of at least the minimum."""
+        return count(name, value, self.minimum)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The check of a field that is one of a few words, as its ``Literal`` annotation says."""
+
+    words: tuple[Any, ...]
+
+    def accept(self, name: str, value: Any) -> Any:
+        """Return one of the words."""
+        *first, last = map(repr, self.words)
+        known = f"{', '.join(first)} or {last}" if first else last
+        require(value in self.words, f"{name} is {value!r}; give {known}.")
+        return value
+
+
+Count = Annotated[int, Integer()]
+"""An integer of at least 1, such as a number of local steps; part of the program."""

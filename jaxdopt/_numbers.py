@@ -25,12 +25,10 @@ class Number:
     minimum: float = -math.inf
     maximum: float = math.inf
     above: float = -math.inf
-    optional: bool = False  # None is taken, for a default that the method works out itself
+    shared: bool = False  # one for all agents
 
     def accept(self, name: str, value: Any) -> Any:
         """Return the value in the form it is stored in, or raise a sentence with the remedy."""
-        if value is None and self.optional:
-            return None
         if callable(value):
             return value if isinstance(value, Scheduled) else Scheduled.of(value, name, self)
         value = self.form(name, value)
@@ -68,9 +66,10 @@ class Number:
 
     def _require_shape(self, name: str, shape: tuple[int, ...]) -> None:
         require(
-            shape == () or (len(shape) == 2 and shape[1] == 1),
-            f"{name} has shape {shape}; give a scalar, one number an agent as an [n, 1] array, "
-            f"or sweep with jax.vmap(Method)(values).",
+            shape == () or (len(shape) == 2 and shape[1] == 1 and not self.shared),
+            f"{name} has shape {shape}; give "
+            f"{'one' if self.shared else 'a scalar, one number an agent as an [n, 1] array'}"
+            f"{' number for all agents' * self.shared}, or sweep with jax.vmap(Method)(values).",
         )
 
 
@@ -124,7 +123,7 @@ class Scheduled:
             rows = np.asarray(values).reshape(len(steps), -1)
             for i in (int(rows.min(axis=1).argmin()), int(rows.max(axis=1).argmax())):
                 where = f"the schedule's {self.name} at step {steps[i]}"
-                self.number.accept(where, rows[i][:, None])
+                self.number.accept(where, np.asarray(values)[i])
 
     def _value(self, step: Any) -> Any:
         try:

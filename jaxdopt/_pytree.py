@@ -9,6 +9,7 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 
 from jaxdopt import roles
+from jaxdopt._checks import Check, Choice, Count
 from jaxdopt._leaves import distinct
 from jaxdopt._numbers import Fraction, Nonnegative, Number, Positive, Scalar
 
@@ -38,12 +39,12 @@ def pytree(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose fields are the leaves of a pytree.
 
     Fields marked `static` belong to the program; all others are data: traced by jit, batched by
-    vmap, differentiated by grad. Number fields (annotated ``float``, `Scalar`,
-    `Nonnegative` or `Fraction`) are
-    checked when a user constructs the object, Python ints in them become floats, and any callable
-    of the step is accepted as a schedule (resolve it with `at`); ``Positive | None`` takes None
-    too. A subclass keeps the checks of its bases, which run before its own. JAX rebuilds the object
-    without running any check.
+    vmap, differentiated by grad. Annotations are checked when a user constructs the object: numbers
+    (``float``, `Scalar`, `Nonnegative`, `Positive`, `Fraction`), in which Python ints become floats
+    and any callable of the step is a schedule (resolve it with `at`); `Count`; ``Literal[...]``;
+    and ``Annotated[type, check]``, the check any object with ``accept(name, value)``.
+    ``Positive | None`` takes None too. A subclass keeps the checks of its bases, which run before
+    its own. JAX rebuilds the object without running any check.
 
     A method, that is a class with ``init`` and ``step``, that says what it ``needs`` is checked
     against the network and the problem by ``init``, and its ``step`` leaves those who sleep as
@@ -58,14 +59,17 @@ def pytree(cls: type[T]) -> type[T]:
         >>> jax.tree.leaves(Damped(stepsize=1))
         [1.0]
     """
-    checks = number_fields(cls)
+    checks = checked_fields(cls)
     cls._own_check = cls.__dict__.get("__post_init__")  # type: ignore[attr-defined]
     more = [base.__dict__.get("_own_check") for base in reversed(cls.__mro__)]
     more = [check for check in more if check is not None]
 
     def check(self: Any, changed: Any) -> None:
         for name in checks.keys() & changed:
-            object.__setattr__(self, name, checks[name].accept(name, getattr(self, name)))
+            asked, optional = checks[name]
+            value = getattr(self, name)
+            if value is not None or not optional:
+                object.__setattr__(self, name, asked.accept(name, value))
         for own in more:
             own(self)
 
@@ -137,27 +141,41 @@ def replace(instance: T, **changes: Any) -> T:
 
 
 @functools.cache  # first asked by `pytree`, before defaults take the places of fields
-def number_fields(cls: type) -> dict[str, Number]:
-    """Return the fields of a class and its bases that hold numbers, with the check of each."""
+def checked_fields(cls: type) -> dict[str, tuple[Check, bool]]:
+    """Return the fields of a class and its bases that are checked: how, and whether None will do.
+
+    A check is in the annotation, ``Annotated[type, check]``; ``float`` is a number, and ``Literal``
+    a choice. A static field is no number.
+    """
     named = {"Scalar": Scalar, "Nonnegative": Nonnegative, "Positive": Positive}
-    named |= {"Fraction": Fraction, "float": float}
-    checks: dict[str, Number] = {}
+    named |= {"Fraction": Fraction, "Count": Count, "float": float}
+    checks: dict[str, tuple[Check, bool]] = {}
     for base in reversed(cls.__mro__):
         for name, hint in inspect.get_annotations(base).items():
             checks.pop(name, None)  # a subclass may declare it anew
             default = base.__dict__.get(name)
             fields = getattr(base, "__dataclass_fields__", {})
             default = fields.get(name, default) if base is not cls else default
-            if isinstance(default, dataclasses.Field) and default.metadata.get("static"):
-                continue
+            is_static = isinstance(default, dataclasses.Field) and default.metadata.get("static")
             if isinstance(hint, str):  # known by its last word, as `jd.Scalar` is
                 hint = named.get(hint.rpartition(".")[2], hint)
-            alternatives = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
-            optional = len(alternatives) > 1
-            for alternative in alternatives:
-                if alternative is float:
-                    checks[name] = Number(optional=optional)
-                for extra in getattr(alternative, "__metadata__", ()):
-                    if isinstance(extra, Number):
-                        checks[name] = dataclasses.replace(extra, optional=optional)
+            optional = type(None) in typing.get_args(hint)
+            for alternative in typing.get_args(hint) if optional else (hint,):
+                for check in _checks_in(alternative):
+                    if not (is_static and isinstance(check, Number)):
+                        checks[name] = check, optional
     return checks
+
+
+def _checks_in(hint: Any) -> list[Check]:
+    if hint is float:
+        return [Number()]
+    if typing.get_origin(hint) is typing.Literal:
+        return [Choice(typing.get_args(hint))]
+    return [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Check)]
+
+
+def number_fields(cls: type) -> dict[str, Number]:
+    """Return the fields of a class and its bases that hold numbers, with the check of each."""
+    found = checked_fields(cls).items()
+    return {name: check for name, (check, _) in found if isinstance(check, Number)}

@@ -18,7 +18,7 @@ Richtárik (2019), arXiv 1905.10988 (natural); Liu, Li, Wang, Tang, Yan (2021), 
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -94,13 +94,20 @@ def _error(method: Any, x: jax.Array) -> float:
     return compressor.error(x.shape[1])
 
 
-def require_compressor(method: Any) -> None:
-    """Refuse what is no compressor."""
-    compressor = method.compressor
-    require(
-        callable(compressor) and hasattr(compressor, "bits") and not isinstance(compressor, type),
-        f"compressor is {compressor!r}; give one of jd.compressors, such as Dither(bits=2).",
-    )
+class _Compresses:
+    """The check of a compressor."""
+
+    def accept(self, name: str, value: Any) -> Any:
+        """Return what can be called and knows its bits."""
+        require(
+            callable(value) and hasattr(value, "bits") and not isinstance(value, type),
+            f"{name} is {value!r}; give one of jd.compressors, such as Dither(bits=2).",
+        )
+        return value
+
+
+Compressor = Annotated[Any, _Compresses()]
+"""One of this module, or an object of your own with their call, ``bits`` and ``error``."""
 
 
 @pytree

@@ -1,10 +1,48 @@
-"""What a step costs, in the units in which papers draw their horizontal axes."""
+"""What a step costs: the axes against which papers draw their curves.
 
-from typing import Any
+A method says what it sends in class variables, and `cost_of` knows the rest from its fields and
+from what it needs:
+
+==============  =================================================================================
+``vectors``     vectors that an agent sends over one of its links in a step, 1 by default,
+                compressed if the method has a ``compressor``; for a client of a server, half of
+                those that go down and up
+``numbers``     single numbers sent beside them, 0 by default
+``exchanges``   rounds of communication, 1 by default
+``gradients``   calls for a gradient, 1 by default; times ``local_steps`` if the method has them
+``overlap``     steps under whose gradients the messages travel, 0 (they are waited for) by default
+==============  =================================================================================
+
+One call is the problem's ``samples`` component gradients, or its ``batch`` if the method draws its
+samples itself. Where only some clients or agents take part in a step, all is the average agent's.
+A method whose costs vary in other ways has a method ``cost(state, problem, network)`` that returns
+a `Cost`.
+
+**Axes are open.** An `Axis` is what a step adds to it, whether steps add up or the largest counts,
+and how the total is read. A method, a problem, a network or a wrapper of one adds its own as an
+attribute ``axes``, {name: `Axis`}; `jd.run` records them beside those of this module.
+
+Example:
+    >>> import jaxdopt as jd
+    >>> class Asking(jd.DGD):
+    ...     axes = {"queries": jd.Axis(lambda step: 2 * step.problem.d)}
+    >>> problem = jd.problems.quadratic(4, 3)
+    >>> setting = problem, jd.networks.metropolis(jd.graphs.ring(4)), problem.start()
+    >>> jd.run(Asking(0.1), *setting, jax.random.key(0), steps=2).history["queries"].tolist()
+    [0.0, 6.0, 12.0]
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxdopt import roles
+from jaxdopt._checks import require
+from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree
 from jaxdopt.compressors import FLOAT
 
@@ -19,7 +57,7 @@ class Cost:
     all are the average agent's.
 
     Simulated time asks two things more. ``calls`` is how often an agent that takes part calls for a
-    gradient, one call after the other; None for ``gradients`` over the problem's `samples`. And
+    gradient, one call after the other; None for ``gradients`` over the problem's ``samples``. And
     messages of a step may travel while the gradients of this and the ``overlap`` − 1 steps that
     follow are taken; 0 if they are waited for.
     """
@@ -47,13 +85,284 @@ def vector_bits(x: jax.Array) -> int:
     return x[0].size * min(FLOAT, jnp.finfo(x.dtype).bits)
 
 
-def gossip(state: Any, problem: Any, vectors: int = 1, numbers: int = 0) -> Cost:
-    """Return the cost of one gradient and one exchange of vectors, and of single numbers."""
-    x = jax.tree.leaves(state.x)
-    bits = vectors * sum(vector_bits(leaf) for leaf in x) + numbers * FLOAT
-    return Cost(samples(problem), 1, vectors, bits)
+def cost_of(method: Any, state: Any, problem: Any, network: Any) -> Cost:
+    """Return the cost of a step: the method's own ``cost``, or what its class variables say.
+
+    Args:
+        method: with the class variables of this module, or none.
+        state: with ``x``, after the step.
+        problem: whose gradients are taken.
+        network: the round's.
+    """
+    if hasattr(method, "cost"):
+        return method.cost(state, problem, network)
+    return counted(method, state, problem, network)
 
 
-def messages(state: Any, problem: Any, compressor: Any, number: int = 1) -> Cost:
-    """Return the cost of one gradient and one exchange of ``number`` compressed messages."""
-    return Cost(samples(problem), 1, number, number * compressor.bits(state.x.shape[1]))
+def counted(method: Any, state: Any, problem: Any, network: Any) -> Cost:
+    """Return the cost of a step as the method's class variables say, for ``cost`` to change."""
+    vectors, numbers, exchanges, calls = (
+        getattr(method, name, default)
+        for name, default in (("vectors", 1), ("numbers", 0), ("exchanges", 1), ("gradients", 1))
+    )
+    needs = getattr(method, "needs", ())
+    local = getattr(method, "local_steps", None)
+    calls = calls if local is None else calls * local
+    share, average = _participation(method, network, calls)
+    gradients = average * (
+        getattr(problem, "batch", 1) if "finite sum" in needs else samples(problem)
+    )
+    compressor = getattr(method, "compressor", None)
+    rows = jax.tree.leaves(state.x)
+    if compressor is None:
+        sent = sum(vector_bits(leaf) for leaf in rows)
+    else:
+        sent = sum(compressor.bits(leaf.shape[1]) for leaf in rows)
+    waited = getattr(network, "share", 1)  # a run of events is that share of a round
+    return Cost(
+        gradients,
+        waited * exchanges,
+        share * vectors,
+        share * (vectors * sent + numbers * FLOAT),
+        calls=None if local is None else calls,
+        overlap=getattr(method, "overlap", 0),
+    )
+
+
+def _participation(method: Any, network: Any, calls: Any) -> tuple[Any, Any]:
+    """Return the share of agents that take part in a step, and the calls of the average agent."""
+    share = getattr(network, "share", None)  # of the agents of a run of events
+    if share is not None:
+        return share, share * calls
+    of_server = not {"server", "returns"}.isdisjoint(getattr(method, "needs", ()))
+    index, mask = (_taking_part(network) if of_server else None) or (None, True)
+    share = 1 if mask is True else jnp.sum(mask) / network.n
+    own = getattr(method, "own_steps", None)
+    if own is None:
+        return share, share * calls
+    own = jnp.broadcast_to(own, (network.n, 1))[:, 0]
+    own = own if index is None else own.at[index].get(mode="clip")
+    return share, jnp.sum(jnp.where(mask, own, 0)) / network.n
+
+
+def _taking_part(network: Any) -> tuple[Any, Any] | None:
+    """Return the numbers of those who may take part and a mask of those who do; None for all."""
+    clients = getattr(network, "clients", None)
+    if clients is not None:
+        return clients, clients < network.n
+    active = getattr(network, "active", None)
+    return None if active is None else (None, active)
+
+
+class Step(NamedTuple):
+    """All that an axis may look at: the step that has just been taken."""
+
+    method: Any
+    state: Any  # after the step
+    problem: Any
+    network: Any  # the round's
+    cost: Cost
+
+    @property
+    def rounds(self) -> Any:
+        """The rounds of communication that one exchange takes."""
+        return getattr(self.network, "repetitions", 1)
+
+    @property
+    def awake_share(self) -> Any:
+        """The share of agents that are awake: those who sleep count nothing."""
+        awake = roles.awake(self.network)
+        return 1 if awake is None else jnp.mean(awake, dtype=jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One axis of a history.
+
+    Args:
+        increment: of a `Step`: what the step adds, a number of at least 0 or an array of such; None
+            if the axis has no meaning here. Traced: it must not branch on values.
+        over: "sum" if steps add up, "maximum" if the largest step counts.
+        read: what is shown of the totals, [..., *shape of the increment] -> [...]; the totals
+            themselves by default. So a quantity that does not add up, such as a privacy loss, is
+            read off sums that do. It gets NumPy arrays, or traced ones inside a transformation.
+    """
+
+    increment: Callable[[Step], Any]
+    over: Literal["sum", "maximum"] = "sum"
+    read: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that there is not."""
+        require(self.over in ("sum", "maximum"), f"over is {self.over!r}; give 'sum' or 'maximum'.")
+
+    def total(self, increments: Any, axis: int) -> Any:
+        """Return the totals along the axis of records, and read them."""
+        traced = is_traced(increments)
+        if not traced:
+            increments = np.asarray(increments, np.float64)
+        if self.over == "sum":
+            totals = (jnp if traced else np).cumsum(increments, axis=axis)
+        elif traced:
+            totals = jax.lax.cummax(increments, axis=axis % increments.ndim)
+        else:
+            totals = np.maximum.accumulate(increments, axis=axis)
+        return totals if self.read is None else self.read(totals)
+
+
+def _seconds(step: Step) -> Any:
+    cost, network = step.cost, step.network
+    calls = cost.gradients / samples(step.problem) if cost.calls is None else cost.calls
+    if hasattr(network, "seconds"):
+        return network.seconds(calls, cost.exchanges, cost.overlap)
+    index, mask = _taking_part(network) or (None, True)
+    if jnp.ndim(calls):
+        calls = jnp.ravel(calls) if index is None else jnp.ravel(calls).at[index].get(mode="clip")
+    elif mask is True:
+        return calls
+    return jnp.max(jnp.where(mask, calls, 0), initial=0)  # all wait for the slowest
+
+
+def _traffic(step: Step) -> Any:
+    links = step.cost.links
+    links = getattr(step.network, "link_count", None) if links is None else links
+    if links is None:
+        return None
+    return jnp.asarray(step.cost.bits * step.rounds, jnp.float32) * jnp.asarray(links, jnp.float32)
+
+
+def _epochs(step: Step) -> Any:
+    size = getattr(step.problem, "size", None)
+    if size is None:
+        return None
+    gradients = jnp.asarray(AXES["gradients"].increment(step), jnp.float32)
+    return gradients / jnp.asarray(size, jnp.float32)
+
+
+AXES: Mapping[str, Axis] = {
+    "epochs": Axis(_epochs),
+    "gradients": Axis(lambda step: step.awake_share * step.cost.gradients),
+    "rounds": Axis(lambda step: step.rounds * step.cost.exchanges),
+    "vectors": Axis(lambda step: step.awake_share * (step.rounds * step.cost.vectors)),
+    "bits": Axis(lambda step: step.awake_share * (step.rounds * step.cost.bits)),
+    "traffic": Axis(_traffic),  # whose links are cut where agents sleep
+    "seconds": Axis(_seconds),
+}
+"""The axes that every run has: passes over an agent's data, component gradients an agent, rounds of
+communication, vectors and bits over one link of an agent, bits over all links together, and
+simulated seconds: a gradient takes one and messages none, unless the network tells the time."""
+
+
+def axes_of(method: Any, problem: Any, network: Any) -> dict[str, Axis]:
+    """Return all axes of a run by name: those of every run, and what its parts add.
+
+    Raises:
+        ValueError: two axes of one name, or one that is no `Axis`.
+    """
+    found = dict(AXES)
+    for part in (method, problem, network):
+        for name, axis in _own(part).items():
+            who = type(part).__name__
+            require(
+                name not in found and name != "step",
+                f"the axis {name!r} of {who} is there already; give it another name.",
+            )
+            require(
+                isinstance(axis, Axis),
+                f"the axis {name!r} of {who} is {axis!r}; give jd.Axis(increment).",
+            )
+            found[name] = axis
+    return found
+
+
+def _own(part: Any) -> Mapping[str, Axis]:
+    return getattr(part, "axes", {})
+
+
+def increments(
+    axes: Mapping[str, Axis], method: Any, state: Any, problem: Any, network: Any
+) -> dict[str, jax.Array]:
+    """Return what a step adds to every axis that has a meaning in it, in float32."""
+    step = Step(method, state, problem, network, cost_of(method, state, problem, network))
+    found = {name: axis.increment(step) for name, axis in axes.items()}
+    return {n: jnp.asarray(v, jnp.float32) for n, v in found.items() if v is not None}
+
+
+class Ledger:
+    """How a loop keeps its accounts: what varies goes round with it, the rest is added up after it.
+
+    Sums are compensated (Kahan's), as float32 would lose small increments to large totals.
+    """
+
+    def __init__(self, axes: Mapping[str, Axis], costs: Callable[..., Any], *args: Any) -> None:
+        """Find out which of the costs, a function of ``args``, depend on them."""
+        shapes, moving = _dependent(costs, *args)
+        self.axes = axes
+        self.shapes = {name: leaf.shape for name, leaf in shapes.items()}
+        self.moving = {
+            over: [name for name in sorted(moving) if axes[name].over == over]
+            for over in ("sum", "maximum")
+        }
+        self.fixed = costs(*args)  # of which only what does not move is used
+
+    def empty(self) -> Any:
+        """Return the accounts before the first step: sums, what rounding lost of them, maxima."""
+        sums, maxima = (
+            jnp.zeros(sum(int(np.prod(self.shapes[name])) for name in names), jnp.float32)
+            for names in self.moving.values()
+        )
+        return sums, sums, maxima
+
+    def add(self, accounts: Any, costs: dict[str, jax.Array]) -> Any:
+        """Return the accounts after one more step."""
+        total, lost, maxima = accounts
+        more, largest = (self._flat(costs, names) for names in self.moving.values())
+        more = more - lost
+        return total + more, (total + more - total) - more, jnp.maximum(maxima, largest)
+
+    def record(self, accounts: Any) -> Any:
+        """Return what of the accounts is recorded."""
+        total, _, maxima = accounts
+        return jnp.concatenate([total, maxima]) if maxima.size else total
+
+    def history(self, records: jax.Array, every: int) -> dict[str, jax.Array]:
+        """Return the increments of all axes by name, [records + 1, ...]."""
+        rows = len(records) + 1
+        columns = jnp.concatenate([jnp.zeros((1, records.shape[1]), jnp.float32), records]).T
+        found, at = {}, 0
+        for name in (name for names in self.moving.values() for name in names):
+            shape = self.shapes[name]
+            size = int(np.prod(shape))
+            found[name] = (
+                columns[at] if shape == () else columns[at : at + size].T.reshape(rows, *shape)
+            )
+            at += size
+        for name in self.shapes.keys() - found.keys():
+            of_record = self.fixed[name] * (every if self.axes[name].over == "sum" else 1)
+            found[name] = jnp.full((rows, *self.shapes[name]), of_record).at[0].set(0)
+        return found
+
+    @property
+    def read(self) -> tuple[tuple[str, Axis, int], ...]:
+        """The axes that are not plain sums, with the number of their increments' dimensions."""
+        return tuple(
+            (name, self.axes[name], len(shape))
+            for name, shape in sorted(self.shapes.items())
+            if name not in AXES
+        )
+
+    def _flat(self, costs: dict[str, jax.Array], names: list[str]) -> jax.Array:
+        if all(self.shapes[name] == () for name in names):
+            return jnp.array([costs[name] for name in names], jnp.float32)
+        return jnp.concatenate([jnp.ravel(costs[name]) for name in names])
+
+
+def _dependent(costs: Callable[..., Any], *args: Any) -> tuple[dict[str, Any], set[str]]:
+    """Return the shapes of the costs, and the names of those that depend on the arguments."""
+    closed, shapes = jax.make_jaxpr(costs, return_shape=True)(*args)
+    reached = set(closed.jaxpr.invars)
+    for equation in closed.jaxpr.eqns:
+        if any(not hasattr(v, "val") and v in reached for v in equation.invars):
+            reached.update(equation.outvars)
+    outs = zip(sorted(shapes), closed.jaxpr.outvars, strict=True)
+    return shapes, {name for name, v in outs if not hasattr(v, "val") and v in reached}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdopt import costs as _costs
 from jaxdopt import metrics as _metrics
 from jaxdopt import roles
 from jaxdopt._arguments import (
@@ -32,8 +33,6 @@ from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats, is_traced
 from jaxdopt._opaque import disclose, enclose, traceable
 from jaxdopt._pytree import pytree, replace, static
-from jaxdopt.costs import gossip, samples
-from jaxdopt.networks.events.timed import seconds
 from jaxdopt.schedules import at
 
 
@@ -43,10 +42,11 @@ class Result:
 
     state: Any  # the last state
     metrics: Any  # {name: [records + 1, ...]}
-    costs: Any  # {axis: [records + 1]} increments; `history` sums them up
+    costs: Any  # {axis: [records + 1]} increments; `history` has their totals
     diverged: Any  # bool: the last x has values that are not finite, or the state is not `valid`
     key: Any  # the run's key, with which ``after`` goes on
     axes: tuple[str | None, ...] = static(default=())  # names of the innermost swept axes
+    own_axes: tuple[tuple[str, _costs.Axis, int], ...] = static(default=())  # see `Ledger.read`
 
     @property
     def next_step(self) -> Any:
@@ -65,18 +65,18 @@ class Result:
         `jd.networks.timeline`). NumPy arrays, the axes summed in float64; inside a transformation,
         traced ones.
         """
-
-        def total(cost: Any) -> Any:
-            if is_traced(cost):
-                return jnp.cumsum(cost, axis=-1)
-            return np.cumsum(np.asarray(cost, np.float64), axis=-1)
+        own = {name: (axis, -1 - ndim) for name, axis, ndim in self.own_axes}
+        plain = _costs.Axis(lambda _: None), -1
 
         def on_host(metric: Any) -> Any:
             return metric if is_traced(metric) else np.asarray(metric)
 
-        sums = {name: total(cost) for name, cost in self.costs.items()}
-        sums["step"] = sums["step"].astype(int)
-        return {**sums, **jax.tree.map(on_host, self.metrics)}
+        totals = {}
+        for name, cost in self.costs.items():
+            axis, records = own.get(name, plain)
+            totals[name] = axis.total(cost, records)
+        totals["step"] = totals["step"].astype(int)
+        return {**totals, **jax.tree.map(on_host, self.metrics)}
 
 
 def run(
@@ -162,7 +162,8 @@ def run(
     require_schedules(algorithm, start, steps)
     dtype = jnp.result_type(*jax.tree.leaves(x))
     weights = dtype if jnp.finfo(dtype).bits > 16 else jnp.float32
-    known = require_metrics(metrics, defaults, _metrics.defaults(problem), {*AXES, "diverged"})
+    names = {*_costs.axes_of(algorithm, problem, network), "step", "diverged"}
+    known = require_metrics(metrics, defaults, _metrics.defaults(problem), names)
     try:
         result = _simulate(
             enclose(cast_floats(algorithm, dtype)),
@@ -181,9 +182,6 @@ def run(
     except roles.Missing as missing:  # of a method that has not said what it needs
         raise ValueError(f"in {type(algorithm).__name__}, {missing}") from missing
     return result if after is None else _joined(after, result)
-
-
-AXES = ("step", "epochs", "gradients", "rounds", "vectors", "bits", "traffic", "seconds")
 
 
 def _joined(before: Result, after: Result) -> Result:
@@ -218,6 +216,7 @@ def _simulate(
     every: int,
 ) -> Result:
     algorithm, problem, network = map(disclose, (algorithm, problem, network))
+    counted = _costs.axes_of(algorithm, problem, network)
 
     def in_round(k: jax.Array) -> Any:
         return network.at(k, key)
@@ -230,7 +229,7 @@ def _simulate(
         after = method.step(state, problem, now, jax.random.fold_in(key, k))
         if not hasattr(method, "needs"):  # the others' own steps see to it
             after = roles.freeze(now, state, after)
-        return after, _costs(method, after, problem, now)
+        return after, _costs.increments(counted, method, after, problem, now)
 
     def initial(x0: Any) -> Any:
         state = at(algorithm, start).init(x0, problem, in_round(start), key)
@@ -238,18 +237,17 @@ def _simulate(
 
     def costs_of(state: Any, k: jax.Array) -> dict[str, jax.Array]:
         method, now = of_step(k)
-        return _costs(method, state, problem, now)
+        return _costs.increments(counted, method, state, problem, now)
 
     def accumulate(carry: Any, k: jax.Array) -> tuple[Any, None]:
-        state, total, lost = carry
-        state, costs = one_step(state, k)
-        more = jnp.array([costs[name] for name in varying], jnp.float32) - lost  # Kahan's sum
-        return spread((state, total + more, (total + more - total) - more), axes), None
+        state, accounts = carry
+        state, more = one_step(state, k)
+        return spread((state, ledger.add(accounts, more)), axes), None
 
     def record(state: Any, ks: jax.Array) -> tuple[Any, Any]:
-        none = jnp.zeros(len(varying), jnp.float32)
-        (state, costs, _), _ = jax.lax.scan(accumulate, spread((state, none, none), axes), ks)
-        return state, (measure(state), costs)
+        carry = spread((state, ledger.empty()), axes)
+        (state, accounts), _ = jax.lax.scan(accumulate, carry, ks)
+        return state, (measure(state), ledger.record(accounts))
 
     def measure(state: Any) -> dict[str, Any]:
         return {name: _measured(name, metric, state, problem) for name, metric in recorded.items()}
@@ -263,26 +261,23 @@ def _simulate(
         require_state(algorithm, state, jax.eval_shape(initial, state.x))
     roles.require_told_apart(algorithm, in_round(start), state)
     require_gradient(problem, state.x, key)
-    following, costs = jax.eval_shape(one_step, state, start)
-    _require_preserved(state, following)
-    varying = _varying(costs_of, state, start)  # the others are added up outside of the loop
+    _require_preserved(state, jax.eval_shape(one_step, state, start)[0])
+    ledger = _costs.Ledger(counted, costs_of, state, start)
     if before is None:
         first = measure(state)
     else:
-        require_records(before, jax.eval_shape(measure, state), known_costs, {*costs, "step"})
+        require_records(
+            before, jax.eval_shape(measure, state), known_costs, {*ledger.shapes, "step"}
+        )
         first = before
     ks = start + jnp.arange(steps).reshape(-1, every)
-    state, (rest, costs) = jax.lax.scan(record, state, ks)
+    state, (rest, records) = jax.lax.scan(record, state, ks)
     history = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b.astype(a.dtype)]), first, rest)
-    costs = jnp.concatenate([jnp.zeros((1, len(varying)), jnp.float32), costs]).T
-    increments = dict(zip(varying, costs, strict=True))
-    fixed = {name: every * v for name, v in costs_of(state, start).items() if name not in varying}
-    rows = (steps // every + 1,)
-    increments |= {name: jnp.full(rows, cost).at[0].set(0) for name, cost in fixed.items()}
-    increments["step"] = jnp.full(rows, every).at[0].set(start)
+    increments = ledger.history(records, every)
+    increments["step"] = jnp.full((steps // every + 1,), every).at[0].set(start)
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.x)]
     sound = jnp.all(jnp.array(finite)) & getattr(state, "valid", True)
-    return Result(state, history, increments, ~sound, key)
+    return Result(state, history, increments, ~sound, key, own_axes=ledger.read)
 
 
 def mesh_axes(tree: Any) -> set[str]:
@@ -308,48 +303,6 @@ def spread(tree: Any, axes: set[str]) -> Any:
 def _axes(leaf: Any) -> Any:
     manual = jax.typeof(leaf).manual_axis_type
     return () if manual is None else manual.varying
-
-
-def _varying(costs: Callable[..., dict[str, jax.Array]], *args: Any) -> list[str]:
-    """Return the names of the costs that depend on the arguments."""
-    closed, axes = jax.make_jaxpr(costs, return_shape=True)(*args)
-    reached = set(closed.jaxpr.invars)
-    for equation in closed.jaxpr.eqns:
-        if any(not hasattr(v, "val") and v in reached for v in equation.invars):
-            reached.update(equation.outvars)
-    outs = zip(sorted(axes), closed.jaxpr.outvars, strict=True)
-    return [name for name, v in outs if not hasattr(v, "val") and v in reached]
-
-
-def _costs(method: Any, state: Any, problem: Any, network: Any) -> dict[str, jax.Array]:
-    """Return a step's increments of the axes, as float32 scalars."""
-    cost = (
-        method.cost(state, problem, network) if hasattr(method, "cost") else gossip(state, problem)
-    )
-    rounds = getattr(network, "repetitions", 1)  # of communication in one exchange
-    axes = {
-        "gradients": cost.gradients,
-        "rounds": cost.exchanges * rounds,
-        "vectors": cost.vectors * rounds,
-        "bits": cost.bits * rounds,
-    }
-    links = getattr(cost, "links", None)
-    if links is None:
-        links = getattr(network, "link_count", None)
-    if links is not None:
-        axes["traffic"] = jnp.asarray(axes["bits"], jnp.float32) * jnp.asarray(links, jnp.float32)
-    active = roles.awake(network)
-    if active is not None:  # who sleeps counts nothing; its links are cut anyway
-        share = jnp.mean(active, dtype=jnp.float32)
-        for name in ("gradients", "vectors", "bits"):
-            axes[name] = share * jnp.asarray(axes[name], jnp.float32)
-    if hasattr(problem, "size"):
-        size = jnp.asarray(problem.size, jnp.float32)
-        axes["epochs"] = jnp.asarray(axes["gradients"], jnp.float32) / size
-    calls = getattr(cost, "calls", None)
-    calls = cost.gradients / samples(problem) if calls is None else calls
-    axes["seconds"] = seconds(network, calls, cost.exchanges, getattr(cost, "overlap", 0))
-    return {name: jnp.asarray(axes[name], jnp.float32) for name in sorted(axes)}
 
 
 def _measured(name: str, metric: Callable[..., Any], state: Any, problem: Any) -> jax.Array:

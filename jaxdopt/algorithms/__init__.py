@@ -63,7 +63,6 @@ from jaxdopt.algorithms.tracking.gt_svrg import GTSVRG
 from jaxdopt.algorithms.trees.btpp import BTPP
 from jaxdopt.algorithms.trees.relay_sgd import RelaySGD
 from jaxdopt.algorithms.trees.stpp import STPP
-from jaxdopt.costs import Cost, gossip, messages, samples, vector_bits
 
 __all__ = [
     "AB",
@@ -104,7 +103,6 @@ __all__ = [
     "STPP",
     "AsyncFedAvg",
     "CentralizedRR",
-    "Cost",
     "DIGing",
     "DeepSqueeze",
     "ExactDiffusion",
@@ -130,8 +128,4 @@ __all__ = [
     "RelaySGD",
     "SCAFFOLDMomentum",
     "ZhangHuJohansson",
-    "gossip",
-    "messages",
-    "samples",
-    "vector_bits",
 ]

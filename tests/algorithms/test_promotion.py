@@ -48,7 +48,7 @@ def steps(method, problem, network, key):
     state = jd.at(method, 0).init(x, problem, network.at(0, key), key)
     now = network.at(jnp.asarray(1), key)
     after = jd.at(method, 1).step(state, problem, now, key)
-    cost = method.cost(after, problem, now) if hasattr(method, "cost") else None
+    cost = jd.costs.cost_of(method, after, problem, now)
     return x, state, after, after.x, cost
 
 

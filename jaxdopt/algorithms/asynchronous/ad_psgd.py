@@ -23,7 +23,6 @@ import jax
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree
 from jaxdopt.agents import put, take
-from jaxdopt.costs import Cost, samples, vector_bits
 from jaxdopt.problems.problem import partial_gradients
 
 
@@ -53,8 +52,3 @@ class ADPSGD:
         middle = (own + take(state.x, j)) / 2
         new = middle - stepsize * partial_gradients(problem, i, read, key)
         return State(put(put(state.x, j, middle), i, new), put(state.read, i, new))
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """A gradient of those who are done, and a vector each way over the link to a partner."""
-        share, bits = network.share, vector_bits(state.x)
-        return Cost(share * samples(problem), share, share, share * bits, links=2 * network.n)

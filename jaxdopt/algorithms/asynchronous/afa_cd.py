@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.federated.clients import (
@@ -27,10 +28,8 @@ from jaxdopt.algorithms.federated.clients import (
     Steps,
     common,
     require_own_steps,
-    round_trip,
     visit,
 )
-from jaxdopt.costs import Cost
 
 
 @pytree
@@ -48,7 +47,7 @@ class AFACD:
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative  # η_g, along a gradient
-    local_steps: int = static(default=1)  # K
+    local_steps: Count = static(default=1)  # K
     own_steps: Steps | None = None  # Kᵢ ≤ K, [n, 1]; K if None
     needs: ClassVar[set[str]] = {"returns"}
 
@@ -67,7 +66,3 @@ class AFACD:
         )
         new = state.server - self.server_stepsize * clients.mean(g)
         return State(new, network.handed(state.sent, state.server, new), state.n)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """The gradients of those who come back, and a vector down and one up."""
-        return round_trip(state, problem, network, self.local_steps, own_steps=self.own_steps)

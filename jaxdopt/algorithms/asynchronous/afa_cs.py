@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt import agents
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.federated.clients import (
@@ -28,10 +29,8 @@ from jaxdopt.algorithms.federated.clients import (
     Steps,
     common,
     require_own_steps,
-    round_trip,
     visit,
 )
-from jaxdopt.costs import Cost
 
 
 @pytree
@@ -51,7 +50,7 @@ class AFACS:
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative  # η_g, along a gradient
-    local_steps: int = static(default=1)  # K
+    local_steps: Count = static(default=1)  # K
     own_steps: Steps | None = None  # Kᵢ ≤ K, [n, 1]; K if None
     needs: ClassVar[set[str]] = {"returns"}
 
@@ -77,7 +76,3 @@ class AFACS:
         move = jnp.where(clients.number > 0, total / state.n, 0)
         new = state.server - self.server_stepsize * move
         return State(new, network.handed(state.sent, state.server, new), table, total, state.n)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """The gradients of those who come back, and a vector down and one up."""
-        return round_trip(state, problem, network, self.local_steps, own_steps=self.own_steps)

@@ -23,7 +23,6 @@ import jax
 from jaxdopt import agents
 from jaxdopt._numbers import Nonnegative, Positive
 from jaxdopt._pytree import pytree
-from jaxdopt.costs import Cost, samples, vector_bits
 from jaxdopt.networks.events.delay_line import DelayLine
 from jaxdopt.problems.problem import partial_gradients
 
@@ -55,8 +54,3 @@ class ASBCD:
         away = x - network.mix(x, state.line.read(network.sender, network.age))
         new = x - stepsize * (partial_gradients(problem, who, x, key) + away / penalty)
         return State(agents.put(state.x, who, new), state.line.push(who, new))
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """A gradient and a message to all who hear, of those who finish."""
-        share, bits = network.share, vector_bits(state.x)
-        return Cost(share * samples(problem), share, share, share * bits, links=network.link_count)

@@ -22,11 +22,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import count
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, round_trip, visit
-from jaxdopt.costs import Cost
+from jaxdopt.algorithms.federated.clients import Central, common, visit
 
 
 @pytree
@@ -44,12 +43,8 @@ class FedBuff:
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: int = static(default=1)  # K
+    local_steps: Count = static(default=1)  # K
     needs: ClassVar[set[str]] = {"returns"}
-
-    def __post_init__(self) -> None:
-        """Check the number of local steps."""
-        count("local_steps", self.local_steps)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
@@ -61,7 +56,3 @@ class FedBuff:
         trust = 1 / jnp.sqrt(1 + network.stale[:, None].astype(moved.dtype))
         new = state.server + self.server_stepsize * clients.mean(trust * moved)
         return State(new, network.handed(state.sent, state.server, new), state.n)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """K gradients of those who come back, and a vector down and one up."""
-        return round_trip(state, problem, network, self.local_steps)

@@ -25,7 +25,6 @@ import jax.numpy as jnp
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree
 from jaxdopt.agents import put
-from jaxdopt.costs import Cost, samples, vector_bits
 from jaxdopt.networks.events.delay_line import DelayLine
 from jaxdopt.problems.problem import partial_gradients
 
@@ -47,6 +46,7 @@ class RFAST:
 
     stepsize: Nonnegative  # α
     needs: ClassVar[set[str]] = {"timeline", "timeline of push-pull"}
+    vectors: ClassVar[int] = 2
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -74,11 +74,4 @@ class RFAST:
             put(state.g, who, new),
             state.line.push(who, jnp.concatenate([v, r], axis=1)),
             put(state.taken, who, heard[..., d:]),
-        )
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """A gradient and a message of two vectors to all who hear, of those who finish."""
-        share, bits = network.share, vector_bits(state.x)
-        return Cost(
-            share * samples(problem), share, 2 * share, 2 * share * bits, links=network.link_count
         )

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree
 from jaxdopt.agents import average
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -45,7 +44,3 @@ class GradientDescent:
         x = jnp.broadcast_to(average(state.x), state.x.shape)
         g = problem.grad(x, key)
         return State(jnp.broadcast_to(average(x - self.stepsize * g), x.shape))
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one exchange of one vector, as if with a server."""
-        return gossip(state, problem)

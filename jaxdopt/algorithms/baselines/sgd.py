@@ -17,9 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt._numbers import Nonnegative
-from jaxdopt._pytree import pytree, replace
+from jaxdopt._pytree import pytree
 from jaxdopt.agents import average
-from jaxdopt.costs import Cost, gossip
 from jaxdopt.problems.oracles import finite_sum
 
 
@@ -47,7 +46,3 @@ class SGD:
         x = jnp.broadcast_to(average(state.x), state.x.shape)
         g = whole.grad_at(x, whole.draw(key, batch))
         return State(jnp.broadcast_to(average(x - self.stepsize * g), x.shape))
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One batch, and one exchange of one vector, as if with a server."""
-        return replace(gossip(state, problem), gradients=finite_sum(problem)[1])

@@ -22,11 +22,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import compressors
+from jaxdopt import compressors, costs
 from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import pytree, replace
 from jaxdopt.agents import select
-from jaxdopt.costs import Cost, messages, samples
 from jaxdopt.roles import awake
 
 WAKE = 0xA3A6E  # folded into a step's key for the one who wakes
@@ -52,10 +51,7 @@ class BCPP:
     gamma: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
     needs: ClassVar[set[str]] = {"push-pull", "hop"}
-
-    def __post_init__(self) -> None:
-        """Check the compressor."""
-        compressors.require_compressor(self)
+    vectors: ClassVar[int] = 2
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -85,10 +81,11 @@ class BCPP:
         """Return the agent that wakes in the step with this key."""
         return jax.random.randint(jax.random.fold_in(key, WAKE), (), 0, n)
 
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+    def cost(self, state: State, problem: Any, network: Any) -> costs.Cost:
         """A gradient for all who heard, and an agent's share of one broadcast of two messages."""
-        share, heard, active = 2 / network.n, jnp.mean(state.changed), awake(network)
+        share, heard, active = 1 / network.n, jnp.mean(state.changed), awake(network)
         if active is not None:  # of those who are awake: sleepers' gradients were counted before
             heard = jnp.sum(state.changed & active) / jnp.maximum(active.sum(), 1)
-        cost = messages(state, problem, self.compressor, share)  # type: ignore[arg-type]
-        return replace(cost, gradients=samples(problem) * heard, exchanges=share / 2)
+        cost = costs.counted(self, state, problem, network)
+        sent = {name: share * getattr(cost, name) for name in ("exchanges", "vectors", "bits")}
+        return replace(cost, gradients=cost.gradients * heard, **sent)

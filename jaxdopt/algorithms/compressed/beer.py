@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxdopt import compressors
 from jaxdopt._numbers import Nonnegative, Positive
 from jaxdopt._pytree import pytree
-from jaxdopt.costs import Cost, messages
+from jaxdopt.compressors import Compressor
 
 
 @pytree
@@ -39,13 +39,10 @@ class BEER:
     """Gradient tracking, X⁺ = X − γ(I − W)X̂ − ηV, V⁺ = V − γ(I − W)Ĝ + G⁺ − G, compressed."""
 
     stepsize: Nonnegative  # η
-    compressor: Any  # C, contractive
+    compressor: Compressor  # C, contractive
     gamma: Positive | None = None  # γ, of consensus
     needs: ClassVar[set[str]] = {"mixing"}
-
-    def __post_init__(self) -> None:
-        """Check the compressor."""
-        compressors.require_compressor(self)
+    vectors: ClassVar[int] = 2
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -65,7 +62,3 @@ class BEER:
         )
         x = state.x - gamma * network.laplacian(public_x) - self.stepsize * v
         return State(x, v - gamma * network.laplacian(public_y), g, public_x, public_y)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one exchange of two compressed messages."""
-        return messages(state, problem, self.compressor, 2)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxdopt import compressors
 from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import pytree
-from jaxdopt.costs import Cost, messages
+from jaxdopt.compressors import Compressor
 
 
 @pytree
@@ -42,14 +42,10 @@ class CEDAS:
     """dₖ₊₁ = dₖ + (γ/2)(I − W)(hₖ + Q(xₖ − ηgₖ − dₖ − hₖ)),  xₖ₊₁ = xₖ − ηgₖ − dₖ₊₁, W = Wᵀ."""
 
     stepsize: Nonnegative  # η
-    compressor: Any  # Q, unbiased
+    compressor: Compressor  # Q, unbiased
     gamma: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
     needs: ClassVar[set[str]] = {"mixing", "symmetric"}
-
-    def __post_init__(self) -> None:
-        """Check the compressor."""
-        compressors.require_compressor(self)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -62,7 +58,3 @@ class CEDAS:
         q = compressors.message(self.compressor, key, adapted - state.d - state.h)
         d = state.d + gamma / 2 * network.laplacian(state.h + q)
         return State(adapted - d, d, state.h + alpha * q)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one compressed message."""
-        return messages(state, problem, self.compressor)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxdopt import compressors
 from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import pytree
-from jaxdopt.costs import Cost, messages
+from jaxdopt.compressors import Compressor
 
 
 @pytree
@@ -41,14 +41,11 @@ class CGT:
     """X⁺ = X − γ(I − W)X̂ − ηY, Y⁺ = Y − γ(I − W)Ŷ + G⁺ − G,  X̂ = H + C(X − H), H⁺ = H + αC."""
 
     stepsize: Nonnegative  # η
-    compressor: Any  # C
+    compressor: Compressor  # C
     gamma: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
     needs: ClassVar[set[str]] = {"mixing"}
-
-    def __post_init__(self) -> None:
-        """Check the compressor."""
-        compressors.require_compressor(self)
+    vectors: ClassVar[int] = 2
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -70,7 +67,3 @@ class CGT:
             state.reference_x + alpha * qx,
             state.reference_y + alpha * qy,
         )
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one exchange of two compressed messages."""
-        return messages(state, problem, self.compressor, 2)

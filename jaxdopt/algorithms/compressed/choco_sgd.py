@@ -21,10 +21,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt import compressors
-from jaxdopt._checks import require
 from jaxdopt._numbers import Nonnegative, Positive
 from jaxdopt._pytree import pytree, static
-from jaxdopt.costs import Cost, messages
+from jaxdopt.compressors import Compressor
 
 
 @pytree
@@ -40,18 +39,10 @@ class CHOCOSGD:
     """uₖ = xₖ − α gₖ,  x̂ₖ₊₁ = x̂ₖ + C(uₖ − x̂ₖ),  xₖ₊₁ = uₖ − γ(I − W) x̂ₖ₊₁."""
 
     stepsize: Nonnegative  # α
-    compressor: Any  # C, contractive
+    compressor: Compressor  # C, contractive
     gamma: Positive | None = None  # γ, of consensus
     order: Literal["before", "after"] = static(default="before")
     needs: ClassVar[set[str]] = {"mixing"}
-
-    def __post_init__(self) -> None:
-        """Check the compressor and the order."""
-        compressors.require_compressor(self)
-        require(
-            self.order in ("before", "after"),
-            f"order is {self.order!r}; give 'before' (compress, then mix) or 'after'.",
-        )
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -69,7 +60,3 @@ class CHOCOSGD:
 
     def _message(self, key: jax.Array, difference: jax.Array) -> jax.Array:
         return compressors.message(self.compressor, key, difference)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one compressed message."""
-        return messages(state, problem, self.compressor)

@@ -22,10 +22,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt import compressors
-from jaxdopt._checks import require
 from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import pytree, static
-from jaxdopt.costs import Cost, messages
+from jaxdopt.compressors import Compressor
 
 
 @pytree
@@ -43,19 +42,12 @@ class CPP:
     """X⁺ = X − λY − γ(I − R)X̂,  Y⁺ = Y − γ(I − C) Q(Y) + G⁺ − G,  X̂ = U + Q(X − λY − U)."""
 
     stepsize: Nonnegative  # λ
-    compressor: Any  # Q, unbiased
+    compressor: Compressor  # Q, unbiased
     gamma: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
     form: Literal["atc", "cta"] = static(default="atc")
     needs: ClassVar[set[str]] = {"push-pull"}
-
-    def __post_init__(self) -> None:
-        """Check the compressor and the form."""
-        compressors.require_compressor(self)
-        require(
-            self.form in ("atc", "cta"),
-            f"form is {self.form!r}; give 'atc' (adapt, then combine: Push-Pull) or 'cta' (AB).",
-        )
+    vectors: ClassVar[int] = 2
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -77,7 +69,3 @@ class CPP:
             g,
             state.u + alpha * q,
         )
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one exchange of two compressed messages, one along each graph."""
-        return messages(state, problem, self.compressor, 2)

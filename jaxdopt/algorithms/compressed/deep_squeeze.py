@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxdopt import compressors
 from jaxdopt._numbers import Nonnegative, Positive
 from jaxdopt._pytree import pytree
-from jaxdopt.costs import Cost, messages
+from jaxdopt.compressors import Compressor
 
 
 @pytree
@@ -34,13 +34,9 @@ class DeepSqueeze:
     """pₖ = xₖ − α gₖ,  qₖ = C(pₖ + eₖ),  eₖ₊₁ = pₖ + eₖ − qₖ,  xₖ₊₁ = pₖ − γ(I − W) qₖ."""
 
     stepsize: Nonnegative  # α
-    compressor: Any  # C, contractive
+    compressor: Compressor  # C, contractive
     gamma: Positive | None = None  # γ, of consensus
     needs: ClassVar[set[str]] = {"mixing"}
-
-    def __post_init__(self) -> None:
-        """Check the compressor."""
-        compressors.require_compressor(self)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -52,7 +48,3 @@ class DeepSqueeze:
         p = state.x - self.stepsize * problem.grad(state.x, key)
         q = compressors.message(self.compressor, key, p + state.e)
         return State(p - gamma * network.laplacian(q), p + state.e - q)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one compressed message."""
-        return messages(state, problem, self.compressor)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxdopt import compressors
 from jaxdopt._numbers import Fraction, Positive
 from jaxdopt._pytree import pytree
-from jaxdopt.costs import Cost, messages
+from jaxdopt.compressors import Compressor
 
 
 @pytree
@@ -41,14 +41,10 @@ class LEAD:
     """dₖ₊₁ = dₖ + (γ/2η)(I − W)(hₖ + Q(xₖ − ηgₖ − ηdₖ − hₖ)),  xₖ₊₁ = xₖ − ηgₖ − ηdₖ₊₁, W = Wᵀ."""
 
     stepsize: Positive  # η
-    compressor: Any  # Q, unbiased
+    compressor: Compressor  # Q, unbiased
     gamma: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
     needs: ClassVar[set[str]] = {"mixing", "symmetric"}
-
-    def __post_init__(self) -> None:
-        """Check the compressor."""
-        compressors.require_compressor(self)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -65,7 +61,3 @@ class LEAD:
         return State(
             adapted - self.stepsize * d, d, state.h + alpha * q, jnp.ones_like(state.begun)
         )
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one compressed message."""
-        return messages(state, problem, self.compressor)

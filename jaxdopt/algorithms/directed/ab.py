@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -34,6 +33,7 @@ class AB:
 
     stepsize: Nonnegative  # α
     needs: ClassVar[set[str]] = {"push-pull"}
+    vectors: ClassVar[int] = 2
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d], so that y₀ = g(x₀)."""
@@ -45,7 +45,3 @@ class AB:
         g = problem.grad(state.x, key)
         y = state.y + g - state.g
         return State(network.row @ state.x - self.stepsize * y, network.column @ y, g)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one exchange of two vectors, one along each graph."""
-        return gossip(state, problem, vectors=2)

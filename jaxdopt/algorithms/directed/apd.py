@@ -28,7 +28,6 @@ from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree
 from jaxdopt.algorithms.directed import coupling
 from jaxdopt.algorithms.directed.ratio import Ratio
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -49,6 +48,8 @@ class APD:
     stepsize: Nonnegative  # γ
     growth: Nonnegative = 0.05  # ω: αₖ = 1 + ω k
     needs: ClassVar[set[str]] = {"push"}
+    vectors: ClassVar[int] = 3
+    numbers: ClassVar[int] = 1  # the weight
 
     @staticmethod
     def safe_stepsize(problem: Any, network: Any) -> float:
@@ -68,7 +69,3 @@ class APD:
         short, long = state.u - self.stepsize * s, state.z - alpha * self.stepsize * s
         y, z, w, s = network.column @ (short, long, state.w, s)
         return State(y + (z - y) / (4 * after), z, w, s, g)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one exchange of three vectors and one number."""
-        return gossip(state, problem, vectors=3, numbers=1)

@@ -25,7 +25,6 @@ from jaxdopt._numbers import Nonnegative, Positive
 from jaxdopt._pytree import pytree
 from jaxdopt.algorithms.directed import coupling
 from jaxdopt.algorithms.directed.ratio import Ratio
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -46,6 +45,8 @@ class APDSC:
     stepsize: Nonnegative  # γ
     strong_convexity: Positive | None = None  # μ; None: the problem's
     needs: ClassVar[set[str]] = {"push"}
+    vectors: ClassVar[int] = 3
+    numbers: ClassVar[int] = 1  # the weight
 
     @staticmethod
     def safe_stepsize(problem: Any, network: Any) -> float:
@@ -75,7 +76,3 @@ class APDSC:
         long = state.z + beta * (state.u - state.z) - jnp.sqrt(self.stepsize / mu) * s
         y, z, w, s = network.column @ (short, long, state.w, s)
         return State(y + beta / 4 * (z - y), z, w, s, g)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one exchange of three vectors and one number."""
-        return gossip(state, problem, vectors=3, numbers=1)

@@ -22,16 +22,16 @@ is not confirmed. Invariant: Σᵢ wᵢ and what is in flight of it add up to n,
 Σᵢ x₀ − α Σ g. Property in the tests: that; that "atc" with τ = 0 is `SGP`; the biases.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import count, require
+from jaxdopt import costs
+from jaxdopt._checks import count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import field, pytree, replace, static
 from jaxdopt.algorithms.directed.ratio import Ratio
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -51,13 +51,10 @@ class OSGP:
     stepsize: Nonnegative  # α
     overlap: int = static(default=1)  # τ: steps under whose gradients a message travels
     order: Literal["atc", "cta"] = static(default="atc")
+    numbers: ClassVar[int] = 1  # the weight
 
     def __post_init__(self) -> None:
-        """Check the overlap and the order."""
-        require(
-            self.order in ("atc", "cta"),
-            f"order is {self.order!r}; give 'atc' (adapt, then combine) or 'cta', as the authors.",
-        )
+        """Check the overlap."""
         count("overlap", self.overlap, minimum=0 if self.order == "atc" else 1)
 
     @property
@@ -93,10 +90,10 @@ class OSGP:
         new = kept + arriving
         return State(new[:, :-1], new[:, -1:], flight)
 
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+    def cost(self, state: State, problem: Any, network: Any) -> costs.Cost:
         """One gradient, and an exchange of a vector and a number, every τ-th step's in "cta"."""
-        cost = gossip(state, problem, numbers=1)
+        cost = costs.counted(self, state, problem, network)
         if self.order == "atc":
-            return replace(cost, overlap=self.overlap)
+            return cost
         share = 1 / self.overlap  # of the exchange that travels under τ gradients, each step's
         return replace(cost, exchanges=share, vectors=share, bits=share * cost.bits, overlap=1)

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree
 from jaxdopt.algorithms.directed.ratio import Ratio
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -37,6 +36,8 @@ class PushDIGing:
 
     stepsize: Nonnegative  # α
     needs: ClassVar[set[str]] = {"push"}
+    vectors: ClassVar[int] = 2
+    numbers: ClassVar[int] = 1  # the weight
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d], so that y₀ = g(x₀)."""
@@ -49,7 +50,3 @@ class PushDIGing:
         y = state.y + g - state.g
         u, w, y = network.column @ (state.u - self.stepsize * y, state.w, y)
         return State(u, w, y, g)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one exchange of two vectors and one number."""
-        return gossip(state, problem, vectors=2, numbers=1)

@@ -16,9 +16,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._pytree import pytree, replace
+from jaxdopt._pytree import pytree
 from jaxdopt.algorithms.directed.ratio import Ratio
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -34,6 +33,8 @@ class PushSum:
     """uₖ₊₁ = C uₖ,  wₖ₊₁ = C wₖ,  xₖ = uₖ / wₖ      (column-stochastic C)."""
 
     needs: ClassVar[set[str]] = {"push"}
+    numbers: ClassVar[int] = 1  # the weight
+    gradients: ClassVar[int] = 0
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -43,7 +44,3 @@ class PushSum:
         """Take one step."""
         u, w = network.column @ (state.u, state.w)
         return State(u, w)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """No gradient, and one exchange of one vector and one number."""
-        return replace(gossip(state, problem, numbers=1), gradients=0)

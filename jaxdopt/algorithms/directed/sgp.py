@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree
 from jaxdopt.algorithms.directed.ratio import Ratio
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -35,6 +34,7 @@ class SGP:
 
     stepsize: Nonnegative  # α
     needs: ClassVar[set[str]] = {"push"}
+    numbers: ClassVar[int] = 1  # the weight
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -45,7 +45,3 @@ class SGP:
         g = problem.grad(state.x, key)
         u, w = network.column @ (state.u - self.stepsize * g, state.w)
         return State(u, w)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one exchange of one vector and one number."""
-        return gossip(state, problem, numbers=1)

@@ -21,17 +21,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt import agents
-from jaxdopt._checks import count, require
+from jaxdopt._checks import require
 from jaxdopt._numbers import Number
 from jaxdopt._pytree import pytree, static
-from jaxdopt.compressors import FLOAT
-from jaxdopt.costs import Cost, samples, vector_bits
 from jaxdopt.problems.problem import Part, divides
 
 T = TypeVar("T")
 
 Steps = Annotated[Any, Number(minimum=1.0)]
 """How many local steps each client takes, [n, 1]."""
+
+Shared = Annotated[Any, Number(minimum=0.0, shared=True)]
+"""A `Nonnegative` number that is the same for all clients."""
 
 
 @pytree
@@ -131,8 +132,7 @@ def participants(problem: Any, network: Any) -> Clients:
 
 
 def require_own_steps(method: Any) -> None:
-    """Refuse a method's ``local_steps`` that is no count, or an ``own_steps`` above it."""
-    count("local_steps", method.local_steps)
+    """Refuse a method's ``own_steps`` above its ``local_steps``."""
     own = method.own_steps
     require(
         own is None or callable(own) or jnp.max(own) <= method.local_steps,
@@ -140,18 +140,23 @@ def require_own_steps(method: Any) -> None:
     )
 
 
-def require_unsigned(name: str, optimizer: Any) -> None:
-    """Refuse what is no optax transformation, or one that turns gradients around by itself."""
-    remedy = "give an optax transformation without a learning rate, such as"
-    require(
-        optimizer is None or hasattr(optimizer, "update"),
-        f"{name} is {optimizer!r}; {remedy} optax.trace(0.9).",
-    )
-    require(
-        optimizer is None or not _turns(optimizer),
-        f"{name} turns gradients around, as optax.adam(learning_rate) does, and the method would "
-        f"ascend; {remedy} optax.scale_by_adam().",
-    )
+class _Descends:
+    """The check of an optimizer: an optax transformation that does not turn gradients around."""
+
+    def accept(self, name: str, value: Any) -> Any:
+        """Return the transformation; those with a learning rate already point downhill."""
+        remedy = "give an optax transformation without a learning rate, such as"
+        require(hasattr(value, "update"), f"{name} is {value!r}; {remedy} optax.trace(0.9).")
+        require(
+            not _turns(value),
+            f"{name} turns gradients around, as optax.adam(learning_rate) does, and the method "
+            f"would ascend; {remedy} optax.scale_by_adam().",
+        )
+        return value
+
+
+Optimizer = Annotated[Any, _Descends()]
+"""An optax transformation without a learning rate."""
 
 
 @functools.cache
@@ -232,37 +237,3 @@ def visit(
     start = network.fetched(state.sent, state.server)
     y, g = descend(clients, start, stepsize, steps, key, own_steps=own_steps)
     return clients, y - start, g
-
-
-def round_trip(
-    state: Any,
-    problem: Any,
-    network: Any,
-    steps: int,
-    *,
-    down: int = 1,
-    up: int = 1,
-    numbers: int = 0,
-    own_steps: Any = None,
-) -> Cost:
-    """Return the average client's cost of a round.
-
-    Args:
-        state: with ``server``.
-        problem: whose gradients are taken.
-        network: the round's, which says who takes part.
-        steps: how often each participant calls for a gradient.
-        down: the vectors that the server sends to each.
-        up: the vectors that each sends back.
-        numbers: the single numbers sent beside them.
-        own_steps: [n, 1], how often instead, at most ``steps``.
-    """
-    clients = participants(problem, network)
-    share = clients.number / clients.n
-    calls = share * steps
-    if own_steps is not None:
-        own = jnp.broadcast_to(own_steps, (clients.n, 1))
-        calls = clients.sum(clients.own(own))[0] / clients.n
-    vectors = share * (down + up) / 2
-    bits = vectors * vector_bits(state.server[None]) + share * numbers * FLOAT / 2
-    return Cost(calls * samples(problem), 1, vectors, bits, calls=steps)

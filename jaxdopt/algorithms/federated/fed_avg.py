@@ -24,19 +24,18 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.federated.clients import (
     Central,
+    Optimizer,
     Steps,
     common,
     descend,
     participants,
     require_own_steps,
-    require_unsigned,
-    round_trip,
 )
-from jaxdopt.costs import Cost
 
 
 @pytree
@@ -54,18 +53,16 @@ class FedAvg:
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: int = static(default=1)  # K
+    local_steps: Count = static(default=1)  # K
     own_steps: Steps | None = None  # Kᵢ ≤ K, [n, 1]; K if None
     normalized: bool = static(default=False)
-    local: Any = static(default=None)  # an optax transformation without learning rate
-    server: Any = static(default=None)  # the same, of the mean of the clients' updates
+    local: Optimizer | None = static(default=None)  # an optax transformation without learning rate
+    server: Optimizer | None = static(default=None)  # the same, of the mean of the clients' updates
     needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
-        """Check the numbers of local steps, and the optimizers."""
+        """Check how many local steps each client takes."""
         require_own_steps(self)
-        require_unsigned("local", self.local)
-        require_unsigned("server", self.server)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
@@ -97,7 +94,3 @@ class FedAvg:
                 (jnp.zeros_like(update), memory),
             )
         return State(state.server - self.server_stepsize * update, memory, state.n)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """A participant takes K gradients (or Kᵢ), and sends and receives a vector."""
-        return round_trip(state, problem, network, self.local_steps, own_steps=self.own_steps)

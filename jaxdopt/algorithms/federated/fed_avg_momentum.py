@@ -18,11 +18,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import count
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Fraction, Nonnegative
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, descend, participants, round_trip
-from jaxdopt.costs import Cost
+from jaxdopt.algorithms.federated.clients import Central, common, descend, participants
 
 
 @pytree
@@ -41,12 +40,9 @@ class FedAvgMomentum:
     stepsize: Nonnegative  # η, of local steps
     beta: Fraction = 0.2  # β, the weight of the new gradients
     server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: int = static(default=1)  # K
+    local_steps: Count = static(default=1)  # K
     needs: ClassVar[set[str]] = {"server"}
-
-    def __post_init__(self) -> None:
-        """Check the number of local steps."""
-        count("local_steps", self.local_steps)
+    vectors: ClassVar[float] = 1.5  # two down, one up
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
@@ -77,7 +73,3 @@ class FedAvgMomentum:
             jnp.where(there, along, state.momentum),
             state.n,
         )
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """A participant takes K gradients, receives two vectors and sends one."""
-        return round_trip(state, problem, network, self.local_steps, down=2)

@@ -18,11 +18,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import count, require
+from jaxdopt._checks import Count, require
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, participants, round_trip
-from jaxdopt.costs import Cost
+from jaxdopt.algorithms.federated.clients import Central, Shared, common, participants
 from jaxdopt.problems.problem import proximal
 
 
@@ -40,15 +39,11 @@ class State(Central):
 class FedDualAvg:
     """zᵢ ← zᵢ − ηgᵢ(prox_{(T + lη)r}(zᵢ)), Q times;  z⁺ = z + ηₛ mean(zᵢ − z),  T⁺ = T + ηₛηQ."""
 
-    stepsize: Nonnegative  # η
+    stepsize: Shared  # η
     server_stepsize: Nonnegative = 1.0  # ηₛ
-    local_steps: int = static(default=1)  # Q
+    local_steps: Count = static(default=1)  # Q
     composite: ClassVar[bool] = True
     needs: ClassVar[set[str]] = {"server"}
-
-    def __post_init__(self) -> None:
-        """Check the number of local steps."""
-        count("local_steps", self.local_steps)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0 [n, d]; raise ValueError unless r is convex and η shared."""
@@ -58,10 +53,6 @@ class FedDualAvg:
             f"FedDualAvg's weight of the regularizer grows without bound, and "
             f"{type(regularizer).__name__} is not known to be convex (convex = True); take FedNMap "
             "or FedMid.",
-        )
-        require(
-            jnp.ndim(self.stepsize) == 0,
-            f"stepsize has shape {jnp.shape(self.stepsize)}; FedDualAvg needs one for all clients.",
         )
         x = common(x0)
         return State(x, x, jnp.zeros((), x.dtype), problem.n)
@@ -81,7 +72,3 @@ class FedDualAvg:
         weight = state.weight + self.server_stepsize * self.stepsize * self.local_steps
         after = State(proximal(problem, dual, weight), dual, weight, state.n)
         return jax.tree.map(lambda new, old: jnp.where(clients.number > 0, new, old), after, state)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """A participant takes Q gradients, and receives and sends a vector."""
-        return round_trip(state, problem, network, self.local_steps)

@@ -18,11 +18,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import count, require
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, participants, round_trip
-from jaxdopt.costs import Cost
+from jaxdopt.algorithms.federated.clients import Central, Shared, common, participants
 from jaxdopt.problems.problem import proximal
 
 
@@ -38,23 +37,15 @@ class State(Central):
 class FedMid:
     """vᵢ ← prox_{ηr}(vᵢ − ηgᵢ(vᵢ)), Q times;  x⁺ = prox_{ηₛηQr}(x + ηₛ mean(vᵢ − x))."""
 
-    stepsize: Nonnegative  # η
+    stepsize: Shared  # η
     server_stepsize: Nonnegative = 1.0  # ηₛ
-    local_steps: int = static(default=1)  # Q
+    local_steps: Count = static(default=1)  # Q
     client_prox: bool = static(default=True)
     composite: ClassVar[bool] = True
     needs: ClassVar[set[str]] = {"server"}
 
-    def __post_init__(self) -> None:
-        """Check the number of local steps."""
-        count("local_steps", self.local_steps)
-
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0 [n, d]; raise ValueError unless clients share η."""
-        require(
-            jnp.ndim(self.stepsize) == 0,
-            f"stepsize has shape {jnp.shape(self.stepsize)}; FedMid needs one for all clients.",
-        )
         return State(common(x0), problem.n)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
@@ -70,7 +61,3 @@ class FedMid:
         x = state.server + self.server_stepsize * clients.mean(end - start)
         x = proximal(problem, x, self.server_stepsize * self.stepsize * self.local_steps)
         return State(jnp.where(clients.number > 0, x, state.server), state.n)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """A participant takes Q gradients, and receives and sends a vector."""
-        return round_trip(state, problem, network, self.local_steps)

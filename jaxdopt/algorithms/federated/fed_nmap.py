@@ -22,11 +22,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import count, require
+from jaxdopt._checks import Count, require
 from jaxdopt._numbers import Nonnegative, Positive
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, participants, round_trip
-from jaxdopt.costs import Cost
+from jaxdopt.algorithms.federated.clients import Central, Shared, common, participants
 from jaxdopt.problems.problem import proximal
 
 
@@ -44,33 +43,24 @@ class State(Central):
 class FedNMap:
     """zᵢ ← zᵢ − η(gᵢ(xᵢ) + (zᵢ − xᵢ)/λ + dᵢ), xᵢ = prox_{λr}(zᵢ), Q times;  z⁺ = z + ηₛ(z̄ − z)."""
 
-    stepsize: Nonnegative  # η
+    stepsize: Shared  # η
     lam: Positive  # λ, below 1/ρ where r is ρ-weakly convex
     server_stepsize: Nonnegative = 1.0  # ηₛ
-    local_steps: int = static(default=1)  # Q
+    local_steps: Count = static(default=1)  # Q
     composite: ClassVar[bool] = True
     needs: ClassVar[set[str]] = {"server", "all"}
-
-    def __post_init__(self) -> None:
-        """Check the number of local steps."""
-        count("local_steps", self.local_steps)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0 [n, d].
 
         Raises:
-            ValueError: λ ≥ 1/ρ, where the prox is not unique (NaN if λ is traced, as in `run`);
-                stepsizes that clients do not share.
+            ValueError: λ ≥ 1/ρ, where the prox is not unique (NaN if λ is traced, as in `run`).
         """
         rho = getattr(getattr(problem, "regularizer", None), "weak_convexity", 0.0)
         require(
             self.lam * rho < 1,
             f"lam is {self.lam} and the regularizer {rho}-weakly convex; give a lam below "
             f"1 / {rho}, as its prox is not unique otherwise.",
-        )
-        require(
-            jnp.ndim(self.stepsize) == 0,
-            f"stepsize has shape {jnp.shape(self.stepsize)}; FedNMap needs one for all clients.",
         )
         z = common(x0)
         return State(z, z, jnp.zeros_like(x0), problem.n)
@@ -91,7 +81,3 @@ class FedNMap:
         z = state.z + self.server_stepsize * clients.mean(end - start)
         d = (clients.mean(maps)[None] - maps) / self.local_steps
         return State(proximal(problem, z, self.lam), z, d, state.n)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """Q gradients, and a vector down and one up."""
-        return round_trip(state, problem, network, self.local_steps)

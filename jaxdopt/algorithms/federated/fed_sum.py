@@ -19,11 +19,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import count
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, descend, participants, round_trip
-from jaxdopt.costs import Cost
+from jaxdopt.algorithms.federated.clients import Central, common, descend, participants
 
 
 @pytree
@@ -42,12 +41,9 @@ class FedSUM:
 
     stepsize: Nonnegative  # η, of local steps
     server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: int = static(default=1)  # K
+    local_steps: Count = static(default=1)  # K
     needs: ClassVar[set[str]] = {"server"}
-
-    def __post_init__(self) -> None:
-        """Check the number of local steps."""
-        count("local_steps", self.local_steps)
+    vectors: ClassVar[float] = 1.5  # two down, one up
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
@@ -73,7 +69,3 @@ class FedSUM:
             * self.local_steps
         )
         return State(state.server - stepsize * y, y, clients.keep(state.h, mean), state.n)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """A participant takes K gradients, receives two vectors and sends one."""
-        return round_trip(state, problem, network, self.local_steps, down=2)

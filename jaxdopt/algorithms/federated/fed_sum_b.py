@@ -19,11 +19,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import count
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, descend, participants, round_trip
-from jaxdopt.costs import Cost
+from jaxdopt.algorithms.federated.clients import Central, common, descend, participants
 
 
 @pytree
@@ -42,12 +41,8 @@ class FedSUMB:
 
     stepsize: Nonnegative  # η
     server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: int = static(default=1)  # K, gradients a participant
+    local_steps: Count = static(default=1)  # K, gradients a participant
     needs: ClassVar[set[str]] = {"server"}
-
-    def __post_init__(self) -> None:
-        """Check the number of local steps."""
-        count("local_steps", self.local_steps)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
@@ -62,7 +57,3 @@ class FedSUMB:
         y = state.y + clients.total(g - h) / state.n
         stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype)
         return State(state.server - stepsize * y, y, clients.keep(state.h, g), state.n)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """A participant takes K gradients, and receives and sends a vector."""
-        return round_trip(state, problem, network, self.local_steps)

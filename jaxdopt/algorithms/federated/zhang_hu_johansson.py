@@ -20,11 +20,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import count, require
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, participants, round_trip
-from jaxdopt.costs import Cost
+from jaxdopt.algorithms.federated.clients import Central, Shared, common, participants
 from jaxdopt.problems.problem import proximal
 
 
@@ -42,23 +41,14 @@ class State(Central):
 class ZhangHuJohansson:
     """uᵢ ← uᵢ − η(gᵢ(vᵢ) + cᵢ), vᵢ = prox_{(l+1)ηr}(uᵢ), Q times;  x̄⁺ = p + ηₛ(ū − p)."""
 
-    stepsize: Nonnegative  # η
+    stepsize: Shared  # η
     server_stepsize: Nonnegative = 1.0  # ηₛ
-    local_steps: int = static(default=1)  # Q
+    local_steps: Count = static(default=1)  # Q
     composite: ClassVar[bool] = True
     needs: ClassVar[set[str]] = {"server", "all"}
 
-    def __post_init__(self) -> None:
-        """Check the number of local steps."""
-        count("local_steps", self.local_steps)
-
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0 [n, d]; raise ValueError unless clients share η."""
-        require(
-            jnp.ndim(self.stepsize) == 0,
-            f"stepsize has shape {jnp.shape(self.stepsize)}; ZhangHuJohansson needs one for all "
-            "clients.",
-        )
         x = common(x0)
         return State(x, x, jnp.zeros_like(x0), problem.n)
 
@@ -81,7 +71,3 @@ class ZhangHuJohansson:
         mean = p + self.server_stepsize * clients.mean(u - start)
         c = (clients.mean(gradients)[None] - gradients) / self.local_steps
         return State(proximal(problem, mean, total), mean, c, state.n)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """Q gradients, and a vector down and one up."""
-        return round_trip(state, problem, network, self.local_steps)

@@ -15,11 +15,10 @@ from typing import Any, ClassVar
 
 import jax
 
-from jaxdopt._checks import count
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
-from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.federated.clients import Clients, descend
-from jaxdopt.costs import Cost, gossip, samples
 
 
 @pytree
@@ -34,12 +33,8 @@ class LocalDSGD:
     """yᵢ ← yᵢ − α gᵢ(yᵢ), τ times from xᵢ,  then  X⁺ = W Y."""
 
     stepsize: Nonnegative  # α
-    local_steps: int = static(default=1)  # τ
+    local_steps: Count = static(default=1)  # τ
     needs: ClassVar[set[str]] = {"mixing"}
-
-    def __post_init__(self) -> None:
-        """Check the number of local steps."""
-        count("local_steps", self.local_steps)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -50,8 +45,3 @@ class LocalDSGD:
         everybody = Clients(problem, None, None, problem.n)
         y, _ = descend(everybody, state.x, self.stepsize, self.local_steps, key)
         return State(network @ y)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """τ gradients one after the other, and one exchange that is waited for."""
-        number = self.local_steps
-        return replace(gossip(state, problem), gradients=number * samples(problem), calls=number)

@@ -18,11 +18,10 @@ from typing import Any, ClassVar
 
 import jax
 
-from jaxdopt._checks import count
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
-from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.federated.clients import Clients, descend
-from jaxdopt.costs import Cost, gossip, samples
 
 
 @pytree
@@ -37,12 +36,9 @@ class OLDSGD:
     """yᵢ ← yᵢ − α gᵢ(yᵢ), τ times from xᵢ,  and  X⁺ = W X − α Σₗ G(Yₗ)."""
 
     stepsize: Nonnegative  # α
-    local_steps: int = static(default=1)  # τ
+    local_steps: Count = static(default=1)  # τ
     needs: ClassVar[set[str]] = {"mixing"}
-
-    def __post_init__(self) -> None:
-        """Check the number of local steps."""
-        count("local_steps", self.local_steps)
+    overlap: ClassVar[int] = 1
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -53,10 +49,3 @@ class OLDSGD:
         everybody = Clients(problem, None, None, problem.n)
         _, g = descend(everybody, state.x, self.stepsize, self.local_steps, key)
         return State(network @ state.x - self.stepsize * self.local_steps * g)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """τ gradients one after the other, and one exchange that travels meanwhile."""
-        number = self.local_steps
-        return replace(
-            gossip(state, problem), gradients=number * samples(problem), calls=number, overlap=1
-        )

@@ -20,10 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt._numbers import Nonnegative
-from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._pytree import pytree, static
 from jaxdopt.agents import average
 from jaxdopt.algorithms.reshuffling import epochs
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -42,10 +41,6 @@ class CentralizedRR:
     sampling: epochs.Sampling = static(default="reshuffle")
     needs: ClassVar[set[str]] = {"all", "finite sum"}
 
-    def __post_init__(self) -> None:
-        """Check the sampling."""
-        epochs.require_sampling(self.sampling)
-
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
         return State(x0, epochs.begin(problem, self.sampling, key))
@@ -55,7 +50,3 @@ class CentralizedRR:
         x = jnp.broadcast_to(average(state.x), state.x.shape)
         g, passes = epochs.gradient(problem, state.passes, self.sampling, key, x)
         return State(jnp.broadcast_to(average(x - self.stepsize * g), x.shape), passes)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One batch, and one exchange of one vector, as if with a server."""
-        return replace(gossip(state, problem), gradients=epochs.batch_size(problem))

@@ -19,9 +19,8 @@ from typing import Any, ClassVar
 import jax
 
 from jaxdopt._numbers import Nonnegative
-from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.reshuffling import epochs
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -40,10 +39,6 @@ class DRR:
     sampling: epochs.Sampling = static(default="reshuffle")
     needs: ClassVar[set[str]] = {"mixing", "finite sum"}
 
-    def __post_init__(self) -> None:
-        """Check the sampling."""
-        epochs.require_sampling(self.sampling)
-
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
         return State(x0, epochs.begin(problem, self.sampling, key))
@@ -52,7 +47,3 @@ class DRR:
         """Take one step."""
         g, passes = epochs.gradient(problem, state.passes, self.sampling, key, state.x)
         return State(network @ (state.x - self.stepsize * g), passes)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One batch, and one exchange of one vector."""
-        return replace(gossip(state, problem), gradients=epochs.batch_size(problem))

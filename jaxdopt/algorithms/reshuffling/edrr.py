@@ -26,9 +26,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt._numbers import Fraction, Nonnegative
-from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.reshuffling import epochs
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -48,10 +47,6 @@ class EDRR:
     relaxation: Fraction = 0.5  # θ: V = (1 − θ) I + θ W
     sampling: epochs.Sampling = static(default="reshuffle")
     restart: bool = static(default=False)
-
-    def __post_init__(self) -> None:
-        """Check the sampling."""
-        epochs.require_sampling(self.sampling)
 
     @property
     def needs(self) -> set[str]:
@@ -73,7 +68,3 @@ class EDRR:
         phi = state.x - self.stepsize * g - d
         away = self.relaxation * network.laplacian(phi)
         return State(phi - away, d + away, passes)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One batch, and one exchange of one vector."""
-        return replace(gossip(state, problem), gradients=epochs.batch_size(problem))

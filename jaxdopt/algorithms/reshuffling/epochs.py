@@ -37,15 +37,6 @@ class Passes:
     place: jax.Array  # [n] int: how many of them the pass has seen, 0 to mᵢ − 1
 
 
-def require_sampling(sampling: Any) -> None:
-    """Refuse what is no way to order samples."""
-    require(
-        sampling in ("reshuffle", "once", "cyclic"),
-        f"sampling is {sampling!r}; give 'reshuffle' (a new order in every pass), 'once' "
-        "(one random order) or 'cyclic' (the data's own).",
-    )
-
-
 def require_common(problem: Any) -> None:
     """Refuse a problem whose agents do not all end their passes in the same steps, at their end."""
     whole, batch = finite_sum(problem)

@@ -17,7 +17,7 @@ Theorem in the tests: with a constant stepsize the error does not depend on hete
 linear and sums to zero, as D-RR's does.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,6 @@ import jax.numpy as jnp
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.reshuffling import epochs
-from jaxdopt.costs import Cost, vector_bits
 
 
 @pytree
@@ -45,10 +44,8 @@ class GTRR:
     stepsize: Nonnegative  # α
     sampling: epochs.Sampling = static(default="reshuffle")
     restart: bool = static(default=False)
-
-    def __post_init__(self) -> None:
-        """Check the sampling."""
-        epochs.require_sampling(self.sampling)
+    vectors: ClassVar[int] = 2
+    exchanges: ClassVar[int] = 2
 
     @property
     def needs(self) -> set[str]:
@@ -70,7 +67,3 @@ class GTRR:
             before = jnp.where(state.passes.place[:, None] == 0, 0, before)
         y = network @ (before + g)
         return State(network @ (state.x - self.stepsize * y), y, g, passes)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One batch, and two exchanges of one vector each."""
-        return Cost(epochs.batch_size(problem), 2, 2, 2 * vector_bits(state.x))

@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt._numbers import Nonnegative
-from jaxdopt._pytree import pytree, replace
-from jaxdopt.costs import Cost, gossip
+from jaxdopt._pytree import pytree
 
 
 @pytree
@@ -38,6 +37,8 @@ class ATCGT:
 
     stepsize: Nonnegative  # α
     needs: ClassVar[set[str]] = {"mixing"}
+    vectors: ClassVar[int] = 2
+    exchanges: ClassVar[int] = 2  # y waits for x
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d], so that y₀ = W g(x₀)."""
@@ -49,7 +50,3 @@ class ATCGT:
         g = problem.grad(state.x, key)
         y = network @ (state.y + g - state.g)
         return State(network @ (state.x - self.stepsize * y), y, g)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and two exchanges of one vector each."""
-        return replace(gossip(state, problem, vectors=2), exchanges=2)

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -36,6 +35,7 @@ class GradientTracking:
 
     stepsize: Nonnegative  # α
     needs: ClassVar[set[str]] = {"mixing"}
+    vectors: ClassVar[int] = 2
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d], so that y₀ = g(x₀)."""
@@ -47,7 +47,3 @@ class GradientTracking:
         g = problem.grad(state.x, key)
         y = state.y + g - state.g
         return State(network @ (state.x - self.stepsize * y), network @ y, g)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one exchange of two vectors."""
-        return gossip(state, problem, vectors=2)

@@ -21,10 +21,8 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import require
 from jaxdopt._numbers import Nonnegative
-from jaxdopt._pytree import pytree, replace, static
-from jaxdopt.costs import Cost, gossip
+from jaxdopt._pytree import pytree, static
 from jaxdopt.problems.oracles import finite_sum
 
 
@@ -46,13 +44,12 @@ class GTSAGA:
     stepsize: Nonnegative  # α
     order: Literal["cta", "atc"] = static(default="cta")
     needs: ClassVar[set[str]] = {"mixing", "finite sum"}
+    vectors: ClassVar[int] = 2
 
-    def __post_init__(self) -> None:
-        """Check the order."""
-        require(
-            self.order in ("cta", "atc"),
-            f"order is {self.order!r}; give 'cta' (combine, then adapt) or 'atc'.",
-        )
+    @property
+    def exchanges(self) -> int:
+        """One of x and y together, or with "atc" one of each."""
+        return 1 if self.order == "cta" else 2
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d] with an empty table."""
@@ -78,8 +75,3 @@ class GTSAGA:
             return State(network @ state.x - self.stepsize * y, network @ y, v, table, mean)
         y = network @ y
         return State(network @ (state.x - self.stepsize * y), y, v, table, mean)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """A batch of component gradients, and two vectors in one exchange ("cta") or two."""
-        batch, exchanges = finite_sum(problem)[1], 1 if self.order == "cta" else 2
-        return replace(gossip(state, problem, vectors=2), gradients=batch, exchanges=exchanges)

@@ -21,10 +21,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import count
+from jaxdopt import costs
+from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, replace, static
-from jaxdopt.costs import Cost, gossip
 from jaxdopt.problems.oracles import finite_sum
 
 
@@ -44,13 +44,9 @@ class GTSVRG:
     """vᵢ = ∇fᵢₛ(xᵢ) − ∇fᵢₛ(τᵢ) + ∇fᵢ(τᵢ),  yₖ = W yₖ₋₁ + vₖ − vₖ₋₁,  xₖ₊₁ = W xₖ − α yₖ."""
 
     stepsize: Nonnegative  # α
-    period: int | None = static(default=None)  # T; None is one pass over the largest agent's data
+    period: Count | None = static(default=None)  # T; None is one pass over the largest agent's data
     needs: ClassVar[set[str]] = {"mixing", "finite sum"}
-
-    def __post_init__(self) -> None:
-        """Check the period."""
-        if self.period is not None:
-            count("period", self.period)
+    vectors: ClassVar[int] = 2
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -70,11 +66,12 @@ class GTSVRG:
         y = state.y + v - state.v
         return State(network @ state.x - self.stepsize * y, network @ y, v, snapshot, full)
 
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+    def cost(self, state: State, problem: Any, network: Any) -> costs.Cost:
         """Two batches, a full gradient in every T-th step, and one exchange of two vectors."""
         whole, batch = finite_sum(problem)
         full = jnp.where(self._is_due(problem, network), whole.size, 0)
-        return replace(gossip(state, problem, vectors=2), gradients=2 * batch + full)
+        cost = costs.counted(self, state, problem, network)
+        return replace(cost, gradients=2 * batch + full)
 
     def _is_due(self, problem: Any, network: Any) -> Any:
         whole, batch = finite_sum(problem)

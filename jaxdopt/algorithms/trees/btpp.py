@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdopt import costs
 from jaxdopt._checks import count, require
 from jaxdopt._numbers import Nonnegative
-from jaxdopt._pytree import pytree, static
-from jaxdopt.costs import Cost, gossip
+from jaxdopt._pytree import pytree, replace, static
 from jaxdopt.networks import Tree
 
 
@@ -46,6 +46,7 @@ class BTPP:
     stepsize: Nonnegative | None = None  # γ; None: 1 / (n L maxᵢ delayᵢ)
     branching: int = static(default=2)  # B
     needs: ClassVar[set[str]] = {"all"}
+    vectors: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         """Check the branching."""
@@ -74,7 +75,7 @@ class BTPP:
         y = state.y + g - state.g
         return State(tree.row @ (state.x - stepsize * y), tree.column @ y, g, state.root)
 
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
+    def cost(self, state: State, problem: Any, network: Any) -> costs.Cost:
         """One gradient, and one exchange of two vectors over the n − 1 links of the tree."""
-        cost = gossip(state, problem, vectors=2)
-        return Cost(cost.gradients, cost.exchanges, cost.vectors, cost.bits, links=network.n - 1)
+        cost = costs.counted(self, state, problem, network)
+        return replace(cost, links=network.n - 1)

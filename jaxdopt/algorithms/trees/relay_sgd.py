@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxdopt import costs
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, replace
 from jaxdopt.agents import select
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -41,6 +41,7 @@ class RelaySGD:
 
     stepsize: Nonnegative  # α
     needs: ClassVar[set[str]] = {"tree", "both ways"}
+    numbers: ClassVar[int] = 1  # how many agents a sum is of
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
@@ -58,6 +59,7 @@ class RelaySGD:
         total = own + below + down
         return State(total[:, :-1] / total[:, -1:], up, below, down)
 
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one vector and one number over each of 2 (n − 1) directed links."""
-        return replace(gossip(state, problem, numbers=1), links=2 * (network.n - 1))
+    def cost(self, state: State, problem: Any, network: Any) -> costs.Cost:
+        """One gradient, and a vector and a number each way over every link of the tree."""
+        cost = costs.counted(self, state, problem, network)
+        return replace(cost, links=2 * (network.n - 1))

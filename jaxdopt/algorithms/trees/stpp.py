@@ -27,7 +27,6 @@ import jax.numpy as jnp
 from jaxdopt._checks import require
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree
-from jaxdopt.costs import Cost, gossip
 
 
 @pytree
@@ -51,6 +50,7 @@ class STPP:
 
     stepsize: Nonnegative | None = None  # γ; None: 1 / (n L maxᵢ delayᵢ)
     needs: ClassVar[set[str]] = {"tree", "push-pull"}
+    vectors: ClassVar[int] = 2  # x down the tree and y up
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]; raise ValueError unless γ is known."""
@@ -71,7 +71,3 @@ class STPP:
         y = state.y + g - state.g
         x = network.row @ (state.x - stepsize * y)
         return State(x, network.column @ y, g, state.root)
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """One gradient, and one exchange of two vectors, down one tree and up the other."""
-        return gossip(state, problem, vectors=2)
