@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import jaxdopt as jd
+from experiments import lines
 
 PACKAGE = Path(jd.__file__).parent
 FLOORS = {
@@ -108,3 +109,9 @@ def test_everything_public_exists_and_is_documented():
     for name in jd.__all__:
         value = getattr(jd, name)
         assert value.__doc__ or name in ("Fraction", "Nonnegative", "Positive", "Scalar"), name
+
+
+def test_a_methods_file_is_its_mathematics():
+    counts = lines.by_role(PACKAGE / "algorithms")
+    assert counts["step"] > 500  # it has found them
+    assert counts["checks"] + counts["cost"] <= 100, counts

@@ -359,7 +359,9 @@ def test_a_round_of_some_clients_is_a_round_of_their_problem(method):
         np.testing.assert_allclose(other.estimate, alone.estimate, rtol=1e-13)
     nobody = step(state, problem, jd.replace(SERVER, active=jnp.zeros(N, bool)), KEY)
     jax.tree.map(np.testing.assert_array_equal, nobody, state)
-    whole, part = (jd.costs.cost_of(method, state, problem, network) for network in (SERVER, server))
+    whole, part = (
+        jd.costs.cost_of(method, state, problem, network) for network in (SERVER, server)
+    )
     assert (whole.vectors, whole.bits, whole.calls, whole.exchanges) == (1, 32 * D, Q, 1)
     assert whole.gradients == pytest.approx(Q * float(problem.samples))
     assert part.vectors == pytest.approx(0.4)
@@ -424,7 +426,9 @@ def test_bad_input():
                 method(stepsize=0.1, local_steps=wrong, **numbers)
         with pytest.raises(ValueError, match="stepsize is -1; give at least 0"):
             method(stepsize=-1, **numbers)
-        with pytest.raises(ValueError, match=r"stepsize has shape \(5, 1\); give one number for all"):
+        with pytest.raises(
+            ValueError, match=r"stepsize has shape \(5, 1\); give one number for all"
+        ):
             method(stepsize=jnp.full((N, 1), 0.1), **numbers)
     with pytest.raises(ValueError, match="lam is 0; give more than 0"):
         jd.FedNMap(0.1, 0)

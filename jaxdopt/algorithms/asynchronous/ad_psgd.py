@@ -28,7 +28,7 @@ from jaxdopt.problems.problem import partial_gradients
 
 @pytree
 class State:
-    """What AD-PSGD carries on."""
+    """The state of AD-PSGD."""
 
     x: jax.Array  # [n, d] estimates
     read: jax.Array  # [n, d] x̂: each worker's, when it began its gradient
@@ -36,7 +36,7 @@ class State:
 
 @pytree
 class ADPSGD:
-    """xᵢ, xⱼ ← (xᵢ + xⱼ) / 2,  then  xᵢ ← xᵢ − α gᵢ(x̂ᵢ), x̂ᵢ ← xᵢ: whoever is done, with one j."""
+    """xᵢ, xⱼ ← (xᵢ + xⱼ) / 2,  then  xᵢ ← xᵢ − α gᵢ(x̂ᵢ), x̂ᵢ ← xᵢ, when i is done, with one j."""
 
     stepsize: Nonnegative  # α
     needs: ClassVar[set[str]] = {"pairs"}

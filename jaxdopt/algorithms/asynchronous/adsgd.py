@@ -1,11 +1,11 @@
 """ADSGD: asynchronous decentralized SGD, whose agents never wait.
 
 When agent i's gradient is ready, it mixes with the newest models that have arrived, sends its new
-one to all who hear it and starts the next gradient at once; everybody else stays as it is:
+one to all who hear it and starts the next gradient at once; all other agents stay as they are:
 
     xᵢ ← (1 − θ) xᵢ + θ (wᵢᵢ xᵢ + Σⱼ wᵢⱼ xⱼ[newest arrived] − α gᵢ(xᵢ)),      θ = 1
 
-Neighbors' models are stale, the own one and the gradient never. It is `ASBCD` with penalty α and
+Neighbors' models are stale, its own model and gradient never. It is `ASBCD` with penalty α and
 stepsize θα, so its limit is `DGD`'s fixed point, whatever computation and messages take: only how
 fast it gets there depends on them. With equal speeds and messages that arrive in less than a
 gradient's time it is `DGD` itself. The mean does not follow the mean gradient: one agent moves at a
@@ -30,7 +30,7 @@ from jaxdopt.problems.problem import partial_gradients
 
 @pytree
 class State:
-    """What ADSGD carries on."""
+    """The state of ADSGD."""
 
     x: jax.Array  # [n, d] estimates
     line: DelayLine  # the last V versions of each, [V, n, d]
@@ -38,7 +38,7 @@ class State:
 
 @pytree
 class ADSGD:
-    """xᵢ ← (1 − θ) xᵢ + θ (wᵢᵢ xᵢ + Σⱼ wᵢⱼ xⱼ[newest arrived] − α gᵢ(xᵢ)), whoever finishes."""
+    """xᵢ ← (1 − θ) xᵢ + θ (wᵢᵢ xᵢ + Σⱼ wᵢⱼ xⱼ[newest] − α gᵢ(xᵢ)), for agents that finish."""
 
     stepsize: Nonnegative  # α
     relaxation: Fraction = 1.0  # θ

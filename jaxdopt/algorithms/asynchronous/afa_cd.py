@@ -3,10 +3,10 @@
     S who have come back:   x ← x − η_g Σ_{i ∈ S} pᵢ Gᵢ / Σ_{i ∈ S} pᵢ,      Gᵢ = (1/Kᵢ) Σₗ gᵢ(yᵢₗ)
 
 gᵢ(yᵢₗ) are the gradients that i met in Kᵢ local steps y ← y − η gᵢ(y) from the model that it had
-fetched. G is normalized, so that who takes more steps does not count for more, and η_g is a
-stepsize along a gradient; the paper's mean over its m returns is that with equal pᵢ. Who comes back
-more often does count for more: the limit is not the objective's minimizer where clients are not
-equally quick, which `AFACS` mends.
+fetched. G is normalized, so that a client that takes more steps does not count for more, and η_g is
+a stepsize along a gradient; the paper's mean over its m returns is that with equal pᵢ. A client
+that returns more often does count for more: the limit is not the objective's minimizer where
+clients are not equally quick, which `AFACS` mends.
 
 The network is a `jd.networks.arrivals`, such as ``buffer=m``; ``calls=`` is there what Kᵢ is here.
 
@@ -34,7 +34,7 @@ from jaxdopt.algorithms.federated.clients import (
 
 @pytree
 class State(Central):
-    """What AFA-CD carries on."""
+    """The state of AFA-CD."""
 
     server: jax.Array  # [d] the server's model
     sent: jax.Array  # [n, d] the model that every client fetched last

@@ -4,8 +4,9 @@
 
 gᵢ(yᵢₗ) are the gradients that i met in Kᵢ local steps y ← y − η gᵢ(y) from the model that it had
 fetched. The server steps along all rows of its table T, old ones too, so that it does not matter
-who comes back how often: where `AFACD` goes elsewhere, this comes near the objective's minimizer,
-up to O(η) of local steps. T starts with zeros, and an aggregation of nobody changes nothing.
+how often each client returns: where `AFACD` goes elsewhere, this comes near the objective's
+minimizer, up to O(η) of local steps. T starts with zeros, and an aggregation without returns
+changes nothing.
 
 The network is a `jd.networks.arrivals`; ``calls=`` is there what Kᵢ is here.
 
@@ -35,7 +36,7 @@ from jaxdopt.algorithms.federated.clients import (
 
 @pytree
 class State(Central):
-    """What AFA-CS carries on."""
+    """The state of AFA-CS."""
 
     server: jax.Array  # [d] the server's model
     sent: jax.Array  # [n, d] the model that every client fetched last

@@ -2,8 +2,8 @@
 
     L(x) = Σᵢ fᵢ(xᵢ) + (1/2p) xᵀ((I − W) ⊗ I) x,      x = (x₁, ..., xₙ)
 
-Whoever finishes takes a step along its block's gradient, of its own fresh block and of the newest
-of the others that have arrived:
+An agent that finishes takes a step along its block's gradient, at its own fresh block and the
+newest blocks of others that have arrived:
 
     xᵢ ← xᵢ − α (gᵢ(xᵢ) + (1/p) Σⱼ (I − W)ᵢⱼ x̂ⱼ),      x̂ᵢ = xᵢ
 
@@ -29,7 +29,7 @@ from jaxdopt.problems.problem import partial_gradients
 
 @pytree
 class State:
-    """What ASBCD carries on."""
+    """The state of ASBCD."""
 
     x: jax.Array  # [n, d] estimates, a block each
     line: DelayLine  # the last V versions of each, [V, n, d]
@@ -37,7 +37,7 @@ class State:
 
 @pytree
 class ASBCD:
-    """xᵢ ← xᵢ − α (gᵢ(xᵢ) + (1/p) Σⱼ (I − W)ᵢⱼ x̂ⱼ), whoever finishes, x̂ⱼ newest arrived."""
+    """xᵢ ← xᵢ − α (gᵢ(xᵢ) + (1/p) Σⱼ (I − W)ᵢⱼ x̂ⱼ) for agents that finish."""
 
     stepsize: Nonnegative  # α
     penalty: Positive  # p: disagreement weighs 1/p

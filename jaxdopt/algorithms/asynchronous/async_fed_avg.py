@@ -1,10 +1,10 @@
-"""Asynchronous FedAvg: the server merges what comes back, however old, and waits for nobody.
+"""Asynchronous FedAvg: the server merges each return, however old, and never waits.
 
     i ∈ Sₖ (who come back):   x ← x + η_g Σᵢ dᵢ (yᵢ − sentᵢ),      sentᵢ ← x
 
 yᵢ is where K local steps y ← y − η gᵢ(y) have led from sentᵢ, the model that i had fetched. Weights
-are not renormalized and know no staleness. Who comes back how often decides what is solved: the
-limit is near the minimizer of Σᵢ dᵢ φᵢ fᵢ, φᵢ the network's ``frequency`` of client i in an
+are not renormalized and know no staleness. How often each client returns decides what is solved:
+the limit is near the minimizer of Σᵢ dᵢ φᵢ fᵢ, φᵢ the network's ``frequency`` of client i in an
 aggregation. By default dᵢ = pᵢ / φᵢ, so that it is the objective: with a return an aggregation and
 constant times τᵢ that is pᵢ τᵢ Σⱼ 1/τⱼ, and with all in every one the mean, FedAvg. Weights that
 are given are all that counts, whatever the pᵢ; equal ones solve another problem, in which quick
@@ -31,7 +31,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, visit
 
 @pytree
 class State(Central):
-    """What asynchronous FedAvg carries on."""
+    """The state of asynchronous FedAvg."""
 
     server: jax.Array  # [d] the server's model
     sent: jax.Array  # [n, d] the model that every client fetched last

@@ -30,7 +30,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, visit
 
 @pytree
 class State(Central):
-    """What FedBuff carries on."""
+    """The state of FedBuff."""
 
     server: jax.Array  # [d] the server's model
     sent: jax.Array  # [n, d] the model that every client fetched last

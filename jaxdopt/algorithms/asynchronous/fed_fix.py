@@ -1,11 +1,11 @@
-"""FedFix: aggregation at fixed ticks, of whoever has come back since the last.
+"""FedFix: aggregation at fixed ticks, of all clients that have returned since the last.
 
     at kΔ, Sₖ those back since (k − 1)Δ:   x ← x + η_g Σ_{i ∈ Sₖ} pᵢ cᵢ (yᵢ − sentᵢ),   sentᵢ ← x
 
 yᵢ is where K local steps y ← y − η gᵢ(y) have led from sentᵢ, and cᵢ how many ticks a visit of i
-takes, ⌈τᵢ / Δ⌉ for constant times τᵢ: who comes back at every c-th tick counts c times, so that the
-limit is near the objective's minimizer however slow some are. Between FedAvg (Δ ≥ maxᵢ τᵢ) and
-asynchronous FedAvg (Δ → 0); `AsyncFedAvg` on ticks is the same. The network is
+takes, ⌈τᵢ / Δ⌉ for constant times τᵢ: a client that returns at every c-th tick counts c times, so
+that the limit is near the objective's minimizer however slow some are. Between FedAvg (Δ ≥ maxᵢ τᵢ)
+and asynchronous FedAvg (Δ → 0); `AsyncFedAvg` on ticks is the same. The network is
 ``jd.networks.arrivals(n, every=Δ, ...)``, which counts the ticks itself.
 
 Source: Fraboni, Vidal, Kameni, Lorenzi (2023), arXiv 2206.10189, section 5. Listing: authors' code
@@ -26,7 +26,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, visit
 
 @pytree
 class State(Central):
-    """What FedFix carries on."""
+    """The state of FedFix."""
 
     server: jax.Array  # [d] the server's model
     sent: jax.Array  # [n, d] the model that every client fetched last

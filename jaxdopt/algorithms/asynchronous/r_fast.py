@@ -31,7 +31,7 @@ from jaxdopt.problems.problem import partial_gradients
 
 @pytree
 class State:
-    """What R-FAST carries on."""
+    """The state of R-FAST."""
 
     x: jax.Array  # [n, d] estimates
     z: jax.Array  # [n, d] trackers

@@ -1,8 +1,8 @@
-"""Gradient descent: the centralized yardstick, with the agents' gradients averaged exactly.
+"""Gradient descent: the centralized baseline, with the agents' gradients averaged exactly.
 
     x̄ₖ₊₁ = x̄ₖ − (α/n) Σᵢ ∇fᵢ(x̄ₖ)
 
-The network is ignored, whatever it is: this is what a method could reach if every exchange were an
+The network is ignored: this is what a method could reach if every exchange were an
 exact average, and its rate is the one that linear speed-ups are measured against. With a stochastic
 problem it is minibatch SGD over n agents.
 
@@ -23,7 +23,7 @@ from jaxdopt.agents import average
 
 @pytree
 class State:
-    """What gradient descent carries on."""
+    """The state of gradient descent."""
 
     x: jax.Array  # [n, d] the estimate, the same in every row after the first step
 

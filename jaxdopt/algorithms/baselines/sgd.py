@@ -1,4 +1,4 @@
-"""SGD: the centralized stochastic yardstick, every agent's sample drawn with replacement.
+"""SGD: the centralized stochastic baseline, every agent's sample drawn with replacement.
 
     x̄ₖ₊₁ = x̄ₖ − (α/n) Σᵢ ∇fᵢₛ(x̄ₖ),      s drawn by every agent
 
@@ -24,7 +24,7 @@ from jaxdopt.problems.oracles import finite_sum
 
 @pytree
 class State:
-    """What SGD carries on."""
+    """The state of SGD."""
 
     x: jax.Array  # [n, d] the estimate, the same in every row after the first step
 

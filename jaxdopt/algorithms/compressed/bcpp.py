@@ -8,8 +8,8 @@ In every step one agent a, drawn uniformly, wakes and broadcasts two messages:
     all whose x has changed:      yᵢ ← yᵢ + g(xᵢ) − gᵢ
 
 u₀ = x₀ if all agents start there, else 0. The last line is done at the start of the next step.
-Costs are an agent's average: 1/n of a round and 2/n messages a step, and a gradient for everybody
-who heard (though all n are computed here). γ and α have safe defaults (`compressors.tracking`, at
+Costs are an agent's average: 1/n of a round and 2/n messages a step, and a gradient for every agent
+that heard (though all n are computed here). γ and α have safe defaults (`compressors.tracking`, at
 most 1/2, and `compressors.memory`).
 
 Source: Song, Shi, Pu, Yan (2022), arXiv 2106.07243. Listing: reconstructed from the abstract and
@@ -33,7 +33,7 @@ WAKE = 0xA3A6E  # folded into a step's key for the one who wakes
 
 @pytree
 class State:
-    """What B-CPP carries on."""
+    """The state of B-CPP."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] tracker: its sum is the sum of the gradients last taken

@@ -25,7 +25,7 @@ from jaxdopt.compressors import Compressor
 
 @pytree
 class State:
-    """What BEER carries on."""
+    """The state of BEER."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] mixed tracker v − γ (I − W) ĝ: its sum is the sum of the last gradients

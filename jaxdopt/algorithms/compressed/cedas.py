@@ -30,7 +30,7 @@ from jaxdopt.compressors import Compressor
 
 @pytree
 class State:
-    """What CEDAS carries on."""
+    """The state of CEDAS."""
 
     x: jax.Array  # [n, d] estimates
     d: jax.Array  # [n, d] dual; sums to zero over agents

@@ -27,7 +27,7 @@ from jaxdopt.compressors import Compressor
 
 @pytree
 class State:
-    """What C-GT carries on."""
+    """The state of C-GT."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] mixed tracker y − γ (I − W) ŷ: its sum is the sum of the last gradients

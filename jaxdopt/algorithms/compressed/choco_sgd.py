@@ -28,7 +28,7 @@ from jaxdopt.compressors import Compressor
 
 @pytree
 class State:
-    """What CHOCO-SGD carries on."""
+    """The state of CHOCO-SGD."""
 
     x: jax.Array  # [n, d] estimates
     public: jax.Array  # [n, d] x̂, which neighbors know

@@ -29,7 +29,7 @@ from jaxdopt.compressors import Compressor
 
 @pytree
 class State:
-    """What CPP carries on."""
+    """The state of CPP."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] mixed tracker y − γ (I − C) p: its sum is the sum of the last gradients

@@ -23,7 +23,7 @@ from jaxdopt.compressors import Compressor
 
 @pytree
 class State:
-    """What DeepSqueeze carries on."""
+    """The state of DeepSqueeze."""
 
     x: jax.Array  # [n, d] estimates
     e: jax.Array  # [n, d] what compression has left out

@@ -28,7 +28,7 @@ from jaxdopt.compressors import Compressor
 
 @pytree
 class State:
-    """What LEAD carries on."""
+    """The state of LEAD."""
 
     x: jax.Array  # [n, d] estimates
     d: jax.Array  # [n, d] dual; sums to zero over agents

@@ -20,7 +20,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class State:
-    """What AB carries on."""
+    """The state of AB."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] mixed tracker C y: its sum is the sum of the last gradients

@@ -11,7 +11,7 @@ faster. With ω = 0 it is `PushDIGing`. `APDSC` is for strongly convex problems.
 The network limits γ, the more so the longer the steps are: too large a γ does well for thousands of
 steps and diverges later, in exact arithmetic too. On the directed ring of 16 the limit is 2.5e-4/L,
 19 times below Push-DIGing's, and 2.6e-4/L goes from 4e-8 after 10,000 steps to 8 after 50,000.
-`APD.safe_stepsize` returns half of what is stable for good (`algorithms.coupling`).
+`APD.safe_stepsize` returns half of what is stable in the long run (`algorithms.coupling`).
 
 Source: Song, Shi, Pu, Yan (2024), arXiv 2107.12065. Listing: a co-author's slides; the start is
 ours. Departs: y, of which only this step's u is made, is not kept.
@@ -32,7 +32,7 @@ from jaxdopt.algorithms.directed.ratio import Ratio
 
 @pytree
 class State(Ratio):
-    """What APD carries on."""
+    """The state of APD."""
 
     u: jax.Array  # [n, d] weighted estimates
     z: jax.Array  # [n, d] weighted sequence of the long steps

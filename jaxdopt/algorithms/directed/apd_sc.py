@@ -29,7 +29,7 @@ from jaxdopt.algorithms.directed.ratio import Ratio
 
 @pytree
 class State(Ratio):
-    """What APD-SC carries on."""
+    """The state of APD-SC."""
 
     u: jax.Array  # [n, d] weighted estimates
     z: jax.Array  # [n, d] weighted sequence of the long steps

@@ -59,7 +59,7 @@ class OSGP:
 
     @property
     def needs(self) -> set[str]:
-        """Columns that sum to 1; nobody may sleep when the one exchange of "cta" arrives."""
+        """Columns that sum to 1; no agent may sleep when the one exchange of "cta" arrives."""
         waits = self.order == "cta" and self.overlap > 1
         return {"push", "all"} if waits else {"push"}
 

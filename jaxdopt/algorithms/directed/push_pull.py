@@ -23,7 +23,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class State:
-    """What Push-Pull carries on."""
+    """The state of Push-Pull."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] mixed tracker C y: its sum is the sum of the last gradients

@@ -22,7 +22,7 @@ from jaxdopt.algorithms.directed.ratio import Ratio
 
 @pytree
 class State(Ratio):
-    """What push-sum carries on."""
+    """The state of push-sum."""
 
     u: jax.Array  # [n, d] sums; their sum over agents is kept
     w: jax.Array  # [n, 1] weights; their sum is n

@@ -22,7 +22,7 @@ from jaxdopt.algorithms.directed.ratio import Ratio
 
 @pytree
 class State(Ratio):
-    """What SGP carries on."""
+    """The state of SGP."""
 
     u: jax.Array  # [n, d] weighted estimates
     w: jax.Array  # [n, 1] push-sum weights; their sum is n

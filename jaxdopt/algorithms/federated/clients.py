@@ -1,8 +1,8 @@
-"""Federated methods' part that they share: who takes part in a round, and the clients' local work.
+"""What federated methods share: who takes part in a round, and the clients' local work.
 
 Work follows those who take part: where the network names them (`Server.clients`, at most s of n),
 their rows are gathered, computed on as [s, ...] and put back; where it only masks, all n work and
-the mask says whose counts. A network without either means everybody.
+the mask says whose counts. A network without either has full participation.
 
 **Weights.** For F = Σᵢ pᵢ fᵢ (``weights="samples"``: pᵢ = mᵢ/m) clients step along the gradients of
 their own fᵢ, and the server weighs what they send, as in McMahan et al. (2017):

@@ -15,8 +15,8 @@ Source: McMahan, Moore, Ramage, Hampson, Agüera y Arcas (2017), arXiv 1602.0562
 Reddi et al. (2021), arXiv 2003.00295; analysis without a heterogeneity condition: Huang, Li, Pu
 (2023), arXiv 2301.12677. Listing: certain; v₀ = τ² from memory.
 Theorem in the tests: with a constant η the bias is linear in η and grows with K, and it is 0 if
-f* = Σᵢ pᵢ fᵢ*; with unequal probabilities of taking part it stays for any η and K. With everybody
-and K = 1 it is gradient descent on F.
+f* = Σᵢ pᵢ fᵢ*; with unequal probabilities of taking part it stays for any η and K. With full
+participation and K = 1 it is gradient descent on F.
 """
 
 from typing import Any, ClassVar
@@ -40,7 +40,7 @@ from jaxdopt.algorithms.federated.clients import (
 
 @pytree
 class State(Central):
-    """What FedAvg carries on."""
+    """The state of FedAvg."""
 
     server: jax.Array  # [d] the server's model
     memory: Any  # of the server's optimizer
@@ -88,7 +88,7 @@ class FedAvg:
         update, memory = clients.mean(away), state.memory
         if self.server is not None:
             moved = self.server.update(update, memory, state.server)
-            update, memory = jax.tree.map(  # nobody there: nothing moves
+            update, memory = jax.tree.map(  # no participants: nothing moves
                 lambda new, old: jnp.where(clients.number > 0, new, old),
                 moved,
                 (jnp.zeros_like(update), memory),

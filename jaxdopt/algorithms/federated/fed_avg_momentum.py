@@ -10,7 +10,7 @@ server takes their mean.
 
 Source: Cheng, Huang, Wu, Yuan (2024), arXiv 2306.16504; the same as FedCM (Xu, Wang, Wang, Yao
 2021, arXiv 2106.10874). Listing: authors' code of FedCM.
-Theorem in the tests: without noise and with everybody, the bias is β times that of FedAvg.
+Theorem in the tests: without noise and with full participation, the bias is β times that of FedAvg.
 """
 
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, descend, parti
 
 @pytree
 class State(Central):
-    """What FedAvg-M carries on."""
+    """The state of FedAvg-M."""
 
     server: jax.Array  # [d] the server's model
     momentum: jax.Array  # [d] the last round's mean direction

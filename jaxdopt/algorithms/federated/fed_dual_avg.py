@@ -3,7 +3,8 @@
     wᵢₗ = prox_{(Tₖ + lη) r}(zᵢₗ),   zᵢₗ₊₁ = zᵢₗ − η gᵢ(wᵢₗ),   zᵢ₀ = zᵏ,   l < Q
     zᵏ⁺¹ = zᵏ + ηₛ mean_S(zᵢ_Q − zᵏ),   Tₖ₊₁ = Tₖ + ηₛηQ,   xᵏ = prox_{Tₖ r}(zᵏ),   z⁰ = x⁰, T₀ = 0
 
-mean_S(u) = Σ_S pᵢ uᵢ / Σ_S pᵢ over the clients S that take part; nothing changes where nobody does.
+mean_S(u) = Σ_S pᵢ uᵢ / Σ_S pᵢ over the clients S that take part; a round without participants
+changes nothing.
 With a constant η this is the paper's Tₖ = ηₛηQk. What is averaged is dual, and dense, so that the
 estimate stays sparse. The regularizer's weight T grows without bound, so r has to be convex.
 Clients drift: there is a bias O(ηQ).
@@ -27,7 +28,7 @@ from jaxdopt.problems.problem import proximal
 
 @pytree
 class State(Central):
-    """What FedDualAvg carries on."""
+    """The state of FedDualAvg."""
 
     server: jax.Array  # [d] the estimate
     dual: jax.Array  # [d] z

@@ -3,7 +3,8 @@
     vᵢₗ₊₁ = prox_{ηr}(vᵢₗ − η gᵢ(vᵢₗ)),   vᵢ₀ = xᵏ,   l < Q
     xᵏ⁺¹ = prox_{ηₛηQ r}(xᵏ + ηₛ mean_S(vᵢ_Q − xᵏ))
 
-mean_S(u) = Σ_S pᵢ uᵢ / Σ_S pᵢ over the clients S that take part; nothing changes where nobody does.
+mean_S(u) = Σ_S pᵢ uᵢ / Σ_S pᵢ over the clients S that take part; a round without participants
+changes nothing.
 Clients and server both shrink: for small η this solves f + 2r. With ``client_prox=False``, the
 authors' second variant, clients take plain gradient steps and the server alone shrinks: f + r. The
 estimate is sparse in both. Either way clients drift: there is a bias O(ηQ) besides.
@@ -27,7 +28,7 @@ from jaxdopt.problems.problem import proximal
 
 @pytree
 class State(Central):
-    """What FedMid carries on."""
+    """The state of FedMid."""
 
     server: jax.Array  # [d] the estimate
     n: int = static()

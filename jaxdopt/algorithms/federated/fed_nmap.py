@@ -8,7 +8,7 @@ F(z) = ∇f(prox(z)) + (z − prox(z))/λ is 0 where prox(z) is stationary for f
 convex, λ < 1/ρ, such as `MCP`; as F is (L + 1/λ)-Lipschitz, ηₛηQ (L + 1/λ) should be about 1/2.
 With the clients' mean maps Fᵢ = (1/Q) Σₗ (gᵢ(xᵢₗ) + (zᵢₗ − xᵢₗ)/λ) the corrections are
 dᵢ = Σⱼ pⱼ Fⱼ − Fᵢ, and computed so: sums of differences over ηQ drift away from zero in float32.
-Everybody takes part in every round: what that rests on is Σᵢ pᵢ dᵢ = 0.
+All clients have to take part in every round, as Σᵢ pᵢ dᵢ = 0 rests on it.
 
 Source: Huang, Pu, Johansson (2026), arXiv 2602.03357; normal map: Robinson (1992), Qiu, Jiang,
 Milzarek (2023), arXiv 2305.05828. Listing: derived from the abstract. Where in a round the prox,
@@ -31,7 +31,7 @@ from jaxdopt.problems.problem import proximal
 
 @pytree
 class State(Central):
-    """What FedNMap carries on."""
+    """The state of FedNMap."""
 
     server: jax.Array  # [d] the estimate prox(z)
     z: jax.Array  # [d] the server's too; dense where the estimate is sparse

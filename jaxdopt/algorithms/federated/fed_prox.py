@@ -3,8 +3,8 @@
     i ∈ Sₖ:  yᵢ = xₖ,   K times  yᵢ ← yᵢ − η (gᵢ(yᵢ) + μ (yᵢ − xₖ))
     xₖ₊₁ = xₖ − η_g Σ_{i ∈ Sₖ} pᵢ (xₖ − yᵢ) / Σ_{i ∈ Sₖ} pᵢ
 
-The paper solves min fᵢ(y) + (μ/2)|y − xₖ|² up to an accuracy; here it is K gradient steps. μ makes
-the clients' drift less, and so the bias, at the price of progress; who takes part how often biases
+The paper solves min fᵢ(y) + (μ/2)|y − xₖ|² up to an accuracy; here it is K gradient steps. μ
+reduces the clients' drift, and so the bias, at the price of progress; unequal participation biases
 it as it does FedAvg. A round without participants changes nothing.
 
 Source: Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith (2020), arXiv 1812.06127, algorithm 2.
@@ -24,7 +24,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, descend, parti
 
 @pytree
 class State(Central):
-    """What FedProx carries on."""
+    """The state of FedProx."""
 
     server: jax.Array  # [d] the server's model
     n: int = static()

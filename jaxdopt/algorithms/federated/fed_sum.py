@@ -3,15 +3,15 @@
     i ∈ Sₖ:  zᵢ = xₖ,   K times  zᵢ ← zᵢ − η (gᵢ(zᵢ) − hᵢ + yₖ);   ḡᵢ the mean of the K gradients
     yₖ₊₁ = yₖ + Σ_{i ∈ Sₖ} pᵢ (ḡᵢ − hᵢ),   hᵢ ← ḡᵢ,      xₖ₊₁ = xₖ − η_g η K yₖ₊₁
 
-hᵢ is what client i sent last, and y their mean over all n, so that who takes part more often does
-not count more; a round without participants moves x along y. From hᵢ = y = 0 (a cold start, whose
-first steps are short until everybody has taken part). Two vectors go down and one up. If clients
-have own η the server takes their mean.
+hᵢ is what client i sent last, and y their mean over all n, so that clients that take part more
+often do not count more; a round without participants moves x along y. From hᵢ = y = 0 (a cold
+start, whose first steps are short until all have taken part). Two vectors go down and one up. If
+clients have own η the server takes their mean.
 
 Source: You, Pu (2025), arXiv 2512.18275. Listing: derived from what is published about the method
 (its variants, special cases and costs), not read in the paper. Invariant: y = Σᵢ pᵢ hᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
-with K = 1 and η_g = 1 it is `FedSUMB`, with everybody `SCAFFOLD`.
+with K = 1 and η_g = 1 it is `FedSUMB`, with full participation `SCAFFOLD`.
 """
 
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, descend, parti
 
 @pytree
 class State(Central):
-    """What FedSUM carries on."""
+    """The state of FedSUM."""
 
     server: jax.Array  # [d] the server's model
     y: jax.Array  # [d] the mean of the clients' h

@@ -3,7 +3,7 @@
     i ∈ Sₖ:  gᵢ = gᵢ(xₖ), the mean of K gradients there
     yₖ₊₁ = yₖ + Σ_{i ∈ Sₖ} pᵢ (gᵢ − hᵢ),   hᵢ ← gᵢ,      xₖ₊₁ = xₖ − η_g η yₖ₊₁
 
-hᵢ is what client i sent last, and y their mean over all n, whoever takes part how often; a round
+hᵢ is what client i sent last, and y their mean over all n, however often each takes part; a round
 without participants moves x along y. From hᵢ = y = 0 (a cold start). ``local_steps`` is K, the
 gradients that a participant takes at the same point, each with samples of its own: with full
 gradients it changes nothing. If clients have own η the server takes their mean.
@@ -27,7 +27,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, descend, parti
 
 @pytree
 class State(Central):
-    """What FedSUM-B carries on."""
+    """The state of FedSUM-B."""
 
     server: jax.Array  # [d] the server's model
     y: jax.Array  # [d] the mean of the clients' h

@@ -4,7 +4,7 @@
              zᵢ = xₖ,   K times  zᵢ ← zᵢ − η (gᵢ(zᵢ) − hᵢ + ŷᵢ);   ḡᵢ the mean of the K gradients
     yₖ₊₁ = yₖ + Σ_{i ∈ Sₖ} pᵢ (ḡᵢ − hᵢ),   hᵢ ← ḡᵢ,   xₖ₊₁ = xₖ − sₖ yₖ₊₁,   sₖ = η_g η K
 
-ŷᵢ is the mean of y_{t+1}, ..., yₖ by their stepsizes. Everybody knows x₀: t = 0 before the first
+ŷᵢ is the mean of y_{t+1}, ..., yₖ by their stepsizes. All clients know x₀: t = 0 before the first
 time, and ŷᵢ = y₀ = 0 where t = k. So one vector goes down and one up, and with x the sum of the s
 so far. From hᵢ = y₀ = 0 (a cold start); a round without participants moves x along y. If clients
 have own η the server takes their mean.
@@ -12,7 +12,7 @@ have own η the server takes their mean.
 Source: You, Pu (2025), arXiv 2512.18275. Listing: derived from what is published about the method,
 the least certain of the three. Invariant: y = Σᵢ pᵢ hᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
-with everybody it is `FedSUM`.
+with full participation it is `FedSUM`.
 """
 
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, descend, parti
 
 @pytree
 class State(Central):
-    """What FedSUM-CR carries on."""
+    """The state of FedSUM-CR."""
 
     server: jax.Array  # [d] the server's model
     y: jax.Array  # [d] the mean of the clients' h

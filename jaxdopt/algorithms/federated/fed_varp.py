@@ -1,4 +1,4 @@
-"""FedVARP: FedAvg with the variance of who takes part reduced by the clients' latest updates.
+"""FedVARP: FedAvg with the variance of participation reduced by the clients' latest updates.
 
     i ∈ Sₖ:  yᵢ = xₖ,   K times  yᵢ ← yᵢ − η gᵢ(yᵢ);      Dᵢ = (xₖ − yᵢ)/η, the sum of K gradients
     v = Σ_{i ∈ Sₖ} pᵢ (Dᵢ − tᵢ) / Σ_{i ∈ Sₖ} pᵢ + Σⱼ pⱼ tⱼ,      then tᵢ ← Dᵢ
@@ -13,7 +13,7 @@ unequal pᵢ only in the limit, as the first term stays an average, whose steps 
 Source: Jhunjhunwala, Sharma, Nagarkatti, Joshi (2022), arXiv 2207.14130, algorithm 2.
 Listing: third party's code. Invariant: the server's mean is Σⱼ pⱼ tⱼ.
 Theorem in the tests: the limit does not depend on who takes part, and is the solution for K = 1;
-for K > 1 it has FedAvg's bias with everybody.
+for K > 1 it has the bias of FedAvg with full participation.
 """
 
 from typing import Any, ClassVar
@@ -29,7 +29,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, descend, parti
 
 @pytree
 class State(Central):
-    """What FedVARP carries on."""
+    """The state of FedVARP."""
 
     server: jax.Array  # [d] the server's model
     mean: jax.Array  # [d] the mean of the clients' updates

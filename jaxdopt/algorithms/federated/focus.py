@@ -28,7 +28,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, descend, parti
 
 @pytree
 class State(Central):
-    """What FOCUS carries on."""
+    """The state of FOCUS."""
 
     server: jax.Array  # [d] the server's model
     y: jax.Array  # [d] the sum of n pᵢ times the clients' h

@@ -1,4 +1,4 @@
-"""MIFA: FedAvg on the latest update of every client, whether it takes part now or not.
+"""MIFA: FedAvg on the latest update of every client, whether or not it takes part now.
 
     i ∈ Sₖ:  yᵢ = xₖ,   K times  yᵢ ← yᵢ − η gᵢ(yᵢ);      Gᵢ ← (xₖ − yᵢ)/η, the sum of K gradients
     xₖ₊₁ = xₖ − η_g η Σⱼ pⱼ Gⱼ,      over all n clients
@@ -11,7 +11,7 @@ mean. If clients have own η the server takes their mean.
 Source: Gu, Huang, Zhang, Huang (2021), arXiv 2106.04159, algorithm 1. Listing: authors' code.
 Invariant: the server's mean is Σⱼ pⱼ Gⱼ.
 Theorem in the tests: the limit does not depend on who takes part, and is the solution for K = 1;
-for K > 1 it has FedAvg's bias with everybody. With K = 1 it is `FedSUMB`.
+for K > 1 it has the bias of FedAvg with full participation. With K = 1 it is `FedSUMB`.
 """
 
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, descend, parti
 
 @pytree
 class State(Central):
-    """What MIFA carries on."""
+    """The state of MIFA."""
 
     server: jax.Array  # [d] the server's model
     mean: jax.Array  # [d] the mean of the clients' updates

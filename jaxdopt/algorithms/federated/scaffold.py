@@ -11,8 +11,8 @@ Kη (cᵢ⁺ − cᵢ + c).
 
 Source: Karimireddy, Kale, Mohri, Reddi, Stich, Suresh (2020), arXiv 1910.06378, algorithm 1.
 Listing: authors' code. Invariant: c = Σᵢ pᵢ cᵢ.
-Theorem in the tests: reaches the solution with a constant stepsize, whoever takes part and when;
-with everybody in every round it is `FedSUM`.
+Theorem in the tests: reaches the solution with a constant stepsize under arbitrary
+participation; with full participation it is `FedSUM`.
 """
 
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, descend, parti
 
 @pytree
 class State(Central):
-    """What SCAFFOLD carries on."""
+    """The state of SCAFFOLD."""
 
     server: jax.Array  # [d] the server's model
     c: jax.Array  # [d] the server's control variate, the mean of the clients'

@@ -11,7 +11,8 @@ up. A round without participants changes nothing. If clients have own η the ser
 
 Source: Cheng, Huang, Wu, Yuan (2024), arXiv 2306.16504. Listing: from memory, limit checked.
 Invariant: c = Σᵢ pᵢ cᵢ.
-Theorem in the tests: reaches the solution with a constant stepsize, whoever takes part.
+Theorem in the tests: reaches the solution with a constant stepsize under arbitrary
+participation.
 """
 
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ from jaxdopt.algorithms.federated.clients import Central, common, descend, parti
 
 @pytree
 class State(Central):
-    """What SCAFFOLD-M carries on."""
+    """The state of SCAFFOLD-M."""
 
     server: jax.Array  # [d] the server's model
     momentum: jax.Array  # [d] the last round's mean direction

@@ -7,7 +7,7 @@
 mean(u) = Σᵢ wᵢ uᵢ, wᵢ the client's weight in the objective (1/n, or its share of the samples). uᵢ_Q
 goes up and x̄ down, and the estimate is prox_{tr}(x̄), but x⁰ at first. The paper gives the method no
 name. As Σᵢ wᵢ cᵢ = 0, (pᵏ − x̄ᵏ⁺¹)/t is the clients' mean gradient, and c is computed from that: the
-difference over t would drift in float32. Everybody takes part in every round.
+difference over t would drift in float32. All clients take part in every round.
 If r is ρ-weakly convex, such as `MCP`, t < 1/ρ is needed.
 
 Source: Zhang, Hu, Johansson (2023), arXiv 2309.01795 (convex fᵢ), and (2025), arXiv 2502.03958
@@ -29,7 +29,7 @@ from jaxdopt.problems.problem import proximal
 
 @pytree
 class State(Central):
-    """What the method carries on."""
+    """The state of the method."""
 
     server: jax.Array  # [d] the estimate prox(x̄)
     mean: jax.Array  # [d] x̄

@@ -21,7 +21,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class State:
-    """What DGD carries on."""
+    """The state of DGD."""
 
     x: jax.Array  # [n, d] estimates
 

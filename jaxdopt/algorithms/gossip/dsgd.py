@@ -22,7 +22,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class State:
-    """What DSGD carries on."""
+    """The state of DSGD."""
 
     x: jax.Array  # [n, d] estimates
 

@@ -23,7 +23,7 @@ from jaxdopt.algorithms.federated.clients import Clients, descend
 
 @pytree
 class State:
-    """What local DSGD carries on."""
+    """The state of local DSGD."""
 
     x: jax.Array  # [n, d] estimates, as the round's exchange leaves them
 
@@ -42,6 +42,6 @@ class LocalDSGD:
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
-        everybody = Clients(problem, None, None, problem.n)
-        y, _ = descend(everybody, state.x, self.stepsize, self.local_steps, key)
+        every_agent = Clients(problem, None, None, problem.n)
+        y, _ = descend(every_agent, state.x, self.stepsize, self.local_steps, key)
         return State(network @ y)

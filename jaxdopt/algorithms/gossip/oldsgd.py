@@ -26,7 +26,7 @@ from jaxdopt.algorithms.federated.clients import Clients, descend
 
 @pytree
 class State:
-    """What OLDSGD carries on."""
+    """The state of OLDSGD."""
 
     x: jax.Array  # [n, d] estimates at the end of a round, as they are posted
 
@@ -46,6 +46,6 @@ class OLDSGD:
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
-        everybody = Clients(problem, None, None, problem.n)
-        _, g = descend(everybody, state.x, self.stepsize, self.local_steps, key)
+        every_agent = Clients(problem, None, None, problem.n)
+        _, g = descend(every_agent, state.x, self.stepsize, self.local_steps, key)
         return State(network @ state.x - self.stepsize * self.local_steps * g)

@@ -26,7 +26,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class State:
-    """What exact diffusion carries on."""
+    """The state of exact diffusion."""
 
     x: jax.Array  # [n, d] estimates
     d: jax.Array  # [n, d] accumulated correction Σ (I − V) φ; sums to zero over agents

@@ -25,7 +25,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class State:
-    """What EXTRA carries on."""
+    """The state of EXTRA."""
 
     x: jax.Array  # [n, d] estimates
     d: jax.Array  # [n, d] accumulated disagreement Σ (I − W) x / 2; sums to zero over agents

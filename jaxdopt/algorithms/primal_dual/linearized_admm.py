@@ -27,7 +27,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class State:
-    """What linearized ADMM carries on."""
+    """The state of linearized ADMM."""
 
     x: jax.Array  # [n, d] estimates
     duals: jax.Array  # [n, s, d] λᵢⱼ for agent i's link in slot s; −λ at the link's other end

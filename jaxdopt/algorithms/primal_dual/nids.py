@@ -29,7 +29,7 @@ from jaxdopt.problems.problem import proximal
 
 @pytree
 class State:
-    """What NIDS carries on."""
+    """The state of NIDS."""
 
     x: jax.Array  # [n, d] estimates
     d: jax.Array  # [n, d] accumulated disagreement; sums to zero over agents if they share α

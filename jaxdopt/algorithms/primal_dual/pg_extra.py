@@ -25,7 +25,7 @@ from jaxdopt.problems.problem import proximal
 
 @pytree
 class State:
-    """What PG-EXTRA carries on."""
+    """The state of PG-EXTRA."""
 
     x: jax.Array  # [n, d] estimates
     d: jax.Array  # [n, d] accumulated disagreement Σ (I − W) x / 2; sums to zero over agents

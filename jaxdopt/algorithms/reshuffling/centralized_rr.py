@@ -3,7 +3,7 @@
     in every epoch:  πᵢ a random order of agent i's mᵢ samples
     x̄ₖ₊₁ = x̄ₖ − (α/n) Σᵢ ∇f_{i,πᵢ(k mod mᵢ)}(x̄ₖ)
 
-Every agent has an order of its own, as in the decentralized methods that it is the yardstick of,
+Every agent has an order of its own, as in the decentralized methods whose baseline it is,
 and an epoch of its own, a pass over its samples. The network is ignored; a schedule by epochs is
 `jd.schedules.PerEpoch`.
 
@@ -27,7 +27,7 @@ from jaxdopt.algorithms.reshuffling import epochs
 
 @pytree
 class State:
-    """What centralized random reshuffling carries on."""
+    """The state of centralized random reshuffling."""
 
     x: jax.Array  # [n, d] the estimate, the same in every row after the first step
     passes: epochs.Passes  # every agent's place in its own samples, and their order

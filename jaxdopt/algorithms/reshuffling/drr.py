@@ -25,7 +25,7 @@ from jaxdopt.algorithms.reshuffling import epochs
 
 @pytree
 class State:
-    """What D-RR carries on."""
+    """The state of D-RR."""
 
     x: jax.Array  # [n, d] estimates
     passes: epochs.Passes  # every agent's place in its own samples, and their order

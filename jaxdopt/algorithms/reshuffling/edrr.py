@@ -32,7 +32,7 @@ from jaxdopt.algorithms.reshuffling import epochs
 
 @pytree
 class State:
-    """What ED-RR carries on."""
+    """The state of ED-RR."""
 
     x: jax.Array  # [n, d] estimates
     d: jax.Array  # [n, d] accumulated correction Σ (I − V) φ; sums to zero over agents

@@ -1,4 +1,4 @@
-"""Random reshuffling's part that its methods share: whose sample comes when.
+"""What methods with random reshuffling share: the order of every agent's samples.
 
 Every agent goes through its own mᵢ samples, and at the end of this pass begins the next one, in a
 new order. A step takes the next b samples of every agent, as many as a `Minibatch` problem says (a

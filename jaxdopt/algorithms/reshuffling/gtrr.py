@@ -29,7 +29,7 @@ from jaxdopt.algorithms.reshuffling import epochs
 
 @pytree
 class State:
-    """What GT-RR carries on."""
+    """The state of GT-RR."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] tracker: its sum is the sum of the last gradients

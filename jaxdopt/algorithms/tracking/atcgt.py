@@ -24,7 +24,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class State:
-    """What ATC gradient tracking carries on."""
+    """The state of ATC gradient tracking."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] trackers: their sum is the sum of the last gradients

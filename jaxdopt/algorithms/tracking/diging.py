@@ -23,7 +23,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class State:
-    """What DIGing carries on."""
+    """The state of DIGing."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] mixed tracker W y: its sum is the sum of the last gradients

@@ -22,7 +22,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class State:
-    """What gradient tracking carries on."""
+    """The state of gradient tracking."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] mixed tracker W y: its sum is the sum of the last gradients

@@ -28,7 +28,7 @@ from jaxdopt.problems.oracles import finite_sum
 
 @pytree
 class State:
-    """What GT-SAGA carries on."""
+    """The state of GT-SAGA."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] mixed tracker, "cta": W y; its sum is the sum of the last estimates v

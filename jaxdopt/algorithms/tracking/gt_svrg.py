@@ -30,7 +30,7 @@ from jaxdopt.problems.oracles import finite_sum
 
 @pytree
 class State:
-    """What GT-SVRG carries on."""
+    """The state of GT-SVRG."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] mixed tracker W y: its sum is the sum of the last estimates v

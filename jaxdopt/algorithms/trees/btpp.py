@@ -26,7 +26,7 @@ from jaxdopt.networks import Tree
 
 @pytree
 class State:
-    """What BTPP carries on."""
+    """The state of BTPP."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] pushed trackers: their sum is the sum of the last gradients

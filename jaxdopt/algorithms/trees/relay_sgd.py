@@ -1,4 +1,4 @@
-"""RelaySGD: agents of a tree relay sums of models, so that everybody's reaches everybody.
+"""RelaySGD: agents of a tree relay sums of models, so that each model reaches all agents.
 
     uᵢ = xᵢ − α gᵢ,      mᵢⱼ = uᵢ + Σ_{k ≠ j} mₖᵢ (of the last round),      xᵢ⁺ = (uᵢ + Σⱼ mⱼᵢ) / nᵢ
 

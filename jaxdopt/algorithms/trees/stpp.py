@@ -2,9 +2,9 @@
 
     yᵢₖ = Σ_{j child of i} yⱼₖ₋₁ + gᵢ(xᵢₖ) − gᵢ(xᵢₖ₋₁),      xᵢₖ₊₁ = x_{p(i)ₖ} − γ y_{p(i)ₖ}
 
-from y₀ = g₀, with p(i) the agent's parent; the root is its own parent and its own child, and nobody
-else keeps anything. The root's tracker is Σᵢ gᵢ, each as many steps old as the agent is deep: the
-root runs gradient descent with delays, and its row is the estimate. The network is a
+from y₀ = g₀, with p(i) the agent's parent; the root is its own parent and its own child, and no
+other agent keeps anything. The root's tracker is Σᵢ gᵢ, each as many steps old as the agent is
+deep: the root runs gradient descent with delays, and its row is the estimate. The network is a
 `jd.networks.Tree`, such as ``spanning_tree(graph)`` of any strongly connected graph.
 
 The tracker is a sum, not a mean: γ is n times smaller than others' stepsizes. The default is
@@ -31,7 +31,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class State:
-    """What STPP carries on."""
+    """The state of STPP."""
 
     x: jax.Array  # [n, d] estimates
     y: jax.Array  # [n, d] pushed trackers: their sum is the sum of the last gradients
