@@ -25,7 +25,7 @@ def data(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def drawn(made: Any, network: Any, key: jax.Array) -> tuple[np.ndarray, dict]:
     """Return all times that the loop will need: [count, n], and {(receiver, sender): [count]}."""
-    counts = int(np.max(made.finishes().version)) + 1
+    counts = int(np.max(made.completions().version)) + 1
     n = network.n
     k, me = (a.ravel() for a in np.indices((counts, n)))
     own = jax.random.fold_in(key, durations.COMPUTE), jax.random.fold_in(key, durations.DELAY)
@@ -94,7 +94,7 @@ def asynchrony(n: int, seconds: float, repeats: int) -> list[Row]:
         return jd.networks.timeline(network, compute=COMPUTE, delay=DELAY, seconds=seconds, key=key)
 
     made = simulated()
-    events = len(made.finishes().time)
+    events = len(made.completions().time)
     lasts = drawn(made, network, key)
 
     def ours() -> Any:
