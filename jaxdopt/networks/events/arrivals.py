@@ -84,7 +84,7 @@ class Returns(Round, Server):
 
 @pytree
 class Arrivals(Schedule, Pattern):
-    """Which clients return when, and how stale their models are: see `arrivals`, which builds it."""
+    """Which clients return when, with how stale models: see `arrivals`, which builds it."""
 
     end: Any  # [T] seconds at which every aggregation takes place
     agents: Any  # [T, s] int: the clients that return, padded
@@ -167,7 +167,7 @@ def arrivals(
         rule: "each" or "all".
         every: dt, seconds between ticks.
         buffer: c, at most n.
-        restart: when clients go on that are in a buffer.
+        restart: when clients go on whose return is in a buffer.
         steps: how many aggregations to simulate, T; or
         seconds: until when to simulate: all that take place by then.
         key: of random times; `jax.random.key(0)` by default.

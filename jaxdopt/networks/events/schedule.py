@@ -7,8 +7,9 @@ its event loop and its tables, in three parts:
 1. **A round**, a pytree on `Round`: what its methods read of one step, and which words of
    `jaxdopt.roles` it ``offers``.
 2. **A schedule**, a pytree on `Schedule`: the tables of all rounds, [T, s, ...], and
-   ``at(k, key)``, which makes round k of their k-th rows. ``indices`` and ``numbers`` name the
-   tables, ``nouns`` says what they count. The horizon, stacking, `repr` and refusals follow.
+   ``at(k, key)``, which makes round k of their k-th rows; and what its rounds offer. ``indices``
+   and ``numbers`` name the tables, ``nouns`` says what they count. The horizon, stacking, `repr`
+   and refusals follow.
 3. **A function** that simulates one. Where agents have events at their own pace, whatever the
    others do (timelines, pairs; Poisson clocks, with exponential times), `simulate` draws the
    times, and the function adds what else happens in an event and where rounds begin. Where an event

@@ -4,9 +4,9 @@ A round in which every agent that takes part calls for c gradients takes
 
     maxᵢ c tᵢ + exchanges · max d       or, if messages travel under m steps,   max(·, · / m)
 
-seconds, where tᵢ is the compute time of agent i in that round, the same for all its calls, and d the
-delay over a link that is up. With a server a round takes maxᵢ (2 dᵢ + c tᵢ), as client i waits for a
-message down and one up. By default a gradient takes one second and messages take none.
+seconds, where tᵢ is the compute time of agent i in that round, the same for all its calls, and d
+the delay over a link that is up. With a server a round takes maxᵢ (2 dᵢ + c tᵢ), as client i waits
+for a message down and one up. By default a gradient takes one second and messages take none.
 """
 
 from typing import Any
