@@ -105,7 +105,7 @@ def test_it_draws_where_it_is_told_and_something_by_default():
         ({"agents": []}, r"agents is \[\]; give a list"),
         ({"agents": [0, 0]}, r"agents is \[0, 0\]; give different ones of 0 to 3"),
         ({"agents": [4]}, r"agents is \[4\]"),
-        ({"until": 0.5}, "until is 0.5 and the first finish at 1"),
+        ({"until": 0.5}, "until is 0.5 and the first completion at 1"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(options, sentence):

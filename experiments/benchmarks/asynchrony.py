@@ -1,4 +1,4 @@
-"""P7: agents that never wait, as runs of finishes, against a loop over single events in NumPy."""
+"""P7: agents that never wait, as runs of completions, against a NumPy loop over events."""
 
 import heapq
 from typing import Any
@@ -25,7 +25,7 @@ def data(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def drawn(made: Any, network: Any, key: jax.Array) -> tuple[np.ndarray, dict]:
     """Return all times that the loop will need: [count, n], and {(receiver, sender): [count]}."""
-    counts = int(np.max(made.finishes().version)) + 1
+    counts = int(np.max(made.completions().version)) + 1
     n = network.n
     k, me = (a.ravel() for a in np.indices((counts, n)))
     own = jax.random.fold_in(key, durations.COMPUTE), jax.random.fold_in(key, durations.DELAY)
@@ -42,7 +42,7 @@ def drawn(made: Any, network: Any, key: jax.Array) -> tuple[np.ndarray, dict]:
 def event_by_event(
     features: np.ndarray, labels: np.ndarray, weights: Any, compute: Any, delay: Any, events: int
 ) -> np.ndarray:
-    """Return the estimates after some finishes: a heap of finishes and of messages on their way.
+    """Return the estimates after some events: a heap of completions and of messages on their way.
 
     The times are drawn beforehand, which is not counted.
     """
@@ -81,7 +81,7 @@ def event_by_event(
 
 
 def asynchrony(n: int, seconds: float, repeats: int) -> list[Row]:
-    """Return P7: finishes of ADSGD a second, without and with the simulation of the timeline."""
+    """Return P7: completions of ADSGD a second, without and with the simulation of the timeline."""
     from jaxdopt.problems.linear import logistic_loss
 
     features, labels = data(n)
@@ -94,7 +94,7 @@ def asynchrony(n: int, seconds: float, repeats: int) -> list[Row]:
         return jd.networks.timeline(network, compute=COMPUTE, delay=DELAY, seconds=seconds, key=key)
 
     made = simulated()
-    events = len(made.finishes().time)
+    events = len(made.completions().time)
     lasts = drawn(made, network, key)
 
     def ours() -> Any:
@@ -108,11 +108,11 @@ def asynchrony(n: int, seconds: float, repeats: int) -> list[Row]:
     agree(result, loop())
     mine, host = timed(ours, lambda: simulated().end, repeats=repeats)
     (theirs,) = timed(loop, repeats=min(repeats, 3))
-    what = f"ADSGD, {n} agents, {events:,} finishes: time of a NumPy loop over events over "
+    what = f"ADSGD, {n} agents, {events:,} completions: time of a NumPy loop over events over "
     return [
         Row(
             "P7",
-            f"{what}{whose}; per finish",
+            f"{what}{whose}; per completion",
             ours_s * 1e3 / events,
             theirs * 1e3 / events,
             theirs / ours_s,

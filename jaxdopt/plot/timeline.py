@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
-from jaxdopt.networks.events.timeline import Finishes, Timeline
+from jaxdopt.networks.events.timeline import Completions, Timeline
 from jaxdopt.plot.style import NAMES, cycle, pyplot
 
 MOST = 12  # agents that are drawn where none are named
@@ -25,13 +25,13 @@ def timeline(
 ) -> Any:
     """Draw the gradients of agents that never wait as bars, and the models they mix as arrows.
 
-    An arrow goes from where a model was made to the finish that mixes it; its color says how many
-    newer ones its sender had made before. Models of the start have none.
+    An arrow goes from where a model was made to the completion event that mixes it; its color says
+    how many newer ones its sender had made before. Models of the start have none.
 
     Args:
         timeline: a `jd.networks.timeline` that goes on beyond ``until``: what finishes after its
             end is not known.
-        agents: whom to draw, from the top; by default all, or the first 12.
+        agents: which to draw, from the top; by default all, or the first 12.
         until: the last second to draw; by default about four gradients an agent.
         ax: the Axes to draw in, best of a figure with layout="constrained"; a new one's by default.
 
@@ -40,7 +40,7 @@ def timeline(
 
     Raises:
         ValueError: no timeline, agents that it does not have or that are named twice, or a time
-            before anybody finishes.
+            before any of them finishes.
 
     Example:
         >>> import jaxdopt as jd
@@ -65,22 +65,24 @@ def timeline(
         len(set(shown.tolist())) == len(shown) and np.all((shown >= 0) & (shown < timeline.n)),
         f"agents is {shown.tolist()}; give different ones of 0 to {timeline.n - 1}.",
     )
-    finishes = timeline.finishes()
-    when = finishes.time[np.isin(finishes.agent, shown)]
+    completions = timeline.completions()
+    when = completions.time[np.isin(completions.agent, shown)]
     require(len(when), f"none of the agents {shown.tolist()} ever finishes; draw others.")
     if until is None:
         until = float(when[min(FINISHES * len(shown), len(when)) - 1])
-    require(until >= when[0], f"until is {until} and the first finish at {when[0]:g}; give more.")
+    require(
+        until >= when[0], f"until is {until} and the first completion at {when[0]:g}; give more."
+    )
 
     ax = plt.subplots(layout="constrained")[1] if ax is None else ax
     row = np.full(timeline.n, -1)
     row[shown] = np.arange(len(shown))
     ink = plt.rcParams["text.color"]
     for parity, opacity in ((0, 0.12), (1, 0.26)):  # neighboring bars are told apart
-        bars = PolyCollection(_bars(finishes, row, until, parity), closed=True, facecolors=ink)
+        bars = PolyCollection(_bars(completions, row, until, parity), closed=True, facecolors=ink)
         bars.set(alpha=opacity, linewidths=0, zorder=1)
         ax.add_collection(bars, autolim=False)
-    start, end, stale = _arrows(timeline, finishes, row, until)
+    start, end, stale = _arrows(timeline, completions, row, until)
     if len(stale):
         most = max(int(stale.max()), 1)
         levels = np.arange(most + 2) - 0.5
@@ -104,10 +106,10 @@ def timeline(
         bar = ax.figure.colorbar(arrows, ax=ax, ticks=np.arange(0, most + 1, -(-most // 8)))
         bar.set_label("newer models its sender had made")
         bar.minorticks_off()
-    drawn = (row[finishes.agent] >= 0) & (finishes.time <= until)
-    rows = row[finishes.agent[drawn]]
+    drawn = (row[completions.agent] >= 0) & (completions.time <= until)
+    rows = row[completions.agent[drawn]]
     lines = {"colors": cycle(plt)[0], "zorder": 2}
-    ax.vlines(finishes.time[drawn], rows - HEIGHT / 2, rows + HEIGHT / 2, **lines)
+    ax.vlines(completions.time[drawn], rows - HEIGHT / 2, rows + HEIGHT / 2, **lines)
     ax.set_xlim(0, until)
     ax.set_ylim(len(shown) - 0.5, -0.5)
     ax.set_yticks(np.arange(len(shown)), [f"agent {agent}" for agent in shown])
@@ -116,11 +118,11 @@ def timeline(
     return ax
 
 
-def _bars(finishes: Finishes, row: np.ndarray, until: float, parity: int) -> list[np.ndarray]:
+def _bars(completions: Completions, row: np.ndarray, until: float, parity: int) -> list[np.ndarray]:
     """Return the corners of every other gradient of those in a row, the first or the second."""
     corners = []
     for agent in np.flatnonzero(row >= 0):
-        ends = finishes.time[finishes.agent == agent]
+        ends = completions.time[completions.agent == agent]
         begins = np.concatenate([[0.0], ends[:-1]])
         top, bottom = row[agent] - HEIGHT / 2, row[agent] + HEIGHT / 2
         for begin, end in list(zip(begins, ends, strict=True))[parity::2]:
@@ -133,15 +135,15 @@ def _bars(finishes: Finishes, row: np.ndarray, until: float, parity: int) -> lis
 
 
 def _arrows(
-    timeline: Timeline, finishes: Finishes, row: np.ndarray, until: float
+    timeline: Timeline, completions: Completions, row: np.ndarray, until: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return where messages that were mixed start and end, [m, 2] each, and how stale they were."""
     sender = np.asarray(timeline.sender)
-    time = [finishes.time[finishes.agent == agent] for agent in range(timeline.n)]
+    time = [completions.time[completions.agent == agent] for agent in range(timeline.n)]
     found: list[tuple[Any, ...]] = []
-    for e in np.flatnonzero((finishes.time <= until) & (row[finishes.agent] >= 0)):
-        i, now = finishes.agent[e], finishes.time[e]
-        for j, version in zip(sender[i], finishes.read[e], strict=True):
+    for e in np.flatnonzero((completions.time <= until) & (row[completions.agent] >= 0)):
+        i, now = completions.agent[e], completions.time[e]
+        for j, version in zip(sender[i], completions.read[e], strict=True):
             if j != i and version > 0 and row[j] >= 0:
                 newer = max(int(np.searchsorted(time[j], now)) - version, 0)
                 side = np.sign(row[i] - row[j]) * HEIGHT / 2  # from bar to bar, not over them

@@ -121,7 +121,7 @@ class TestLimits:
         away = np.linalg.norm(history["x"] - fixed_point(stepsize), axis=2).max(axis=1)
         mu = np.linalg.eigvalsh(np.asarray(problem().hessians)).min()
         assert np.all(away <= away[0] * (1 + 1e-12))  # never farther than at the start
-        finishes, sender = made.finishes(), np.asarray(made.sender)
+        finishes, sender = made.completions(), np.asarray(made.sender)
         places = [np.flatnonzero(finishes.agent == i) for i in range(N)]
 
         def oldest(e):
@@ -249,7 +249,7 @@ class TestIdentities:
             1.0,
             speeds,
             lambda i, j, m: 0.3,
-            len(made.finishes().time),
+            len(made.completions().time),
         )
         np.testing.assert_allclose(x, events[-1].x, atol=1e-12)
 

@@ -174,7 +174,7 @@ class TestPairs:
             ({"steps": 3, "delay": np.inf}, "delay is infinite for some"),
             ({"steps": 3, "compute": np.inf}, "all compute times are infinite"),
             ({"steps": 3, "compute": 0.0}, r"takes 0\.0 seconds; give compute times above 0"),
-            ({"seconds": 0.5}, r"nothing is ready within 0\.5 seconds"),
+            ({"seconds": 0.5}, r"nothing happens within 0\.5 seconds; give more"),
         ],
     )
     def test_bad_times_are_refused(self, options, sentence):

@@ -146,7 +146,10 @@ class TestFrequencies:
         ({"rule": "each", "compute": 0.0}, r"a visit of client 0 takes 0\.0 seconds of work"),
         ({"rule": "each", "compute": [1.0, 2.0]}, "compute has shape"),
         ({"rule": "each", "seconds": 3.0}, r"steps is 5 and seconds 3\.0; give one of the two"),
-        ({"rule": "all", "compute": [1.0, np.inf, 1.0]}, "nothing is aggregated , as too few"),
+        (
+            {"rule": "all", "compute": [1.0, np.inf, 1.0]},
+            "too few clients return after 0 of 5 steps; give other times, or another rule",
+        ),
     ],
 )
 def test_bad_input_is_refused_with_a_sentence(options, sentence):
@@ -157,5 +160,7 @@ def test_bad_input_is_refused_with_a_sentence(options, sentence):
 
 def test_clients_that_stop_end_the_table():
     work = durations.Table(np.array([[1.0, 1.0], [1.0, np.inf]]))
-    with pytest.raises(ValueError, match="after 1 aggregations too few clients return; give steps"):
+    with pytest.raises(
+        ValueError, match="too few clients return after 1 of 4 steps; give steps=1 or fewer"
+    ):
         arrivals(2, compute=work, rule="all", steps=4)

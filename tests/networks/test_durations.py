@@ -226,7 +226,7 @@ class TestTimedRounds:
         ring = jd.networks.metropolis(jd.graphs.ring(N))
         model = durations.Stragglers(durations.LogNormal(np.linspace(1, 2, N), 0.5), 0.2, 5.0)
         made = jd.networks.timeline(ring, compute=model, delay=0.1, seconds=12.0, key=KEY)
-        finishes = made.finishes()
+        finishes = made.completions()
         wrapped = jd.networks.timed(ring, compute=model)
         lasts = [np.diff(finishes.time[finishes.agent == i], prepend=0) for i in range(N)]
         for k in range(min(map(len, lasts))):
@@ -237,6 +237,7 @@ class TestTimedRounds:
         ring = jd.networks.metropolis(jd.graphs.ring(N))
         timed = jd.networks.timed
         line = jd.networks.timeline(ring, steps=3)
+        back = jd.networks.arrivals(N, rule="each", steps=3)
         cases = [
             (lambda: timed(ring, compute=np.inf), "compute is infinite .*RandomLinks"),
             (
@@ -250,6 +251,8 @@ class TestTimedRounds:
             ),
             (lambda: timed(timed(ring), compute=2.0), "has times of its own"),
             (lambda: timed(line), "Timeline has times of its own"),
+            (lambda: timed(jd.networks.pairwise(ring, steps=3)), "Pairs has times of its own"),
+            (lambda: timed(back), "Arrivals has times of its own"),
             (lambda: timed(ring).seconds(1, 1, 0), "drawn round by round"),
         ]
         for make, sentence in cases:

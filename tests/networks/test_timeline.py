@@ -78,7 +78,7 @@ def padded(made, width=N, versions=RUNS + 1):
 
 def require_same(made, events):
     """Times, agents and the versions that they read, exactly."""
-    finishes = made.finishes()
+    finishes = made.completions()
     sender = np.asarray(made.sender)
     assert len(finishes.time) == len(events)
     for e, event in enumerate(events):
@@ -139,7 +139,7 @@ class TestAgainstEventByEvent:
         made = simulated(*drawn, steps=RUNS)
         assert made.horizon == RUNS
         compute, delay = drawn
-        events = loop(compute, delay, len(made.finishes().time))
+        events = loop(compute, delay, len(made.completions().time))
         require_same(made, events)
         ends = np.cumsum(np.sum(np.asarray(made.agents) < N, axis=1)) - 1
         result = trajectory(padded(made))
@@ -154,7 +154,7 @@ class TestAgainstEventByEvent:
     def test_runs_are_as_long_as_they_can_be(self, drawn):
         """No agent twice, nothing read that was made within; and the next finish breaks one."""
         made = simulated(*drawn, steps=RUNS)
-        finishes = made.finishes()
+        finishes = made.completions()
         sender = np.asarray(made.sender)
         places = {
             (i, v): e for e, (i, v) in enumerate(zip(finishes.agent, finishes.version, strict=True))
@@ -181,10 +181,12 @@ class TestAgainstEventByEvent:
         compute[3:, 2] = np.inf
         delay = np.full((COUNTS, N, N), 0.5)
         made = simulated(compute, delay, steps=RUNS)
-        require_same(made, loop(compute, delay, len(made.finishes().time)))
-        assert np.sum(made.finishes().agent == 2) == 3
+        require_same(made, loop(compute, delay, len(made.completions().time)))
+        assert np.sum(made.completions().agent == 2) == 3
         assert made.end[-1] == RUNS
-        with pytest.raises(ValueError, match="all agents have stopped after 7 runs"):
+        with pytest.raises(
+            ValueError, match="all agents have stopped after 7 of 8 steps; give steps=7 or fewer"
+        ):
             jd.networks.timeline(
                 network(), compute=durations.Table(np.where(np.arange(9)[:, None] < 7, 1.0, np.inf)
                                                * np.ones(N)), delay=0.5, steps=8,
@@ -196,7 +198,7 @@ class TestAgainstEventByEvent:
             jd.networks.timeline, network(), compute=model, delay=late, key=KEY
         )
         short, long, until = make(steps=20), make(steps=90), make(seconds=10.0)
-        a, b, c = (made.finishes() for made in (short, long, until))
+        a, b, c = (made.completions() for made in (short, long, until))
         for name in ("time", "agent", "read"):
             got = getattr(a, name)
             np.testing.assert_array_equal(got, getattr(b, name)[: len(got)])
@@ -215,7 +217,7 @@ class TestAgainstEventByEvent:
         compute[0] = 1.0  # all finish at once, and then never again
         made = jd.networks.timeline(ring, compute=durations.Table(compute), delay=0.2, seconds=12.0)
         assert made.agents.shape[1] < 100
-        finishes = made.finishes()
+        finishes = made.completions()
         everything = np.cumsum(compute, axis=0)
         np.testing.assert_array_equal(finishes.time, np.sort(everything[everything <= 12.0]))
         first = np.unique(finishes.run, return_index=True)[1]
@@ -272,7 +274,7 @@ class TestTables:
     def test_it_says_what_it_holds(self):
         made = simulated(np.ones((2, N)), np.full((2, N, N), 0.5), seconds=3.0)
         assert repr(made) == (
-            "Timeline(5 agents, 15 finishes in 3 runs of at most 5, 3 seconds, V = 1)"
+            "Timeline(5 agents, 15 completions in 3 runs of at most 5, 3 seconds, V = 1)"
         )
 
 
@@ -284,7 +286,7 @@ class TestRefusals:
             (lambda go: go(steps=3, seconds=2.0), "give one of the two"),
             (lambda go: go(steps=0), "steps is 0"),
             (lambda go: go(seconds=np.inf), "seconds is inf"),
-            (lambda go: go(seconds=0.5), "nothing finishes within 0.5 seconds"),
+            (lambda go: go(seconds=0.5), "nothing happens within 0.5 seconds; give more"),
             (lambda go: go(steps=3, compute=0.0), "a gradient of agent 0 takes 0.0 seconds"),
             (lambda go: go(steps=3, compute=-1.0), "compute is -1; give at least 0"),
             (lambda go: go(steps=3, compute=np.inf), "all compute times are infinite"),

@@ -1,15 +1,15 @@
-"""Clients that a server does not wait for, in simulated time: who comes back when.
+"""Clients that a server does not wait for, in simulated time: which return when.
 
 Every client fetches the server's model, works on it, returns, and fetches again. No schedule
-depends on the iterates, so it is simulated first, on the host. A rule says what the server makes of
-returns; one aggregation is one step of `jd.run`, and its number is that of the model it finds:
+depends on the iterates, so it is simulated first, on the host. A rule says which returns the server
+aggregates; one aggregation is one step of `jd.run`, and its number is that of the model it finds:
 aggregation k turns version k into version k + 1.
 
 **Ties.** Clients that return at the same time do so in the order of their numbers.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
@@ -18,21 +18,28 @@ import numpy as np
 
 from jaxdopt import agents as _agents
 from jaxdopt._checks import count, require
-from jaxdopt._leaves import is_traced
 from jaxdopt._numbers import number
-from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._pytree import pytree, static
 from jaxdopt.networks.events import durations
-from jaxdopt.networks.events.timeline import widened
+from jaxdopt.networks.events.schedule import (
+    Places,
+    Round,
+    Schedule,
+    length,
+    ordinals,
+    recorded,
+    stored,
+)
 from jaxdopt.networks.participation import Pattern
 from jaxdopt.networks.server import Server
 
 
 @pytree
-class Returns(Server):
-    """One aggregation: the server's round in which s clients come back, padded as ``clients``."""
+class Returns(Round, Server):
+    """One aggregation: the server's round in which s clients return, padded as ``clients``."""
 
     stale: Any = None  # [s] int: versions made since what was fetched
-    latest: Any = None  # [s] int: as clients, but padding where one comes back once more here
+    latest: Any = None  # [s] int: as clients, but padding where one returns again here
     renewed: Any = None  # [s] bool: whether it goes on with the new model, or the present one
     frequency: Any = None  # [n]: returns of each an aggregation, in the long run
     last: Any = None  # [] seconds since the aggregation before
@@ -44,13 +51,18 @@ class Returns(Server):
         return frozenset({"returns", "ticks"} if self.ticks else {"returns"})
 
     @property
+    def agents(self) -> jax.Array:  # type: ignore[override]
+        """The clients that return, [s]."""
+        return self.clients
+
+    @property
     def interval(self) -> jax.Array:
         """Aggregations from a client's return to its next one in the long run, [n, 1]."""
-        least = jnp.finfo(self.frequency.dtype).tiny  # of those who never return
+        least = jnp.finfo(self.frequency.dtype).tiny  # of clients that never return
         return 1 / jnp.maximum(self.frequency, least)[:, None]
 
     def fetched(self, sent: jax.Array, server: jax.Array) -> jax.Array:
-        """Return the models that those who come back have worked on, [s, d].
+        """Return the models that the returning clients have worked on, [s, d].
 
         Args:
             sent: [n, d], the model that every client fetched last, before this aggregation.
@@ -60,7 +72,7 @@ class Returns(Server):
         return jnp.where(fresh, server, sent.at[self.clients].get(mode="clip"))
 
     def handed(self, sent: jax.Array, server: jax.Array, new: jax.Array) -> jax.Array:
-        """Return ``sent`` [n, d] after those who come back have fetched a model again.
+        """Return ``sent`` [n, d] after the returning clients have fetched a model again.
 
         Args:
             sent: [n, d], what every client fetched last.
@@ -69,79 +81,48 @@ class Returns(Server):
         """
         return _agents.put(sent, self.latest, jnp.where(self.renewed[:, None], new, server))
 
-    def seconds(self, calls: Any, exchanges: Any, overlap: Any) -> jax.Array:
-        """Return the seconds since the aggregation before, whatever the method does."""
-        return self.last
-
 
 @pytree
-class Arrivals(Pattern):
-    """Who comes back to a server when, and how stale: see `arrivals`, which builds it."""
+class Arrivals(Schedule, Pattern):
+    """Which clients return when, with how stale models: see `arrivals`, which builds it."""
 
     end: Any  # [T] seconds at which every aggregation takes place
-    agents: Any  # [T, s] int: who comes back, padded by different indices of n and more
+    agents: Any  # [T, s] int: the clients that return, padded
     staleness: Any  # [T, s] int
     latest: Any  # [T, s] int
     renewed: Any  # [T, s] bool
     frequency: Any  # [n]
     n: int = static()
     ticks: bool = static(default=False)
-    offers = Returns.offers
-
-    @property
-    def horizon(self) -> int:  # type: ignore[override]
-        """T, the number of aggregations: the most steps that `jd.run` can take."""
-        return self.agents.shape[-2]
+    indices = ("agents", "latest")
+    numbers = ("staleness", "renewed")
+    nouns = ("clients", "returns", "aggregations")
+    offers = Returns.offers  # type: ignore[assignment]
 
     @property
     def bound(self) -> int:  # type: ignore[override]
-        """s, the most clients that come back for one aggregation."""
+        """s, the most clients that return for one aggregation."""
         return self.agents.shape[-1]
 
     def at(self, k: Any, key: Any) -> Returns:
         """Return aggregation k; the key is not used, as all is drawn."""
-        who, latest = self.agents[k], self.latest[k]
+        latest = self.latest[k]
         there = jnp.zeros(self.n, bool).at[latest].set(True, mode="drop", unique_indices=True)
         return Returns(
             self.n,
             k=k,
             active=there,
-            clients=who,
+            clients=self.agents[k],
             stale=self.staleness[k],
             latest=latest,
             renewed=self.renewed[k],
             frequency=self.frequency,
+            last=self.since(k),
             ticks=self.ticks,
-            last=self.end[k] - jnp.where(k > 0, self.end[jnp.maximum(k - 1, 0)], 0),
         )
 
-    @staticmethod
-    def aligned(members: Sequence["Arrivals"]) -> list["Arrivals"]:
-        """Return them in tables of one size, as `jd.networks.stack` asks: of the shortest T."""
-        horizon = min(made.horizon for made in members)
-        width = max(made.bound for made in members)
-
-        def one(made: Arrivals) -> Arrivals:
-            more = width - made.bound
-            columns = {
-                name: widened(getattr(made, name)[:horizon], more, made.n + made.bound)
-                for name in ("agents", "latest")
-            } | {
-                name: jnp.pad(getattr(made, name)[:horizon], ((0, 0), (0, more)))
-                for name in ("staleness", "renewed")
-            }
-            return replace(made, end=made.end[:horizon], **columns)
-
-        return [one(made) for made in members]
-
-    def __repr__(self) -> str:
-        if is_traced(self) or np.ndim(self.end) != 1:
-            return f"Arrivals(n={self.n})"
-        total, stale = (np.asarray(self.agents) < self.n).sum(), np.asarray(self.staleness).max()
-        return (
-            f"Arrivals({self.n} clients, {total} returns in {self.horizon} aggregations of at most "
-            f"{self.bound}, {float(self.end[-1]):.6g} seconds, staleness <= {stale})"
-        )
+    def _more(self) -> str:
+        return f", staleness <= {np.asarray(self.staleness).max()}"
 
 
 def arrivals(
@@ -158,36 +139,35 @@ def arrivals(
     seconds: float | None = None,
     key: Any = None,
 ) -> Arrivals:
-    """Simulate clients that fetch, work and return, and say what the server makes of it.
+    """Simulate clients that fetch, work and return, and a server that aggregates by a rule.
 
     A visit takes ``calls`` gradients, one after the other, and a message down and one up. Exactly
     one rule is given:
 
     - ``rule="each"``: every return is an aggregation of its own (asynchronous).
     - ``rule="all"``: the server waits for all n (synchronous).
-    - ``every``: at the ticks dt, 2 dt, ... all who have returned since the last, maybe nobody
-      (FedFix).
+    - ``every``: at the ticks dt, 2 dt, ... all returns since the last tick, perhaps none (FedFix).
     - ``buffer``: as soon as c have returned (FedBuff).
 
     Clients go on when their return has been aggregated, with the new model; with a buffer and
     ``restart="at once"`` when they return, with the model of that moment, and one may be in a
     buffer twice.
 
-    ``frequency`` is how many returns of each client an aggregation holds in the long run, as far as
-    the table shows it: by the client's whole visits, those after its last return left out, so that
-    it is exact where times are constant (of a buffer that clients wait for, an average).
+    ``frequency`` is how many returns of each client an aggregation holds in the long run, estimated
+    from the client's visits up to its last return, so that it is exact where times are constant
+    (an average, if clients wait for a buffer to fill).
 
     Args:
         n: the number of clients.
         compute: seconds a gradient: a number, [n] or a model of `jd.networks.durations`. A client
             with an infinite one never returns.
-        delay: seconds a message, of the client that gets or sends it: a number, [n] or a model.
+        delay: seconds a message to or from a client: a number, [n] or a model.
         calls: gradients a visit, the method's local steps; an integer, or one a client as [n]. With
             1, ``compute`` is the time of all local work.
         rule: "each" or "all".
         every: dt, seconds between ticks.
         buffer: c, at most n.
-        restart: when clients of a buffer go on.
+        restart: when clients go on whose return is in a buffer.
         steps: how many aggregations to simulate, T; or
         seconds: until when to simulate: all that take place by then.
         key: of random times; `jax.random.key(0)` by default.
@@ -203,34 +183,11 @@ def arrivals(
     """
     n = count("n", n)
     size, every = _rule(n, rule, every, buffer, restart)
-    require(
-        (steps is None) != (seconds is None),
-        f"steps is {steps} and seconds {seconds}; give one of the two.",
-    )
-    require(
-        seconds is None or 0 < seconds < np.inf,
-        f"seconds is {seconds}; give a positive finite time.",
-    )
-    most = None if steps is None else count("steps", steps)
+    until = length(steps, seconds)
     visits = _Visits(n, compute, delay, calls, jax.random.key(0) if key is None else key)
     at_once = restart == "at once"
-    record = []
-    for time, returned in _aggregations(visits, size, every, at_once):
-        if seconds is not None and time > seconds:
-            break
-        record.append((time, returned))
-        if len(record) == most:
-            break
-    found = len(record)
-    require(
-        found > 0,
-        f"nothing is aggregated {'' if seconds is None else f'within {seconds} seconds'}, as too "
-        "few clients return; give other times, or another rule.",
-    )
-    require(
-        most in (None, found),
-        f"after {found} aggregations too few clients return; give steps={found} or fewer.",
-    )
+    rounds = _aggregations(visits, size, every, at_once)
+    record = recorded(rounds, until, "too few clients return", "other times, or another rule")
     return _tabulated(n, record, size, every is not None, at_once)
 
 
@@ -260,12 +217,7 @@ class _Visits:
     """How long every client's m-th visit takes, drawn in blocks."""
 
     def __init__(self, n: int, compute: Any, delay: Any, calls: Any, key: jax.Array) -> None:
-        self.compute, self.delay = (
-            durations.as_model(compute, "compute"),
-            durations.as_model(delay, "delay"),
-        )
-        for name, model in (("compute", self.compute), ("delay", self.delay)):
-            durations.require_agents(model, n, name)
+        self.compute, self.delay = durations.models(compute, delay, n)
         numbers = np.asarray(calls)
         require(
             numbers.shape in ((), (n,), (n, 1))
@@ -290,8 +242,7 @@ class _Visits:
         begin = np.repeat(np.arange(first, first + visits), self.n)  # row after row
         who, calls = np.tile(np.arange(self.n), visits), np.tile(self.calls, visits)
         at = np.cumsum(calls) - calls
-        inner = np.arange(calls.sum()) - np.repeat(at, calls)
-        k, me = np.repeat(begin * calls, calls) + inner, np.repeat(who, calls)
+        k, me = np.repeat(begin * calls, calls) + ordinals(calls), np.repeat(who, calls)
         key = jax.random.fold_in(self.key, durations.COMPUTE)
         work = np.add.reduceat(durations.drawn(self.compute, key, k, me, me), at)
         key = jax.random.fold_in(self.key, durations.DELAY)
@@ -313,7 +264,7 @@ Return = tuple[int, int, float]  # the client, the version that it had fetched, 
 def _aggregations(
     visits: _Visits, size: int, every: float | None, at_once: bool
 ) -> Iterator[tuple[float, list[Return]]]:
-    """Yield the time of every aggregation and who came back for it, while enough return."""
+    """Yield the time of every aggregation and its returns, while enough clients return."""
     heap: list[tuple[float, int]] = []
     fetched = [0] * visits.n
 
@@ -349,31 +300,31 @@ def _tabulated(
     n: int, record: list[tuple[float, list[Return]]], size: int, ticks: bool, at_once: bool
 ) -> Arrivals:
     """Return aggregations as the padded tables of `Arrivals`."""
+    lengths = np.array([len(returned) for _, returned in record])
+    places = Places(np.concatenate([[0], np.cumsum(lengths)]))
+    each = [back for _, returned in record for back in returned]
+    client, version = (np.array([back[i] for back in each], int) for i in (0, 1))
+    k, after = places.run, n + places.slot
+    # where one comes back several times for an aggregation, only the last is its latest
+    pair = k * n + client
+    last = np.full(len(record) * n, -1)
+    last[pair] = np.arange(len(pair))
+    latest = np.where(last[pair] == np.arange(len(pair)), client, after)
+    renewed = (places.slot == lengths[k] - 1) | (not at_once)
+    # where no client waits, returns go by time: size of them are an aggregation
     by_time = not ticks and (size == 1 or at_once)
-    steps, width = len(record), max(1, *(len(returned) for _, returned in record))
-    agents = np.tile(n + np.arange(width), (steps, 1))
-    latest, stale = agents.copy(), np.zeros_like(agents)
-    renewed = np.ones(agents.shape, bool)
-    counts, when = np.zeros(n), np.ones(n)
-    for k, (_, returned) in enumerate(record):
-        for slot, (client, version, now) in enumerate(returned):
-            agents[k, slot], stale[k, slot] = client, k - version
-            counts[client] += 1
-            when[client] = now if by_time else k + 1
-        for client, slot in {client: slot for slot, (client, *_) in enumerate(returned)}.items():
-            latest[k, slot] = client
-        if at_once:
-            renewed[k, : len(returned) - 1] = False
-    # where nobody waits, returns go by time: size of them are an aggregation
-    frequency = counts / when
+    when = np.ones(n)
+    when[client] = [back[2] for back in each] if by_time else k + 1
+    frequency = np.bincount(client, minlength=n) / when
     if by_time:
         frequency = size * frequency / frequency.sum()
-    integers = {"agents": agents, "staleness": stale, "latest": latest}
-    floats = {"end": [time for time, _ in record], "frequency": frequency}
     return Arrivals(
-        **{name: jnp.asarray(value, jnp.int32) for name, value in integers.items()},
-        **{name: jnp.asarray(value, float) for name, value in floats.items()},
-        renewed=jnp.asarray(renewed),
+        stored(np.array([time for time, _ in record])),
+        places.indices(client, n),
+        places.table(k - version),
+        places.indices(latest, n),
+        places.table(renewed, True),
+        stored(frequency),
         n=n,
         ticks=ticks,
     )

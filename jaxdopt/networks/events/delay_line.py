@@ -9,7 +9,7 @@ from jaxdopt._pytree import pytree
 
 @pytree
 class DelayLine:
-    """The last V versions of every agent's row: a ring buffer, of which steps read and write rows.
+    """The last V versions of every agent's row: a ring buffer, in which steps read and write rows.
 
     Example:
         >>> line = DelayLine.full(jnp.zeros((3, 1)), 2).push(jnp.array([2]), jnp.ones((1, 1)))

@@ -1,17 +1,18 @@
-"""How long things take, in simulated seconds: models of computation and of messages.
+"""How long gradients and messages take, in simulated seconds.
 
 A model is a number, an array, one of the classes here, or any pytree with
-``at(k, key, receiver, sender)``: the seconds that sender's k-th gradient takes (then receiver and
-sender are the same agent), or its k-th message to receiver. It is a pure function; random models
-hash the key, the count and the two agents, so that the m-th gradient of an agent takes the same
-time in every method, synchronous or not, whatever the network is. What has a memory is drawn first,
-as a `Table`.
+``at(k, key, receiver, sender)``: the seconds that the sender's k-th gradient takes (then receiver
+and sender are the same agent), or its k-th message to the receiver. It is a pure function; random
+models hash the key, the count and the two agents, so that the m-th gradient of an agent takes the
+same time in every method, synchronous or not, on every network. A model with memory is drawn in
+advance, as a `Table`.
 
-Numbers and means are scalars, or [n] or [n, 1]: one an agent, of messages the sender's; or [n, n],
-of messages, with receivers as rows. A message that takes forever is lost, and an agent whose
-gradient takes forever has stopped.
+Numbers and means are scalars, or arrays [n] or [n, 1] with one number an agent, for messages the
+sender's; or, for messages only, [n, n] with receivers as rows. A message that takes forever is
+lost, and an agent whose gradient takes forever has stopped.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ COMPUTE, DELAY = 0xF000C0DE, 0xF000DE1A
 
 @pytree
 class Fixed:
-    """The same for ever: what a plain number or array becomes."""
+    """Times that do not change: what a plain number or array becomes."""
 
     seconds: Any  # [], [n], [n, 1] or [n, n]
 
@@ -39,13 +40,13 @@ class Fixed:
         object.__setattr__(self, "seconds", _amount("a time", self.seconds))
 
     def at(self, k: Any, key: Any, receiver: Any, sender: Any) -> Any:
-        """Return the seconds, of a single number the number itself."""
+        """Return the seconds; where there is a single number, that number."""
         return _of(self.seconds, receiver, sender)
 
 
 @pytree
 class Exponential:
-    """Independent exponential times: memoryless agents, the usual model of asynchrony.
+    """Independent exponential times, memoryless: the usual model of asynchrony.
 
     Args:
         mean: above 0, for all or one an agent.
@@ -64,11 +65,11 @@ class Exponential:
 
 @pytree
 class LogNormal:
-    """Independent log-normal times: exp(N(log mean − σ²/2, σ²)), never short and sometimes long.
+    """Independent log-normal times: exp(N(log mean − σ²/2, σ²)), sometimes long and rarely short.
 
     Args:
         mean: above 0, for all or one an agent.
-        sigma: σ of the logarithm; 0 is constant.
+        sigma: σ of the logarithm; with 0 times are constant.
     """
 
     mean: Any
@@ -88,14 +89,14 @@ class LogNormal:
 
 @pytree
 class Stragglers:
-    """Now and then a gradient, or message, takes ``factor`` times as long as the model says.
+    """A model's times, but now and then ``factor`` times as long, independently.
 
     For agents that are always slow give an array of times.
 
     Args:
-        model: of the others.
-        probability: of one that is slow.
-        factor: at least 0, how much longer it takes.
+        model: of the times that are multiplied.
+        probability: of a gradient, or message, that is slow.
+        factor: at least 0.
     """
 
     model: Any
@@ -116,9 +117,9 @@ class Stragglers:
 
 @pytree
 class Clipped:
-    """A model's times, never below ``least`` nor above ``most``, as theory on asynchrony asks.
+    """A model's times, at least ``least`` and at most ``most``, as theory on asynchrony asks.
 
-    What takes forever stays lost.
+    Infinite times stay infinite.
     """
 
     model: Any
@@ -144,10 +145,10 @@ class Clipped:
 
 @pytree
 class Lost:
-    """A model of messages some of which never arrive.
+    """A model of messages of which some never arrive.
 
     Args:
-        model: of those that arrive.
+        model: of the messages that arrive.
         probability: of a message that is lost.
     """
 
@@ -167,10 +168,11 @@ class Lost:
 
 @pytree
 class Table:
-    """Times of your own: count k takes those of row k mod T.
+    """Given times: the k-th gradient or message takes those of row k mod T.
 
     Args:
-        seconds: [T, n], one an agent, of messages the sender's; or [T, n, n], receiver and sender.
+        seconds: [T, n], one an agent, for messages the sender's; or [T, n, n], of messages, by
+            receiver and sender.
     """
 
     seconds: Any
@@ -202,18 +204,19 @@ def markov_modulated(
     slows: Any = 0.05,
     recovers: Any = 0.2,
 ) -> Table:
-    """Return agents that are fast for a while and slow for a while: a two-state Markov chain each.
+    """Return times of agents that are fast for a while and slow for a while: Markov chains.
 
-    It goes under jit and vmap, over keys and over all numbers.
+    Each agent has a chain of two states of its own, which starts in the stationary distribution.
+    All numbers and the key may be traced, so that the function works under jit and vmap.
 
     Args:
-        key: of all draws; another one than the run's.
-        length: for how many gradients.
+        key: of all draws; a different one from the run's.
+        length: T, the number of gradients after which times repeat.
         agents: n.
-        fast: seconds a gradient of fast agents, for all or one an agent as [n].
-        slow: the same of slow ones.
+        fast: seconds a gradient of fast agents, one number or [n].
+        slow: seconds a gradient of slow agents.
         slows: the probability that a fast agent is slow at its next gradient.
-        recovers: the probability that a slow one is fast.
+        recovers: the probability that a slow agent is fast at its next gradient.
     """
     start, move = jax.random.split(key)
     count("length", length)
@@ -229,17 +232,25 @@ def markov_modulated(
 
 
 def as_model(value: Any, name: str) -> Any:
-    """Return a model as it is, and a number or an array as a constant one."""
+    """Return a model as it is, and a number or an array as a `Fixed` one."""
     if hasattr(value, "at") and not isinstance(value, jax.Array | np.ndarray):
         return value
     return Fixed(_amount(name, value))
 
 
-def require_agents(model: Any, n: int, name: str) -> None:
+def models(compute: Any, delay: Any, n: int) -> tuple[Any, Any]:
+    """Return the models of what users give as times of n agents and of messages between them."""
+    made = as_model(compute, "compute"), as_model(delay, "delay")
+    for name, model in zip(("compute", "delay"), made, strict=True):
+        _require_agents(model, n, name)
+    return made
+
+
+def _require_agents(model: Any, n: int, name: str) -> None:
     """Refuse a model that has numbers for another number of agents than n."""
     for field, value in vars(model).items():
         if hasattr(value, "at") and not isinstance(value, jax.Array | np.ndarray):
-            require_agents(value, n, name)
+            _require_agents(value, n, name)
             continue
         shape = np.shape(value)[1 if isinstance(model, Table) else 0 :]
         if type(model).__module__ == __name__:
@@ -268,15 +279,20 @@ def drawn(model: Any, key: jax.Array, k: Any, receiver: Any, sender: Any) -> np.
     if isinstance(model, Fixed | Table) and isinstance(model.seconds, float | np.ndarray):
         seconds = model.at(k, None, receiver, sender)
         return np.broadcast_to(np.asarray(seconds, np.float64), np.shape(k))
+    return batched(functools.partial(_many, model, key), k, receiver, sender).astype(np.float64)
+
+
+def batched(draw: Any, *arrays: Any) -> np.ndarray:
+    """Return what a compiled function gives for integers [m], by few programs for all m."""
     parts = []
-    for first in range(0, len(k), _CHUNK):
-        part = [np.asarray(a[first : first + _CHUNK]) for a in (k, receiver, sender)]
+    for first in range(0, max(len(arrays[0]), 1), _CHUNK):
+        part = [np.asarray(a[first : first + _CHUNK]) for a in arrays]
         size = len(part[0])
         # padded to a power of two, so that few programs serve all sizes
         padding = max(1 << (size - 1).bit_length(), 256) - size
-        padded = [np.pad(a, (0, padding)).astype(np.int32) for a in part]
-        parts.append(np.asarray(_many(model, key, *padded), np.float64)[:size])
-    return np.concatenate(parts) if parts else np.zeros(0)
+        filled = [np.pad(a, (0, padding)).astype(np.int32) for a in part]
+        parts.append(np.asarray(draw(*filled))[:size])
+    return np.concatenate(parts)
 
 
 _CHUNK = 2**20
@@ -313,7 +329,7 @@ def _amount(
 
 
 def _of(value: Any, receiver: Any, sender: Any) -> Any:
-    """Return whose number it is: the only one, the sender's, or that of receiver and sender."""
+    """Return the number that counts: the only one, the sender's, or that of the two agents."""
     shape = np.shape(value)
     if not shape:
         return value
@@ -331,7 +347,7 @@ def _uniform(key: jax.Array, k: Any, receiver: Any, sender: Any) -> jax.Array:
 
 
 def _coin(model: Any, k: Any, key: jax.Array, receiver: Any, sender: Any) -> jax.Array:
-    """Return what a model around others draws of its own, apart from theirs."""
+    """Return the coins that a model around another one tosses, independent of that one's draws."""
     depth, within = 1, model.model
     while hasattr(within, "model"):
         depth, within = depth + 1, within.model

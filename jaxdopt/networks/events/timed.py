@@ -1,12 +1,12 @@
-"""Simulated seconds of rounds: everybody waits for the slowest gradient and the slowest message.
+"""Simulated seconds of rounds: all wait for the slowest gradient and the slowest message.
 
 A round in which every agent that takes part calls for c gradients takes
 
     maxᵢ c tᵢ + exchanges · max d       or, if messages travel under m steps,   max(·, · / m)
 
-seconds, tᵢ the compute time of agent i in that round, the same for all its calls, and d the delay
-over a link that is up. A server's client waits for a message down and up, maxᵢ (2 dᵢ + c tᵢ). Where
-nothing else is said a gradient takes one second and messages none.
+seconds, where tᵢ is the compute time of agent i in that round, the same for all its calls, and d
+the delay over a link that is up. With a server a round takes maxᵢ (2 dᵢ + c tᵢ), as client i waits
+for a message down and one up. By default a gradient takes one second and messages take none.
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace
 from jaxdopt.networks.checks import require_network
 from jaxdopt.networks.events import durations
+from jaxdopt.networks.events.schedule import Schedule
 from jaxdopt.networks.operators.circulant import Circulant
 from jaxdopt.networks.operators.complete import Complete
 from jaxdopt.networks.operators.dense import Dense
@@ -30,7 +31,7 @@ from jaxdopt.networks.trees import FromParent, ToParent
 
 @pytree
 class Timed:
-    """A network whose rounds take simulated seconds; in all else it is the network within."""
+    """A network whose rounds take simulated seconds: see `timed`, which builds it."""
 
     network: Any
     compute: Any  # models of `jaxdopt.networks.durations`
@@ -46,9 +47,10 @@ class Timed:
         """Return the seconds that a step of this round takes.
 
         Args:
-            calls: gradients one after the other, of every agent that takes part, or [n].
+            calls: gradients that every agent takes one after the other, a number or [n].
             exchanges: rounds of communication.
-            overlap: steps under whose gradients messages travel, 0 if they are waited for.
+            overlap: the number of steps during whose gradients messages travel, 0 if agents wait
+                for them.
         """
         require(
             self.key is not None,
@@ -81,19 +83,20 @@ class Timed:
 
 
 def timed(network: Any, *, compute: Any = 1.0, delay: Any = 0.0) -> Timed:
-    """Return a network that does the same and takes simulated ``seconds``, for `jd.run`.
+    """Return the network with simulated ``seconds`` for its rounds, as `jd.run` records them.
 
     The same key and times give an agent's m-th gradient the same seconds as in
     `jd.networks.timeline`.
 
     Args:
-        network: any: fixed or varying, directed, a tree, a server or its participation. What
-            changes a network goes inside, such as timed(Repeated(network, 2)).
+        network: fixed or varying, directed, a tree, a server or a pattern of participation. Other
+            wrappers go inside, as in timed(Repeated(network, 2)).
         compute: seconds a gradient: a number, [n] or a model of `jd.networks.durations`.
         delay: seconds a message over a link: a number, [n] of the senders, [n, n] or a model.
 
     Raises:
-        ValueError: times of another n, or times that are infinite, as rounds would never end.
+        ValueError: times of another n, or times that are infinite, as rounds would never end; a
+            network that has simulated times of its own, such as a timeline.
 
     Example:
         >>> import jaxdopt as jd
@@ -103,23 +106,23 @@ def timed(network: Any, *, compute: Any = 1.0, delay: Any = 0.0) -> Timed:
         6.0
     """
     require_network(network)
-    compute, delay = durations.as_model(compute, "compute"), durations.as_model(delay, "delay")
+    compute, delay = durations.models(compute, delay, network.n)
     for name, model in (("compute", compute), ("delay", delay)):
-        durations.require_agents(model, network.n, name)
         require(
             not durations.forever(model),
-            f"{name} is infinite for some, and a synchronous round would wait for ever; give "
+            f"{name} is infinite for some, and a synchronous round would wait forever; give "
             "finite times, and lose messages with jd.networks.RandomLinks.",
         )
     require(
-        not isinstance(network, Timed) and not hasattr(network, "versions"),
-        f"the {type(network).__name__} has times of its own; give the network within.",
+        not isinstance(network, Timed | Schedule),
+        f"the {type(network).__name__} has times of its own; give the network it is made of, or "
+        "these times where it is made.",
     )
     return Timed(network, compute, delay)
 
 
 def seconds(network: Any, calls: Any, exchanges: Any, overlap: Any) -> Any:
-    """Return what a step takes in a round of any network; by default a second a gradient."""
+    """Return the seconds of a step in a round of any network; by default one a gradient."""
     if hasattr(network, "seconds"):
         return network.seconds(calls, exchanges, overlap)
     within = getattr(network, "network", None)
