@@ -137,6 +137,7 @@ class Network:
     """What all networks share: they say what they lack."""
 
     offers: frozenset[str]
+    _stacked: Any = False  # whether this is a stack of networks rather than one
 
     def __getattr__(self, name: str) -> Any:
         word = OF_ATTRIBUTE.get(name)

@@ -11,46 +11,34 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt._checks import count, require
-from jaxdopt._numbers import Scalar, number
+from jaxdopt._numbers import number
 from jaxdopt._opaque import traceable
 from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._wrapper import rewrap, wrapped
 from jaxdopt.networks import spectra
-from jaxdopt.networks.checks import require_network
+from jaxdopt.networks.failures import Failing
 from jaxdopt.networks.operators.base import Keep, Operator
-from jaxdopt.roles import Network
+from jaxdopt.networks.wrapper import Wrapper
 
 
-class _Gossip(Operator):
-    """What both share: a network within, K rounds of it, and no table of their own."""
+class Polynomial(Operator, Wrapper):
+    """What both share: K rounds of the wrapped network, and no table of links of their own."""
 
-    network: Any
     repetitions: int
     key: Any
     k: Any
-
-    @property
-    def n(self) -> int:
-        """The number of agents."""
-        return self.network.n
-
-    @property
-    def kind(self) -> str:
-        """What sums to 1, as in the network within."""
-        return self.network.kind
-
-    @property
-    def varies(self) -> bool:
-        """Whether the network within changes with time."""
-        return self.network.varies
+    keeps = ("n", "kind", "varies", "cuttable", "_stacked")
 
     @property
     def pushes(self) -> bool:  # type: ignore[override]
-        """Whether push-sum weights stay above 0 on the network within."""
+        """Whether push-sum weights stay above 0 on the wrapped network."""
         return "push" in self.network.offers
 
     @property
-    def _stacked(self) -> bool:
-        return getattr(self.network, "_stacked", False)
+    def horizon(self) -> int | None:
+        """The number of steps whose rounds the wrapped network knows, or None if it never ends."""
+        rounds = getattr(wrapped(self), "horizon", None)
+        return None if rounds is None else rounds // self.repetitions
 
     @property
     def link_count(self) -> Any:
@@ -60,23 +48,16 @@ class _Gossip(Operator):
         rounds = jnp.arange(self.repetitions)
         return jnp.mean(jax.lax.map(lambda r: jnp.asarray(self._round(r).link_count), rounds))
 
-    @property
-    def cuttable(self) -> bool:
-        """Whether links of the network within can be cut."""
-        return self.network.cuttable
-
     def _cut(self, keep: Keep) -> Any:
-        within = self.network
-        return replace(
-            self, network=_Cut(within, traceable(keep)) if within.varies else within.cut(keep)
-        )
+        within = wrapped(self)
+        return rewrap(self, _Cut(within, traceable(keep)) if within.varies else within.cut(keep))
 
     def _round(self, r: Any) -> Any:
         if not self.network.varies:
             return self.network
         require(
             self.k is not None,
-            f"a {type(self.network).__name__} network changes with time; take one step's, "
+            f"a {type(wrapped(self)).__name__} network changes with time; take one step's, "
             "network.at(k, key).",
         )
         now = self.network.at(self.k * self.repetitions + r, self.key)
@@ -84,7 +65,7 @@ class _Gossip(Operator):
 
 
 @pytree
-class Repeated(_Gossip):
+class Repeated(Polynomial):
     """Wᴷ: K rounds in one exchange.
 
     Args:
@@ -100,7 +81,7 @@ class Repeated(_Gossip):
 
     def __post_init__(self) -> None:
         """Check the number of rounds."""
-        _require_rounds(self.network, self.repetitions)
+        _require_rounds(wrapped(self), self.repetitions)
 
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return step k's network."""
@@ -126,7 +107,7 @@ class Repeated(_Gossip):
 
 
 @pytree
-class Chebyshev(_Gossip):
+class Chebyshev(Polynomial):
     """T_K(W / λ) / T_K(1 / λ), λ = 1 − gap: what averages best in K rounds of one symmetric W.
 
     The error falls by 1 / T_K(1/λ) ≈ 2 exp(−K √(2 gap)) instead of (1 − gap)ᴷ. Computed by
@@ -144,24 +125,21 @@ class Chebyshev(_Gossip):
 
     network: Any
     repetitions: int = static()
-    radius: Scalar = 0.0
+    radius: Any = None
     k: Any = None
     active: Any = None
     symmetric = True
     key = None
 
-    def __init__(self, network: Any, repetitions: int, radius: Any = None) -> None:
-        _require_rounds(network, repetitions)
+    def __post_init__(self) -> None:
+        """Check the network and the number of rounds, and compute a radius that is not given."""
+        _require_rounds(wrapped(self), self.repetitions)
         require(
-            not network.varies and network.symmetric,
+            not self.network.varies and self.network.symmetric,
             "Chebyshev needs one network with a symmetric W; use Repeated for others.",
         )
-        radius = 1 - network.spectral_gap if radius is None else radius
-        values = (network, repetitions, number("radius", radius, minimum=0.0, maximum=1.0))
-        for name, value in zip(("network", "repetitions", "radius"), values, strict=True):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "k", None)
-        object.__setattr__(self, "active", None)
+        radius = 1 - self.network.spectral_gap if self.radius is None else self.radius
+        object.__setattr__(self, "radius", number("radius", radius, minimum=0.0, maximum=1.0))
 
     def _pull(self, x: jax.Array) -> jax.Array:
         square = jnp.asarray(self.radius, x.dtype) ** 2
@@ -179,35 +157,17 @@ class Chebyshev(_Gossip):
 
 
 @pytree
-class _Cut(Network):
+class _Cut(Failing):
     """A network that changes with time, all of whose rounds have only the links that ``keep``."""
 
-    network: Any
     keep: Any
-    varies = cuttable = True
-
-    @property
-    def offers(self) -> frozenset[str]:  # type: ignore[override]
-        return self.network.offers
-
-    @property
-    def n(self) -> int:
-        return self.network.n
-
-    @property
-    def kind(self) -> str:
-        return self.network.kind
-
-    @property
-    def symmetric(self) -> bool:
-        return self.network.symmetric
 
     def at(self, k: Any, key: jax.Array) -> Any:
+        """Return round k's network."""
         return self.network.at(k, key).cut(self.keep)
 
 
 def _require_rounds(network: Any, repetitions: Any) -> None:
-    require_network(network)
     count("repetitions", repetitions)
     require(
         getattr(network, "kind", None) in ("doubly", "row", "column"),

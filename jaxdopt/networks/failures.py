@@ -20,42 +20,19 @@ import numpy as np
 from jaxdopt._checks import require
 from jaxdopt._numbers import Fraction, Number, evaluate
 from jaxdopt._pytree import pytree
+from jaxdopt._wrapper import layers, wrapped
 from jaxdopt.networks.operators.base import require_cuttable
 from jaxdopt.networks.sequences import Varying, link_bits, own_key
+from jaxdopt.networks.wrapper import Wrapper
 
 # folded into the key before the step, and larger than any step's number
 LINKS, ASLEEP = 0xF00011E5, 0xF000A51E
 
 
-class Failing(Varying):
-    """What the wrappers share: in all that they do not change they are the network within."""
+class Failing(Varying, Wrapper):
+    """What wrappers share of whose rounds links or agents are missing."""
 
-    network: Any
-
-    @property
-    def n(self) -> int:
-        """The number of agents."""
-        return self.network.n
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether every round's W is symmetric."""
-        return self.network.symmetric
-
-    @property
-    def kind(self) -> str:
-        """What sums to 1, as in the network within."""
-        return self.network.kind
-
-    @property
-    def cuttable(self) -> bool:
-        """True: the network within is."""
-        return True
-
-    @property
-    def repetitions(self) -> int:
-        """The rounds of communication that one exchange takes."""
-        return self.network.repetitions
+    keeps = ("n", "symmetric", "kind", "cuttable", "repetitions")
 
     @property
     def horizon(self) -> int | None:
@@ -64,9 +41,9 @@ class Failing(Varying):
         return min((horizon for horizon in known if horizon is not None), default=None)
 
     @property
-    def offers(self) -> frozenset[str]:  # type: ignore[override]
-        """What every round can do, as in the network within; see `jaxdopt.roles`."""
-        return self.network.offers
+    def _depth(self) -> int:
+        """The number of wrappers, this one included, so that two of a kind draw differently."""
+        return len(list(layers(self))) - 1
 
 
 @pytree
@@ -83,13 +60,13 @@ class RandomLinks(Failing):
 
     def __post_init__(self) -> None:
         """Refuse networks whose links cannot be cut."""
-        require_cuttable(self.network)
+        require_cuttable(wrapped(self))
         shape = np.shape(self.probability)
         require(shape == (), f"probability has shape {shape}; give one number for all links.")
 
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return round k's network."""
-        up = _Up(own_key(key, LINKS + _depth(self), k), evaluate(self.probability, k))
+        up = _Up(own_key(key, LINKS + self._depth, k), evaluate(self.probability, k))
         return self.network.at(k, key).cut(up)
 
 
@@ -112,12 +89,12 @@ class Disconnected(Failing):
 
     def __post_init__(self) -> None:
         """Check the pattern against the network."""
-        require_cuttable(self.network)
+        require_cuttable(wrapped(self))
         object.__setattr__(self, "pattern", _checked(self.pattern, self.n))
 
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return round k's network."""
-        connected = _drawn(self.pattern, self.n, _depth(self), k, key)
+        connected = _drawn(self.pattern, self.n, self._depth, k, key)
         return self.network.at(k, key).cut(_Both(connected))
 
 
@@ -144,7 +121,7 @@ class Asleep(Failing):
 
     def __post_init__(self) -> None:
         """Check the pattern against the network."""
-        require_cuttable(self.network)
+        require_cuttable(wrapped(self))
         object.__setattr__(self, "pattern", _checked(self.pattern, self.n))
 
     @property
@@ -154,7 +131,7 @@ class Asleep(Failing):
 
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return round k's network, its ``active`` set."""
-        awake = _drawn(self.pattern, self.n, _depth(self), k, key)
+        awake = _drawn(self.pattern, self.n, self._depth, k, key)
         now = self.network.at(k, key)
         awake = awake if now.active is None else awake & now.active
         return now.cut(_Both(awake)).awake(awake)
@@ -223,8 +200,3 @@ def _drawn(pattern: Any, n: int, depth: int, k: Any, key: jax.Array) -> jax.Arra
         return pattern[k % pattern.shape[0]]
     drawn = jax.random.uniform(own_key(key, ASLEEP + depth, k), (n,), jnp.float32)
     return drawn < jnp.ravel(pattern)
-
-
-def _depth(network: Any) -> int:
-    """Return how many networks are inside one another, so that the same kind draws anew in each."""
-    return 1 + _depth(network.network) if hasattr(network, "network") else 0

@@ -18,6 +18,7 @@ from jaxdopt import agents
 from jaxdopt._checks import count, require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._wrapper import passed_on, rewrap, wrapped
 from jaxdopt.networks import graphs
 from jaxdopt.networks.graphs import require_connected
 from jaxdopt.networks.operators.choose import choose
@@ -83,6 +84,10 @@ class Cyclic(Varying):
     networks: Any  # stacked: leaves [T, ...]
     length: int = static()
     after: str = static()
+    n, symmetric, kind, cuttable, repetitions, offers = (
+        passed_on("networks", name)
+        for name in ("n", "symmetric", "kind", "cuttable", "repetitions", "offers")
+    )
 
     def __init__(
         self, networks: Sequence[Any], *, after: Literal["repeat", "hold"] = "repeat"
@@ -94,36 +99,6 @@ class Cyclic(Varying):
         object.__setattr__(self, "networks", _in_turn(stack(networks), networks))
         object.__setattr__(self, "length", len(networks))
         object.__setattr__(self, "after", after)
-
-    @property
-    def n(self) -> int:
-        """The number of agents."""
-        return self.networks.n
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether every round's W is symmetric."""
-        return self.networks.symmetric
-
-    @property
-    def kind(self) -> str:
-        """What sums to 1: "doubly", "row", "column", or "directed" for two parts."""
-        return self.networks.kind
-
-    @property
-    def cuttable(self) -> bool:
-        """Whether links of every round can be cut."""
-        return self.networks.cuttable
-
-    @property
-    def repetitions(self) -> int:
-        """The rounds of communication that one exchange takes."""
-        return self.networks.repetitions
-
-    @property
-    def offers(self) -> frozenset[str]:  # type: ignore[override]
-        """What all rounds can do, but for links that last; see `jaxdopt.roles`."""
-        return self.networks.offers
 
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return round k's network."""
@@ -140,6 +115,9 @@ def _in_turn(together: Any, members: Sequence[Any]) -> Any:
         each = {name: [member.parts[name] for member in members] for name in together.parts}
         parts = {name: _in_turn(part, each[name]) for name, part in together.parts.items()}
         return replace(together, **parts)
+    within = wrapped(together)
+    if within is not None:
+        return rewrap(together, _in_turn(within, [wrapped(member) for member in members]))
     changes = {"lasting": False} if "lasting" in vars(together) else {}
     if "pushes" in vars(together) and together.kind == "column" and not is_traced(together):
         least = min(float(np.min(member.csr().diagonal())) for member in members)

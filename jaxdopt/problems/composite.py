@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt._checks import require
-from jaxdopt._opaque import disclose, enclose
 from jaxdopt._pytree import pytree, replace
+from jaxdopt._wrapper import wrapped
 from jaxdopt.problems import solver
+from jaxdopt.problems.wrapper import Wrapper
 
 
 @pytree
-class Composite:
+class Composite(Wrapper):
     """F(x) = f(x) + r(x), f = Σᵢ pᵢ fᵢ the objective of a smooth problem, r the regularizer.
 
     Gradients, samples, starts, `smoothness` and all else that is not named here are the smooth
@@ -45,13 +46,9 @@ class Composite:
     optimum: Any = None
 
     def __post_init__(self) -> None:
-        """Check that these are a smooth problem and a regularizer; a problem may be no pytree."""
-        problem = disclose(self.problem)
+        """Check that these are a smooth problem and a regularizer."""
+        problem = wrapped(self)
         name = type(problem).__name__
-        require(
-            hasattr(problem, "grad"),
-            f"problem is a {name} without grad; give an object with n, d and grad(x, key).",
-        )
         require(
             getattr(problem, "regularizer", None) is None,
             f"the {name} has a regularizer already; give the sum of the two as one, with its prox.",
@@ -61,12 +58,11 @@ class Composite:
             f"regularizer is {self.regularizer!r}; give one with a prox, such as "
             "jd.problems.prox.L1(0.1).",
         )
-        object.__setattr__(self, "problem", enclose(self.problem))
 
     @property
     def smooth_objective(self) -> Any:
         """The smooth part f at one point [d], or None where the problem does not know it."""
-        return getattr(disclose(self.problem), "objective", None)
+        return getattr(wrapped(self), "objective", None)
 
     @property
     def objective(self) -> Any:
@@ -77,7 +73,7 @@ class Composite:
     @property
     def strong_convexity(self) -> Any:
         """The smooth part's μ, which F has too if r is convex; None otherwise."""
-        known = getattr(disclose(self.problem), "strong_convexity", None)
+        known = getattr(wrapped(self), "strong_convexity", None)
         return known if _is_convex(self) else None
 
     def prox(self, z: jax.Array, t: Any) -> jax.Array:
@@ -86,7 +82,7 @@ class Composite:
 
     def take(self, agents: jax.Array) -> "Composite":
         """Return the problem of some agents [s], with the same regularizer and no solution."""
-        return Composite(disclose(self.problem).take(agents), self.regularizer)
+        return Composite(wrapped(self).take(agents), self.regularizer)
 
     def solved(self) -> "Composite":
         """Return the problem with `solution` and `optimum` known, by proximal gradients in float64.
@@ -103,7 +99,7 @@ class Composite:
             f"{type(self.regularizer).__name__} is not known to be convex (convex = True), so that "
             "a minimizer could not be told from a stationary point; use the problem unsolved.",
         )
-        name = type(disclose(self.problem)).__name__
+        name = type(wrapped(self)).__name__
         require(
             self.smooth_objective is not None and getattr(self, "smoothness", None) is not None,
             f"the {name}'s objective or smoothness is not known; give it both, for a FiniteSum as "
@@ -117,11 +113,6 @@ class Composite:
         )
         dtype = self.start().dtype
         return replace(self, solution=jnp.asarray(x, dtype), optimum=jnp.asarray(value, dtype))
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "problem" not in vars(self):
-            raise AttributeError(name)
-        return getattr(disclose(self.problem), name)
 
 
 def _is_convex(problem: Composite) -> bool:

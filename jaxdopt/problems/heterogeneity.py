@@ -9,6 +9,7 @@ from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats
 from jaxdopt._numbers import number
 from jaxdopt._pytree import replace
+from jaxdopt._wrapper import wrapped
 from jaxdopt.problems import solver
 from jaxdopt.problems.finite_sum import FiniteSum, gathered
 from jaxdopt.problems.linear import (
@@ -56,7 +57,7 @@ def heterogeneity(problem: Any) -> Heterogeneity:
         4.0
     """
     while isinstance(problem, Minibatch | GaussianNoise):
-        problem = problem.problem
+        problem = wrapped(problem)
     name = type(problem).__name__
     require(
         isinstance(problem, FiniteSum | Quadratic),
@@ -116,7 +117,7 @@ def general_variance(problem: Any, *, smoothness: float | None = None) -> Genera
             batch = problem.batch
         else:
             noise += float(problem.sigma) ** 2
-        problem = problem.problem
+        problem = wrapped(problem)
     require(
         isinstance(problem, FiniteSum),
         f"general_variance is about samples, which a {type(problem).__name__} has not; give a "

@@ -8,14 +8,15 @@ import numpy as np
 
 from jaxdopt._checks import count, require
 from jaxdopt._numbers import number
-from jaxdopt._opaque import disclose, enclose
-from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._pytree import pytree, static
+from jaxdopt._wrapper import rewrap, wrapped
+from jaxdopt.problems.wrapper import Wrapper
 
 NOISE = 0x6E  # folded into the key, so that noise and minibatch are independent
 
 
 @pytree
-class Minibatch:
+class Minibatch(Wrapper):
     """The mean gradient over ``batch`` samples an agent, drawn uniformly with replacement.
 
     Unbiased for every agent's own gradient whatever its size, smaller than the batch, too; the same
@@ -52,22 +53,9 @@ class Minibatch:
         """Return every agent's minibatch gradient at its own row, [n, d] -> [n, d]."""
         return self.problem.grad_at(x, self.indices(key))
 
-    def take(self, agents: jax.Array) -> "Minibatch":
-        """Return the problem of some agents [s]."""
-        return Minibatch(self.problem.take(agents), self.batch)
-
-    def solved(self) -> "Minibatch":
-        """Return the problem with `solution` and `optimum` known."""
-        return Minibatch(self.problem.solved(), self.batch)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "problem" not in vars(self):
-            raise AttributeError(name)
-        return getattr(self.problem, name)
-
 
 @pytree
-class GaussianNoise:
+class GaussianNoise(Wrapper):
     """Gradients with Gaussian noise: ∇fᵢ(x) + (σ/√d) N(0, I_d), independent for every agent.
 
     So E|noise|² = σ² for every agent, the σ of the theorems. As a minibatch's, the noise is of ∇fᵢ:
@@ -94,40 +82,21 @@ class GaussianNoise:
 
     problem: Any
     sigma: Any
+    hides = ("grad_at", "draw", "indices", "batch")
 
     def __post_init__(self) -> None:
-        """Check σ, and let a problem be no pytree."""
+        """Check σ."""
         object.__setattr__(self, "sigma", number("sigma", self.sigma, minimum=0.0))
-        require(
-            hasattr(disclose(self.problem), "grad"),
-            f"problem is a {type(self.problem).__name__} without grad; give an object with n, d "
-            "and grad(x, key).",
-        )
-        object.__setattr__(self, "problem", enclose(self.problem))
 
     def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:
         """Return every agent's noisy gradient at its own row, [n, d] -> [n, d]."""
-        exact = disclose(self.problem).grad(x, key)
+        exact = self.problem.grad(x, key)
         noise = jax.random.normal(jax.random.fold_in(key, NOISE), exact.shape, exact.dtype)
         shares = getattr(self, "shares", None)
         if shares is not None:
             noise = jnp.asarray(shares, noise.dtype)[:, None] * noise
         scale = jnp.asarray(self.sigma, exact.dtype) / np.sqrt(exact.shape[1]).astype(exact.dtype)
         return exact + scale * noise
-
-    def take(self, agents: jax.Array) -> "GaussianNoise":
-        """Return the problem of some agents [s]."""
-        return replace(self, problem=disclose(self.problem).take(agents))
-
-    def solved(self) -> "GaussianNoise":
-        """Return the problem with `solution` and `optimum` known."""
-        return replace(self, problem=disclose(self.problem).solved())
-
-    def __getattr__(self, name: str) -> Any:
-        hidden = name.startswith("__") or name in ("grad_at", "draw", "indices", "batch")
-        if hidden or "problem" not in vars(self):
-            raise AttributeError(name)
-        return getattr(disclose(self.problem), name)
 
 
 def finite_sum(problem: Any) -> tuple[Any, int]:
@@ -141,13 +110,13 @@ def finite_sum(problem: Any) -> tuple[Any, int]:
             `GaussianNoise`.
     """
     _require_samples(problem, "a method that draws its own samples")
-    if isinstance(problem, Minibatch):
-        return finite_sum(problem.problem)[0], problem.batch
-    inner = vars(problem).get("problem")
-    if inner is None:
+    within = wrapped(problem)
+    if within is None:
         return problem, 1
-    inner, batch = finite_sum(inner)
-    return replace(problem, problem=inner), batch
+    within, batch = finite_sum(within)
+    if isinstance(problem, Minibatch):
+        return within, problem.batch
+    return rewrap(problem, within), batch
 
 
 def _require_samples(problem: Any, who: str) -> None:

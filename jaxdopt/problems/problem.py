@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt._checks import require
-from jaxdopt._opaque import disclose, traceable
+from jaxdopt._opaque import traceable
 from jaxdopt._pytree import pytree, static
+from jaxdopt._wrapper import layers
 from jaxdopt.problems.gradients import require_gradient
 from jaxdopt.problems.layout import Layout
 from jaxdopt.problems.samples import as_numbers
@@ -171,8 +172,7 @@ def proximal(problem: Any, z: jax.Array, t: Any) -> jax.Array:
 
 def divides(problem: Any) -> bool:
     """Return whether a problem, and what it wraps, can give the problem of some agents."""
-    within = getattr(problem, "__dict__", {}).get("problem")
-    return hasattr(problem, "take") and (within is None or divides(disclose(within)))
+    return all(hasattr(layer, "take") for layer in layers(problem))
 
 
 @pytree

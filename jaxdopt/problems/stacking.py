@@ -11,6 +11,7 @@ import numpy as np
 from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats
 from jaxdopt._pytree import replace
+from jaxdopt._wrapper import Wrapper, rewrap, wrapped
 from jaxdopt.problems.finite_sum import FiniteSum, gathered
 
 T = TypeVar("T")
@@ -84,9 +85,8 @@ def _aligned(members: list[Any]) -> list[Any]:
         return members
     if isinstance(first, FiniteSum):
         members = _padded_alike(members)
-    elif "problem" in vars(first):
-        inner = _aligned([member.problem for member in members])
-        members = [replace(m, problem=problem) for m, problem in zip(members, inner, strict=True)]
+    elif isinstance(first, Wrapper):
+        members = list(map(rewrap, members, _aligned([wrapped(member) for member in members])))
     for fact in FACTS:
         if fact in vars(first) and any(vars(member)[fact] is None for member in members):
             members = [replace(member, **{fact: None}) for member in members]

@@ -14,9 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdopt import roles
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace
+from jaxdopt._wrapper import layers, rewrap, wrapped
 from jaxdopt.networks.checks import require_network
 from jaxdopt.networks.events import durations
 from jaxdopt.networks.operators.circulant import Circulant
@@ -26,11 +28,12 @@ from jaxdopt.networks.operators.sparse import Neighbors, Pushes
 from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.server import Server
 from jaxdopt.networks.trees import FromParent, ToParent
+from jaxdopt.networks.wrapper import Wrapper
 
 
 @pytree
-class Timed:
-    """A network whose rounds take simulated seconds; in all else it is the network within."""
+class Timed(Wrapper):
+    """A network whose rounds take simulated seconds, and do what the wrapped network's do."""
 
     network: Any
     compute: Any  # models of `jaxdopt.networks.durations`
@@ -40,7 +43,7 @@ class Timed:
 
     def at(self, k: Any, key: jax.Array) -> "Timed":
         """Return round k's network."""
-        return replace(self, network=self.network.at(k, key), k=k, key=key)
+        return replace(rewrap(self, self.network.at(k, key)), k=k, key=key)
 
     def seconds(self, calls: Any, exchanges: Any, overlap: Any) -> Any:
         """Return the seconds that a step of this round takes.
@@ -62,22 +65,6 @@ class Timed:
             )
         )
         return _seconds(self.network, compute, delay, self.k, calls, exchanges, overlap)
-
-    def cut(self, keep: Any) -> "Timed":
-        """Return the network with only the links that ``keep``."""
-        return replace(self, network=self.network.cut(keep))
-
-    def awake(self, active: jax.Array) -> "Timed":
-        """Return the network with the agents where ``active`` [n] is true awake."""
-        return replace(self, network=self.network.awake(active))
-
-    def __matmul__(self, x: Any) -> Any:
-        return self.network @ x
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "network" not in vars(self):
-            raise AttributeError(name)
-        return getattr(self.network, name)
 
 
 def timed(network: Any, *, compute: Any = 1.0, delay: Any = 0.0) -> Timed:
@@ -111,9 +98,11 @@ def timed(network: Any, *, compute: Any = 1.0, delay: Any = 0.0) -> Timed:
             f"{name} is infinite for some, and a synchronous round would wait for ever; give "
             "finite times, and lose messages with jd.networks.RandomLinks.",
         )
+    words = {word.partition(" ")[0] for word in roles.offers(network)}
     require(
-        not isinstance(network, Timed) and not hasattr(network, "versions"),
-        f"the {type(network).__name__} has times of its own; give the network within.",
+        words.isdisjoint({"timeline", "pairs", "returns"})
+        and not any(isinstance(layer, Timed) for layer in layers(network)),
+        f"the {type(network).__name__} has times of its own; give a network of rounds without.",
     )
     return Timed(network, compute, delay)
 
@@ -122,9 +111,8 @@ def seconds(network: Any, calls: Any, exchanges: Any, overlap: Any) -> Any:
     """Return what a step takes in a round of any network; by default a second a gradient."""
     if hasattr(network, "seconds"):
         return network.seconds(calls, exchanges, overlap)
-    within = getattr(network, "network", None)
     require(
-        not isinstance(within, Timed),
+        not any(isinstance(layer, Timed) for layer in layers(network)),
         f"jd.networks.timed is inside a {type(network).__name__}, which does not tell its times; "
         "put it outside, around the whole network.",
     )
@@ -194,7 +182,7 @@ def _links(network: Any) -> list[tuple[Any, Any, Any]]:
         up = network.parent != me
         down = isinstance(network, FromParent)
         return [(me, network.parent, up) if down else (network.parent, me, up)]
-    within = getattr(network, "network", None)
+    within = wrapped(network)
     require(
         within is not None and not within.varies,
         f"the links of a {type(network).__name__} are not known in every round; give one delay "

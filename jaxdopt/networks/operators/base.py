@@ -203,11 +203,6 @@ class Operator(Network):
     def _cut(self, keep: Keep) -> Any:
         raise NotImplementedError
 
-    @property
-    def _stacked(self) -> bool:
-        """Whether this is a stack of networks rather than one."""
-        return False
-
     def _map(self, apply: Callable[[jax.Array], jax.Array], x: T) -> T:
         require(
             not self._stacked,

@@ -16,12 +16,12 @@ from jaxdopt.networks.operators.dense import Dense
 from jaxdopt.networks.operators.sparse import UNROLLED, Neighbors, Pushes, off_diagonal, table
 
 Kind = Literal["doubly", "row", "column"]
-Network = Dense | Neighbors | Circulant | Complete | Pushes
+Form = Dense | Neighbors | Circulant | Complete | Pushes
 
 SPARSE = 4  # the neighbor table is used where n is at least this many times the slots it needs
 
 
-def mixing(weights: Any, *, kind: Kind = "doubly", form: type[Network] | None = None) -> Any:
+def mixing(weights: Any, *, kind: Kind = "doubly", form: type[Form] | None = None) -> Any:
     """Return a matrix W of weights as the operator that suits its structure.
 
     ``Complete`` if all weights are 1 / n; ``Circulant`` if every agent sees the same few weights;
@@ -60,7 +60,7 @@ def choose(matrix: sp.csr_array, kind: Kind = "doubly", form: Any = None) -> Any
             form = Complete
         elif circulant is not None and len(circulant[0]) <= most and n >= SPARSE:
             form = Circulant
-        elif SPARSE * min(slots, UNROLLED) <= n and away.nnz * SPARSE <= n * n:
+        elif is_sparse(n, slots, away.nnz):
             form = Pushes if kind == "column" else Neighbors
         else:
             form = Dense
@@ -90,6 +90,11 @@ def choose(matrix: sp.csr_array, kind: Kind = "doubly", form: Any = None) -> Any
         form is Dense, f"form is {form!r}; give Dense, Neighbors, Pushes, Circulant or Complete."
     )
     return Dense(matrix.toarray(), symmetric=symmetric, kind=kind)
+
+
+def is_sparse(n: int, slots: int, links: int) -> bool:
+    """Return whether a neighbor table suits n agents of at most so many neighbors, links in all."""
+    return SPARSE * min(slots, UNROLLED) <= n and SPARSE * links <= n * n
 
 
 def _checked(weights: Any, kind: Kind) -> sp.csr_array:
