@@ -164,7 +164,7 @@ def lacks(network: Any, word: str, who: str) -> str:
     what, remedy = WORDS[word]
     kind, name = getattr(network, "kind", None), type(network).__name__
     sums = f"{kind}-stochastic " if kind in ("row", "column") else ""
-    room = "participation." if type(network).__module__.endswith(".participation") else ""
+    room = "participation." if ".participation." in type(network).__module__ else ""
     return f"{who} needs {what} and this {sums}{room}{name} does not offer that; give {remedy}."
 
 
