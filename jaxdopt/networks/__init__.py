@@ -1,4 +1,4 @@
-"""Networks: everything that happens to messages between agents."""
+"""Networks: who communicates with whom in every round, with what weights, delays and failures."""
 
 from jaxdopt.networks import participation
 from jaxdopt.networks.acceleration import Chebyshev, Repeated

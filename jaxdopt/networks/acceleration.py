@@ -1,8 +1,8 @@
 """Several rounds of communication in one exchange: powers and Chebyshev polynomials of W.
 
-``network @ x`` then takes ``repetitions`` rounds, and so do the costs that `run` counts. Rounds of
-a network that changes with time have the numbers k K, ..., k K + K − 1. What is summed up are the
-rounds' differences, so that the mean is kept as a single round keeps it.
+``network @ x`` then takes ``repetitions`` rounds, and `run` counts so many. If the network changes
+with time, step k uses its rounds k K, ..., k K + K − 1. The operators add up the rounds'
+differences, so that the mean is kept as well as in a single round.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ from jaxdopt.networks.wrapper import Wrapper
 
 
 class Polynomial(Operator, Wrapper):
-    """What both share: K rounds of the wrapped network, and no table of links of their own."""
+    """The base of both: a polynomial of degree K in W, applied by K rounds of the network."""
 
     repetitions: int
     key: Any
@@ -31,18 +31,18 @@ class Polynomial(Operator, Wrapper):
 
     @property
     def pushes(self) -> bool:  # type: ignore[override]
-        """Whether push-sum weights stay above 0 on the wrapped network."""
+        """Whether push-sum weights stay positive on the wrapped network."""
         return "push" in self.network.offers
 
     @property
     def horizon(self) -> int | None:
-        """The number of steps whose rounds the wrapped network knows, or None if it never ends."""
+        """The number of steps for which the wrapped network has rounds; None if unlimited."""
         rounds = getattr(wrapped(self), "horizon", None)
         return None if rounds is None else rounds // self.repetitions
 
     @property
     def link_count(self) -> Any:
-        """The number of directed links of a round, the mean over the rounds if they differ."""
+        """The number of directed links in a round, the mean over the rounds if they differ."""
         if not self.network.varies:
             return self.network.link_count
         rounds = jnp.arange(self.repetitions)
@@ -69,8 +69,12 @@ class Repeated(Polynomial):
     """Wᴷ: K rounds in one exchange.
 
     Args:
-        network: any network, also one that changes with time.
+        network: any network with one matrix; it may change with time.
         repetitions: K.
+
+    Raises:
+        ValueError: a count below 1, or a network of two parts, with inactive agents, or that takes
+            several rounds an exchange itself.
     """
 
     network: Any
@@ -89,12 +93,12 @@ class Repeated(Polynomial):
 
     @property
     def symmetric(self) -> bool:
-        """Whether Wᴷ is: a product of different symmetric matrices is not."""
+        """Whether Wᴷ is symmetric; a product of different symmetric matrices is not."""
         return self.network.symmetric and not self.network.varies
 
     @property
     def spectral_gap(self) -> float:
-        """1 − |λ₂|ᴷ, λ₂ that of the network within."""
+        """1 − |λ₂|ᴷ, λ₂ the second eigenvalue of the wrapped network."""
         if self.network.varies:
             return spectra.gap(self.eigenvalues)
         return 1 - (1 - self.network.spectral_gap) ** self.repetitions
@@ -108,7 +112,7 @@ class Repeated(Polynomial):
 
 @pytree
 class Chebyshev(Polynomial):
-    """T_K(W / λ) / T_K(1 / λ), λ = 1 − gap: what averages best in K rounds of one symmetric W.
+    """T_K(W / λ) / T_K(1 / λ), λ = 1 − gap: the polynomial in W that averages best in K rounds.
 
     The error falls by 1 / T_K(1/λ) ≈ 2 exp(−K √(2 gap)) instead of (1 − gap)ᴷ. Computed by
     y_{r+1} = y_{r−1} + ω_{r+1} (W y_r − y_{r−1}), ω₁ = 1, ω₂ = 1 / (1 − λ²/2),
@@ -118,6 +122,10 @@ class Chebyshev(Polynomial):
         network: a fixed network with symmetric weights.
         repetitions: K.
         radius: λ, at least the modulus of W's second eigenvalue; computed if not given.
+
+    Raises:
+        ValueError: what `Repeated` refuses, a network that changes with time or is not symmetric,
+            or a radius outside [0, 1].
 
     Source: Golub, Varga (1961), "Chebyshev semi-iterative methods"; for gossip, Scaman, Bach,
     Bubeck, Lee, Massoulié (2017), arXiv 1702.08704, algorithm 2.
@@ -158,7 +166,7 @@ class Chebyshev(Polynomial):
 
 @pytree
 class _Cut(Failing):
-    """A network that changes with time, all of whose rounds have only the links that ``keep``."""
+    """A network that changes with time, with links cut in all of its rounds as ``keep`` says."""
 
     keep: Any
 
@@ -176,12 +184,12 @@ def _require_rounds(network: Any, repetitions: Any) -> None:
     )
     require(
         "all" in network.offers,
-        "sleepers would have to sleep through all rounds of an exchange; give "
+        "an agent would have to sleep through all rounds of an exchange; give "
         "Asleep(Repeated(network, repetitions), pattern).",
     )
     rounds = network.repetitions
     require(
         rounds == 1,
-        f"the network takes {rounds} rounds an exchange itself; give the one within, and all "
-        f"{rounds} * {repetitions} repetitions.",
+        f"the network takes {rounds} rounds an exchange itself; give the one that it wraps, and "
+        f"all {rounds} * {repetitions} repetitions.",
     )

@@ -25,13 +25,13 @@ SMALL = 512  # agents up to which a stack of sparse networks with hubs is dense
 def stack(networks: Sequence[Any]) -> Any:
     """Stack networks of the same n along a new first axis, for `jax.vmap` and `sweep`.
 
-    Members of one structure keep it; fixed networks of different ones become neighbor tables if
-    all are sparse, and `Dense` otherwise. Timelines are brought to one size, and cut to the length
-    of the shortest. A time that `at` has set is dropped.
+    Members of one structure keep it. Fixed networks of different structures become neighbor tables
+    if all are sparse, and `Dense` otherwise, also inside wrappers. Timelines are padded to one size
+    and cut to the length of the shortest. A time that `at` has set is dropped.
 
     Raises:
-        ValueError: no networks, or they have different numbers of agents, or some change with
-            time in different ways.
+        ValueError: there are no networks, they have different numbers of agents, or they change
+            with time in different ways.
     """
     require(
         isinstance(networks, Iterable) and not hasattr(networks, "nodes"),

@@ -17,20 +17,21 @@ from jaxdopt.problems.wrapper import Wrapper
 class Composite(Wrapper):
     """F(x) = f(x) + r(x), f = Σᵢ pᵢ fᵢ the objective of a smooth problem, r the regularizer.
 
-    Gradients, samples, starts, `smoothness` and all else that is not named here are the smooth
-    problem's. r counts once, whatever n: an agent that holds a copy of it takes
+    Gradients, samples, starts, `smoothness` and everything else that is not defined here are the
+    smooth problem's. r counts once, whatever n is: an agent that has a copy of it takes
     ``problem.prox(z, t)`` with its own stepsize t.
 
     Args:
         problem: the smooth problem, deterministic or stochastic.
-        regularizer: from `jd.problems.prox`, or your own pytree with ``r(x)`` at [d] and
-            ``prox(z, t)`` on rows; ``convex = True`` on its class if it is.
+        regularizer: from `jd.problems.prox`, or your own pytree with ``r(x)`` at one point [d] and
+            ``prox(z, t)`` on rows, and with ``convex = True`` on its class if it is convex.
 
     Attributes:
-        solution, optimum: a minimizer [d] and F there, or None; `solved` fills them.
+        solution, optimum: a minimizer [d] and F there, or None; set by `solved`.
 
     Raises:
-        ValueError: the problem has no grad, or a regularizer already, or this one has no prox.
+        ValueError: the problem has no grad, or has a regularizer already, or this regularizer has
+            no prox.
 
     Example:
         >>> import jaxdopt as jd
@@ -72,7 +73,7 @@ class Composite(Wrapper):
 
     @property
     def strong_convexity(self) -> Any:
-        """The smooth part's μ, which F has too if r is convex; None otherwise."""
+        """The smooth part's μ, which is F's too if r is convex; otherwise None."""
         known = getattr(wrapped(self), "strong_convexity", None)
         return known if _is_convex(self) else None
 
@@ -87,8 +88,9 @@ class Composite(Wrapper):
     def solved(self) -> "Composite":
         """Return the problem with `solution` and `optimum` known, by proximal gradients in float64.
 
-        They are accelerated, and end at a relative prox-gradient residual of 1e-15 or where
-        rounding stops them. F has to be convex with a minimizer; do not call this inside jit.
+        The accelerated iteration ends at a relative prox-gradient residual of 1e-15, or where
+        rounding keeps it from falling further. F has to be convex and have a minimizer. Do not call
+        this inside jit.
 
         Raises:
             ValueError: r is not convex, f or its `smoothness` is not known, or no minimizer was

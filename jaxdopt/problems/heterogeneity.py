@@ -38,8 +38,8 @@ class Heterogeneity(NamedTuple):
 def heterogeneity(problem: Any) -> Heterogeneity:
     """Return how much the agents' objectives differ, for a convex problem whose solution is known.
 
-    Both numbers are of the objective alone, in float64: for stochastic problems they are the
-    wrapped problem's. Every agent's own minimum fᵢ* is found by the solver of `FiniteSum.solved`,
+    Both numbers are of the objective alone, in float64: for stochastic problems, of the wrapped
+    problem. Every agent's own minimum fᵢ* is found by the solver of `FiniteSum.solved`,
     all by one program; do not call this inside jit. ζ² is what keeps DGD with a constant stepsize
     from the solution; Γ is the measure of Li, Huang, Yang, Wang, Zhang (2020), arXiv 1907.02189.
 
@@ -101,7 +101,7 @@ def general_variance(problem: Any, *, smoothness: float | None = None) -> Genera
             linear models.
 
     Raises:
-        ValueError: another problem, an unknown ℓ, or an agent without a minimizer of its own.
+        ValueError: another problem, an unknown ℓ, or an agent whose own objective has no minimizer.
 
     Example:
         >>> import jaxdopt as jd

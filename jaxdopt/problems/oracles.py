@@ -19,8 +19,12 @@ NOISE = 0x6E  # folded into the key, so that noise and minibatch are independent
 class Minibatch(Wrapper):
     """The mean gradient over ``batch`` samples an agent, drawn uniformly with replacement.
 
-    Unbiased for every agent's own gradient whatever its size, smaller than the batch, too; the same
-    key draws the same samples. Everything else is the wrapped problem's.
+    It is an unbiased estimate of every agent's own gradient, even if an agent has fewer samples
+    than the batch. The same key draws the same samples. Everything else is the wrapped problem's.
+
+    Args:
+        problem: one with samples, such as a `FiniteSum`.
+        batch: the number of samples that an agent draws for one gradient.
 
     Raises:
         ValueError: the batch is not a positive integer, or the problem has no samples to draw.
@@ -58,11 +62,11 @@ class Minibatch(Wrapper):
 class GaussianNoise(Wrapper):
     """Gradients with Gaussian noise: ∇fᵢ(x) + (σ/√d) N(0, I_d), independent for every agent.
 
-    So E|noise|² = σ² for every agent, the σ of the theorems. As a minibatch's, the noise is of ∇fᵢ:
-    where agents weigh differently (``weights="samples"``) it is multiplied by n pᵢ as ∇fᵢ is. It is
-    independent of the wrapped problem's own sampling, and the same key adds the same noise at any
-    x. Everything else is the wrapped problem's, but for `grad_at` and `draw`: chosen samples have
-    no noise.
+    So E|noise|² = σ² for every agent, the σ of the theorems. Like that of a minibatch, the noise is
+    in ∇fᵢ: where agents have different weights (``weights="samples"``), it is multiplied by n pᵢ as
+    ∇fᵢ is. It is independent of the wrapped problem's sampling, and the same key adds the same
+    noise at any x. Everything else is the wrapped problem's, except `grad_at` and `draw`: gradients
+    at chosen samples would have no noise.
 
     Args:
         problem: any with ``grad(x, key)``.
@@ -102,12 +106,12 @@ class GaussianNoise(Wrapper):
 def finite_sum(problem: Any) -> tuple[Any, int]:
     """Return (the problem with full gradients, batch), for methods that draw samples themselves.
 
-    A `Minibatch` is unwrapped, also inside other wrappers such as `Composite`; a problem without
-    one comes back as it is, with a batch of 1.
+    A `Minibatch` is removed, also from inside other wrappers such as `Composite`; a problem without
+    one is returned unchanged, with a batch of 1.
 
     Raises:
-        ValueError: the problem has no samples to draw, as an `Oracle`, a `Quadratic` or one with
-            `GaussianNoise`.
+        ValueError: the problem has no samples to draw, such as an `Oracle`, a `Quadratic` or one
+            with `GaussianNoise`.
     """
     _require_samples(problem, "a method that draws its own samples")
     within = wrapped(problem)

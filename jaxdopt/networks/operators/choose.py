@@ -1,4 +1,4 @@
-"""From a matrix of weights to the operator that suits its structure; checked in NumPy, once."""
+"""The operator that suits the structure of a matrix of weights, chosen and checked on the host."""
 
 from typing import Any, Literal
 
@@ -28,13 +28,15 @@ def mixing(weights: Any, *, kind: Kind = "doubly", form: type[Form] | None = Non
     ``Neighbors`` if the graph is sparse, ``Pushes`` if W is column-stochastic too; else ``Dense``.
 
     Args:
-        weights: [n, n], NumPy, JAX or scipy.sparse; row i is what agent i puts on what it hears.
+        weights: W [n, n], a NumPy, JAX or scipy.sparse array; row i has the weights of what agent i
+            receives.
         kind: which sums are 1: "doubly" stochastic, "row" or "column".
         form: one of the operator classes, instead of the one that suits.
 
     Raises:
-        ValueError: W is not square and finite, its sums are not 1, it is disconnected (for "row",
-            no agent is heard by all; for "column", none hears all), or it does not contract.
+        ValueError: W is not square and finite, its sums are not 1, its graph is disconnected (for
+            "row": no agent reaches all others; for "column": none is reached by all others), or
+            powers of W do not converge to an average.
     """
     require(kind in list(SUMS), f"kind is {kind!r}; give 'doubly', 'row' or 'column'.")
     if is_traced(weights):

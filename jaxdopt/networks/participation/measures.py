@@ -1,4 +1,4 @@
-"""Who takes part in the rounds of a network, and how long clients stay away."""
+"""Measures of participation: who takes part in which round, and how long clients stay away."""
 
 import functools
 from typing import Any, NamedTuple
@@ -11,12 +11,15 @@ from jaxdopt._checks import count, require
 
 
 def active(network: Any, steps: int, key: jax.Array | None = None) -> jax.Array:
-    """Return who takes part in rounds 0 ... steps − 1, [steps, n] bool, as a run with this key.
+    """Return who takes part in rounds 0 ... steps − 1 of a run with this key, [steps, n] bool.
 
     Args:
         network: a pattern, or any network whose rounds have ``active``.
-        steps: how many rounds, at most the network's horizon.
-        key: the run's; not needed where nothing is random.
+        steps: the number of rounds, at most the network's horizon.
+        key: the run's key; not needed where nothing is random.
+
+    Raises:
+        ValueError: more steps than the network's horizon.
     """
     steps, horizon = count("steps", steps), getattr(network, "horizon", None)
     require(
@@ -27,14 +30,15 @@ def active(network: Any, steps: int, key: jax.Array | None = None) -> jax.Array:
 
 
 class Delays(NamedTuple):
-    """What `delay_metrics` returns; ages are 0 for those who take part now.
+    """How long clients stay away; returned by `delay_metrics`.
 
-    A client's age is the number of rounds since it last took part, all having done so in round −1.
-    Some papers count 1 in a round where it takes part: then everything is larger by 1.
+    A client's age is the number of rounds since it last took part: 0 in a round in which it does.
+    All clients count as having taken part in round −1. Some papers start at 1: their numbers are
+    larger by 1.
 
     Attributes:
         tau_max: the largest age of any client in any round.
-        tau_avg: the mean over rounds of the largest age.
+        tau_avg: the mean over rounds of the largest age in the round.
         tau_mean: the mean over rounds and clients.
     """
 
@@ -44,12 +48,16 @@ class Delays(NamedTuple):
 
 
 def delay_metrics(rounds: Any, *, steps: int | None = None, key: jax.Array | None = None) -> Delays:
-    """Return how long clients stay away, by which theorems on participation measure patterns.
+    """Return how long clients stay away, as theorems on partial participation measure it.
 
     Args:
-        rounds: [T, n] booleans, or a network with ``steps`` and, if random, the run's ``key``.
-        steps: how many rounds of the network.
-        key: see `active`.
+        rounds: [T, n] booleans; or a network, with ``steps`` and, if it is random, the run's
+            ``key``.
+        steps: the number of rounds of the network.
+        key: as in `active`.
+
+    Raises:
+        ValueError: an array of another shape or dtype, or a network without steps.
 
     Example:
         >>> import jaxdopt as jd

@@ -17,44 +17,44 @@ UNIFORM, BERNOULLI, ORDER = 0xF0000F1F, 0xF0000BE2, 0xF00C7C11
 
 
 class Pattern(Varying):
-    """What all patterns share; one gives `_active`, or `_clients` where its ``bound`` is a number.
+    """The base of patterns; a subclass defines `_active`, or `_clients` if ``bound`` is a number.
 
-    It has a ``horizon``, the rounds that it knows, or None if it never ends.
+    ``horizon`` is the number of rounds that it knows, or None if there is no limit.
     """
 
     symmetric = True
     kind = "server"
     cuttable = False  # type: ignore[assignment]
     offers = frozenset({"server"})
-    bound: Any = None  # s, of which ``clients`` has as many; None where there are only masks
+    bound: Any = None  # s, the length of ``clients``; None where rounds have only ``active``
     horizon: Any = None
 
     def at(self, k: Any, key: jax.Array) -> Server:
-        """Return round k's server, with ``active`` [n] and maybe ``clients`` [s]."""
+        """Return round k's server, with ``active`` [n] and, if few take part, ``clients`` [s]."""
         if self.bound is None:
             return Server(self.n, k=k, active=self._active(k, key))
         clients = self._clients(k, key)
         return Server(self.n, k=k, active=_among(self.n, clients), clients=clients)
 
     def _active(self, k: Any, key: jax.Array) -> jax.Array:
-        """Return who takes part in round k, [n] bool."""
+        """Return which clients take part in round k, [n] bool."""
         raise NotImplementedError
 
     def _clients(self, k: Any, key: jax.Array) -> jax.Array:
-        """Return the numbers of those who take part, [s] int, padded by different ones from n."""
+        """Return the clients that take part, [s] int, padded with distinct indices n and above."""
         raise NotImplementedError
 
 
 @pytree
 class Uniform(Pattern):
-    """A random subset of one size, every subset as likely as another."""
+    """A uniformly random subset of a given size in every round."""
 
     n: int = static()
     size: int = static()
 
     @property
     def bound(self) -> int | None:  # type: ignore[override]
-        """The subset's size, unless it is more than half."""
+        """The subset's size, or None if it is more than n/2."""
         return self.size if 2 * self.size <= self.n else None
 
     def _clients(self, k: Any, key: jax.Array) -> jax.Array:
@@ -73,7 +73,7 @@ class Uniform(Pattern):
 
 @pytree
 class Bernoulli(Pattern):
-    """Every client for itself, client i with probability pᵢ."""
+    """Independent participation, client i with probability pᵢ in every round."""
 
     p: Any  # [n, 1]
     n: int = static()
@@ -85,7 +85,7 @@ class Bernoulli(Pattern):
 
 @pytree
 class Groups(Pattern):
-    """One of M groups after the other; client i is in group i mod M."""
+    """M groups that take turns; client i is in group i mod M."""
 
     n: int = static()
     groups: int = static()
@@ -93,7 +93,7 @@ class Groups(Pattern):
 
     @property
     def bound(self) -> int | None:  # type: ignore[override]
-        """The largest group's size, unless it is more than half."""
+        """The largest group's size, or None if it is more than n/2."""
         size = -(-self.n // self.groups)
         return size if 2 * size <= self.n else None
 
@@ -113,7 +113,7 @@ class Groups(Pattern):
 
 @pytree
 class Rare(Pattern):
-    """One client in every so many rounds, all others in every round."""
+    """One client takes part in one of every so many rounds, all others in every round."""
 
     n: int = static()
     every: int = static()
@@ -129,7 +129,7 @@ def full(n: int) -> Server:
 
 
 def uniform(n: int, size: int) -> Uniform:
-    """Return participation of ``size`` clients, drawn from all n anew in every round."""
+    """Return participation of ``size`` of the n clients, drawn anew in every round."""
     return Uniform(count("n", n), _at_most("size", size, n, "clients"))
 
 
@@ -137,12 +137,12 @@ def bernoulli(p: Any, *, n: int | None = None) -> Bernoulli:
     """Return independent participation, client i with probability pᵢ; rounds may be empty.
 
     Args:
-        p: [n] probabilities, or one for all (or a schedule of the round) with ``n``; traced, so
-            that it sweeps.
-        n: the number of clients, needed for one p.
+        p: [n] probabilities, or with ``n`` one for all, which may be a schedule of the round. It is
+            traced and can be swept.
+        n: the number of clients, required with a single p.
 
     Raises:
-        ValueError: a probability outside [0, 1], another shape, or no n where it is needed.
+        ValueError: a probability outside [0, 1], another shape, or a single p without n.
     """
     p = np.asarray(p, float) if isinstance(p, list | tuple) else p
     shape = np.shape(p)
@@ -161,7 +161,7 @@ def cyclic(n: int, groups: int) -> Groups:
 
 
 def reshuffled_cyclic(n: int, groups: int) -> Groups:
-    """Return M groups that take turns, in an order drawn anew for every epoch of M rounds."""
+    """Return M groups that take turns, in an order that is redrawn for every epoch of M rounds."""
     return Groups(count("n", n), _at_most("groups", groups, n, "groups"), True)
 
 
@@ -170,8 +170,8 @@ def rare(n: int, every: int, client: int = 0) -> Rare:
 
     Args:
         n: the number of clients.
-        every: p, of which the rare one takes part in one round.
-        client: its number.
+        every: p, the number of rounds of which the rare client takes part in one.
+        client: the rare client's index.
     """
     client, n = count("client", client, 0), count("n", n)
     require(client < n, f"client is {client} and there are {n}; give a number below {n}.")

@@ -19,7 +19,7 @@ MARKOV = 0xF0003A2C  # folded into the key
 
 @pytree
 class Trace(Pattern):
-    """What is written in a table of rounds, which does not repeat."""
+    """Participation by a table of rounds, which does not repeat."""
 
     rows: Any  # [T, n] bool, or [T, s] int with a bound
     n: int = static()
@@ -37,21 +37,22 @@ class Trace(Pattern):
 
 
 def markov(n: int, leave: Any, join: Any, *, steps: int, key: jax.Array) -> Trace:
-    """Return participation with a memory: who is there leaves, and who is not joins, at random.
+    """Return participation by Markov chains: active clients leave and inactive ones join at random.
 
-    Every client has a two-state chain of its own that starts from its stationary law: it is active
-    in a share join / (join + leave) of the rounds, with autocorrelation (1 − leave − join)ᵗ. The
-    rounds are drawn here, from this key rather than the run's; traced, so that they sweep.
+    Every client has an independent two-state chain that starts from its stationary distribution. It
+    is active in a share join / (join + leave) of the rounds, with autocorrelation
+    (1 − leave − join)ᵗ. The rounds are drawn here, from this key rather than the run's; they are
+    traced and can be swept.
 
     Args:
         n: the number of clients.
-        leave: the probability that an active client is not active in the next round; or [n].
-        join: the probability that one who is not will be; or [n].
+        leave: the probability that an active client is inactive in the next round; or [n].
+        join: the probability that an inactive client is active in the next round; or [n].
         steps: the number of rounds, the horizon.
         key: from `jax.random.key`.
 
     Raises:
-        ValueError: a probability outside [0, 1], or both 0, where nothing says who is active.
+        ValueError: a probability outside [0, 1], or both 0, where no client changes its state.
     """
     n, steps = count("n", n), count("steps", steps)
     for name, value in (("leave", leave), ("join", join)):
@@ -79,15 +80,15 @@ def markov(n: int, leave: Any, join: Any, *, steps: int, key: jax.Array) -> Trac
 
 
 def trace(rounds: Any, *, n: int | None = None) -> Trace:
-    """Return participation as it was recorded; it does not repeat.
+    """Return recorded participation, which does not repeat.
 
     Args:
-        rounds: [T, n] booleans (or zeros and ones); or a list of T lists of clients' numbers, with
-            ``n``; or the path of a .npy or .csv file that holds such an array, a round a row.
-        n: the number of clients, needed for lists of numbers.
+        rounds: [T, n] booleans (or zeros and ones); or, with ``n``, a list of T lists of clients'
+            indices; or the path of a .npy or .csv file with such an array, one round a row.
+        n: the number of clients, required for lists of indices.
 
     Raises:
-        ValueError: an empty trace, a wrong shape, or a number that is no client's.
+        ValueError: an empty trace, a wrong shape, or an index that is no client's.
     """
     if isinstance(rounds, str | Path):
         rounds = _read(Path(rounds))
