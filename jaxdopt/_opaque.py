@@ -19,7 +19,7 @@ def traceable(function: Callable[..., Any]) -> Any:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["value"])
 @dataclasses.dataclass(frozen=True, eq=False)
 class Opaque:
-    """An object that is no pytree, on its way into a program: static, known by identity."""
+    """An object that is no pytree, in a pytree: static, known by identity, with its attributes."""
 
     value: Any
 
@@ -27,6 +27,11 @@ class Opaque:
     def content(self) -> Any:
         """The object itself."""
         return self.value.of
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "value" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.content, name)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -29,9 +29,9 @@ def take(tree: T, agents: jax.Array) -> T:
 
 
 def put(tree: T, agents: jax.Array, rows: T) -> T:
-    """Put rows back where `take` found them; an index n or beyond is padding and is dropped.
+    """Write rows back to where `take` read them; indices n and above are padding and are dropped.
 
-    ``agents`` [s] must not name an agent twice (the rows are written without an order).
+    ``agents`` [s] must not name an agent twice, as the rows are written in no order.
     """
 
     def leaf(a: jax.Array, r: jax.Array) -> jax.Array:

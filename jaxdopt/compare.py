@@ -47,33 +47,33 @@ def compare(
 
     A method compiles once: networks are brought to one form (`jd.networks.stack`), and all values
     of ``over`` and all seeds run as one batch. Values that change the program, such as counts,
-    compressors and forms of schedules, make one batch each. Seed s is the key
-    ``jax.random.key(s)`` for every method, so that all see the same samples.
+    compressors and kinds of schedules, run in separate batches. Seed s is the key
+    ``jax.random.key(s)`` for every method, so that all use the same samples.
 
-    Every method is traced on every network before the first one runs, so that what `run` refuses is
-    refused at once. If a later run fails or is interrupted, the exception carries what is finished
-    as its ``dataset``; in a notebook that is ``sys.last_value.dataset``.
+    Every method is traced on every network before the first one runs, so that anything that `run`
+    refuses is refused at once. If a later run fails or is interrupted, the exception has the
+    finished part as its ``dataset``, in a notebook ``sys.last_value.dataset``.
 
     Args:
         algorithms: {name: method}; the values of ``over`` replace theirs.
         problem: one problem for all.
         networks: {name: network}, or one network.
-        over: {field: values}, the same for all methods; several fields make a grid. Or a grid a
-            method, {name: {field: values}}; those not named run as they are, as do all without
-            ``over``. Values are a list or an array, or {label: value}.
-        seeds: how many seeds, or which.
-        steps: how many steps each run takes.
-        every: how many steps a record covers.
+        over: {field: values}, the same for all methods, where several fields make a grid; or one
+            grid for each method, {name: {field: values}}. Methods without a grid run unchanged.
+            Values are a list or an array, or {label: value}.
+        seeds: the number of seeds, or the seeds.
+        steps: the number of steps of each run.
+        every: the number of steps from one record to the next.
         x0: [n, d]; ``problem.start()`` by default.
-        metrics: further metrics, as in `run`.
-        defaults: which of the known metrics to record, as in `run`; all by default.
+        metrics: additional metrics, as in `run`.
+        defaults: which of the default metrics to record, as in `run`; all by default.
         progress: show a progress bar.
 
     Returns:
-        A dataset over algorithm, network, the fields of ``over``, seed, step; see `label`. Grids a
-        method lie along one dimension ``choice`` instead, where the fields are coordinates over
-        (algorithm, choice), and NaN where a method has fewer. Its attributes are versions, the
-        device, the time, and all methods.
+        A dataset over algorithm, network, the fields of ``over``, seed and step; see `label`. If
+        methods have different grids, their members lie along one dimension ``choice``, with the
+        fields as coordinates over (algorithm, choice), NaN where a method has fewer. Its
+        attributes are versions, the device, the time, and all methods.
 
     Raises:
         ValueError: before any work, if a method has no such field, or `run` refuses a method, a

@@ -1,14 +1,14 @@
-"""Compressors: what an agent sends in place of a vector, on all agents' vectors [n, d] at once.
+"""Compressors: what an agent sends in place of a vector, for all agents' vectors [n, d] at once.
 
-``compressor(key, x)`` compresses every row of x [n, d] with random numbers of its own, and keeps
+``compressor(key, x)`` compresses every row of x [n, d] with independent random numbers, such that
 
     E C(x) = x,  E|C(x) − x|² ≤ ω |x|²      (unbiased: ``omega(d)``)      or
                  E|C(x) − x|² ≤ (1 − δ) |x|²  (contractive: ``delta(d)``),
 
-for every x, C(0) = 0, and C(x) is finite where x is, in every precision. ``bits(d)`` is what one
-message takes, with `FLOAT` bits a number whatever the precision of the simulation. ``error(d)`` is
-about E|C(x) − x|² / |x|² where x is Gaussian, by which methods choose their default parameters: ω
-and 1 − δ are worst cases, far from it for dithering and signs.
+for every x, C(0) = 0, and C(x) is finite where x is, in every precision. ``bits(d)`` is the size of
+one message, with `FLOAT` bits a number whatever the precision of the simulation. ``error(d)`` is
+approximately E|C(x) − x|² / |x|² for Gaussian x; methods choose their default parameters by it, as
+ω and 1 − δ are worst cases, which are much larger for dithering and signs.
 
 Sources: Alistarh, Grubic, Li, Tomioka, Vojnovic (2017), arXiv 1610.02132 (dithering); Stich,
 Cordonnier, Jaggi (2018), arXiv 1809.07599 (top-k, random-k); Horváth, Ho, Horváth, Sahu, Canini,
@@ -28,20 +28,20 @@ from jaxdopt._leaves import wide_dtype
 from jaxdopt._pytree import pytree, static
 
 FLOAT = 32
-CHANNEL = 0xC0DEC000  # folded into a step's key before a message's, so as to be no other draw's
+CHANNEL = 0xC0DEC000  # folded into the key of a step, so that messages use no other draw's key
 
 
 def message(compressor: Any, key: jax.Array, x: jax.Array, channel: int = 0) -> jax.Array:
-    """Return what arrives of x [n, d]: C(x), with random numbers of the step and channel alone."""
+    """Return the received C(x) of x [n, d]; random numbers depend on the key and channel only."""
     return compressor(jax.random.fold_in(key, CHANNEL + channel), x)
 
 
 def consensus(method: Any, x: jax.Array) -> Any:
     """Return the γ of a primal-dual method, by default (1 + e)⁻³, e the error on Gaussian vectors.
 
-    1 without compression, 0.5 at nominal 2 bits and d = 20, 1/8 for half of the coordinates drawn
-    at random: inside the limits of stability that we measured, which shrink as ω³ and with the
-    stepsize. Heavy-tailed vectors have larger errors: give a smaller γ there.
+    It is 1 without compression, 0.5 for nominally 2 bits and d = 20, and 1/8 for a random half of
+    the coordinates: below the limits of stability that we measured, which fall with the cube of ω
+    and with the stepsize. Heavy-tailed vectors have larger errors and need a smaller γ.
     """
     if method.gamma is not None:
         return method.gamma
@@ -72,14 +72,14 @@ def feedback(method: Any, x: jax.Array) -> Any:
 
 
 def memory(method: Any, x: jax.Array) -> Any:
-    """Return the method's α, by default 0.9 / (1 + e): what theory allows is 1 / (1 + ω)."""
+    """Return the method's α, by default 0.9 / (1 + e); theory allows 1 / (1 + ω)."""
     return 0.9 / (1 + _error(method, x)) if method.alpha is None else method.alpha
 
 
 def references(x0: jax.Array) -> jax.Array:
-    """Return what neighbors know before the first message, [n, d]: x0 where all share it, else 0.
+    """Return the references before the first message, [n, d]: x0 if all agents share it, else 0.
 
-    A common start costs no communication, and spares the first messages from carrying it.
+    A common start is known without communication, and the first messages need not carry it.
     """
     return jnp.where(jnp.all(x0 == x0[:1]), x0, jnp.zeros_like(x0))
 
@@ -129,15 +129,15 @@ class Identity:
     error = omega
 
     def bits(self, d: int) -> int:
-        """All numbers."""
+        """`FLOAT` for each number."""
         return FLOAT * d
 
 
 @pytree
 class TopK:
-    """The k largest coordinates in modulus, as they are: δ = k / d.
+    """The k coordinates of largest modulus, unchanged: δ = k / d.
 
-    Of coordinates that tie for the last place the first are kept. The positions are sent with the
+    Of coordinates that tie for the last place the first are kept. Positions are sent with the
     values, ⌈log₂ d⌉ bits each.
     """
 
@@ -153,7 +153,7 @@ class TopK:
         return jnp.where(_largest(modulus, self.k), x, 0)
 
     def delta(self, d: int) -> float:
-        """K / d."""
+        """δ = k / d."""
         return _kept(self.k, d) / d
 
     def error(self, d: int) -> float:
@@ -169,9 +169,9 @@ class TopK:
 class RandomK:
     """k coordinates drawn without replacement, times d / k: ω = d / k − 1, with equality.
 
-    ``scaled=False`` leaves the factor out: biased, and contractive with δ = k / d. With
-    ``shared_seed`` the receiver draws the same positions and is sent `FLOAT` bits of seed in place
-    of the positions; agents draw independently of each other all the same.
+    With ``scaled=False`` there is no factor: the compressor is biased and contractive, δ = k / d.
+    With ``shared_seed`` a message has a seed of `FLOAT` bits, from which the receiver draws the
+    positions, instead of the positions; agents still draw independently of each other.
     """
 
     k: int = static()
@@ -190,12 +190,12 @@ class RandomK:
         return jnp.where(drawn, x, 0)
 
     def omega(self, d: int) -> float:
-        """D / k − 1, if scaled."""
+        """ω = d / k − 1, if scaled."""
         require(self.scaled, "RandomK(scaled=False) is biased and has no omega; see delta.")
         return d / _kept(self.k, d) - 1
 
     def delta(self, d: int) -> float:
-        """K / d, if not scaled."""
+        """δ = k / d, if not scaled."""
         require(
             not self.scaled,
             "RandomK is unbiased and has no delta; give RandomK(k, scaled=False), or "
@@ -218,16 +218,19 @@ class RandomK:
 class Dither:
     """(|x| / s) sign(xᵢ) ⌊s |xᵢ| / |x| + uᵢ⌋ with |x| the maximum norm, u uniform in [0, 1)ᵈ.
 
-    Unbiased random rounding to the next two of the levels −s ... s. With s = 2^(b − 1) it is the
-    quantizer called b-bit: s is then also taken on, so that there are 2^b + 1 symbols and b bits a
-    coordinate are nominal.
+    It rounds to one of the two nearest levels of −s ... s at random, without bias. With
+    s = 2^(b − 1) this is the quantizer that papers call b-bit: it has 2^b + 1 symbols, so that b
+    bits a coordinate are nominal.
 
     Args:
         bits: b; messages are counted with the nominal b d + 32 bits, see ``exact_bits``.
         levels: s, in place of bits; messages are counted with ⌈log₂(2s + 1)⌉ d + 32 bits.
         norm: "max", or "euclidean" (QSGD), whose error is larger.
-        block: coordinates that share a norm (the last block may be shorter), by default all; a
-            block more is 32 bits more, and ω is that of one block. LEAD takes 512.
+        block: the number of coordinates that share a norm (the last block may be shorter), by
+            default all. Every block costs 32 bits, and ω is that of one block. LEAD uses 512.
+
+    Raises:
+        ValueError: both or neither of bits and levels, counts out of range, or another norm.
 
     The guarantee in the maximum norm is ω = min((d − 1) / (4 s²), √(d − 1) / (2 s)): the largest
     coordinate is a level itself, and the rounding of another one has variance at most 1/4 and at
@@ -321,7 +324,7 @@ class Sign:
         return jnp.sign(x)
 
     def bits(self, d: int) -> int:
-        """One a coordinate."""
+        """One bit for each coordinate."""
         return d
 
 
@@ -345,15 +348,15 @@ class ScaledSign:
         return (1 - 1 / d) * (1 - 2 / math.pi)
 
     def bits(self, d: int) -> int:
-        """One a coordinate, and the scale."""
+        """One bit for each coordinate, and the scale."""
         return d + FLOAT
 
 
 @pytree
 class Natural:
-    """Random rounding to the next powers of 2: unbiased with ω = 1/8, a sign and an exponent.
+    """Unbiased random rounding to a neighboring power of 2: ω = 1/8, sent as sign and exponent.
 
-    Above the largest power of 2 numbers are sent as they are, below the smallest normal one as 0.
+    Numbers above the largest power of 2 are sent unchanged, those below the smallest normal as 0.
     """
 
     def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
@@ -376,7 +379,7 @@ class Natural:
     error = omega
 
     def bits(self, d: int) -> int:
-        """Nine a coordinate."""
+        """Nine bits for each coordinate."""
         return 9 * d
 
 
@@ -408,7 +411,7 @@ class Contractive:
         return (omega**2 + self.unbiased.error(d)) / (1 + omega) ** 2
 
     def bits(self, d: int) -> int:
-        """Those of Q."""
+        """The bits of Q."""
         return self.unbiased.bits(d)
 
 
@@ -423,7 +426,7 @@ def _length(unit: jax.Array) -> jax.Array:
 
 
 def _held(message: jax.Array, x: jax.Array) -> jax.Array:
-    """Return a message in the dtype of x, what is too large for it at its largest number."""
+    """Return a message in the dtype of x, clipped to the dtype's largest numbers."""
     most = jnp.finfo(x.dtype).max.astype(message.dtype)
     held = jnp.where(jnp.isfinite(x), jnp.clip(message, -most, most), message)
     return held.astype(x.dtype)
@@ -441,7 +444,7 @@ def _index_bits(d: int) -> int:
 def _largest(words: jax.Array, k: int) -> jax.Array:
     """Return a mask of exactly k largest unsigned integers a row, the first where several tie.
 
-    By bisection: on a CPU sorting takes sixty times as long.
+    It is found by bisection: on a CPU sorting takes sixty times as long.
     """
     d = words.shape[1]
     k, index = _kept(k, d), jnp.arange(d, dtype=jnp.uint32)[None]
@@ -458,7 +461,7 @@ def _largest(words: jax.Array, k: int) -> jax.Array:
 
 
 def _greatest(holds: Callable[[jax.Array], jax.Array], zero: jax.Array) -> jax.Array:
-    """Return the greatest unsigned integers that hold, where all up to some do and none above."""
+    """Return the greatest unsigned integers for which a monotone condition holds."""
     top = jnp.iinfo(zero.dtype).bits - 1
 
     def bit(i: jax.Array, t: jax.Array) -> jax.Array:

@@ -44,6 +44,7 @@ from jaxdopt import roles
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree
+from jaxdopt._wrapper import layers, wrapped
 from jaxdopt.compressors import FLOAT
 
 
@@ -118,7 +119,7 @@ def counted(method: Any, state: Any, problem: Any, network: Any) -> Cost:
         sent = sum(vector_bits(leaf) for leaf in rows)
     else:
         sent = sum(compressor.bits(leaf.shape[1]) for leaf in rows)
-    waited = getattr(network, "share", 1)  # a run of events is that share of a round
+    waited = 1 if {"timeline", "pairs"}.isdisjoint(needs) else share  # of a round of all agents
     return Cost(
         gradients,
         waited * exchanges,
@@ -131,10 +132,10 @@ def counted(method: Any, state: Any, problem: Any, network: Any) -> Cost:
 
 def _participation(method: Any, network: Any, calls: Any) -> tuple[Any, Any]:
     """Return the share of agents that take part in a step, and the calls of the average agent."""
-    share = getattr(network, "share", None)  # of the agents of a run of events
-    if share is not None:
-        return share, share * calls
-    of_server = not {"server", "returns"}.isdisjoint(getattr(method, "needs", ()))
+    needs = set(getattr(method, "needs", ()))
+    if not needs.isdisjoint({"timeline", "pairs"}):
+        return network.share, network.share * calls
+    of_server = not needs.isdisjoint({"server", "returns"})
     index, mask = (_taking_part(network) if of_server else None) or (None, True)
     share = 1 if mask is True else jnp.sum(mask) / network.n
     own = getattr(method, "own_steps", None)
@@ -215,6 +216,11 @@ def _seconds(step: Step) -> Any:
     calls = cost.gradients / samples(step.problem) if cost.calls is None else cost.calls
     if hasattr(network, "seconds"):
         return network.seconds(calls, cost.exchanges, cost.overlap)
+    require(
+        not any(hasattr(layer, "seconds") for layer in layers(network)),
+        f"jd.networks.timed is inside a {type(network).__name__}, which does not tell its times; "
+        "put it outside, around the whole network.",
+    )
     index, mask = _taking_part(network) or (None, True)
     if jnp.ndim(calls):
         calls = jnp.ravel(calls) if index is None else jnp.ravel(calls).at[index].get(mode="clip")
@@ -260,9 +266,11 @@ def axes_of(method: Any, problem: Any, network: Any) -> dict[str, Axis]:
         ValueError: two axes of one name, or one that is no `Axis`.
     """
     found = dict(AXES)
-    for part in (method, problem, network):
-        for name, axis in _own(part).items():
-            who = type(part).__name__
+    parts = [part for given in (method, problem, network) for part in layers(given)]
+    for part in parts:
+        who = type(part).__name__
+        own = wrapped(part) is None or hasattr(type(part), "axes")  # and not passed on
+        for name, axis in (getattr(part, "axes", {}) if own else {}).items():
             require(
                 name not in found and name != "step",
                 f"the axis {name!r} of {who} is there already; give it another name.",
@@ -273,10 +281,6 @@ def axes_of(method: Any, problem: Any, network: Any) -> dict[str, Axis]:
             )
             found[name] = axis
     return found
-
-
-def _own(part: Any) -> Mapping[str, Axis]:
-    return getattr(part, "axes", {})
 
 
 def increments(

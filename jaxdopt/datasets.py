@@ -1,4 +1,4 @@
-"""Results as labelled datasets, and what is read off them."""
+"""Results as labelled datasets; the best members of them, and when they reach a level."""
 
 import itertools
 import math
@@ -26,17 +26,18 @@ def label(result: Result, **coordinates: Any) -> xr.Dataset:
 
     Args:
         result: of a `run` or a `sweep`.
-        coordinates: the swept axes, each with its values (numbers, strings, or a count, for 0, 1,
-            ...): ``label(curves, stepsize=values, seed=10)``. Axes that a `sweep` named are found
-            by name, all others are in order.
+        coordinates: the swept axes, each with its values (numbers, strings, or a count m for 0, 1,
+            ..., m − 1): ``label(curves, stepsize=values, seed=10)``. Axes that a `sweep` has named
+            are matched by name, all others by order.
 
     Returns:
-        A dataset with one variable a metric or axis over these dimensions and ``step``; metrics of
-        other shapes have further dimensions ``<metric>_0``, ...; ``diverged`` has no ``step``.
+        A dataset with a variable for every metric and cost over these dimensions and ``step``.
+        Metrics that are arrays have further dimensions ``<metric>_0``, ...; ``diverged`` has no
+        ``step``.
 
     Raises:
-        ValueError: as many names as axes are needed, those that are known among them, and as many
-            values as members.
+        ValueError: the names are not those of the axes, or one for each, or an axis has another
+            number of members than values are given.
     """
     require(
         isinstance(result, Result),
@@ -91,22 +92,22 @@ def labelled(history: dict[str, Any], labels: dict[str, Any]) -> xr.Dataset:
 def best(
     dataset: xr.Dataset, metric: str = "gap", *, over: str | Sequence[str] | None = None
 ) -> xr.Dataset:
-    """Return the dataset at each method's and network's own best hyperparameters.
+    """Return the dataset at the best hyperparameters of each method on each network.
 
-    Best is the lowest mean over seeds of the last record. Values within 1000 rounding errors of
-    the starting value count as equal, and among those the first to get there wins. A member that
-    diverged for any seed is never chosen; where all did, the values are NaN.
+    The best member has the lowest mean over seeds of the last record. Values within 1000 rounding
+    errors of the starting value count as equal; of those the one that gets there first is best. A
+    member that diverged for any seed is never chosen; where all did, the values are NaN.
 
-    A warning says where the best number is the lowest or the highest of at least three, as better
-    ones may lie beyond.
+    A warning names best numbers that are the lowest or highest of at least three values tried, as
+    better ones may lie beyond.
 
     Args:
         dataset: from `compare` or `label`.
-        metric: the variable to make small.
+        metric: the variable to minimize.
         over: the dimensions to choose from; by default all but algorithm, network, seed and step.
 
     Returns:
-        The dataset without these dimensions; the values chosen are coordinates of their names.
+        The dataset without these dimensions; the chosen values are coordinates of the same names.
 
     Raises:
         ValueError: an unknown metric or dimension.
@@ -185,7 +186,7 @@ def reach(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr
         dataset: from `compare`, `best` or `label`.
         metric: the variable that falls.
         value: the level to reach.
-        x: the axis to read off: "step", "rounds", "epochs", "gradients", "bits", "traffic",
+        x: the cost to return: "step", "rounds", "epochs", "gradients", "bits", "traffic" or
             "seconds".
 
     Raises:
@@ -200,7 +201,7 @@ def reach(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr
 
 
 def require_dataset(dataset: Any) -> None:
-    """Refuse anything else than a labelled dataset."""
+    """Refuse anything other than a labelled dataset."""
     remedy = "give an xarray.Dataset such as jd.compare's"
     if isinstance(dataset, Result):
         remedy = "name its axes with jd.label(result, ...), such as jd.label(result, seed=10)"

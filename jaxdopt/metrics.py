@@ -1,7 +1,6 @@
 """Metrics: functions ``(state, problem) -> array`` evaluated at every record.
 
-`run` records the defaults whose facts the problem has, all or those named, and adds the user's: see
-`defaults`.
+`run` records the user's metrics and the `defaults` that the problem allows, or those named of them.
 """
 
 from collections.abc import Callable
@@ -22,13 +21,13 @@ Metric = Callable[[Any, Any], Any]
 
 
 def estimate(state: Any) -> Any:
-    """Return the estimate [d]: the state's own ``estimate``, or else the agents' mean."""
+    """Return the estimate [d]: the state's ``estimate``, or else the agents' mean."""
     own = getattr(state, "estimate", None)
     return agents.average(state.x) if own is None else own
 
 
 def consensus_error(state: Any, problem: Any) -> jax.Array:
-    """(1/n) Σᵢ |xᵢ − x̄|²; 0 where a server has the only estimate, as in federated methods."""
+    """(1/n) Σᵢ |xᵢ − x̄|²; 0 where the server has the only estimate, as in federated methods."""
     server = getattr(state, "server", None)
     return agents.disagreement(state.x) if server is None else jnp.zeros((), server.dtype)
 
@@ -85,7 +84,7 @@ def normal_map_residual(lam: Any) -> NormalMapResidual:
         lam: λ, the method's own.
 
     Raises:
-        ValueError: λ is not one number above 0; when recorded, the state has no z.
+        ValueError: λ is not one number above 0; or, when recorded, the state has no z.
     """
     return NormalMapResidual(number("lam", lam, above=0.0))
 
@@ -93,15 +92,15 @@ def normal_map_residual(lam: Any) -> NormalMapResidual:
 def sparsity(state: Any, problem: Any) -> jax.Array:
     """The share of coordinates that are exactly 0, over all agents' own estimates.
 
-    Not of their mean, which is 0 only where all agents agree on it and so is less sparse than any
-    of them on the way. A state with an ``estimate`` of its own is judged by that.
+    It is not that of their mean, a coordinate of which is 0 only if it is 0 for all agents. If the
+    state has an ``estimate``, it is the share of that.
     """
     own = getattr(state, "estimate", None)
     return jnp.mean((state.x if own is None else own) == 0)
 
 
 def gap(state: Any, problem: Any) -> jax.Array:
-    """F − F* at the estimate; below about 1e-7 of F it needs float64."""
+    """F − F* at the estimate; a gap below about 1e-7 F requires float64."""
     return problem.objective(estimate(state)) - problem.optimum
 
 
@@ -111,11 +110,11 @@ def distance_squared(state: Any, problem: Any) -> jax.Array:
 
 
 def defaults(problem: Any) -> dict[str, Metric]:
-    """Return the metrics that a problem has the facts for.
+    """Return the metrics that can be computed from what is known of a problem, by name.
 
-    Always ``consensus_error``; with an objective ``loss`` and ``gradient_norm_squared``, or
-    ``prox_gradient_residual`` in its place if there is a regularizer; with an optimum ``gap``; with
-    a solution ``distance_squared``.
+    Always ``consensus_error``; with an objective, ``loss`` and ``gradient_norm_squared``, or
+    ``prox_gradient_residual`` instead if there is a regularizer; with an optimum, ``gap``; with a
+    solution, ``distance_squared``.
     """
     known: dict[str, Metric] = {"consensus_error": consensus_error}
     if getattr(problem, "objective", None) is not None:
@@ -133,7 +132,7 @@ def defaults(problem: Any) -> dict[str, Metric]:
 
 @pytree
 class Accuracy:
-    """The share of held-out samples that a model classifies rightly; see `accuracy`."""
+    """The share of held-out samples that a model classifies correctly; see `accuracy`."""
 
     features: Any  # [m, ...]
     labels: Any  # [m]
@@ -167,10 +166,10 @@ def accuracy(
         labels: [m]; 0/1 or -1/+1 where a model gives one score, classes where it gives several.
         predict: ``predict(params, features) -> scores`` [m] or [m, classes]; by default the linear
             model ``features @ params``.
-        each_agent: give every agent's own accuracy [n] instead of the mean model's.
+        each_agent: return the accuracy of every agent's model, [n], instead of the mean model's.
 
     Raises:
-        ValueError: unless there is one label a row.
+        ValueError: there is not one label for each row.
     """
     features, labels = (
         value if isinstance(value, jax.Array) else jnp.asarray(as_numbers(name, value))

@@ -1,42 +1,43 @@
-"""Roles: what a network offers, what a method needs of it, and who takes part in a step.
+"""Roles: what a network offers, what a method needs of it, and which agents take part in a step.
 
-A network says by words what its rounds can do, ``network.offers``, and a method which of them it
-cannot do without, ``needs``. A method fits a network if all that it needs is offered: `check` says
-so before any work, in `run`, `sweep`, `compare` and in a bare ``init``. Wrappers keep words or drop
-them.
+``network.offers`` is a set of words that say what its rounds can do; ``method.needs`` is the set of
+those that the method requires. A method fits a network that offers all that it needs. `check`
+refuses any other pair before any work, in `run`, `sweep`, `compare` and in a bare ``init``.
+Wrappers keep words or drop them.
 
 ==============  =================================================================================
-word            what a round with it has
+word            what it promises
 ==============  =================================================================================
-all             nobody is absent, in any round
+all             all agents take part in every round
 mixing          ``network @ x`` = W x and ``network.laplacian(x)`` = (I − W) x, W doubly stochastic
 symmetric       W = Wᵀ
-links           ``network.links``, the same in every round though some may be down
+links           ``network.links``, the same table in every round, though some links may be down
 pull            ``network.row @ x`` = R x, rows of R sum to 1
 push            ``network.column @ x`` = C x, columns of C sum to 1, its graph strongly connected
-                with a positive diagonal (or C doubly stochastic), so that push-sum weights last
+                with a positive diagonal (or C doubly stochastic): push-sum weights stay positive
 push-pull       both, with a common root
 hop             an exchange is one round of communication
 tree            ``network.root``, and ``row`` and ``column`` along spanning trees
-both ways       the two trees are one
-server          ``network.active`` [n] or ``network.clients`` [s]: who takes part; None: all
-returns         the same, and how stale they are: ``fetched``, ``handed``, ``stale``, ``interval``
-ticks           aggregations take place at fixed times
-timeline        a run of finishes: ``agents``, ``sender``, ``age``, ``mix``
-pairs           a run of meetings: ``agents``, ``partners``
+both ways       the two trees are the same
+server          ``network.active`` [n] or ``network.clients`` [s]: which clients take part, or None
+returns         the same, and the staleness: ``fetched``, ``handed``, ``stale``, ``interval``
+ticks           the server aggregates at fixed times
+timeline        a run of completion events: ``agents``, ``sender``, ``age``, ``mix``
+pairs           a run of pairwise meetings: ``agents``, ``partners``
 ==============  =================================================================================
 
 Every network has ``n``, ``at(k, key)`` (round k's network, with ``k`` and ``time`` set), ``mean``,
-``offers`` and, if known, ``horizon``, ``repetitions`` and ``link_count``. What a network does not
-offer it has no attribute for; `Missing` says so. A network without ``offers`` counts as "mixing"
-and "all" if it has ``@``.
+``offers`` and, where known, ``horizon``, ``repetitions`` and ``link_count``. It has no attributes
+for what it does not offer: asking for one raises `Missing`. A network that does not declare
+``offers`` is taken to offer "mixing" and "all" if it has ``@``.
 
-Problems need no declaration: what they offer is what they have. "finite sum" is ``grad_at`` and
-``draw``, "regularizer" a part of the objective that only methods with ``composite = True`` take.
+Problems declare nothing; what they have is what they offer. "finite sum" means ``grad_at`` and
+``draw``; a "regularizer" is a part of the objective that only methods with ``composite = True``
+handle.
 
-**Sleepers.** Where a round of a network without a server has ``active`` [n], those who are not
-active are asleep: `freeze` keeps their rows of the state as they were, bit for bit. A leaf whose
-first axis is n belongs to the agents; `field` says where another axis does, or none.
+**Inactive agents.** Where a round of a network without a server has ``active`` [n], the agents that
+are not active are asleep: `freeze` leaves their rows of the state unchanged, bit for bit. A leaf
+whose first axis has length n belongs to the agents; `field` declares another axis, or none.
 """
 
 import dataclasses
@@ -56,11 +57,11 @@ WORDS = {  # from the general to the special: the first that is missing is named
         "jd.networks.timeline(network, steps=...), compute= and delay= being times",
     ),
     "pairs": (
-        "to know who meets whom when",
+        "the meetings of pairs of agents",
         "jd.networks.pairwise(network, steps=...), compute= and delay= being times",
     ),
     "returns": (
-        "to know who comes back to the server when",
+        "the times at which clients return to the server",
         "jd.networks.arrivals(n, rule='each', steps=...), or with buffer= or every=",
     ),
     "ticks": (
@@ -122,21 +123,21 @@ WORDS = {  # from the general to the special: the first that is missing is named
     ),
     "all": (
         "all agents in every round",
-        "jd.networks.Server(n) of clients or jd.networks.metropolis(graph) of agents, on which "
-        "nobody is absent",
+        "jd.networks.Server(n) or jd.networks.metropolis(graph), with all agents in all rounds",
     ),
 }
 PROBLEMS = ("finite sum",)
 
 
 class Missing(AttributeError, ValueError):
-    """A network is asked for what it does not offer; an AttributeError, so that hasattr says no."""
+    """A network was asked for what it does not offer; hasattr sees a missing attribute."""
 
 
 class Network:
-    """What all networks share: they say what they lack."""
+    """The base of all networks: it says what is missing where an attribute is asked for in vain."""
 
     offers: frozenset[str]
+    _stacked: Any = False  # whether this is a stack of networks rather than one
 
     def __getattr__(self, name: str) -> Any:
         word = OF_ATTRIBUTE.get(name)
@@ -159,16 +160,16 @@ OF_ATTRIBUTE = {
 
 
 def lacks(network: Any, word: str, who: str) -> str:
-    """Return the sentence that says what a network does not offer, and which ones do."""
+    """Return the sentence that says what a network does not offer, and which networks do."""
     what, remedy = WORDS[word]
     kind, name = getattr(network, "kind", None), type(network).__name__
     sums = f"{kind}-stochastic " if kind in ("row", "column") else ""
-    room = "participation." if type(network).__module__.endswith(".participation") else ""
+    room = "participation." if ".participation." in type(network).__module__ else ""
     return f"{who} needs {what} and this {sums}{room}{name} does not offer that; give {remedy}."
 
 
 def offers(network: Any) -> frozenset[str]:
-    """Return the words of a network; one that declares none mixes if it has ``@``."""
+    """Return the words that a network offers; one that declares none mixes if it has ``@``."""
     declared = getattr(network, "offers", None)
     if declared is not None:
         return frozenset(declared)
@@ -208,9 +209,9 @@ def check(method: Any, network: Any, problem: Any) -> None:
 
 
 def awake(network: Any) -> Any:
-    """Return who is awake in a round, [n] bool, or None where nobody sleeps.
+    """Return which agents are awake in a round, [n] bool, or None if none is asleep.
 
-    Who takes part in a server's round is the method's business: then nobody sleeps.
+    In a server's rounds no client is asleep: the methods themselves use who takes part.
     """
     active = getattr(network, "active", None)
     if active is None or not offers(network).isdisjoint({"server", "returns"}):
@@ -219,7 +220,7 @@ def awake(network: Any) -> Any:
 
 
 def freeze(network: Any, old: T, new: T) -> T:
-    """Return the state after a step, with the rows of those who sleep as they were before it."""
+    """Return the state after a step, with the rows of sleeping agents unchanged."""
     active = awake(network)
     return new if active is None else _keep(active, old, new, 0)
 
@@ -249,10 +250,10 @@ def _keep(active: jax.Array, old: Any, new: Any, axis: int | None) -> Any:
 
 
 def play(method: type, distinct: Callable[[Any, Any], Any]) -> None:
-    """Make a method's ``init`` check its role, and its ``step`` keep who sleeps.
+    """Make a method's ``init`` check its role, and its ``step`` leave sleeping agents unchanged.
 
-    What ``init`` returns is made ``distinct``: no two arrays share memory, nor one with what it was
-    made from, so that states can be donated.
+    What ``init`` returns is made ``distinct``: no two of its arrays share memory with each other or
+    with an argument, so that states can be donated.
     """
     if "init" in method.__dict__:
         start = method.__dict__["init"]
@@ -284,7 +285,7 @@ def _described(x0: Any) -> str:
 
 
 def require_told_apart(method: Any, network: Any, state: Any) -> None:
-    """Refuse sleepers in a method of one's own whose agents' axis cannot be told from d."""
+    """Refuse sleeping agents in a user's method if n = d, so that axes cannot be told apart."""
     x = jax.tree.leaves(state.x)[0]
     square = np.shape(x)[1:2] == np.shape(x)[:1]
     if awake(network) is not None and square and not hasattr(method, "needs"):

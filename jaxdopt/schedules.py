@@ -1,8 +1,8 @@
 """Stepsize schedules as callable pytrees: their numbers sweep and differentiate like any other.
 
-Every number field of a method takes one, or any callable of the step such as an optax schedule.
-Methods never see them: ``at(method, k)`` puts the values of step k in their place, and `run` does
-so at every step. A value is what the field takes: a number in its range, or [n, 1], one an agent.
+Every number field of a method accepts one, or any callable of the step such as an optax schedule.
+Methods never see schedules: `run` replaces them at every step by their values, ``at(method, k)``.
+A value is what the field accepts: a number in its range, or [n, 1], one for each agent.
 """
 
 import math
@@ -44,7 +44,7 @@ class Constant:
 
 @pytree
 class InverseTime:
-    """αₖ = numerator / (k + offset); with numerator θ/μ the schedule of strongly convex theory."""
+    """αₖ = numerator / (k + offset); with numerator θ/μ, the schedule of strongly convex theory."""
 
     numerator: Scalar
     offset: Positive = 1.0
@@ -55,7 +55,7 @@ class InverseTime:
 
 @pytree
 class Polynomial:
-    """αₖ = initial / (1 + k / offset)^power: power 1/2 or 3/4 for the nonconvex theorems."""
+    """αₖ = initial / (1 + k / offset)^power; nonconvex theorems have powers 1/2 or 3/4."""
 
     initial: Scalar
     power: Scalar = 0.5
@@ -67,7 +67,15 @@ class Polynomial:
 
 @pytree
 class PiecewiseConstant:
-    """αₖ = values[j] for boundaries[j − 1] ≤ k < boundaries[j]: one more value than boundaries."""
+    """αₖ = values[j] for boundaries[j − 1] ≤ k < boundaries[j]: one more value than boundaries.
+
+    Args:
+        values: [j + 1] numbers.
+        boundaries: [j] increasing steps.
+
+    Raises:
+        ValueError: other lengths, values that are not finite, or boundaries that do not increase.
+    """
 
     values: Any  # [j + 1]
     boundaries: Any  # [j], increasing steps
@@ -95,7 +103,7 @@ class PiecewiseConstant:
 
     @property
     def turns(self) -> tuple[int, ...]:
-        """The steps at which a new value begins, where they are known."""
+        """The steps at which a new value begins, as far as they are known."""
         return (0,) if is_traced(self.boundaries) else (0, *np.asarray(self.boundaries).tolist())
 
     def __call__(self, k: Any) -> Any:
@@ -112,7 +120,7 @@ class Cosine:
 
     @property
     def turns(self) -> tuple[float, ...]:
-        """The first step, and that from which the value is final, where it is known."""
+        """The first step, and the one from which the value is final, if that is known."""
         known = np.ndim(self.steps) == 0 and not is_traced(self.steps)
         return (0, math.ceil(self.steps)) if known else (0,)
 
@@ -125,9 +133,16 @@ class Cosine:
 class PerEpoch:
     """αₖ = schedule(⌊k / steps⌋): constant within an epoch of ``steps`` steps.
 
-    An epoch is what ``steps`` says, the same for all agents. Where each has m samples and takes
-    batches of b, give m / b. Where the data are uneven, agents that reshuffle end their passes at
-    steps of their own, which this does not follow: m is then best their mean, `problem.size`.
+    All agents have the same epochs. If each has m samples and takes batches of b, give m / b. If
+    data are uneven, agents that reshuffle end their passes over them at different steps, which this
+    schedule does not follow: take the mean, ``problem.size``, for m.
+
+    Args:
+        schedule: a callable of the epoch.
+        steps: the number of steps in an epoch.
+
+    Raises:
+        ValueError: a count below 1, or a schedule that is not callable.
     """
 
     schedule: Any
@@ -155,6 +170,6 @@ class PerEpoch:
 
 
 def _time(k: Any) -> Any:
-    """Return the step as a floating number whose dtype gives way, as a Python number's does."""
+    """Return the step as a weakly typed floating number, as a Python number would be."""
     with jax.numpy_dtype_promotion("standard"):
         return 1.0 * k

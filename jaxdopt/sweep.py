@@ -1,4 +1,4 @@
-"""Many runs at once: all combinations of some arguments' values under one compilation."""
+"""Sweeps: runs for all combinations of some arguments' values, in one compiled program."""
 
 import functools
 import inspect
@@ -20,17 +20,21 @@ def sweep(
 ) -> Callable[..., Any]:
     """Return ``function`` over all combinations of the values of some of its arguments.
 
-    Each named argument gets a first axis on every leaf; the results have one axis a name in front,
-    in the order of ``over``. It is a nest of `jax.vmap`s: `run` compiles once for all members.
+    Every leaf of a named argument has a first axis of members; the results have one leading axis
+    for each name, in the order of ``over``. The sweep is a nest of `jax.vmap`s, so that `run`
+    compiles once for all members.
+
+    A `Result` among the other arguments, such as `run`'s ``after``, has to come from the same
+    sweep: every member gets its own part of it. Arguments that it replaces, such as the key, may
+    then be left out.
 
     Args:
         function: `run`, or any function of pytrees.
-        over: names of its parameters, such as ("algorithm", "network", "key"), or these with names
-            for their axes, {"algorithm": "stepsize", "key": "seed"}, by which `label` knows them.
+        over: names of its parameters, such as ("algorithm", "network", "key"); or a dict that also
+            names the axes, {"algorithm": "stepsize", "key": "seed"}, by which `label` finds them.
 
-    A `Result` among the arguments that is not named, such as `run`'s ``after``, has been swept in
-    the same way and goes along: every member gets its own. What it stands for, such as the key,
-    may then be left out.
+    Returns:
+        A function of the same arguments.
 
     Raises:
         ValueError: names that are not parameters, or an argument that is not given or not stacked.
@@ -101,7 +105,7 @@ def sweep(
 
 
 def _renamed(tree: Any, names: Callable[[tuple], tuple]) -> Any:
-    """Return a tree whose results have other names for their axes, made of those they have."""
+    """Return a tree in which the axes of all results are renamed."""
     return jax.tree.map(
         lambda node: replace(node, axes=names(node.axes)) if isinstance(node, Result) else node,
         tree,
@@ -112,7 +116,7 @@ def _renamed(tree: Any, names: Callable[[tuple], tuple]) -> Any:
 def _alongside(result: Result, depth: int) -> tuple[Result, Any]:
     """Return a swept result, and which of its leaves have the sweep's axes.
 
-    The steps have none where all members are at the same one: so they stay known numbers.
+    The steps have none if all members are at the same one, so that they stay concrete numbers.
     """
     steps = result.costs["step"]
     mapped = dict.fromkeys(result.costs, 0)

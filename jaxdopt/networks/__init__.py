@@ -1,4 +1,4 @@
-"""Networks: everything that happens to messages between agents."""
+"""Networks: who communicates with whom in every round, with what weights, delays and failures."""
 
 from jaxdopt.networks import participation
 from jaxdopt.networks.acceleration import Chebyshev, Repeated
@@ -29,6 +29,7 @@ from jaxdopt.networks.weights import (
     metropolis,
     row_stochastic,
 )
+from jaxdopt.networks.wrapper import Wrapper
 
 __all__ = [
     "Arrivals",
@@ -52,6 +53,7 @@ __all__ = [
     "Timed",
     "Timeline",
     "Tree",
+    "Wrapper",
     "arrivals",
     "column_stochastic",
     "contraction",

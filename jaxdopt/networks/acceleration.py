@@ -1,8 +1,8 @@
 """Several rounds of communication in one exchange: powers and Chebyshev polynomials of W.
 
-``network @ x`` then takes ``repetitions`` rounds, and so do the costs that `run` counts. Rounds of
-a network that changes with time have the numbers k K, ..., k K + K − 1. What is summed up are the
-rounds' differences, so that the mean is kept as a single round keeps it.
+``network @ x`` then takes ``repetitions`` rounds, and `run` counts so many. If the network changes
+with time, step k uses its rounds k K, ..., k K + K − 1. The operators add up the rounds'
+differences, so that the mean is kept as well as in a single round.
 """
 
 from typing import Any
@@ -11,72 +11,53 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt._checks import count, require
-from jaxdopt._numbers import Scalar, number
+from jaxdopt._numbers import number
 from jaxdopt._opaque import traceable
 from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._wrapper import rewrap, wrapped
 from jaxdopt.networks import spectra
-from jaxdopt.networks.checks import require_network
+from jaxdopt.networks.failures import Failing
 from jaxdopt.networks.operators.base import Keep, Operator
-from jaxdopt.roles import Network
+from jaxdopt.networks.wrapper import Wrapper
 
 
-class _Gossip(Operator):
-    """What both share: a network within, K rounds of it, and no table of their own."""
+class Polynomial(Operator, Wrapper):
+    """The base of both: a polynomial of degree K in W, applied by K rounds of the network."""
 
-    network: Any
     repetitions: int
     key: Any
     k: Any
-
-    @property
-    def n(self) -> int:
-        """The number of agents."""
-        return self.network.n
-
-    @property
-    def kind(self) -> str:
-        """What sums to 1, as in the network within."""
-        return self.network.kind
-
-    @property
-    def varies(self) -> bool:
-        """Whether the network within changes with time."""
-        return self.network.varies
+    keeps = ("n", "kind", "varies", "cuttable", "_stacked")
 
     @property
     def pushes(self) -> bool:  # type: ignore[override]
-        """Whether push-sum weights stay above 0 on the network within."""
+        """Whether push-sum weights stay positive on the wrapped network."""
         return "push" in self.network.offers
 
     @property
-    def _stacked(self) -> bool:
-        return getattr(self.network, "_stacked", False)
+    def horizon(self) -> int | None:
+        """The number of steps for which the wrapped network has rounds; None if unlimited."""
+        rounds = getattr(wrapped(self), "horizon", None)
+        return None if rounds is None else rounds // self.repetitions
 
     @property
     def link_count(self) -> Any:
-        """The number of directed links of a round, the mean over the rounds if they differ."""
+        """The number of directed links in a round, the mean over the rounds if they differ."""
         if not self.network.varies:
             return self.network.link_count
         rounds = jnp.arange(self.repetitions)
         return jnp.mean(jax.lax.map(lambda r: jnp.asarray(self._round(r).link_count), rounds))
 
-    @property
-    def cuttable(self) -> bool:
-        """Whether links of the network within can be cut."""
-        return self.network.cuttable
-
     def _cut(self, keep: Keep) -> Any:
-        within = self.network
-        return replace(
-            self, network=_Cut(within, traceable(keep)) if within.varies else within.cut(keep)
-        )
+        within = wrapped(self)
+        return rewrap(self, _Cut(within, traceable(keep)) if within.varies else within.cut(keep))
 
     def _round(self, r: Any) -> Any:
         if not self.network.varies:
             return self.network
         require(
             self.k is not None,
-            f"a {type(self.network).__name__} network changes with time; take one step's, "
+            f"a {type(wrapped(self)).__name__} network changes with time; take one step's, "
             "network.at(k, key).",
         )
         now = self.network.at(self.k * self.repetitions + r, self.key)
@@ -84,12 +65,16 @@ class _Gossip(Operator):
 
 
 @pytree
-class Repeated(_Gossip):
+class Repeated(Polynomial):
     """Wᴷ: K rounds in one exchange.
 
     Args:
-        network: any network, also one that changes with time.
+        network: any network with one matrix; it may change with time.
         repetitions: K.
+
+    Raises:
+        ValueError: a count below 1, or a network of two parts, with inactive agents, or that takes
+            several rounds an exchange itself.
     """
 
     network: Any
@@ -100,7 +85,7 @@ class Repeated(_Gossip):
 
     def __post_init__(self) -> None:
         """Check the number of rounds."""
-        _require_rounds(self.network, self.repetitions)
+        _require_rounds(wrapped(self), self.repetitions)
 
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return step k's network."""
@@ -108,12 +93,12 @@ class Repeated(_Gossip):
 
     @property
     def symmetric(self) -> bool:
-        """Whether Wᴷ is: a product of different symmetric matrices is not."""
+        """Whether Wᴷ is symmetric; a product of different symmetric matrices is not."""
         return self.network.symmetric and not self.network.varies
 
     @property
     def spectral_gap(self) -> float:
-        """1 − |λ₂|ᴷ, λ₂ that of the network within."""
+        """1 − |λ₂|ᴷ, λ₂ the second eigenvalue of the wrapped network."""
         if self.network.varies:
             return spectra.gap(self.eigenvalues)
         return 1 - (1 - self.network.spectral_gap) ** self.repetitions
@@ -126,8 +111,8 @@ class Repeated(_Gossip):
 
 
 @pytree
-class Chebyshev(_Gossip):
-    """T_K(W / λ) / T_K(1 / λ), λ = 1 − gap: what averages best in K rounds of one symmetric W.
+class Chebyshev(Polynomial):
+    """T_K(W / λ) / T_K(1 / λ), λ = 1 − gap: the polynomial in W that averages best in K rounds.
 
     The error falls by 1 / T_K(1/λ) ≈ 2 exp(−K √(2 gap)) instead of (1 − gap)ᴷ. Computed by
     y_{r+1} = y_{r−1} + ω_{r+1} (W y_r − y_{r−1}), ω₁ = 1, ω₂ = 1 / (1 − λ²/2),
@@ -138,30 +123,31 @@ class Chebyshev(_Gossip):
         repetitions: K.
         radius: λ, at least the modulus of W's second eigenvalue; computed if not given.
 
+    Raises:
+        ValueError: what `Repeated` refuses, a network that changes with time or is not symmetric,
+            or a radius outside [0, 1].
+
     Source: Golub, Varga (1961), "Chebyshev semi-iterative methods"; for gossip, Scaman, Bach,
     Bubeck, Lee, Massoulié (2017), arXiv 1702.08704, algorithm 2.
     """
 
     network: Any
     repetitions: int = static()
-    radius: Scalar = 0.0
+    radius: Any = None
     k: Any = None
     active: Any = None
     symmetric = True
     key = None
 
-    def __init__(self, network: Any, repetitions: int, radius: Any = None) -> None:
-        _require_rounds(network, repetitions)
+    def __post_init__(self) -> None:
+        """Check the network and the number of rounds, and compute a radius that is not given."""
+        _require_rounds(wrapped(self), self.repetitions)
         require(
-            not network.varies and network.symmetric,
+            not self.network.varies and self.network.symmetric,
             "Chebyshev needs one network with a symmetric W; use Repeated for others.",
         )
-        radius = 1 - network.spectral_gap if radius is None else radius
-        values = (network, repetitions, number("radius", radius, minimum=0.0, maximum=1.0))
-        for name, value in zip(("network", "repetitions", "radius"), values, strict=True):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "k", None)
-        object.__setattr__(self, "active", None)
+        radius = 1 - self.network.spectral_gap if self.radius is None else self.radius
+        object.__setattr__(self, "radius", number("radius", radius, minimum=0.0, maximum=1.0))
 
     def _pull(self, x: jax.Array) -> jax.Array:
         square = jnp.asarray(self.radius, x.dtype) ** 2
@@ -179,35 +165,17 @@ class Chebyshev(_Gossip):
 
 
 @pytree
-class _Cut(Network):
-    """A network that changes with time, all of whose rounds have only the links that ``keep``."""
+class _Cut(Failing):
+    """A network that changes with time, with links cut in all of its rounds as ``keep`` says."""
 
-    network: Any
     keep: Any
-    varies = cuttable = True
-
-    @property
-    def offers(self) -> frozenset[str]:  # type: ignore[override]
-        return self.network.offers
-
-    @property
-    def n(self) -> int:
-        return self.network.n
-
-    @property
-    def kind(self) -> str:
-        return self.network.kind
-
-    @property
-    def symmetric(self) -> bool:
-        return self.network.symmetric
 
     def at(self, k: Any, key: jax.Array) -> Any:
+        """Return round k's network."""
         return self.network.at(k, key).cut(self.keep)
 
 
 def _require_rounds(network: Any, repetitions: Any) -> None:
-    require_network(network)
     count("repetitions", repetitions)
     require(
         getattr(network, "kind", None) in ("doubly", "row", "column"),
@@ -216,12 +184,12 @@ def _require_rounds(network: Any, repetitions: Any) -> None:
     )
     require(
         "all" in network.offers,
-        "sleepers would have to sleep through all rounds of an exchange; give "
+        "an agent would have to sleep through all rounds of an exchange; give "
         "Asleep(Repeated(network, repetitions), pattern).",
     )
     rounds = network.repetitions
     require(
         rounds == 1,
-        f"the network takes {rounds} rounds an exchange itself; give the one within, and all "
-        f"{rounds} * {repetitions} repetitions.",
+        f"the network takes {rounds} rounds an exchange itself; give the one that it wraps, and "
+        f"all {rounds} * {repetitions} repetitions.",
     )

@@ -1,4 +1,4 @@
-"""What operators ask of the numbers that they are made of, on the host; free for traced ones."""
+"""Checks of networks and of the numbers that operators are made of, on the host."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ SUMS = {"doubly": ((1, "row"), (0, "column")), "row": ((1, "row"),), "column": (
 
 
 def require_network(network: Any) -> None:
-    """Refuse what is no network, such as the graph that one is made of."""
+    """Refuse what is not a network, such as the graph to make one of."""
     require(
         hasattr(network, "at") and hasattr(network, "n") and not isinstance(network, type),
         f"a {type(network).__name__} is given where a network is wanted; give one with weights, "
@@ -21,7 +21,7 @@ def require_network(network: Any) -> None:
 
 
 def require_real(dtype: Any) -> None:
-    """Refuse weights that are no real numbers."""
+    """Refuse weights that are not real numbers."""
     require(
         np.dtype(dtype).kind == "b"
         or (jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)),
@@ -51,7 +51,7 @@ def require_sums(matrix: Any, kind: str) -> None:
 
 
 def require_symmetry(claimed: bool, found: Any) -> None:
-    """Refuse a W that is said to be symmetric and is not."""
+    """Refuse a W that is declared symmetric and is not."""
     require(
         not claimed or bool(found),
         "symmetric is True and W is not symmetric; give symmetric=False, or other weights.",
@@ -59,7 +59,7 @@ def require_symmetry(claimed: bool, found: Any) -> None:
 
 
 def require_agents(name: str, index: Any, n: int, shape: tuple[int, ...]) -> None:
-    """Refuse a table of agents that has another shape, or names one that there is not."""
+    """Refuse a table of agents that has another shape, or an index that is no agent's."""
     require(
         np.shape(index) == shape and jnp.issubdtype(jnp.result_type(index), jnp.integer),
         f"{name} is an array of {jnp.result_type(index)}{list(np.shape(index))}; give integers, "

@@ -1,4 +1,4 @@
-"""Directed networks: a row-stochastic part to agree with, a column-stochastic one to add up."""
+"""Directed networks: a row-stochastic part for consensus, a column-stochastic one for sums."""
 
 from typing import Any
 
@@ -17,19 +17,19 @@ from jaxdopt.networks.weights import column_matrix, row_matrix
 class Directed(Parts):
     """A network of two parts: ``network.row`` (R 1 = 1) and ``network.column`` (1ᵀ C = 1ᵀ).
 
-    Push-pull methods mix estimates with R and gradient trackers with C. Build it with `push_pull`,
-    or from matrices of your own: ``Directed(mixing(R, kind="row"), mixing(C, kind="column"))``.
+    Push-pull methods mix estimates with R and gradient trackers with C. Build one with `push_pull`,
+    or from your own matrices: ``Directed(mixing(R, kind="row"), mixing(C, kind="column"))``.
 
     Raises:
-        ValueError: parts of other kinds or of different n, or without a common root: an agent that
-            is heard by all through R and hears all through C.
+        ValueError: the parts are of other kinds or of different n, or have no common root, that is
+            an agent whose values reach all others through R and that is reached by all through C.
     """
 
     row: Any
     column: Any
 
     def __post_init__(self) -> None:
-        """Check what the two parts are, and that they have a root in common."""
+        """Check the kinds of the two parts, and that they have a common root."""
         for name, part in (("row", self.row), ("column", self.column)):
             require_network(part)
             kind = getattr(part, "kind", None)
@@ -55,11 +55,13 @@ class Directed(Parts):
 def push_pull(graph: Any, push: Any = None) -> Directed:
     """Return R of `row_stochastic` and C of `column_stochastic` on a directed graph.
 
-    ``push`` is another graph for C, if the two differ (its nodes are taken in the order of the
-    first); then neither has to be strongly connected, as long as they have a common root.
+    Args:
+        graph: a strongly connected networkx graph or adjacency matrix.
+        push: the graph of C, if it is another one (nodes are taken in the order of the first).
+            Then neither has to be strongly connected, as long as the two have a common root.
 
     Raises:
-        ValueError: the graph is not strongly connected; two graphs have no common root.
+        ValueError: one graph that is not strongly connected, or two without a common root.
 
     Source: Pu, Shi, Xu, Nedić (2021), "Push-pull gradient methods for distributed optimization in
     networks", arXiv 1810.06653, assumption 2 and section 2.

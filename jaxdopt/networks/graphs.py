@@ -1,4 +1,4 @@
-"""Graphs as networkx objects: agent i is the i-th node; any networkx graph will do as well."""
+"""Graphs as networkx objects, of which agent i is the i-th node; any networkx graph will do."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +32,7 @@ def path(n: int) -> nx.Graph:
 
 
 def star(n: int) -> nx.Graph:
-    """Return the star of n agents, agent 0 in its center."""
+    """Return the star of n agents with agent 0 at its center."""
     return nx.star_graph(count("n", n) - 1)
 
 
@@ -65,7 +65,7 @@ def hypercube(dimension: int) -> nx.Graph:
 def tree(n: int, branching: int = 2) -> nx.Graph:
     """Return the tree of n agents in which agent i has the children B i + 1 ... B i + B.
 
-    A directed spanning tree down from agent 0 and up to it is `jd.networks.spanning_tree`'s.
+    `jd.networks.spanning_tree` makes a network of it, with values going down and sums going up.
     """
     branching = count("branching", branching)
     graph = nx.empty_graph(count("n", n))
@@ -76,8 +76,8 @@ def tree(n: int, branching: int = 2) -> nx.Graph:
 def exponential(n: int, *, directed: bool = False) -> nx.Graph:
     """Return the static exponential graph, i -> i + 2ʰ mod n for h = 0 ... ⌊log₂(n − 1)⌋.
 
-    Undirected by default, as exact diffusion and EXTRA need it (edges both ways); directed as in
-    Ying et al. (2021, arXiv 2110.13363) on request.
+    It is undirected by default, as exact diffusion and EXTRA require, and with ``directed=True`` as
+    in Ying et al. (2021), arXiv 2110.13363.
     """
     graph = nx.DiGraph() if directed else nx.Graph()
     graph.add_nodes_from(range(count("n", n)))
@@ -120,7 +120,7 @@ def watts_strogatz(n: int, degree: int, probability: float, *, seed: int = 0) ->
 def erdos_renyi(n: int, probability: float, *, seed: int = 0) -> nx.Graph:
     """Return a connected Erdos-Renyi graph: each pair is linked with the given probability.
 
-    Disconnected draws are thrown away; above ln(n) / n most are connected.
+    Disconnected draws are discarded; for a probability above ln(n) / n most are connected.
     """
     count("n", n)
     require(0 <= probability <= 1, f"probability is {probability}; give one between 0 and 1.")
@@ -136,9 +136,9 @@ def erdos_renyi(n: int, probability: float, *, seed: int = 0) -> nx.Graph:
 
 
 def random_geometric(n: int, radius: float | None = None, *, seed: int = 0) -> nx.Graph:
-    """Return a connected random geometric graph: n points in the unit square, linked if near.
+    """Return a connected random geometric graph: points in the unit square, linked within a radius.
 
-    ``radius`` defaults to √(2 ln n / n), above which most draws are connected. The points are the
+    ``radius`` defaults to √(2 ln n / n), for which most draws are connected. The points are the
     nodes' ``pos`` attribute.
     """
     count("n", n)
@@ -148,10 +148,10 @@ def random_geometric(n: int, radius: float | None = None, *, seed: int = 0) -> n
 
 
 def adjacencies(graphs: Iterable[Any]) -> list[sp.csr_array]:
-    """Return the `adjacency` of several graphs of the same agents, in the first one's order.
+    """Return the `adjacency` of several graphs of the same agents, in the first one's node order.
 
     Raises:
-        ValueError: networkx graphs with as many nodes as the first and other ones.
+        ValueError: a networkx graph that has as many nodes as the first, but not the same.
     """
     graphs = list(graphs)
     first = next((list(graph) for graph in graphs if isinstance(graph, nx.Graph)), [])
@@ -162,12 +162,12 @@ def adjacency(graph: Any, nodes: Sequence[Any] = ()) -> sp.csr_array:
     """Return the [n, n] boolean adjacency matrix, entry (i, j) true if i hears j, no self-loops.
 
     ``graph`` is a networkx graph, or an adjacency matrix as a NumPy, JAX or scipy.sparse array
-    whose entry (i, j) is the number of edges i -> j, of which several count as one; the diagonal
-    is not looked at. A networkx graph's attributes are ignored, weights too. ``nodes`` is the order
-    of a networkx graph's nodes, if it is as long; otherwise it is the graph's own.
+    whose entry (i, j) is the number of edges i -> j; several count as one, and the diagonal is
+    ignored. So are the attributes of a networkx graph, weights included. ``nodes`` is the order of
+    a networkx graph's nodes, used if it has as many; otherwise the graph's own order is.
 
     Raises:
-        ValueError: an array that is not square, or with weights, which would be lost.
+        ValueError: an array that is not square, or one of weights, which would be lost.
     """
     if isinstance(graph, nx.Graph):
         require(len(graph) > 0, "the graph has no nodes; give one with at least one agent.")
@@ -220,9 +220,9 @@ def is_periodic(pattern: Any) -> bool:
 
 
 def keeps_pushing(weights: sp.csr_array) -> bool:
-    """Return whether push-sum weights stay above 0 on a column-stochastic matrix.
+    """Return whether push-sum weights stay positive on a column-stochastic matrix.
 
-    Its graph has to be strongly connected, and every agent has to keep some of its own.
+    They do if its graph is strongly connected and its diagonal positive.
     """
     strong = csgraph.connected_components(weights, directed=True, connection="strong")[0] == 1
     return bool(strong and np.all(weights.diagonal() > 0))
@@ -260,12 +260,15 @@ def require_connected(pattern: sp.csr_array) -> None:
 
 
 def common_root(heard: sp.csr_array, pushed: sp.csr_array) -> bool:
-    """Return whether some agent is heard, maybe through others, by all, and also hears all."""
+    """Return whether some agent reaches all others along the first pattern, and is reached by all.
+
+    It is reached along the second pattern; both ways may lead through other agents.
+    """
     return bool(np.any(reaching(heard) & reaching(sp.csr_array(pushed.T))))
 
 
 def reaching(heard: sp.csr_array) -> np.ndarray:
-    """Return [n] bool: the agents whose values reach everybody."""
+    """Return [n] bool: the agents whose values reach all others."""
     count, component = csgraph.connected_components(heard, directed=True, connection="strong")
     edges = heard.tocoo()
     hears_others = np.zeros(count, bool)

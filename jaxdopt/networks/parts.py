@@ -1,7 +1,8 @@
-"""Networks that have a row-stochastic part, a column-stochastic part, or both, and no one matrix.
+"""Networks of a row-stochastic part, a column-stochastic part, or both, in place of one matrix.
 
-Estimates are mixed with ``network.row`` (R 1 = 1), what has to add up with ``network.column``
-(1ᵀ C = 1ᵀ). Weights of which only the rows or only the columns sum to 1 are a network of one part.
+Methods mix estimates with ``network.row`` (R 1 = 1), and quantities whose sum has to be kept with
+``network.column`` (1ᵀ C = 1ᵀ). A matrix of which only the rows or only the columns sum to 1 gives a
+network of one part.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from jaxdopt.roles import Missing, Network, lacks
 
 
 class Parts(Network):
-    """What networks of parts share; a subclass has ``row``, ``column`` or both as fields."""
+    """The base of networks of parts; a subclass has ``row``, ``column`` or both as fields."""
 
     symmetric = False
     kind = "directed"
@@ -52,7 +53,7 @@ class Parts(Network):
 
     @property
     def repetitions(self) -> int:
-        """The rounds of communication that one exchange takes, of the part that takes more."""
+        """The rounds of communication that one exchange takes, the larger number of the parts'."""
         return max(part.repetitions for part in self.parts.values())
 
     @property
@@ -67,7 +68,7 @@ class Parts(Network):
 
     @property
     def active(self) -> Any:
-        """Who is awake, [n] bool, or None for all."""
+        """Which agents are awake, [n] bool, or None for all."""
         return self._first.active
 
     @property
@@ -98,7 +99,7 @@ class Parts(Network):
         return all(part.cuttable for part in self.parts.values())
 
     def cut(self, keep: Callable[[jax.Array, jax.Array], jax.Array]) -> Any:
-        """Return the network with only the links that ``keep``, as those of its parts do."""
+        """Return the network with links cut in all its parts, see `Operator.cut`."""
         return self._each(lambda part: part.cut(keep))
 
     def awake(self, active: jax.Array) -> Any:
@@ -110,7 +111,7 @@ class Parts(Network):
 
 
 class OnePart(Parts):
-    """What networks with one part share: it has a matrix, though the network is no operator."""
+    """The base of networks of one part: the part has a matrix, but there is no ``network @ x``."""
 
     @property
     def kind(self) -> str:  # type: ignore[override]

@@ -1,8 +1,8 @@
-"""Networks that change: ``network.at(k, key)`` is round k's, a fixed operator like any other.
+"""Networks that change with time: ``network.at(k, key)`` is the fixed network of round k.
 
-All are pure functions of the step and the key. What is random folds a constant of its own into the
-key before k, so that who is awake, which links are up and which samples are drawn are independent.
-Links and agents that fail are in `jaxdopt.networks.failures`.
+All are pure functions of the step and the key. Each kind of random choice folds a constant of its
+own into the key before k, so that the agents awake, the links that are up and the samples drawn are
+independent. Failing links and agents are in `jaxdopt.networks.failures`.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from jaxdopt import agents
 from jaxdopt._checks import count, require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._wrapper import passed_on, rewrap, wrapped
 from jaxdopt.networks import graphs
 from jaxdopt.networks.graphs import require_connected
 from jaxdopt.networks.operators.choose import choose
@@ -35,7 +36,7 @@ OF_ROUNDS += ("column", "time")
 
 
 class Varying(Network):
-    """What networks that change with time share: before `at` they have no matrix."""
+    """The base of networks that change with time: only their rounds, `at`, have a matrix."""
 
     n: Any
     symmetric: Any
@@ -73,16 +74,23 @@ class Varying(Network):
 
 @pytree
 class Cyclic(Varying):
-    """One network after the other: round k has networks[k mod T].
+    """A sequence of T networks: round k is networks[k mod T].
 
     Args:
-        networks: T fixed networks of the same n; networks of different forms are brought to one.
+        networks: T fixed networks of the same n; different forms of operator are made one.
         after: "repeat" starts over after T rounds, "hold" stays with the last network.
+
+    Raises:
+        ValueError: another ``after``, or networks that `stack` refuses.
     """
 
     networks: Any  # stacked: leaves [T, ...]
     length: int = static()
     after: str = static()
+    n, symmetric, kind, cuttable, repetitions, offers = (
+        passed_on("networks", name)
+        for name in ("n", "symmetric", "kind", "cuttable", "repetitions", "offers")
+    )
 
     def __init__(
         self, networks: Sequence[Any], *, after: Literal["repeat", "hold"] = "repeat"
@@ -95,36 +103,6 @@ class Cyclic(Varying):
         object.__setattr__(self, "length", len(networks))
         object.__setattr__(self, "after", after)
 
-    @property
-    def n(self) -> int:
-        """The number of agents."""
-        return self.networks.n
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether every round's W is symmetric."""
-        return self.networks.symmetric
-
-    @property
-    def kind(self) -> str:
-        """What sums to 1: "doubly", "row", "column", or "directed" for two parts."""
-        return self.networks.kind
-
-    @property
-    def cuttable(self) -> bool:
-        """Whether links of every round can be cut."""
-        return self.networks.cuttable
-
-    @property
-    def repetitions(self) -> int:
-        """The rounds of communication that one exchange takes."""
-        return self.networks.repetitions
-
-    @property
-    def offers(self) -> frozenset[str]:  # type: ignore[override]
-        """What all rounds can do, but for links that last; see `jaxdopt.roles`."""
-        return self.networks.offers
-
     def at(self, k: Any, key: jax.Array) -> Any:
         """Return round k's network."""
         now = k % self.length if self.after == "repeat" else jnp.minimum(k, self.length - 1)
@@ -132,14 +110,17 @@ class Cyclic(Varying):
 
 
 def _in_turn(together: Any, members: Sequence[Any]) -> Any:
-    """Return a stack as the rounds of one network: whose links change, and which pushes by turns.
+    """Return a stack as the rounds of one network, whose links change from round to round.
 
-    Push-sum weights stay above 0 where the union of all rounds is strongly connected.
+    Push-sum weights stay positive if the union of all rounds is strongly connected.
     """
     if isinstance(together, Parts):
         each = {name: [member.parts[name] for member in members] for name in together.parts}
         parts = {name: _in_turn(part, each[name]) for name, part in together.parts.items()}
         return replace(together, **parts)
+    within = wrapped(together)
+    if within is not None:
+        return rewrap(together, _in_turn(within, [wrapped(member) for member in members]))
     changes = {"lasting": False} if "lasting" in vars(together) else {}
     if "pushes" in vars(together) and together.kind == "column" and not is_traced(together):
         least = min(float(np.min(member.csr().diagonal())) for member in members)
@@ -154,18 +135,20 @@ def sequence(
     weights: str = "metropolis",
     after: Literal["repeat", "hold"] = "repeat",
 ) -> Cyclic:
-    """Return the network of a mobility trace: round k has the weights of graph k.
+    """Return the network of a sequence of graphs, such as a mobility trace: round k has graph k.
 
-    Only the union of all graphs has to be connected; agents alone in a round keep their values.
+    Only the union of all graphs has to be connected; agents isolated in a round keep their values.
 
     Args:
         graphs_or_adjacency: T networkx graphs (their nodes are taken in the first one's order) or
             adjacency matrices, or one array [T, n, n].
-        weights: "metropolis", "lazy_metropolis", "row_stochastic" or "column_stochastic".
+        weights: the scheme, by the name of its function: "metropolis", "lazy_metropolis",
+            "row_stochastic" or "column_stochastic".
         after: what follows the last graph, as in `Cyclic`.
 
     Raises:
-        ValueError: no graphs, graphs of different n, or a union that is not connected.
+        ValueError: an unknown scheme, no graphs, graphs of different n, or a union that is not
+            connected.
     """
     require(
         weights in SCHEMES,
@@ -199,14 +182,17 @@ def one_peer_exponential(n: int) -> Cyclic:
 
 @pytree
 class RandomMatching(Varying):
-    """Random pairs of neighbors that average, wᵢᵢ = wᵢⱼ = 1/2; all others keep their values.
+    """Random pairs of neighbors average, wᵢᵢ = wᵢⱼ = 1/2; all other agents keep their values.
 
-    On the complete graph all agents are paired at random (but one, if n is odd). On other graphs
-    every link draws a number and a pair forms where it is the largest at both ends: a random
-    matching, though maybe not a maximal one.
+    On the complete graph all agents are paired uniformly at random (all but one if n is odd). On
+    other graphs every link draws a number, and the two agents of a link pair up if its number is
+    the largest at both of them: a random matching, not always a maximal one.
 
     Args:
-        graph: a connected undirected graph or adjacency matrix.
+        graph: a connected undirected networkx graph or adjacency matrix.
+
+    Raises:
+        ValueError: the graph is directed or disconnected.
     """
 
     index: Any  # [n, largest degree] int, padded with the agent itself; None if all are neighbors
@@ -252,12 +238,12 @@ class RandomMatching(Varying):
 
 
 def own_key(key: jax.Array, constant: int, k: Any) -> jax.Array:
-    """Return the key of round k for what has this constant."""
+    """Return the key of round k for the kind of random choice that has this constant."""
     return jax.random.fold_in(jax.random.fold_in(key, constant), k)
 
 
 def link_bits(key: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
-    """Return 32 random bits a link, the same for (i, j) and (j, i): one hash of the pair."""
+    """Return 32 random bits for every link, the same for (i, j) and (j, i): a hash of the pair."""
     low, high = (f(i, j).astype(jnp.uint32) for f in (jnp.minimum, jnp.maximum))
     pairs = jnp.concatenate([low.ravel(), high.ravel()])
     bits = threefry_2x32(jax.random.key_data(key).ravel()[:2], pairs)

@@ -12,11 +12,18 @@ from jaxdopt.roles import Missing, Network, lacks
 
 @pytree
 class Server(Network):
-    """A server and n clients, over one link up and one down for every client.
+    """A server and n clients, each with an uplink and a downlink.
 
     Clients do not hear each other: there is no ``@``, and the server's average is `mean`. In a
-    round where only some take part, ``active`` says who. ``clients`` [s] names the same ones where
-    they are few, so that work follows them: padded to s by different indices of n and more.
+    round where only some clients take part, ``active`` [n] says which. Where they are few,
+    ``clients`` [s] has their indices, so that only their work is done; it is padded to length s
+    with distinct indices n and above.
+
+    Args:
+        n: the number of clients.
+
+    Raises:
+        ValueError: n is not a positive integer.
     """
 
     n: int = static()
@@ -35,8 +42,8 @@ class Server(Network):
     @property
     def offers(self) -> frozenset[str]:  # type: ignore[override]
         """What every round can do; see `jaxdopt.roles`."""
-        everybody = self.active is None and self.clients is None
-        return frozenset({"server", "all"} if everybody else {"server"})
+        every = self.active is None and self.clients is None
+        return frozenset({"server", "all"} if every else {"server"})
 
     def __matmul__(self, x: Any) -> NoReturn:
         raise Missing(lacks(self, "mixing", "network @ x"))

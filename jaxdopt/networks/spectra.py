@@ -1,4 +1,4 @@
-"""Eigenvalues of mixing matrices, on the host; and how fast any network really averages."""
+"""Eigenvalues of mixing matrices, on the host, and measured contraction of any network."""
 
 import functools
 from typing import Any
@@ -26,7 +26,7 @@ def by_modulus(values: np.ndarray) -> np.ndarray:
 
 
 def gap(values: np.ndarray) -> float:
-    """Return 1 − |λ₂| from all eigenvalues, leaving out one that is 1."""
+    """Return 1 − |λ₂| from all eigenvalues, one of which is 1 and left out."""
     others = np.delete(values, np.argmin(np.abs(values - 1)))
     return float(1 - np.abs(others).max(initial=0))
 
@@ -34,7 +34,7 @@ def gap(values: np.ndarray) -> float:
 def sparse_gap(matrix: sp.csr_array, symmetric: bool) -> float:
     """Return 1 − |λ₂| of a sparse W by Lanczos or Arnoldi iteration on W − 11ᵀ / n.
 
-    With W 1 = 1 or 1ᵀ W = 1ᵀ this takes the eigenvalue 1 away and leaves all others (Brauer 1952).
+    With W 1 = 1 or 1ᵀ W = 1ᵀ this removes the eigenvalue 1 and keeps all others (Brauer 1952).
     """
     n = matrix.shape[0]
     away = scipy.sparse.linalg.LinearOperator(
@@ -53,16 +53,19 @@ def sparse_gap(matrix: sp.csr_array, symmetric: bool) -> float:
 
 
 def contraction(network: Any, key: jax.Array | None = None, *, rounds: int = 500) -> float:
-    """Return by what factor a round of any network shrinks disagreement, measured.
+    """Return the measured factor by which a round of a network shrinks the disagreement.
 
-    (|x_T − x̄_T| / |x_0 − x̄_0|)^{1/T} over T rounds from a random x₀ [n, 1], scaled up again after
-    every round: for one symmetric W it tends to |λ₂| = 1 − gap, for networks that change with time
-    it is what comes closest to that. 0 where all agree exactly after some rounds.
+    It is (|x_T − x̄_T| / |x₀ − x̄₀|)^{1/T} over T rounds from a random x₀ [n, 1], rescaled after each
+    round. For one symmetric W it tends to |λ₂| = 1 − gap, and it takes the place of |λ₂| for
+    networks that change with time. It is 0 if all agents agree exactly after some round.
 
     Args:
-        network: any whose agents hear each other; of two parts the row-stochastic one.
-        key: what random networks are drawn from, and x₀.
+        network: any network with ``row`` or ``column``; of two parts, the row-stochastic one.
+        key: from `jax.random.key`: random networks and x₀ are drawn from it.
         rounds: T.
+
+    Raises:
+        ValueError: this is no network, or T is not a positive integer.
     """
     require_network(network)
     count("rounds", rounds)

@@ -10,8 +10,9 @@ import scipy.sparse as sp
 
 from jaxdopt._checks import require
 from jaxdopt._pytree import replace
+from jaxdopt._wrapper import Wrapper, rewrap, wrapped
 from jaxdopt.networks.checks import require_network
-from jaxdopt.networks.operators.choose import SPARSE
+from jaxdopt.networks.operators.choose import is_sparse
 from jaxdopt.networks.operators.circulant import Circulant
 from jaxdopt.networks.operators.complete import Complete
 from jaxdopt.networks.operators.dense import Dense
@@ -24,13 +25,13 @@ SMALL = 512  # agents up to which a stack of sparse networks with hubs is dense
 def stack(networks: Sequence[Any]) -> Any:
     """Stack networks of the same n along a new first axis, for `jax.vmap` and `sweep`.
 
-    Members of one structure keep it; fixed networks of different ones become neighbor tables if
-    all are sparse, and `Dense` otherwise. Timelines are brought to one size, and cut to the length
-    of the shortest. A time that `at` has set is dropped.
+    Members of one structure keep it. Fixed networks of different structures become neighbor tables
+    if all are sparse, and `Dense` otherwise, also inside wrappers. Timelines are padded to one size
+    and cut to the length of the shortest. A time that `at` has set is dropped.
 
     Raises:
-        ValueError: no networks, or they have different numbers of agents, or some change with
-            time in different ways.
+        ValueError: there are no networks, they have different numbers of agents, or they change
+            with time in different ways.
     """
     require(
         isinstance(networks, Iterable) and not hasattr(networks, "nodes"),
@@ -54,10 +55,11 @@ def stack(networks: Sequence[Any]) -> Any:
 
 def _timeless(network: Any) -> Any:
     """Return a network without the time that `at` has set."""
-    own = vars(network)
+    if isinstance(network, Wrapper):
+        network = rewrap(network, _timeless(wrapped(network)))
     if isinstance(network, Parts):
         return replace(network, **{name: _timeless(p) for name, p in network.parts.items()})
-    return replace(network, **{name: None for name in ("k", "key") if name in own})
+    return replace(network, **{name: None for name in ("k", "key") if name in vars(network)})
 
 
 def _aligned(members: list[Any]) -> list[Any]:
@@ -73,6 +75,11 @@ def _same_form(members: list[Any]) -> list[Any]:
         parts = {name: _aligned([m.parts[name] for m in members]) for name in members[0].parts}
         each = zip(members, zip(*parts.values(), strict=True), strict=True)
         return [replace(m, **dict(zip(parts, own, strict=True))) for m, own in each]
+    if isinstance(members[0], Wrapper) and len({type(m) for m in members}) == 1:
+        inner = _aligned([wrapped(member) for member in members])
+        members = list(map(rewrap, members, inner))
+        if len({_structure(member) for member in members}) == 1:
+            return members
     names = sorted({type(m).__name__ for m in members})
     require(
         all(isinstance(m, Dense | Neighbors | Circulant | Complete | Pushes) for m in members),
@@ -94,7 +101,8 @@ def _same_form(members: list[Any]) -> list[Any]:
             max((int(np.diff(away.indptr).max()) for away in several), default=1) or 1
             for several in (parts, given)
         )
-        if max(heard, hearing) <= UNROLLED and SPARSE * max(heard, hearing) <= n:
+        most = max(heard, hearing)
+        if most <= UNROLLED and is_sparse(n, most, n * most):
             tables = [table(away, heard) for away in parts]
             others = [table(away, hearing) for away in given]
             if given:

@@ -1,4 +1,4 @@
-"""Spanning trees as networks: values go down from a root, sums go up to it."""
+"""Spanning trees as networks: values go down from the root, sums go up to it."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ class FromParent(Operator):
 
 @pytree
 class ToParent(Operator):
-    """A tree as a column-stochastic matrix: all is given to the parent, and kept by the root."""
+    """A tree as a column-stochastic matrix: agents give all to their parent, but the root."""
 
     parent: Any  # [n] int; the root is its own parent
     children: Any  # [n, s] int, padded with the agent itself
@@ -105,21 +105,23 @@ class ToParent(Operator):
 class Tree(Parts):
     """Spanning trees: values go down from the root, sums go up to it.
 
-    ``network.row @ x`` gives everybody its parent's value (the root keeps its own), and
-    ``network.column @ y`` gives everybody the sum of its children's (the root keeps its own too, so
-    that all ends there). Build it with `spanning_tree`, or from parents of your own.
+    ``network.row @ x`` gives every agent its parent's value (the root keeps its own), and
+    ``network.column @ y`` gives every agent the sum of its children's values (the root adds its
+    own, so that in the end it holds the sum of all). Build one with `spanning_tree`, or from your
+    own parents.
 
     Args:
-        parent: [n] int, whom every agent hears; the root is its own parent.
-        push: [n] int, to whom every agent gives, if that is another tree of the same root.
+        parent: [n] int, every agent's parent, from which it takes values; the root is its own.
+        push: [n] int, every agent's parent in the tree along which sums go up, if that is another
+            tree with the same root.
 
     Raises:
         ValueError: parents that do not lead to one root.
 
     Attributes:
         root: the root's index.
-        delay: the most rounds that it takes from the root to an agent and back, maxᵢ of agent i's
-            depths in both trees added up; at least 1.
+        delay: the most rounds from the root to an agent and back: the maximum over agents of the
+            sum of their depths in both trees, at least 1.
         undirected: whether values go down and sums up the same links.
 
     Source: You, Pu (2024), "B-ary tree push-pull method", arXiv 2404.05454; You, Pu (2025),
@@ -163,17 +165,17 @@ class Tree(Parts):
 
     @property
     def depth(self) -> int:
-        """The number of rounds a value needs between the root and the farthest agent."""
+        """The number of rounds that a value takes between the root and the farthest agent."""
         return max(_depth(np.asarray(part.parent)) for part in (self.row, self.column))
 
 
 def spanning_tree(graph: Any, root: int | None = None) -> Tree:
-    """Return breadth-first spanning trees of a graph; on a directed one, one down and one up.
+    """Return breadth-first spanning trees of a graph: one, or one down and one up if directed.
 
     Args:
         graph: a strongly connected networkx graph or adjacency matrix.
-        root: their root; by default an agent from which the deeper of the two trees is least deep
-            (among some spread evenly, if there are more than 2048).
+        root: the root; by default an agent for which the deeper of the two trees is as shallow as
+            possible (of evenly spaced candidates, if there are more than 2048 agents).
 
     Raises:
         ValueError: the graph is not strongly connected, or the root is not one of its agents.
@@ -234,7 +236,7 @@ def _parents(parent: Any, name: str) -> np.ndarray:
 
 
 def _ancestors(parent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where every agent gets to after n steps up or more, and its depth, by doubling."""
+    """Return every agent's ancestor n or more steps up, and its depth, by pointer doubling."""
     depth = (parent != np.arange(len(parent))).astype(int)
     for _ in range(len(parent).bit_length()):
         depth = depth + depth[parent]

@@ -1,4 +1,4 @@
-"""Schemes: the mixing weights of a graph, built in NumPy and scipy.sparse, once."""
+"""Weight schemes: from a graph to mixing weights, on the host."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ import scipy.sparse as sp
 from jaxdopt._checks import require
 from jaxdopt.networks import graphs
 from jaxdopt.networks.graphs import require_connected
-from jaxdopt.networks.operators.choose import Network, choose, is_symmetric, mixing
+from jaxdopt.networks.operators.choose import Form, choose, is_symmetric, mixing
 
 
-def metropolis(graph: Any) -> Network:
+def metropolis(graph: Any) -> Form:
     """Return Metropolis-Hastings weights, wᵢⱼ = 1 / (1 + max(dᵢ, dⱼ)), wᵢᵢ = 1 − Σⱼ wᵢⱼ.
 
     ``graph`` is a networkx graph or an adjacency matrix (NumPy, scipy.sparse) of a connected
@@ -26,17 +26,22 @@ def metropolis(graph: Any) -> Network:
     return mixing(metropolis_matrix(_connected(graph)))
 
 
-def lazy_metropolis(graph: Any) -> Network:
+def lazy_metropolis(graph: Any) -> Form:
     """Return (I + W) / 2 with W the Metropolis-Hastings weights: no negative eigenvalue."""
     return mixing(_lazy(metropolis_matrix(_connected(graph))))
 
 
-def half_degree(graph: Any, *, self_loops: bool = False, lazy: bool = True) -> Network:
+def half_degree(graph: Any, *, self_loops: bool = False, lazy: bool = True) -> Form:
     """Return W = (I + V) / 2 with vᵢⱼ = 1 / (2 max(dᵢ, dⱼ)), vᵢᵢ = 1 − Σⱼ vᵢⱼ: doubly lazy weights.
 
-    The weights of the random reshuffling papers' code, which mixes with (I + V) / 2 in every method
-    (``lazy=False`` gives V). There the degrees of rings and exponential graphs count the agent
-    itself (``self_loops=True``), those of grids and Erdos-Renyi graphs do not.
+    The code of the random reshuffling papers mixes with (I + V) / 2 in every method. There the
+    degrees of rings and exponential graphs count the agent itself, those of grids and Erdos-Renyi
+    graphs do not.
+
+    Args:
+        graph: a connected undirected networkx graph or adjacency matrix.
+        self_loops: whether degrees count the agent itself.
+        lazy: give (I + V) / 2; if false, V.
 
     Raises:
         ValueError: the graph is disconnected or directed.
@@ -51,10 +56,15 @@ def half_degree(graph: Any, *, self_loops: bool = False, lazy: bool = True) -> N
     return mixing(_lazy(matrix) if lazy else matrix)
 
 
-def laplacian(graph: Any, step: float | None = None) -> Network:
+def laplacian(graph: Any, step: float | None = None) -> Form:
     """Return W = I − ε L, with L the graph Laplacian and ε the weight of every link.
 
-    ``step`` ε defaults to 1 / (1 + largest degree); it has to be below 2 / λ_max(L).
+    Args:
+        graph: a connected undirected networkx graph or adjacency matrix.
+        step: ε, below 2 / λ_max(L); by default 1 / (1 + largest degree).
+
+    Raises:
+        ValueError: the graph is disconnected or directed, or W would not average.
 
     Source: Xiao, Boyd (2004), "Fast linear iterations for distributed averaging"
     """
@@ -66,10 +76,11 @@ def laplacian(graph: Any, step: float | None = None) -> Network:
     return mixing(sp.eye_array(len(degree)) - epsilon * (sp.diags_array(degree) - edges))
 
 
-def row_stochastic(graph: Any) -> Network:
-    """Return R with rᵢⱼ = 1 / (1 + dᵢ), dᵢ the number of agents that i hears: rows sum to 1.
+def row_stochastic(graph: Any) -> Form:
+    """Return R with rᵢⱼ = 1 / (1 + dᵢ), dᵢ the number of in-neighbors of i: rows sum to 1.
 
-    R keeps consensus, and its limit is the average weighted by its left eigenvector, not the mean.
+    R keeps consensus. Its powers converge to the average weighted by its left eigenvector, which is
+    not the mean in general.
 
     Raises:
         ValueError: the graph is not strongly connected.
@@ -77,10 +88,10 @@ def row_stochastic(graph: Any) -> Network:
     return choose(row_matrix(_connected(graph)), "row")
 
 
-def column_stochastic(graph: Any) -> Network:
-    """Return C with cᵢⱼ = 1 / (1 + dⱼ), dⱼ the number of agents that hear j: columns sum to 1.
+def column_stochastic(graph: Any) -> Form:
+    """Return C with cᵢⱼ = 1 / (1 + dⱼ), dⱼ the number of out-neighbors of j: columns sum to 1.
 
-    C keeps the sum over agents, and not consensus: x converges to multiples of its right
+    C keeps the sum over agents but not consensus: Cᵏ x converges to a multiple of its right
     eigenvector.
 
     Raises:
@@ -135,4 +146,4 @@ SCHEMES = {
     "row_stochastic": (row_matrix, "row"),
     "column_stochastic": (column_matrix, "column"),
 }
-"""The schemes that need no connected graph: name -> (matrix of a pattern, what sums to 1)."""
+"""Schemes for graphs that need not be connected: name -> (matrix of a pattern, its kind)."""

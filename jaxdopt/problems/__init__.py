@@ -16,6 +16,7 @@ from jaxdopt.problems.neural import mlp
 from jaxdopt.problems.oracles import GaussianNoise, Minibatch
 from jaxdopt.problems.problem import Given, Oracle, Problem
 from jaxdopt.problems.quadratic import Quadratic, quadratic
+from jaxdopt.problems.wrapper import Wrapper
 
 __all__ = [
     "Composite",
@@ -26,6 +27,7 @@ __all__ = [
     "Oracle",
     "Problem",
     "Quadratic",
+    "Wrapper",
     "general_variance",
     "heterogeneity",
     "huber_regression",

@@ -7,29 +7,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt._checks import require
-from jaxdopt._opaque import disclose, enclose
 from jaxdopt._pytree import pytree, replace
+from jaxdopt._wrapper import wrapped
 from jaxdopt.problems import solver
+from jaxdopt.problems.wrapper import Wrapper
 
 
 @pytree
-class Composite:
+class Composite(Wrapper):
     """F(x) = f(x) + r(x), f = Σᵢ pᵢ fᵢ the objective of a smooth problem, r the regularizer.
 
-    Gradients, samples, starts, `smoothness` and all else that is not named here are the smooth
-    problem's. r counts once, whatever n: an agent that holds a copy of it takes
+    Gradients, samples, starts, `smoothness` and everything else that is not defined here are the
+    smooth problem's. r counts once, whatever n is: an agent that has a copy of it takes
     ``problem.prox(z, t)`` with its own stepsize t.
 
     Args:
         problem: the smooth problem, deterministic or stochastic.
-        regularizer: from `jd.problems.prox`, or your own pytree with ``r(x)`` at [d] and
-            ``prox(z, t)`` on rows; ``convex = True`` on its class if it is.
+        regularizer: from `jd.problems.prox`, or your own pytree with ``r(x)`` at one point [d] and
+            ``prox(z, t)`` on rows, and with ``convex = True`` on its class if it is convex.
 
     Attributes:
-        solution, optimum: a minimizer [d] and F there, or None; `solved` fills them.
+        solution, optimum: a minimizer [d] and F there, or None; set by `solved`.
 
     Raises:
-        ValueError: the problem has no grad, or a regularizer already, or this one has no prox.
+        ValueError: the problem has no grad, or has a regularizer already, or this regularizer has
+            no prox.
 
     Example:
         >>> import jaxdopt as jd
@@ -45,13 +47,9 @@ class Composite:
     optimum: Any = None
 
     def __post_init__(self) -> None:
-        """Check that these are a smooth problem and a regularizer; a problem may be no pytree."""
-        problem = disclose(self.problem)
+        """Check that these are a smooth problem and a regularizer."""
+        problem = wrapped(self)
         name = type(problem).__name__
-        require(
-            hasattr(problem, "grad"),
-            f"problem is a {name} without grad; give an object with n, d and grad(x, key).",
-        )
         require(
             getattr(problem, "regularizer", None) is None,
             f"the {name} has a regularizer already; give the sum of the two as one, with its prox.",
@@ -61,12 +59,11 @@ class Composite:
             f"regularizer is {self.regularizer!r}; give one with a prox, such as "
             "jd.problems.prox.L1(0.1).",
         )
-        object.__setattr__(self, "problem", enclose(self.problem))
 
     @property
     def smooth_objective(self) -> Any:
         """The smooth part f at one point [d], or None where the problem does not know it."""
-        return getattr(disclose(self.problem), "objective", None)
+        return getattr(wrapped(self), "objective", None)
 
     @property
     def objective(self) -> Any:
@@ -76,8 +73,8 @@ class Composite:
 
     @property
     def strong_convexity(self) -> Any:
-        """The smooth part's μ, which F has too if r is convex; None otherwise."""
-        known = getattr(disclose(self.problem), "strong_convexity", None)
+        """The smooth part's μ, which is F's too if r is convex; otherwise None."""
+        known = getattr(wrapped(self), "strong_convexity", None)
         return known if _is_convex(self) else None
 
     def prox(self, z: jax.Array, t: Any) -> jax.Array:
@@ -86,13 +83,14 @@ class Composite:
 
     def take(self, agents: jax.Array) -> "Composite":
         """Return the problem of some agents [s], with the same regularizer and no solution."""
-        return Composite(disclose(self.problem).take(agents), self.regularizer)
+        return Composite(wrapped(self).take(agents), self.regularizer)
 
     def solved(self) -> "Composite":
         """Return the problem with `solution` and `optimum` known, by proximal gradients in float64.
 
-        They are accelerated, and end at a relative prox-gradient residual of 1e-15 or where
-        rounding stops them. F has to be convex with a minimizer; do not call this inside jit.
+        The accelerated iteration ends at a relative prox-gradient residual of 1e-15, or where
+        rounding keeps it from falling further. F has to be convex and have a minimizer. Do not call
+        this inside jit.
 
         Raises:
             ValueError: r is not convex, f or its `smoothness` is not known, or no minimizer was
@@ -103,7 +101,7 @@ class Composite:
             f"{type(self.regularizer).__name__} is not known to be convex (convex = True), so that "
             "a minimizer could not be told from a stationary point; use the problem unsolved.",
         )
-        name = type(disclose(self.problem)).__name__
+        name = type(wrapped(self)).__name__
         require(
             self.smooth_objective is not None and getattr(self, "smoothness", None) is not None,
             f"the {name}'s objective or smoothness is not known; give it both, for a FiniteSum as "
@@ -117,11 +115,6 @@ class Composite:
         )
         dtype = self.start().dtype
         return replace(self, solution=jnp.asarray(x, dtype), optimum=jnp.asarray(value, dtype))
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "problem" not in vars(self):
-            raise AttributeError(name)
-        return getattr(disclose(self.problem), name)
 
 
 def _is_convex(problem: Composite) -> bool:

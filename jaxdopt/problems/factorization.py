@@ -34,8 +34,8 @@ def matrix_factorization(
     """Return fᵢ(U, V) = (1/mᵢ) Σ (u_rᵀ v_c − b)² / 2 + (l2/2)(|U|² + |V|²) over observed entries.
 
     The parameters are ``{"left": U [r, rank], "right": V [c, rank]}``, with as many rows as the
-    largest index asks for; all agents start at the same random ones, of variance 1/rank. It is not
-    convex, and known only up to U R, V R⁻ᵀ: compare products.
+    largest index requires; all agents start from the same random ones, of variance 1/rank. The
+    problem is not convex, and (U R, V R⁻ᵀ) is as good as (U, V): compare products U Vᵀ.
 
     Args:
         rows: [m] integers from 0, the entries' rows.
@@ -44,7 +44,7 @@ def matrix_factorization(
         rank: the number of columns of U and V.
         agents: n.
         partition: as in `least_squares`, with the rows as labels: "by_label" gives every agent
-            rows of its own.
+            its own rows.
         l2: the regularizer's weight, at least 0.
         weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
         seed: of the start.

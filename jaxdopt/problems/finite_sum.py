@@ -42,11 +42,11 @@ class FiniteSum:
         shares: [n], the weights n pᵢ.
         samples: component gradients an agent pays for one call of `grad`.
         smoothness, strong_convexity: L such that every n pᵢ fᵢ is L-smooth, and μ of F, or None.
-        solution, optimum: the minimizer [d] and F there, or None; `solved` fills them.
+        solution, optimum: the minimizer [d] and F there, or None; set by `solved`.
 
     Raises:
-        ValueError: empty agents, leaves that disagree about n or m, NaN data, integer parameters, a
-            loss that is no floating scalar or that some parameters do not enter.
+        ValueError: agents without samples, leaves that disagree about n or m, NaN data, integer
+            parameters, or a loss that is no floating scalar or does not depend on some parameters.
 
     Example:
         >>> import jax.numpy as jnp
@@ -149,9 +149,9 @@ class FiniteSum:
 
     @property
     def even(self) -> bool:
-        """Whether all agents have the same number of samples; known also while tracing.
+        """Whether all agents have the same number of samples; also known while tracing.
 
-        Of problems that were padded alike to be stacked it is false.
+        It is false for problems that were padded to one length to be stacked.
         """
         return self.sample_weights is None
 
@@ -172,16 +172,16 @@ class FiniteSum:
         return self._gradient(x, chosen, None)
 
     def draw(self, key: jax.Array, batch: int) -> jax.Array:
-        """Return samples that every agent draws from its own, [n, batch], with replacement.
+        """Return the indices of samples that agents draw with replacement, [n, batch].
 
-        They are uniform, but for a relative bias of mᵢ/2³², and a function of the key.
+        They are uniform up to a relative bias of mᵢ/2³², and a function of the key.
         """
         sizes = self.counts[:, None].astype(jnp.uint32)
         random = jax.random.bits(key, (self.n, batch), jnp.uint32)
         return high_product(random, sizes).astype(jnp.int32)
 
     def permutation(self, key: jax.Array) -> jax.Array:
-        """Return a random order of every agent's own samples, [n, most]; padding comes last."""
+        """Return a random order of every agent's samples, [n, most]; padding comes last."""
         bits = jax.random.bits(key, (self.n, self.most), jnp.uint32) >> 1
         padding = jnp.arange(self.most, dtype=jnp.int32)[None] >= self.counts[:, None]
         return jnp.argsort(jnp.where(padding, jnp.uint32(2**32 - 1), bits), axis=1).astype(
@@ -221,7 +221,8 @@ class FiniteSum:
     def take(self, agents: jax.Array) -> "FiniteSum":
         """Return the problem of some agents [s]; `grad_at` gathers only the samples it needs.
 
-        What is known of the whole problem's solution is not true of the part, and is dropped.
+        The whole problem's solution, optimum and strong convexity are not the part's: they are
+        dropped.
         """
         return replace(
             self,
@@ -234,7 +235,7 @@ class FiniteSum:
     def solved(self) -> "FiniteSum":
         """Return the problem with `solution` and `optimum` known, by Newton's method in float64.
 
-        The objective has to be convex with a minimizer; do not call this inside jit.
+        The objective has to be convex and have a minimizer. Do not call this inside jit.
 
         Raises:
             ValueError: no minimizer was found, as for separable data without l2.

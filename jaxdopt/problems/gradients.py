@@ -1,4 +1,4 @@
-"""What a gradient is, found by tracing it once: its shapes, and leaves that are always zero."""
+"""Checks of gradients by tracing them once: their shapes, and leaves that are always zero."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,10 +33,10 @@ def traced(name: str, function: Callable[..., Any], *args: Any) -> tuple[Any, An
 def require_gradient(
     name: str, gradient: Callable[..., Any], layout: Layout, *args: Any, may_vanish: bool = False
 ) -> None:
-    """Refuse a gradient of other shapes than the parameters', or that is zero by construction.
+    """Refuse a gradient of other shapes than the parameters', or that is identically zero.
 
-    Such a leaf is no parameter: methods would carry it along unchanged, mix it and pay for it. If
-    all leaves are zero, that is what was meant where the gradient ``may_vanish``.
+    A leaf whose gradient is always zero is no parameter: methods would mix and send it for nothing.
+    A gradient that ``may_vanish`` is accepted if all its leaves are zero.
     """
     closed, given = traced(f"{name}'s gradient", gradient, *args)
     leaves, treedef = jax.tree.flatten(given)
@@ -65,9 +65,9 @@ def require_gradient(
 
 
 def zeros(jaxpr: Any, known: Any = ()) -> list[bool]:
-    """Return which outputs are zeros that depend on nothing, as those of unused inputs.
+    """Return which outputs are zeros that depend on nothing, as gradients of unused inputs are.
 
-    A product with a zero of the user's own, as in ``0.0 * penalty``, is none of them.
+    Products with a user's zero, as in ``0.0 * penalty``, are not counted.
     """
     found = set(known)
     for equation in jaxpr.eqns:

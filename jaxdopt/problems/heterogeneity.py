@@ -9,6 +9,7 @@ from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats
 from jaxdopt._numbers import number
 from jaxdopt._pytree import replace
+from jaxdopt._wrapper import wrapped
 from jaxdopt.problems import solver
 from jaxdopt.problems.finite_sum import FiniteSum, gathered
 from jaxdopt.problems.linear import (
@@ -37,8 +38,8 @@ class Heterogeneity(NamedTuple):
 def heterogeneity(problem: Any) -> Heterogeneity:
     """Return how much the agents' objectives differ, for a convex problem whose solution is known.
 
-    Both numbers are of the objective alone, in float64: for stochastic problems they are the
-    wrapped problem's. Every agent's own minimum fᵢ* is found by the solver of `FiniteSum.solved`,
+    Both numbers are of the objective alone, in float64: for stochastic problems, of the wrapped
+    problem. Every agent's own minimum fᵢ* is found by the solver of `FiniteSum.solved`,
     all by one program; do not call this inside jit. ζ² is what keeps DGD with a constant stepsize
     from the solution; Γ is the measure of Li, Huang, Yang, Wang, Zhang (2020), arXiv 1907.02189.
 
@@ -56,7 +57,7 @@ def heterogeneity(problem: Any) -> Heterogeneity:
         4.0
     """
     while isinstance(problem, Minibatch | GaussianNoise):
-        problem = problem.problem
+        problem = wrapped(problem)
     name = type(problem).__name__
     require(
         isinstance(problem, FiniteSum | Quadratic),
@@ -100,7 +101,7 @@ def general_variance(problem: Any, *, smoothness: float | None = None) -> Genera
             linear models.
 
     Raises:
-        ValueError: another problem, an unknown ℓ, or an agent without a minimizer of its own.
+        ValueError: another problem, an unknown ℓ, or an agent whose own objective has no minimizer.
 
     Example:
         >>> import jaxdopt as jd
@@ -116,7 +117,7 @@ def general_variance(problem: Any, *, smoothness: float | None = None) -> Genera
             batch = problem.batch
         else:
             noise += float(problem.sigma) ** 2
-        problem = problem.problem
+        problem = wrapped(problem)
     require(
         isinstance(problem, FiniteSum),
         f"general_variance is about samples, which a {type(problem).__name__} has not; give a "

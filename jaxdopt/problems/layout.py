@@ -1,4 +1,4 @@
-"""Between a user's parameter pytree and the flat rows that algorithms work on."""
+"""Layouts: from a user's parameter pytree to the flat rows that methods work on, and back."""
 
 import dataclasses
 import math

@@ -1,13 +1,14 @@
 """Linear models as finite sums: least squares, Huber, logistic and softmax regression.
 
-Labels and features come pooled, [m] and [m, p], with ``agents`` and a ``partition``, or already
-split, as [n, m] and [n, m, p], as lists of n arrays or as dicts {agent: array}; arrays are of
-NumPy, JAX or pandas, and dense; numbers may be written as strings. There is no hidden intercept:
-append a column of ones for one. The constants L and μ, the solution and the optimum are computed on
-the host in float64.
+Labels and features are pooled, [m] and [m, p], with ``agents`` and a ``partition``; or already
+split, as [n, m] and [n, m, p], as lists of n arrays or as dicts {agent: array}. Arrays are dense,
+of NumPy, JAX or pandas, and strings that spell numbers are accepted. No intercept is added: append
+a column of ones for one. The constants L and μ, the solution and the optimum are computed on the
+host in float64.
 
-A loss is a function of the scores aᵀx, so that XLA makes one batched product each way out of the
-gradients of all agents and samples; what is left to make cheap is the slope of the score's loss.
+Losses are functions of the scores aᵀx, so that XLA computes the gradients of all agents and samples
+by one batched product each way; what is left to make cheap is the derivative of the loss in the
+score.
 """
 
 from collections.abc import Callable

@@ -41,11 +41,11 @@ def mlp(
     weights: Weighting = "agents",
     seed: int = 0,
 ) -> FiniteSum:
-    """Return the cross-entropy of a fully connected network with tanh units, not convex.
+    """Return the cross-entropy of a fully connected neural network with tanh units, not convex.
 
     The parameters are a list of layers ``{"W": [inputs, outputs], "b": [outputs]}``. All agents
-    start at the same ones: uniform weights after Glorot and Bengio (2010), biases 0. l2 is on all
-    of them.
+    start from the same ones: uniform weights after Glorot and Bengio (2010), biases 0. l2 applies
+    to all parameters.
 
     Args:
         features: [m, p] pooled; [n, m, p] or a list of n arrays [mᵢ, p] already split.
@@ -59,7 +59,7 @@ def mlp(
 
     Raises:
         ValueError: widths that are not integers of at least 1, labels that are not classes, and
-            all that `least_squares` refuses.
+            what `least_squares` refuses.
 
     Example:
         >>> import jaxdopt as jd

@@ -8,18 +8,23 @@ import numpy as np
 
 from jaxdopt._checks import count, require
 from jaxdopt._numbers import number
-from jaxdopt._opaque import disclose, enclose
-from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._pytree import pytree, static
+from jaxdopt._wrapper import rewrap, wrapped
+from jaxdopt.problems.wrapper import Wrapper
 
 NOISE = 0x6E  # folded into the key, so that noise and minibatch are independent
 
 
 @pytree
-class Minibatch:
+class Minibatch(Wrapper):
     """The mean gradient over ``batch`` samples an agent, drawn uniformly with replacement.
 
-    Unbiased for every agent's own gradient whatever its size, smaller than the batch, too; the same
-    key draws the same samples. Everything else is the wrapped problem's.
+    It is an unbiased estimate of every agent's own gradient, even if an agent has fewer samples
+    than the batch. The same key draws the same samples. Everything else is the wrapped problem's.
+
+    Args:
+        problem: one with samples, such as a `FiniteSum`.
+        batch: the number of samples that an agent draws for one gradient.
 
     Raises:
         ValueError: the batch is not a positive integer, or the problem has no samples to draw.
@@ -52,29 +57,16 @@ class Minibatch:
         """Return every agent's minibatch gradient at its own row, [n, d] -> [n, d]."""
         return self.problem.grad_at(x, self.indices(key))
 
-    def take(self, agents: jax.Array) -> "Minibatch":
-        """Return the problem of some agents [s]."""
-        return Minibatch(self.problem.take(agents), self.batch)
-
-    def solved(self) -> "Minibatch":
-        """Return the problem with `solution` and `optimum` known."""
-        return Minibatch(self.problem.solved(), self.batch)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "problem" not in vars(self):
-            raise AttributeError(name)
-        return getattr(self.problem, name)
-
 
 @pytree
-class GaussianNoise:
+class GaussianNoise(Wrapper):
     """Gradients with Gaussian noise: ∇fᵢ(x) + (σ/√d) N(0, I_d), independent for every agent.
 
-    So E|noise|² = σ² for every agent, the σ of the theorems. As a minibatch's, the noise is of ∇fᵢ:
-    where agents weigh differently (``weights="samples"``) it is multiplied by n pᵢ as ∇fᵢ is. It is
-    independent of the wrapped problem's own sampling, and the same key adds the same noise at any
-    x. Everything else is the wrapped problem's, but for `grad_at` and `draw`: chosen samples have
-    no noise.
+    So E|noise|² = σ² for every agent, the σ of the theorems. Like that of a minibatch, the noise is
+    in ∇fᵢ: where agents have different weights (``weights="samples"``), it is multiplied by n pᵢ as
+    ∇fᵢ is. It is independent of the wrapped problem's sampling, and the same key adds the same
+    noise at any x. Everything else is the wrapped problem's, except `grad_at` and `draw`: gradients
+    at chosen samples would have no noise.
 
     Args:
         problem: any with ``grad(x, key)``.
@@ -94,20 +86,15 @@ class GaussianNoise:
 
     problem: Any
     sigma: Any
+    hides = ("grad_at", "draw", "indices", "batch")
 
     def __post_init__(self) -> None:
-        """Check σ, and let a problem be no pytree."""
+        """Check σ."""
         object.__setattr__(self, "sigma", number("sigma", self.sigma, minimum=0.0))
-        require(
-            hasattr(disclose(self.problem), "grad"),
-            f"problem is a {type(self.problem).__name__} without grad; give an object with n, d "
-            "and grad(x, key).",
-        )
-        object.__setattr__(self, "problem", enclose(self.problem))
 
     def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:
         """Return every agent's noisy gradient at its own row, [n, d] -> [n, d]."""
-        exact = disclose(self.problem).grad(x, key)
+        exact = self.problem.grad(x, key)
         noise = jax.random.normal(jax.random.fold_in(key, NOISE), exact.shape, exact.dtype)
         shares = getattr(self, "shares", None)
         if shares is not None:
@@ -115,39 +102,25 @@ class GaussianNoise:
         scale = jnp.asarray(self.sigma, exact.dtype) / np.sqrt(exact.shape[1]).astype(exact.dtype)
         return exact + scale * noise
 
-    def take(self, agents: jax.Array) -> "GaussianNoise":
-        """Return the problem of some agents [s]."""
-        return replace(self, problem=disclose(self.problem).take(agents))
-
-    def solved(self) -> "GaussianNoise":
-        """Return the problem with `solution` and `optimum` known."""
-        return replace(self, problem=disclose(self.problem).solved())
-
-    def __getattr__(self, name: str) -> Any:
-        hidden = name.startswith("__") or name in ("grad_at", "draw", "indices", "batch")
-        if hidden or "problem" not in vars(self):
-            raise AttributeError(name)
-        return getattr(disclose(self.problem), name)
-
 
 def finite_sum(problem: Any) -> tuple[Any, int]:
     """Return (the problem with full gradients, batch), for methods that draw samples themselves.
 
-    A `Minibatch` is unwrapped, also inside other wrappers such as `Composite`; a problem without
-    one comes back as it is, with a batch of 1.
+    A `Minibatch` is removed, also from inside other wrappers such as `Composite`; a problem without
+    one is returned unchanged, with a batch of 1.
 
     Raises:
-        ValueError: the problem has no samples to draw, as an `Oracle`, a `Quadratic` or one with
-            `GaussianNoise`.
+        ValueError: the problem has no samples to draw, such as an `Oracle`, a `Quadratic` or one
+            with `GaussianNoise`.
     """
     _require_samples(problem, "a method that draws its own samples")
-    if isinstance(problem, Minibatch):
-        return finite_sum(problem.problem)[0], problem.batch
-    inner = vars(problem).get("problem")
-    if inner is None:
+    within = wrapped(problem)
+    if within is None:
         return problem, 1
-    inner, batch = finite_sum(inner)
-    return replace(problem, problem=inner), batch
+    within, batch = finite_sum(within)
+    if isinstance(problem, Minibatch):
+        return within, problem.batch
+    return rewrap(problem, within), batch
 
 
 def _require_samples(problem: Any, who: str) -> None:

@@ -1,4 +1,4 @@
-"""How pooled samples are dealt out to agents: always with a seed, and no agent stays empty."""
+"""Partitions: how pooled samples are divided among agents, reproducibly and with no agent empty."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -48,10 +48,15 @@ def by_label(shards: int = 1, seed: int = 0) -> Partition:
 def dirichlet(alpha: float, seed: int = 0, *, minimum: int = 1) -> Partition:
     """Give each class to the agents in proportions drawn from Dirichlet(alpha): sizes are uneven.
 
-    Small alpha: few classes an agent, and very uneven sizes; large alpha: all agents alike, and
-    `iid` at infinity. Draws that leave an agent with fewer than ``minimum`` samples are thrown
-    away; if `ATTEMPTS` of them do, as with a small alpha and many agents, the agents that are short
-    in the last one take samples, one by one, each from the agent that has the most.
+    With a small alpha agents have few classes and very uneven sizes; with a large one they are
+    alike, and at infinity this is `iid`. Draws that leave an agent with fewer than ``minimum``
+    samples are discarded. If `ATTEMPTS` draws are, as with a small alpha and many agents, agents
+    that are short of samples in the last one get them one by one from the agent with the most.
+
+    Raises:
+        ValueError: alpha is not positive; when dealt, fewer samples than agents need, or labels
+            that are not classes.
+
     Source: Yurochkin and others (2019), arXiv 1905.12022. For equal sizes: `balanced_dirichlet`.
     """
     require(alpha > 0, f"alpha is {alpha}; give a positive concentration, such as 0.3.")
@@ -87,11 +92,13 @@ def dirichlet(alpha: float, seed: int = 0, *, minimum: int = 1) -> Partition:
 def balanced_dirichlet(alpha: float, seed: int = 0) -> Partition:
     """Let each agent draw its own mix of classes from Dirichlet(alpha p), p the classes' shares.
 
-    All agents have equally many samples, up to one where the agents do not divide them. One after
-    another, agents draw theirs by their own mix without replacement; a class that has run out
-    drops from the mixes of those that come later. Small alpha: one class an agent, as far as the
-    classes go round; `iid` at infinity. alpha p has the sum alpha: with 10 classes of one size,
-    alpha = 10 draws uniformly from all mixes. Source: Hsu, Qi, Brown (2019), arXiv 1909.06335.
+    All agents have the same number of samples, up to one if n does not divide their number. One
+    after another, agents draw their samples by their own mix without replacement; a class that has
+    run out is dropped from the mixes of later agents. With a small alpha most agents have a single
+    class; at infinity this is `iid`. The entries of alpha p sum to alpha: with 10 classes of one
+    size, alpha = 10 draws mixes uniformly.
+
+    Source: Hsu, Qi, Brown (2019), arXiv 1909.06335.
     """
     require(alpha > 0, f"alpha is {alpha}; give a positive concentration, such as 0.3.")
 
@@ -131,7 +138,8 @@ def _samples_by_class(labels: np.ndarray) -> list[np.ndarray]:
 def _drawn(random: Any, wanted: int, mix: np.ndarray, left: np.ndarray) -> np.ndarray:
     """Return how many of each class ``wanted`` draws by a mix give, with at most ``left`` each.
 
-    Draws from a class that has run out are repeated, all at once: it is the law of one by one.
+    Draws from a class that has run out are repeated together, which has the same distribution as
+    drawing one by one.
     """
     taken = np.zeros_like(left)
     while (missing := wanted - taken.sum()) > 0:
@@ -156,14 +164,14 @@ FACTORIES = (iid, by_label, dirichlet, balanced_dirichlet)
 
 
 def split(data: Any, labels: Any, *, agents: int | None, partition: Any = "iid") -> Any:
-    """Deal pooled data out: leaves [m, ...] become lists of n arrays, as `FiniteSum` takes them.
+    """Divide pooled data among agents: leaves [m, ...] become lists of n arrays, for `FiniteSum`.
 
     Args:
         data: a pytree of arrays [m, ...].
-        labels: [m], what `by_label` sorts and the Dirichlet splits count.
+        labels: [m], by which `by_label` and the Dirichlet splits divide the samples.
         agents: n; None if ``partition`` is a list or dict of index arrays.
-        partition: "iid", "by_label", one of this module's functions called, or index arrays: a list
-            of one an agent, or a dict {agent: indices}.
+        partition: "iid", "by_label", what a function of this module returns, or index arrays: a
+            list of n, or a dict {agent: indices}.
 
     Raises:
         ValueError: an unknown partition, fewer samples than agents, an empty agent, indices out of

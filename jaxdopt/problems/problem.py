@@ -1,13 +1,13 @@
-"""The problem's contract, and its two plainest forms: oracles, and gradients of your own.
+"""The problem's contract, and its two simplest forms: oracles, and gradients that the user takes.
 
-The objective is F(x) = Σᵢ pᵢ fᵢ(x), fᵢ the mean over agent i's samples plus (l2/2)|x|², and
-pᵢ = 1/n, or mᵢ/m with ``weights="samples"``. ``grad`` answers with n pᵢ ∇fᵢ, so that the plain
-mean over agents is always ∇F and methods between peers need not know the weights. A server knows
-them: with ``shares``, the n pᵢ, its clients step along ∇fᵢ itself and it weighs what they send.
-`Composite` adds a regularizer r(x), which is no part of the gradients: methods take it by `prox`.
+The objective is F(x) = Σᵢ pᵢ fᵢ(x), with fᵢ the mean over agent i's samples plus (l2/2)|x|², and
+pᵢ = 1/n, or mᵢ/m with ``weights="samples"``. ``grad`` returns n pᵢ ∇fᵢ, so that the plain mean over
+agents is always ∇F and decentralized methods need not know the weights. A server knows them: from
+the ``shares`` n pᵢ its clients recover ∇fᵢ, along which they step, and it weighs what they send.
+`Composite` adds a regularizer r(x), which is not part of the gradients: methods use its `prox`.
 
 The smallest problem is any object with ``n``, ``d`` and ``grad(x, key)``; without ``shares`` all
-agents weigh the same.
+agents have the same weight.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt._checks import require
-from jaxdopt._opaque import disclose, traceable
+from jaxdopt._opaque import traceable
 from jaxdopt._pytree import pytree, static
+from jaxdopt._wrapper import layers
 from jaxdopt.problems.gradients import require_gradient
 from jaxdopt.problems.layout import Layout
 from jaxdopt.problems.samples import as_numbers
 
 
 class Problem(Protocol):
-    """What a method may ask of a problem; `run` also uses `objective` and the facts if present."""
+    """What every problem has; `run` also uses the objective and known facts where there are any."""
 
     @property
     def n(self) -> int:
@@ -39,24 +40,27 @@ class Problem(Protocol):
         ...
 
     def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:
-        """Return every agent's gradient at its own row, [n, d] -> [n, d]; one key, one sample."""
+        """Return every agent's gradient at its own row, [n, d] -> [n, d].
+
+        The same key draws the same samples.
+        """
         ...
 
 
 @pytree
 class Oracle:
-    """Agents that only answer with gradients: simulators, streams, networks with dropout.
+    """Agents of which only gradients are known: simulators, streams, neural networks with dropout.
 
     Args:
         gradient: ``gradient(params, agent_data, key) -> gradient`` for one agent, of the shape of
-            ``params``; called under vmap over agents, each with a key of its own.
+            ``params``; called under vmap over agents, each with its own key.
         data: a pytree with leaves [n, ...], or None with ``agents``.
         params: the starting parameters, a pytree of floating arrays.
         agents: the number of agents, needed only without data.
 
     Raises:
-        ValueError: leaves that disagree about n, and a gradient that fails, has other shapes than
-            the parameters, or is zero by construction for some of them.
+        ValueError: leaves that disagree about n, or a gradient that fails, has other shapes than
+            the parameters, or is identically zero for some of them.
     """
 
     gradient: Any
@@ -128,7 +132,14 @@ def _as_data(leaf: Any) -> Any:
 
 @pytree
 class Given:
-    """Gradients [n, d] that the caller has taken at ``state.x``, for one step of a method."""
+    """Gradients [n, d] that the user has computed at ``state.x``, for one step of a method.
+
+    Args:
+        gradients: one row for each agent.
+
+    Raises:
+        ValueError: this is no array [n, d] of floating numbers.
+    """
 
     gradients: Any
 
@@ -170,16 +181,15 @@ def proximal(problem: Any, z: jax.Array, t: Any) -> jax.Array:
 
 
 def divides(problem: Any) -> bool:
-    """Return whether a problem, and what it wraps, can give the problem of some agents."""
-    within = getattr(problem, "__dict__", {}).get("problem")
-    return hasattr(problem, "take") and (within is None or divides(disclose(within)))
+    """Return whether a problem, and all that it wraps, has ``take``, the problem of some agents."""
+    return all(hasattr(layer, "take") for layer in layers(problem))
 
 
 @pytree
 class Part:
-    """Some agents [s] of a problem that cannot be divided, each at a row of its own.
+    """Some agents [s] of a problem without ``take``, each at its own row.
 
-    An agent may be named twice. For every row all n agents answer, and one answer is kept.
+    An agent may occur twice. For every row the gradients of all n agents are computed and one kept.
     """
 
     problem: Any
@@ -209,8 +219,7 @@ class Part:
 def partial_gradients(problem: Any, agents: jax.Array, x: jax.Array, key: Any) -> jax.Array:
     """Return the gradients of some agents [s] at their rows x, [s, d] -> [s, d].
 
-    Work follows them where the problem has ``take``. An index n or beyond is padding, of which
-    anything may come back.
+    With ``take`` only their work is done. Indices n and above are padding, of arbitrary rows.
     """
     if divides(problem):
         return problem.take(agents).grad(x, key)

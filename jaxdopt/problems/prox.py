@@ -4,9 +4,9 @@ A regularizer is a pytree with ``r(x)`` at one point [d] and
 
     r.prox(z, t) = argmin_u r(u) + |u − z|² / (2t)
 
-at a point [d] or for every row of [..., d], with t > 0 a number, or one a row as [n, 1]. Besides,
-``convex`` says whether r is convex; if it is not, ``weak_convexity`` is the least ρ that makes
-r(x) + (ρ/2)|x|² so. Numbers are plain fields: traced, swept and differentiated.
+at a point [d] or for every row of [..., d], with t > 0 a number, or one for each row as [n, 1].
+``convex`` says whether r is convex; if it is not, ``weak_convexity`` is the least ρ for which
+r(x) + (ρ/2)|x|² is convex. Numbers are leaves: they can be traced, swept and differentiated.
 
 Source: Parikh, Boyd (2014), "Proximal algorithms"; for `MCP`, Zhang (2010), arXiv 1002.4734.
 """
@@ -130,7 +130,8 @@ class GroupL1:
 class MCP:
     """The minimax concave penalty r(x) = Σⱼ w |xⱼ| − xⱼ² / (2θ) where |xⱼ| ≤ θ w, else θ w² / 2.
 
-    Not convex: r + |·|² / (2θ) is. It shrinks like `L1` near 0 and leaves |zⱼ| > θ w alone.
+    It is not convex, but r + |·|² / (2θ) is. Its prox shrinks like that of `L1` near 0, and leaves
+    coordinates with |zⱼ| > θ w unchanged.
 
     Raises:
         ValueError: the weight is negative, θ is not positive, or either is not one number.
@@ -175,9 +176,9 @@ class MCP:
 class Box:
     """r(x) = 0 where low ≤ xⱼ ≤ high for all j, else ∞; prox is the projection.
 
-    The bounds are numbers or one a coordinate [d], and may be infinite: ``Box(0, math.inf)`` asks
-    for nonnegative coordinates. A relative rounding of √ε beyond a bound counts as inside, so that
-    means of points of the box have value 0.
+    The bounds are numbers, or vectors [d], and may be infinite: ``Box(0, math.inf)`` requires
+    nonnegative coordinates. A point counts as inside up to a relative error of √ε (ε the rounding
+    unit), so that means of points of the box have value 0.
 
     Raises:
         ValueError: a bound is NaN or of another shape, or low exceeds high.
@@ -212,8 +213,9 @@ class Box:
 class Ball:
     """r(x) = 0 where |x − center| ≤ radius, else ∞; prox is the projection.
 
-    The center is a number, meant for every coordinate, or [d]. A relative rounding of √ε beyond the
-    radius counts as inside, so that means of points of the ball have value 0.
+    The center is a number, the same for every coordinate, or a vector [d]. A point counts as inside
+    up to a relative error of √ε (ε the rounding unit), so that means of points of the ball have
+    value 0.
 
     Raises:
         ValueError: the radius is negative or not one number, the center NaN or of another shape.

@@ -16,7 +16,7 @@ from jaxdopt._pytree import pytree, replace
 class Quadratic:
     """fᵢ(x) = (x − x*)ᵀ Aᵢ (x − x*) / 2 + tᵢᵀ(x − x*) with Σᵢ tᵢ = 0, so that F(x*) = 0 is optimal.
 
-    Written around x*, so that gaps are exact far below the rounding of F elsewhere.
+    It is written in x − x*, so that gaps far below the rounding error of F are still exact.
     """
 
     hessians: Any  # [n, d, d]
@@ -38,12 +38,12 @@ class Quadratic:
 
     @property
     def samples(self) -> int:
-        """A gradient of a quadratic counts as one component gradient."""
+        """Component gradients an agent pays for one call of `grad`: 1."""
         return 1
 
     @property
     def size(self) -> int:
-        """An agent has one sample, its quadratic."""
+        """The number of samples of an agent: 1, its quadratic."""
         return 1
 
     @property
@@ -93,7 +93,7 @@ def quadratic(
     solution: Any = None,
     seed: int = 0,
 ) -> Quadratic:
-    """Return random quadratics with the mean Hessian, the disagreement and the solution asked for.
+    """Return random quadratics of given condition number, heterogeneity and solution.
 
     The mean Hessian A has eigenvalues spaced evenly in the logarithm from L / κ to L in a random
     basis; agent i has Aᵢ = A^½ (I + s Sᵢ) A^½ with Σᵢ Sᵢ = 0 and |Sᵢ| ≤ 1, so F keeps A exactly.
@@ -104,9 +104,9 @@ def quadratic(
         condition_number: κ ≥ 1 of F.
         smoothness: L, the largest eigenvalue of A.
         heterogeneity: ζ, with (1/n) Σᵢ |∇fᵢ(x*)|² = ζ² by a zero-sum tilt.
-        curvature_spread: s in [0, 1). 0 gives all agents the same Hessian: the mean of their
-            gradients is then ∇F at the mean of their estimates, however far apart these are, so
-            that the mean of gossip methods and of local steps never feels the network.
+        curvature_spread: s in [0, 1). With 0 all agents have the same Hessian: the mean of their
+            gradients is then ∇F at the mean of their estimates, however far apart these are, and
+            the mean of a decentralized method does not depend on the network.
         solution: x* [d]; standard normal by default.
         seed: of all random choices.
 

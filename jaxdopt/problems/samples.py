@@ -1,4 +1,4 @@
-"""Samples as users bring them: pooled, split, or one array a client, in any container and dtype."""
+"""Reading users' samples: pooled, split, or one array an agent, in any container and dtype."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ from jaxdopt.problems.partition import in_order, is_missing, split
 def read(features: Any, labels: Any) -> tuple[Any, Any]:
     """Return floating features and numeric labels, both as arrays or lists of one array an agent.
 
-    Pooled or evenly split data are arrays, of NumPy, JAX, pandas or whatever NumPy reads, or lists
-    of rows. Agents' arrays come in a list, a tuple, an object array or a dict {agent: array}.
-    Numbers written as strings are numbers. A column of labels, [m, 1], is [m].
+    Pooled or evenly split data are arrays (of NumPy, JAX, pandas or anything that NumPy reads) or
+    lists of rows. Agents' arrays come in a list, a tuple, an object array or a dict {agent: array}.
+    Strings that spell numbers are read as numbers, and a column of labels, [m, 1], as [m].
 
     Raises:
-        ValueError: what is no array of real numbers, is sparse, or has labels missing.
+        ValueError: data that are no array of real numbers, are sparse, or have labels missing.
     """
     if isinstance(features, Mapping):
         require(
@@ -72,7 +72,7 @@ def _depth(value: Any) -> int:
 
 
 def _labels(labels: np.ndarray, axes: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return labels of so many axes, without a last one of length one; refuse missing ones."""
+    """Return labels with so many axes, dropping a last axis of length one; refuse other shapes."""
     if labels.ndim == axes + 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]
     require(
@@ -161,7 +161,7 @@ def distribute(features: Any, labels: Any, *, agents: int | None, partition: Any
         partition: as in `split`, or None for "iid"; for pooled data.
 
     Raises:
-        ValueError: neither pooled nor split, or arguments that are for the other of the two.
+        ValueError: data that are neither pooled nor split, or arguments that do not apply to them.
     """
     split_already = isinstance(features, list) or features.ndim == 3
     if not split_already:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats
 from jaxdopt._pytree import replace
+from jaxdopt._wrapper import Wrapper, rewrap, wrapped
 from jaxdopt.problems.finite_sum import FiniteSum, gathered
 
 T = TypeVar("T")
@@ -20,10 +21,10 @@ FACTS = ("smoothness", "strong_convexity", "solution", "optimum")
 def stack(members: Sequence[T]) -> T:
     """Return pytrees of one structure as one, every leaf with a new first axis, for `sweep`.
 
-    Finite sums may differ in their data's sizes, even and uneven ones too: all are padded to the
-    longest. Facts that are not known of every member are dropped. Both also hold inside wrappers
-    such as `Minibatch`. Everything else has to agree: n, d, the loss, static fields. For networks
-    of different forms there is `jd.networks.stack`.
+    Finite sums may differ in the number of samples, and be even or uneven: their data are padded to
+    the longest. Facts that are not known of every member are dropped. Both also happen inside
+    wrappers such as `Minibatch`. Everything else has to agree: n, d, the loss, static fields. For
+    networks of different forms use `jd.networks.stack`.
 
     Raises:
         ValueError: no members, or members that differ in structure, static fields or shapes.
@@ -76,7 +77,7 @@ def stack(members: Sequence[T]) -> T:
 
 
 def _aligned(members: list[Any]) -> list[Any]:
-    """Return members made alike where they may differ: padding, and facts that are not known."""
+    """Return members with the same padding and the same known facts."""
     first = members[0]
     if any(
         type(member) is not type(first) or not hasattr(member, "__dict__") for member in members
@@ -84,9 +85,8 @@ def _aligned(members: list[Any]) -> list[Any]:
         return members
     if isinstance(first, FiniteSum):
         members = _padded_alike(members)
-    elif "problem" in vars(first):
-        inner = _aligned([member.problem for member in members])
-        members = [replace(m, problem=problem) for m, problem in zip(members, inner, strict=True)]
+    elif isinstance(first, Wrapper):
+        members = list(map(rewrap, members, _aligned([wrapped(member) for member in members])))
     for fact in FACTS:
         if fact in vars(first) and any(vars(member)[fact] is None for member in members):
             members = [replace(member, **{fact: None}) for member in members]

@@ -186,7 +186,7 @@ class TestPairs:
         with pytest.raises(ValueError, match="pairs need at least two agents on fixed links that"):
             jd.networks.pairwise(directed, steps=3)
         problem = jd.problems.quadratic(N, D)
-        with pytest.raises(ValueError, match="ADPSGD needs to know who meets whom when"):
+        with pytest.raises(ValueError, match="ADPSGD needs the meetings of pairs of agents"):
             jd.run(jd.ADPSGD(0.1), problem, GRAPH, problem.start(), KEY, steps=3)
         pairs = jd.networks.pairwise(GRAPH, steps=3)
         with pytest.raises(ValueError, match=r"DGD needs doubly stochastic weights .* this Pairs"):

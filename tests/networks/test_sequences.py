@@ -381,7 +381,7 @@ class TestAsleep:
         network = Asleep(RandomLinks(RING, 0.7), other)
         for k in range(3):
             assert np.array_equal(loops.at(network, k, KEY).active, loops.at(other, k, KEY).active)
-        with pytest.raises(ValueError, match="in the pattern, a Circulant, nobody ever sleeps"):
+        with pytest.raises(ValueError, match="in the pattern, a Circulant, no agent ever sleeps"):
             loops.at(Asleep(RING, RING), 0, KEY)
 
     def test_awake_in_both_of_two_patterns(self):
@@ -794,10 +794,10 @@ BAD: dict[str, tuple] = {
         lambda: Asleep(RING, np.ones((3, 5), bool)), r"the pattern has shape \(3, 5\); give who is"
     ),
     "a trace without rounds": (
-        lambda: Asleep(RING, np.ones((0, N), bool)), r"shape \(0, 12\); give who is awake"
+        lambda: Asleep(RING, np.ones((0, N), bool)), r"shape \(0, 12\); give which agents"
     ),
     "a trace that is a row": (
-        lambda: Asleep(RING, np.ones(N, bool)), r"shape \(12,\); give who is awake in every round"
+        lambda: Asleep(RING, np.ones(N, bool)), r"shape \(12,\); give which agents are awake"
     ),
     "another network of other agents": (
         lambda: Asleep(RING, Asleep(networks.metropolis(graphs.ring(5)), 0.5)),

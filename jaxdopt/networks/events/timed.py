@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace
+from jaxdopt._wrapper import layers, rewrap, wrapped
 from jaxdopt.networks.checks import require_network
 from jaxdopt.networks.events import durations
 from jaxdopt.networks.events.schedule import Schedule
@@ -27,10 +28,11 @@ from jaxdopt.networks.operators.sparse import Neighbors, Pushes
 from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.server import Server
 from jaxdopt.networks.trees import FromParent, ToParent
+from jaxdopt.networks.wrapper import Wrapper
 
 
 @pytree
-class Timed:
+class Timed(Wrapper):
     """A network whose rounds take simulated seconds: see `timed`, which builds it."""
 
     network: Any
@@ -41,7 +43,7 @@ class Timed:
 
     def at(self, k: Any, key: jax.Array) -> "Timed":
         """Return round k's network."""
-        return replace(self, network=self.network.at(k, key), k=k, key=key)
+        return replace(rewrap(self, self.network.at(k, key)), k=k, key=key)
 
     def seconds(self, calls: Any, exchanges: Any, overlap: Any) -> Any:
         """Return the seconds that a step of this round takes.
@@ -64,22 +66,6 @@ class Timed:
             )
         )
         return _seconds(self.network, compute, delay, self.k, calls, exchanges, overlap)
-
-    def cut(self, keep: Any) -> "Timed":
-        """Return the network with only the links that ``keep``."""
-        return replace(self, network=self.network.cut(keep))
-
-    def awake(self, active: jax.Array) -> "Timed":
-        """Return the network with the agents where ``active`` [n] is true awake."""
-        return replace(self, network=self.network.awake(active))
-
-    def __matmul__(self, x: Any) -> Any:
-        return self.network @ x
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "network" not in vars(self):
-            raise AttributeError(name)
-        return getattr(self.network, name)
 
 
 def timed(network: Any, *, compute: Any = 1.0, delay: Any = 0.0) -> Timed:
@@ -114,25 +100,11 @@ def timed(network: Any, *, compute: Any = 1.0, delay: Any = 0.0) -> Timed:
             "finite times, and lose messages with jd.networks.RandomLinks.",
         )
     require(
-        not isinstance(network, Timed | Schedule),
+        not any(isinstance(layer, Timed | Schedule) for layer in layers(network)),
         f"the {type(network).__name__} has times of its own; give the network it is made of, or "
         "these times where it is made.",
     )
     return Timed(network, compute, delay)
-
-
-def seconds(network: Any, calls: Any, exchanges: Any, overlap: Any) -> Any:
-    """Return the seconds of a step in a round of any network; by default one a gradient."""
-    if hasattr(network, "seconds"):
-        return network.seconds(calls, exchanges, overlap)
-    within = getattr(network, "network", None)
-    require(
-        not isinstance(within, Timed),
-        f"jd.networks.timed is inside a {type(network).__name__}, which does not tell its times; "
-        "put it outside, around the whole network.",
-    )
-    one = (durations.Fixed(1.0), None), (durations.Fixed(0.0), None)
-    return _seconds(network, *one, getattr(network, "k", None), calls, exchanges, overlap)
 
 
 def _seconds(
@@ -197,7 +169,7 @@ def _links(network: Any) -> list[tuple[Any, Any, Any]]:
         up = network.parent != me
         down = isinstance(network, FromParent)
         return [(me, network.parent, up) if down else (network.parent, me, up)]
-    within = getattr(network, "network", None)
+    within = wrapped(network)
     require(
         within is not None and not within.varies,
         f"the links of a {type(network).__name__} are not known in every round; give one delay "

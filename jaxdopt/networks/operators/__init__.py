@@ -1,1 +1,1 @@
-"""Matrices of weights in the form that suits their structure."""
+"""Mixing matrices as operators, in the form that suits their structure."""

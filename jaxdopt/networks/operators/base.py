@@ -1,13 +1,13 @@
 """Mixing matrices as operators: ``network @ x`` is W x on any pytree with a leading agent axis.
 
-All compute x + Σⱼ wᵢⱼ (xⱼ − xᵢ) rather than Σⱼ wᵢⱼ xⱼ, in float32 at least: at consensus the
-difference is exactly zero, and where wᵢⱼ and wⱼᵢ are equal bit for bit what flows from i to j is
+All compute x + Σⱼ wᵢⱼ (xⱼ − xᵢ) rather than Σⱼ wᵢⱼ xⱼ, in float32 at least. At consensus the
+differences are exactly zero; and where wᵢⱼ and wⱼᵢ are equal bit for bit, what flows from i to j is
 minus what flows from j to i, so that the mean does not drift in float32. ``laplacian(x)`` is
 (I − W) x by the same differences: primal-dual methods accumulate it, and its sum has to stay zero.
 
-A doubly stochastic W keeps consensus and the mean; a row-stochastic one (``kind`` "row") only the
-first, a column-stochastic one ("column") only the second. So the rounds of the latter two are no
-operators themselves: `at` gives a network of one part, whose ``row`` or ``column`` is this one.
+A doubly stochastic W keeps consensus and the mean; a row-stochastic one (``kind`` "row") keeps only
+consensus, a column-stochastic one ("column") only the mean. The rounds of these two are therefore
+not operators: `at` returns a network of one part, whose ``row`` or ``column`` is the operator.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,8 @@ from jaxdopt.roles import Missing, Network, lacks
 
 T = TypeVar("T")
 Keep = Callable[[jax.Array, jax.Array], jax.Array]
-"""Whether receiver i still hears sender j, for arrays of both: what cuts links."""
+"""keep(i, j): whether receiver i still hears sender j, for arrays of both; the other links are cut.
+"""
 
 
 @pytree
@@ -46,7 +47,7 @@ class Links:
     degree: jax.Array  # [n] int: the number of neighbors, whether the links to them are cut or not
 
     def __post_init__(self) -> None:
-        """Check the tables: what i calls its link with j is at j the one with i."""
+        """Check the tables: the slot at j that ``reverse`` names has to be j's link with i."""
         shape = np.shape(self.sender)
         require(
             len(shape) == 2 and np.shape(self.reverse) == np.shape(self.present) == shape,
@@ -75,15 +76,15 @@ class Links:
 
 
 class Operator(Network):
-    """What all fixed operators share; a subclass gives `_pull`, and what else it knows better."""
+    """The base of fixed operators; a subclass defines `_pull`, and overrides more for speed."""
 
     n: Any  # the number of agents
     k: Any  # the step, once `at` has set it
     symmetric: bool
     kind: Any = "doubly"
     linked: bool = False  # whether there is a table of `links`, for all rounds
-    pushes: bool = True  # of columns that sum to 1: whether push-sum weights stay above 0
-    active: Any = None  # who is awake, [n] bool, or None for all
+    pushes: bool = True  # for columns that sum to 1: whether push-sum weights stay positive
+    active: Any = None  # which agents are awake, [n] bool, or None for all
     repetitions = 1  # rounds of communication that one ``network @ x`` takes
     varies = False
 
@@ -118,7 +119,7 @@ class Operator(Network):
         return frozenset(words)
 
     def at(self, k: Any, key: jax.Array) -> Any:
-        """Return round k's network: this one, or the network of which it is the only part."""
+        """Return round k's network: this operator, or a network of which it is the only part."""
         return self._as_round(replace(self, k=k))
 
     def _as_round(self, now: Any) -> Any:
@@ -149,7 +150,7 @@ class Operator(Network):
         return self
 
     def require_linked(self) -> None:
-        """Raise what is wrong where there is no table of links for all rounds."""
+        """Raise `Missing` where there is no table of links that holds for all rounds."""
         if not self.linked:
             raise Missing(lacks(self, "links", "what asks for .links"))
 
@@ -160,7 +161,7 @@ class Operator(Network):
 
     @property
     def diagonal(self) -> jax.Array:
-        """What every agent keeps of its own, the diagonal of W: [n]."""
+        """The diagonal of W, [n]: the weight of every agent's own value."""
         return jnp.diagonal(self.matrix())
 
     def matrix(self) -> jax.Array:
@@ -174,7 +175,7 @@ class Operator(Network):
 
     @property
     def spectral_gap(self) -> float:
-        """1 − |λ₂|, λ₂ the largest eigenvalue of W in modulus but for the one of the mean."""
+        """1 − |λ₂|, λ₂ the eigenvalue of W of largest modulus besides the 1 of the mean."""
         return spectra.gap(self.eigenvalues)
 
     def csr(self) -> sp.csr_array:
@@ -183,14 +184,18 @@ class Operator(Network):
 
     @property
     def cuttable(self) -> bool:
-        """Whether links can be cut and W stays what it is, see `cut`."""
+        """Whether W keeps its kind when links are cut, see `cut`."""
         return self.symmetric or self.kind != "doubly"
 
     def cut(self, keep: Keep) -> Any:
-        """Return the network with only the links that ``keep``; their weight goes to the diagonal.
+        """Return the network without the links that ``keep`` denies; see `Keep`.
 
-        ``keep(receiver, sender)`` has to be symmetric where W is, and then the mean is kept. Raises
-        ValueError where W is doubly stochastic and not symmetric, as it would no longer be so.
+        The weight of a cut link is added to the diagonal. Where W is symmetric, ``keep(i, j)`` has
+        to be symmetric too.
+
+        Raises:
+            ValueError: W is doubly stochastic and not symmetric, so that cutting links would
+                change the sums of its rows or columns.
         """
         require_cuttable(self)
         now = self._cut(keep)
@@ -202,11 +207,6 @@ class Operator(Network):
 
     def _cut(self, keep: Keep) -> Any:
         raise NotImplementedError
-
-    @property
-    def _stacked(self) -> bool:
-        """Whether this is a stack of networks rather than one."""
-        return False
 
     def _map(self, apply: Callable[[jax.Array], jax.Array], x: T) -> T:
         require(

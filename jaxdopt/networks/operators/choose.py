@@ -1,4 +1,4 @@
-"""From a matrix of weights to the operator that suits its structure; checked in NumPy, once."""
+"""The operator that suits the structure of a matrix of weights, chosen and checked on the host."""
 
 from typing import Any, Literal
 
@@ -16,25 +16,27 @@ from jaxdopt.networks.operators.dense import Dense
 from jaxdopt.networks.operators.sparse import UNROLLED, Neighbors, Pushes, off_diagonal, table
 
 Kind = Literal["doubly", "row", "column"]
-Network = Dense | Neighbors | Circulant | Complete | Pushes
+Form = Dense | Neighbors | Circulant | Complete | Pushes
 
 SPARSE = 4  # the neighbor table is used where n is at least this many times the slots it needs
 
 
-def mixing(weights: Any, *, kind: Kind = "doubly", form: type[Network] | None = None) -> Any:
+def mixing(weights: Any, *, kind: Kind = "doubly", form: type[Form] | None = None) -> Any:
     """Return a matrix W of weights as the operator that suits its structure.
 
     ``Complete`` if all weights are 1 / n; ``Circulant`` if every agent sees the same few weights;
     ``Neighbors`` if the graph is sparse, ``Pushes`` if W is column-stochastic too; else ``Dense``.
 
     Args:
-        weights: [n, n], NumPy, JAX or scipy.sparse; row i is what agent i puts on what it hears.
+        weights: W [n, n], a NumPy, JAX or scipy.sparse array; row i has the weights of what agent i
+            receives.
         kind: which sums are 1: "doubly" stochastic, "row" or "column".
         form: one of the operator classes, instead of the one that suits.
 
     Raises:
-        ValueError: W is not square and finite, its sums are not 1, it is disconnected (for "row",
-            no agent is heard by all; for "column", none hears all), or it does not contract.
+        ValueError: W is not square and finite, its sums are not 1, its graph is disconnected (for
+            "row": no agent reaches all others; for "column": none is reached by all others), or
+            powers of W do not converge to an average.
     """
     require(kind in list(SUMS), f"kind is {kind!r}; give 'doubly', 'row' or 'column'.")
     if is_traced(weights):
@@ -60,7 +62,7 @@ def choose(matrix: sp.csr_array, kind: Kind = "doubly", form: Any = None) -> Any
             form = Complete
         elif circulant is not None and len(circulant[0]) <= most and n >= SPARSE:
             form = Circulant
-        elif SPARSE * min(slots, UNROLLED) <= n and away.nnz * SPARSE <= n * n:
+        elif is_sparse(n, slots, away.nnz):
             form = Pushes if kind == "column" else Neighbors
         else:
             form = Dense
@@ -90,6 +92,11 @@ def choose(matrix: sp.csr_array, kind: Kind = "doubly", form: Any = None) -> Any
         form is Dense, f"form is {form!r}; give Dense, Neighbors, Pushes, Circulant or Complete."
     )
     return Dense(matrix.toarray(), symmetric=symmetric, kind=kind)
+
+
+def is_sparse(n: int, slots: int, links: int) -> bool:
+    """Return whether a neighbor table suits n agents of at most so many neighbors, links in all."""
+    return SPARSE * min(slots, UNROLLED) <= n and SPARSE * links <= n * n
 
 
 def _checked(weights: Any, kind: Kind) -> sp.csr_array:

@@ -28,8 +28,8 @@ SHIFTS = 64  # offsets up to which a circulant matrix is applied by shifts
 class Circulant(Operator):
     """W with the same weights seen from every agent, for rings and exponential graphs.
 
-    (W x)ᵢ = xᵢ + Σ_o w_o (x_{i + o mod n} − xᵢ). Shifts, and not gathers: over devices they become
-    exchanges with neighbors.
+    (W x)ᵢ = xᵢ + Σ_o w_o (x_{i + o mod n} − xᵢ), computed by shifts rather than gathers: if agents
+    are spread over devices, shifts become exchanges between neighboring devices.
     """
 
     weights: Any  # [len(offsets)]
@@ -81,7 +81,7 @@ class Circulant(Operator):
         return pull
 
     def _shifted(self, x: jax.Array) -> list[jax.Array]:
-        """Return x as it is seen at every offset: by rolls, or cut out of x with a halo."""
+        """Return x shifted by every offset: rolled, or sliced out of x with a halo."""
         if len(self.offsets) <= ROLLED:
             return [jnp.roll(x, -offset, axis=0) for offset in self.offsets]
         signed = [o if 2 * o <= self.n else o - self.n for o in self.offsets]
@@ -113,7 +113,7 @@ class Circulant(Operator):
 
     @property
     def linked(self) -> bool:  # type: ignore[override]
-        """Whether there is a table of `links`, for all rounds: every offset has an opposite."""
+        """Whether there is a table of `links` for all rounds: every offset has its opposite."""
         opposite = {self.n - offset for offset in self.offsets}
         return self.lasting and opposite == set(self.offsets)
 
@@ -132,7 +132,7 @@ class Circulant(Operator):
 
     @property
     def diagonal(self) -> jax.Array:
-        """What every agent keeps of its own, [n]."""
+        """The diagonal of W, [n]: the weight of every agent's own value."""
         return jnp.full(self.n, 1 - jnp.sum(self.weights))
 
     def csr(self) -> sp.csr_array:

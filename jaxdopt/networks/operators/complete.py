@@ -62,7 +62,7 @@ class Complete(Operator):
 
     @property
     def diagonal(self) -> jax.Array:
-        """What every agent keeps of its own, 1 / n: [n]."""
+        """The diagonal of W, [n]: 1 / n."""
         return jnp.full(self.n, 1 / self.n)
 
     def matrix(self) -> jax.Array:

@@ -22,14 +22,14 @@ from jaxdopt.networks.operators.base import Keep, Links, Operator
 
 @pytree
 class Dense(Operator):
-    """W as an [n, n] array, for small or dense graphs; the mean is kept by projection."""
+    """W as an [n, n] array, for small or dense graphs; a projection keeps the mean exactly."""
 
     weights: Any  # [n, n]
     k: Any = None
     active: Any = None
     symmetric: bool = static(default=None)
     kind: str = static(default="doubly")  # what sums to 1: "doubly", "row" or "column"
-    pushes: bool = static(default=None)  # whether push-sum weights stay above 0
+    pushes: bool = static(default=None)  # whether push-sum weights stay positive
     lasting: bool = static(default=True)  # whether links are the same in every round
     degree: Any = None  # [n] int: the number of neighbors, where links are cut
 
@@ -117,7 +117,7 @@ class Dense(Operator):
 
 
 def all_links(n: int, present: jax.Array, degree: Any = None) -> Links:
-    """Return a table of links with a slot an agent, of which some are ``present`` [n, n]."""
+    """Return a table of links with n slots an agent, of which those in ``present`` [n, n] exist."""
     senders = jnp.broadcast_to(jnp.arange(n), (n, n))
     degree = present.sum(axis=1) if degree is None else degree
     return Links(senders, senders.T, present, degree)

@@ -1,4 +1,4 @@
-"""Sparse operators of any size: padded tables of whom every agent hears, and to whom it gives."""
+"""Sparse operators of any size: padded tables of every agent's in-neighbors and out-neighbors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -66,7 +66,7 @@ def _sums(weights: jax.Array, tiers: Any) -> jax.Array:
 def _require_table(
     index: Any, weights: Any, tiers: Any, names: tuple[str, str] = ("index", "weights")
 ) -> None:
-    """Refuse a table, or tiers, whose shapes do not agree or that name agents there are not."""
+    """Refuse a table, or tiers, whose shapes do not agree or that name agents that do not exist."""
     for agents, others, values in ((None, index, weights), *tiers):
         require(
             np.ndim(others) >= 2 and np.shape(values) == np.shape(others),
@@ -93,11 +93,12 @@ def _entries(index: Any, weights: Any, tiers: Any) -> tuple[np.ndarray, np.ndarr
 class Neighbors(Operator):
     """W as a padded table of neighbors, for sparse graphs of any size.
 
-    The first 16 slots are unrolled over all agents; agents with more neighbors have the rest in
-    tiers of doubling width, so that a star or a heavy-tailed graph costs no more than its edges.
+    The first 16 slots of all agents are unrolled. Agents with more neighbors have the others in
+    tiers of doubling width, so that the cost of a star or of a heavy-tailed graph is proportional
+    to the number of its edges.
     """
 
-    index: Any  # [n, s] int: the neighbors that agent i hears, padded with i itself
+    index: Any  # [n, s] int: the in-neighbors of agent i, padded with i itself
     weights: Any  # [n, s], zero on the padding
     tiers: Any = ()  # of (agents [h], index [h, s], weights [h, s])
     k: Any = None
@@ -108,7 +109,7 @@ class Neighbors(Operator):
     degree: Any = None  # [n] int: the number of neighbors, where links are cut
 
     def __post_init__(self) -> None:
-        """Check shapes, agents' numbers, and what W is said to be."""
+        """Check shapes, agents' numbers, and that W is of the kind it is said to be."""
         require(
             self.kind in ("doubly", "row"),
             f"kind is {self.kind!r}; give 'doubly' or 'row', or take Pushes for 'column'.",
@@ -147,12 +148,12 @@ class Neighbors(Operator):
 
     @property
     def diagonal(self) -> jax.Array:
-        """What every agent keeps of its own, [n]."""
+        """The diagonal of W, [n]: the weight of every agent's own value."""
         return 1 - _sums(self.weights, self.tiers)
 
     @property
     def linked(self) -> bool:  # type: ignore[override]
-        """Whether there is a table of `links`, for all rounds; not with more than 16 neighbors."""
+        """Whether there is a table of `links` for all rounds; there is none with tiers."""
         return self.lasting and self.symmetric and not self.tiers
 
     @property
@@ -181,21 +182,21 @@ class Neighbors(Operator):
 
 @pytree
 class Pushes(Operator):
-    """A column-stochastic W as two tables: what every agent hears, and what it gives away.
+    """A column-stochastic W as two tables: of what every agent receives, and of what it sends.
 
     (W x)ᵢ = xᵢ + Σⱼ wᵢⱼ xⱼ − Σⱼ wⱼᵢ xᵢ: every product is added once and subtracted once, so that
     the sum over agents does not drift in float32.
     """
 
-    index: Any  # [n, s] int: the neighbors that agent i hears, padded with i itself
+    index: Any  # [n, s] int: the in-neighbors of agent i, padded with i itself
     weights: Any  # [n, s]: wᵢⱼ, zero on the padding
-    receivers: Any  # [n, r] int: the neighbors that hear agent i, padded with i itself
+    receivers: Any  # [n, r] int: the out-neighbors of agent i, padded with i itself
     given: Any  # [n, r]: wⱼᵢ, zero on the padding
-    tiers: Any = ()  # as those of `Neighbors`, of what is heard
-    given_tiers: Any = ()  # the same, of what is given
+    tiers: Any = ()  # of ``weights``, as in `Neighbors`
+    given_tiers: Any = ()  # of ``given``
     k: Any = None
     active: Any = None
-    pushes: bool = static(default=True)  # whether push-sum weights stay above 0
+    pushes: bool = static(default=True)  # whether push-sum weights stay positive
     kind = "column"
     symmetric = False
 
@@ -238,7 +239,7 @@ class Pushes(Operator):
 
     @property
     def diagonal(self) -> jax.Array:
-        """What every agent keeps of its own, [n]."""
+        """The diagonal of W, [n]: the weight of every agent's own value."""
         return 1 - _sums(self.given, self.given_tiers)
 
     def csr(self) -> sp.csr_array:
@@ -249,7 +250,7 @@ class Pushes(Operator):
 
 
 def table(away: sp.csr_array, width: int | None = None) -> tuple[Any, Any, Any]:
-    """Return the neighbor table of a matrix without diagonal: index, weights and tiers for hubs.
+    """Return the neighbor table of a matrix without its diagonal: index, weights, tiers for hubs.
 
     ``width`` is the number of slots if it should be more than the matrix needs.
     """
