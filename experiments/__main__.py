@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import jax
+import pandas as pd
 import tyro
 
 from experiments import networks, quickstart, roles
 from experiments.benchmarks import rows as benchmarks
 from experiments.benchmarks.measure import measure
-from experiments.tables import Table
+from experiments.tables import text
 from jaxdopt import require
 
 
@@ -221,7 +222,7 @@ class Benchmark(Options):
     def run(self) -> None:
         """Measure, print one table and write it as JSON."""
         rows, about = measure(self.quick)
-        print(benchmarks.table(rows))
+        print(text(benchmarks.table(rows)))
         print(", ".join(f"{name} {value}" for name, value in about.items()))
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / "benchmark.json"
@@ -240,7 +241,7 @@ class List:
     def run(self) -> None:
         """Print a line an experiment."""
         rows = [(name, str(kind.__doc__).splitlines()[0]) for name, kind in COMMANDS.items()]
-        print(Table(("experiment", "what it does"), rows))
+        print(text(pd.DataFrame(rows, columns=("experiment", "what it does"))))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,12 +25,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.networks.events import durations
 
 AGENTS = 16
@@ -317,7 +318,7 @@ def safe_stepsize() -> float:
     return float(2 * own / (curvatures.max() + curvatures.min()) * world.smoothness)
 
 
-def seconds_table(dataset: xr.Dataset, dims: tuple[str, ...]) -> Table:
+def seconds_table(dataset: xr.Dataset, dims: tuple[str, ...]) -> pd.DataFrame:
     """Return seconds, gradients and best α L of all methods, starred at the grid's edge."""
     cases = dataset[["arrival", "calls", "alpha", "edge"]].stack(case=dims)
     rows, names = [], list(cases.algorithm.values)
@@ -328,10 +329,10 @@ def seconds_table(dataset: xr.Dataset, dims: tuple[str, ...]) -> Table:
             seconds, calls = (number(float(cell[key]), ".0f") for key in ("arrival", "calls"))
             row.append(f"{seconds} ({calls}, {float(cell.alpha):.3g}{'*' * bool(cell.edge)})")
         rows.append(row)
-    return Table((*dims, *names), rows)
+    return pd.DataFrame(rows, columns=(*dims, *names))
 
 
-def theory_table(found: xr.Dataset) -> Table:
+def theory_table(found: xr.Dataset) -> pd.DataFrame:
     """Return the largest stepsizes that work, and how far limits are from the solution."""
     rows, names = [], list(found.algorithm.values)
     for kind in found.pattern.values:
@@ -342,10 +343,10 @@ def theory_table(found: xr.Dataset) -> Table:
         rows.append((kind, *largest, *(f"{float(v):.2e}" for v in ends)))
     header = ["times", *(f"largest alpha L, {name}" for name in names)]
     header += [*(f"limit, {name}" for name in LIMITS), "minimizer of sum p_i f_i"]
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def claims_table(dataset: xr.Dataset, grown: xr.Dataset | None, found: xr.Dataset) -> Table:
+def claims_table(dataset: xr.Dataset, grown: xr.Dataset | None, found: xr.Dataset) -> pd.DataFrame:
     """Return what is claimed beside what was measured."""
     rows = []
 
@@ -439,7 +440,9 @@ def claims_table(dataset: xr.Dataset, grown: xr.Dataset | None, found: xr.Datase
         bool(np.all(np.abs(ratio - 1) < 0.05)),
         "the stepsize's own bias, and fluctuations of who finishes",
     )
-    return Table(("claim", "source", "claimed", "measured", "met", "if not, why"), rows)
+    return pd.DataFrame(
+        rows, columns=("claim", "source", "claimed", "measured", "met", "if not, why")
+    )
 
 
 NOTES = {

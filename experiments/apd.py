@@ -27,12 +27,13 @@ import jax
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.algorithms.directed import push_pull
 
 GAP = 0.2  # smallest spectral gap of a graph that is taken
@@ -378,7 +379,7 @@ def span(values: xr.DataArray, form: str = ".2f") -> str:
     return f"{middle:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def graphs_table(members: Mapping[str, Any], best: xr.Dataset) -> Table:
+def graphs_table(members: Mapping[str, Any], best: xr.Dataset) -> pd.DataFrame:
     """Return what the digraphs are, and the largest c of the grid at which methods converge."""
     stable = best.iterations.notnull().all("condition_number")
     largest = best.c.where(stable).max("c")
@@ -400,10 +401,10 @@ def graphs_table(members: Mapping[str, Any], best: xr.Dataset) -> Table:
             )
         )
     header = ("graph", "links", "gap of C", "gap of R", "imbalance of C", "imbalance of R")
-    return Table((*header, "safe c", *(f"c {name}" for name in METHODS)), rows)
+    return pd.DataFrame(rows, columns=(*header, "safe c", *(f"c {name}" for name in METHODS)))
 
 
-def exponents_table(fixed: xr.DataArray, best: xr.Dataset) -> Table:
+def exponents_table(fixed: xr.DataArray, best: xr.Dataset) -> pd.DataFrame:
     """Return iterations, medians over the networks, and fitted exponents beside the expected."""
     rows = []
     at_last = best.iterations.isel(condition_number=-1)
@@ -428,10 +429,10 @@ def exponents_table(fixed: xr.DataArray, best: xr.Dataset) -> Table:
             )
     kappas = [f"kappa {kappa:.3g}" for kappa in fixed.condition_number.values]
     header = ("stepsize", "method", *kappas, "expected", "exponent", "of the last two")
-    return Table((*header, "c at the last", "vectors at the last"), rows)
+    return pd.DataFrame(rows, columns=(*header, "c at the last", "vectors at the last"))
 
 
-def limits_table(dataset: xr.Dataset) -> Table:
+def limits_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return the largest distance over networks of each method's limit to the three optima."""
     rows = [
         (
@@ -443,10 +444,10 @@ def limits_table(dataset: xr.Dataset) -> Table:
     rows.append(
         ("(uniform optimum, smallest)", *(number(float(v)) for v in dataset.apart.min("network")))
     )
-    return Table(("relative distance of", *map(str, dataset.optimum.values)), rows)
+    return pd.DataFrame(rows, columns=("relative distance of", *map(str, dataset.optimum.values)))
 
 
-def convex_table(dataset: xr.Dataset) -> Table:
+def convex_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return the fitted slopes of F − F* at the one safe c, and at each method's own best."""
     rows = []
     for mode, chosen in (("fixed", dataset.isel(c=0)), ("best", best_convex(dataset))):
@@ -464,7 +465,7 @@ def convex_table(dataset: xr.Dataset) -> Table:
                 )
             )
     header = ("stepsize", "method", "c", "expected", "slope, mean estimate", "slope, agents' own")
-    return Table((*header, "last F - F*"), rows)
+    return pd.DataFrame(rows, columns=(*header, "last F - F*"))
 
 
 def claims_table(
@@ -472,7 +473,7 @@ def claims_table(
     best: xr.Dataset,
     ends: xr.Dataset,
     flat_runs: xr.Dataset,
-) -> Table:
+) -> pd.DataFrame:
     """Return what the paper claims beside what was measured here."""
     at_one, at_best = exponents(fixed), exponents(fastest(best))
 
@@ -545,7 +546,7 @@ def claims_table(
             abs(apd + 1.5) <= 0.3 and abs(push + 0.75) <= 0.15,
         ),
     ]
-    return Table(("claim", "source", "claimed", "measured", "met"), rows)
+    return pd.DataFrame(rows, columns=("claim", "source", "claimed", "measured", "met"))
 
 
 def figure(

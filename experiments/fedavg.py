@@ -47,13 +47,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import xarray as xr
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.networks import participation
 from jaxdopt.plot.style import MARKERS
 
@@ -600,16 +601,16 @@ TITLES = {
 }
 
 
-def columns(dataset: xr.Dataset, *names: str) -> Table:
+def columns(dataset: xr.Dataset, *names: str) -> pd.DataFrame:
     """Return a table of some variables of a dataset of one dimension, or of all."""
     (dim,) = dataset.dims
     shown = names or tuple(map(str, dataset.data_vars))
     values = [[number(float(value), ".3g") for value in dataset[name]] for name in shown]
     rows = list(zip(map(str, dataset[dim].values), *values, strict=True))
-    return Table((str(dim), *(TITLES.get(name, name) for name in shown)), rows)
+    return pd.DataFrame(rows, columns=(str(dim), *(TITLES.get(name, name) for name in shown)))
 
 
-def bias_table(grid: xr.Dataset) -> Table:
+def bias_table(grid: xr.Dataset) -> pd.DataFrame:
     """Return |x − x*| over stepsizes and local steps at the largest δ, beside the first order."""
     here = grid.isel(shift=-1)
     errors = {f"aL = {a:g}": here.error.sel(stepsize=a, drop=True) for a in grid.stepsize.values}
@@ -617,7 +618,7 @@ def bias_table(grid: xr.Dataset) -> Table:
     return columns(xr.Dataset(errors | {"first column / theory": first}))
 
 
-def claims_table(parts: Mapping[str, xr.Dataset]) -> Table:
+def claims_table(parts: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Return what is claimed beside what was measured, of all datasets by name."""
     rows = []
     grid, far = parts["bias"], np.sqrt(parts["rounds"].distance_squared.mean("seed"))
@@ -712,7 +713,9 @@ def claims_table(parts: Mapping[str, xr.Dataset]) -> Table:
         title, source = "the published FedAdam comes there earlier than optax's", "derived"
         claimed = f"steps at t = 50 longer by {(1 - FIRST**50) / (1 - SECOND**50) ** 0.5:.1f}"
         row(title, source, claimed, f"{ours:.0f} against {theirs:.0f}", ours < theirs, "seeds")
-    return Table(("claim", "source", "claimed", "measured", "met", "if not, why"), rows)
+    return pd.DataFrame(
+        rows, columns=("claim", "source", "claimed", "measured", "met", "if not, why")
+    )
 
 
 def curves(ax: Any, lines: Mapping[str, Sequence[xr.DataArray]], **axes: Any) -> None:

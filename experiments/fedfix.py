@@ -39,12 +39,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.networks.events import durations
 
 PAPER = "arXiv 2206.10189"
@@ -318,7 +319,7 @@ def halfway(dataset: xr.Dataset) -> xr.DataArray:
     return here.isel(time=here.sizes["time"] // 2, drop=True).mean("seed") - dataset.optimum
 
 
-def bias_table(dataset: xr.Dataset) -> Table:
+def bias_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return limits with the smallest η in the last scenario, over rules."""
     rows = []
     for rule in map(str, dataset.rule.values):
@@ -336,20 +337,22 @@ def bias_table(dataset: xr.Dataset) -> Table:
             )
         )
     header = ("rule", "unbiased |x - x*|", "identical |x - x*|", "|x_q - x*|", "|x - x_q|")
-    return Table((*header, "q max/min", "oldest", "mean age"), rows)
+    return pd.DataFrame(rows, columns=(*header, "q max/min", "oldest", "mean age"))
 
 
-def growth_table(dataset: xr.Dataset) -> Table:
+def growth_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return |x − x*| with identical weights and the smallest η over scenarios, and |x_q − x*|."""
     rows = []
     for rule in (*BIASED, NEVER):
         here = dataset.sel(rule=rule, weights=IDENTICAL).isel(eta=-1)
         pairs = zip(here.away.values, here.predicted.values, strict=True)
         rows.append((rule, *(f"{away:.3f} ({goal:.3f})" for away, goal in pairs)))
-    return Table(("rule", *(f"F-{percent}" for percent in dataset.scenario.values)), rows)
+    return pd.DataFrame(
+        rows, columns=("rule", *(f"F-{percent}" for percent in dataset.scenario.values))
+    )
 
 
-def time_table(dataset: xr.Dataset) -> Table:
+def time_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return seconds to the target and stability, at a rule's own best stepsize and at one."""
     rows, eta = [], together(dataset)
     best, most, noise = own_best(dataset), largest_stable(dataset), stationary(dataset)
@@ -374,7 +377,7 @@ def time_table(dataset: xr.Dataset) -> Table:
     header = ("scenario", "rule", "aggregations/s", "oldest", "stable to eta", "own best eta")
     middle = float(dataset.time[dataset.sizes["time"] // 2])
     own = (f"seconds to {TARGET:g}", "gap around x*", "std")
-    return Table((*header, *own, f"eta {eta:g}: gap at {middle:g} s", "std"), rows)
+    return pd.DataFrame(rows, columns=(*header, *own, f"eta {eta:g}: gap at {middle:g} s", "std"))
 
 
 def entry(
@@ -646,7 +649,7 @@ def run(
         "bias": (f"limits in F-80, {small}", bias_table(dataset)),
         "growth": (f"identical weights' |x - x*| (|x_q - x*|), {small}", growth_table(dataset)),
         "time": ("digits: own best eta, and the largest for asynchrony", time_table(clock)),
-        "claims": ("what is claimed and what was measured", Table(header, claims)),
+        "claims": ("what is claimed and what was measured", pd.DataFrame(claims, columns=header)),
     }
     return results.write(
         "fedfix",

@@ -34,12 +34,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.networks import participation
 from jaxdopt.plot.style import MARKERS
 
@@ -223,7 +224,7 @@ def slope(x: Any, y: Any) -> float:
     return float(np.polyfit(np.log(np.asarray(x)), np.log(np.asarray(y)), 1)[0])
 
 
-def errors_table(dataset: xr.Dataset) -> Table:
+def errors_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return the final errors, a pattern a row, with the delays."""
     errors, names = final(dataset), list(map(str, dataset.algorithm.values))
     rows = []
@@ -238,10 +239,10 @@ def errors_table(dataset: xr.Dataset) -> Table:
                 f"{float(here.tau_mean):.2f}",
             )
         )
-    return Table(("pattern", *names, "tau_max", "tau_avg", "tau_mean"), rows)
+    return pd.DataFrame(rows, columns=("pattern", *names, "tau_max", "tau_avg", "tau_mean"))
 
 
-def delays_table(dataset: xr.Dataset) -> Table:
+def delays_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return stationary errors over delays."""
     rows = []
     for law in map(str, dataset.law.values):
@@ -271,17 +272,17 @@ def delays_table(dataset: xr.Dataset) -> Table:
         "over everybody's",
         "1 + 2 tau_mean",
     )
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def speedup_table(dataset: xr.Dataset) -> Table:
+def speedup_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return stationary errors times nK."""
     scaled = dataset.error.mean("seed") * dataset.n * dataset.K
     rows = [
         (str(int(n)), str(int(k)), *(f"{float(v):.3f}" for v in scaled.isel(case=i)))
         for i, (n, k) in enumerate(zip(dataset.n, dataset.K, strict=True))
     ]
-    return Table(("n", "K", *(f"E|grad F|^2 nK, {law}" for law in LAWS)), rows)
+    return pd.DataFrame(rows, columns=("n", "K", *(f"E|grad F|^2 nK, {law}" for law in LAWS)))
 
 
 def vectors_to(dataset: xr.Dataset, value: float) -> xr.DataArray:
@@ -289,7 +290,7 @@ def vectors_to(dataset: xr.Dataset, value: float) -> xr.DataArray:
     return jd.reach(dataset, "error", value, x="vectors")
 
 
-def claims_table(dataset: xr.Dataset, aged: xr.Dataset, sped: xr.Dataset) -> Table:
+def claims_table(dataset: xr.Dataset, aged: xr.Dataset, sped: xr.Dataset) -> pd.DataFrame:
     """Return what the paper claims, or other papers, beside what was measured."""
     rows = []
 
@@ -373,7 +374,9 @@ def claims_table(dataset: xr.Dataset, aged: xr.Dataset, sped: xr.Dataset) -> Tab
             abs(power - 1) < 0.1,
             "the step is not small against the longest delays: 1 + tau_max times 0.1",
         )
-    return Table(("claim", "source", "claimed", "measured", "met", "if not, why"), rows)
+    return pd.DataFrame(
+        rows, columns=("claim", "source", "claimed", "measured", "met", "if not, why")
+    )
 
 
 def figure(dataset: xr.Dataset, aged: xr.Dataset, sped: xr.Dataset) -> Any:

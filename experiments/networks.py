@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
-from experiments.tables import Table, number
+from experiments.tables import number, text
 
 AGENTS = 16
 DIGITS = (3, 8)
@@ -294,7 +295,7 @@ def slope(rounds: xr.DataArray, low: float, high: float) -> float:
     return float(np.polyfit(np.log(gap[chosen]), np.log(rounds.values[chosen]), 1)[0])
 
 
-def rounds_table(rounds: xr.DataArray, members: Mapping[str, Any]) -> Table:
+def rounds_table(rounds: xr.DataArray, members: Mapping[str, Any]) -> pd.DataFrame:
     """Return the table of rounds: a line a network, a column a scheme or method."""
     rows = []
     for name in rounds.network.values:
@@ -309,10 +310,10 @@ def rounds_table(rounds: xr.DataArray, members: Mapping[str, Any]) -> Table:
             )
         )
     header = [f"{name} {COARSE if name == 'DSGD' else TARGET:g}" for name in METHODS]
-    return Table(("network", "gap", "degree", *SCHEMES, *header), rows)
+    return pd.DataFrame(rows, columns=("network", "gap", "degree", *SCHEMES, *header))
 
 
-def slopes_table(rounds: xr.DataArray) -> Table:
+def slopes_table(rounds: xr.DataArray) -> pd.DataFrame:
     """Return fitted slopes beside what theory says: at small gaps, and at large ones."""
     rows = []
     for name in map(str, rounds.algorithm.values):
@@ -321,10 +322,10 @@ def slopes_table(rounds: xr.DataArray) -> Table:
         fits = [slope(here, *span) for span in ((0, SMALL), (SMALL, 0.99))]
         rows.append((name, f"{theory:g}", *(number(fit, ".2f") for fit in fits), why))
     header = ("rounds of", "theory", f"fit, gap < {SMALL:g}", f"fit, gap > {SMALL:g}", "theory is")
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def placement_table(slow: xr.Dataset, shuffled: xr.Dataset) -> Table:
+def placement_table(slow: xr.Dataset, shuffled: xr.Dataset) -> pd.DataFrame:
     """Return rounds where the digits sit at the two ends of the graph, and where they are mixed."""
     rows = []
     for algorithm in shuffled.algorithm.values:
@@ -339,10 +340,10 @@ def placement_table(slow: xr.Dataset, shuffled: xr.Dataset) -> Table:
     names = [
         f"{where}, {target:g}" for target in (COARSE, TARGET) for where in ("ends", "shuffled")
     ]
-    return Table(("method", "network", *names), rows)
+    return pd.DataFrame(rows, columns=("method", "network", *names))
 
 
-def varying_table(dataset: xr.Dataset) -> Table:
+def varying_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return how fast networks that change mix, and what they cost gradient tracking."""
     best = jd.best(dataset.isel(algorithm=0), "gap")
     bits = best.traffic.isel(step=-1) / best.bits.isel(step=-1)
@@ -361,8 +362,9 @@ def varying_table(dataset: xr.Dataset) -> Table:
                 number(float(reached["traffic"].sel(network=name)) / 1e6, ".1f"),
             )
         )
-    return Table(
-        (
+    return pd.DataFrame(
+        rows,
+        columns=(
             "network",
             "links a round",
             "|λ₂| of mean W",
@@ -371,7 +373,6 @@ def varying_table(dataset: xr.Dataset) -> Table:
             f"rounds to {TARGET:g}",
             "Mbit",
         ),
-        rows,
     )
 
 
@@ -536,8 +537,9 @@ def run(quick: bool, out: Path, seed: int, progress: bool = True) -> list[Path]:
     }
     written = []
     for name, (title, table) in tables.items():
-        print(f"\n{title}\n\n{table}")
-        written.append(table.write(out / f"networks_{name}.csv"))
+        print(f"\n{title}\n\n{text(table)}")
+        written.append(out / f"networks_{name}.csv")
+        table.to_csv(written[-1], index=False)
     for name, dataset in datasets.items():
         written.append(out / f"networks_{name}.nc")
         dataset.to_netcdf(written[-1])

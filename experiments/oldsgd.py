@@ -24,12 +24,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.costs import gossip
 
 AGENTS = 16
@@ -203,7 +204,7 @@ def times(case: Case, dataset: xr.Dataset, pace: xr.DataArray) -> xr.DataArray:
     return to_target(case, dataset) * pace
 
 
-def time_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Table:
+def time_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> pd.DataFrame:
     """Return seconds to the target of all families at their best τ, over delays."""
     rows = []
     for key, dataset in datasets.items():
@@ -219,10 +220,12 @@ def time_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Table:
                 at = int(mine.argmin("algorithm"))
                 cells.append(f"{float(mine[at]):.0f} ({int(mine.tau[at])})")
             rows.append((key, f"{delay:g}", *cells))
-    return Table(("case", "delay", *(f"{family} (tau)" for family in FAMILIES)), rows)
+    return pd.DataFrame(
+        rows, columns=("case", "delay", *(f"{family} (tau)" for family in FAMILIES))
+    )
 
 
-def gradient_table(datasets: Mapping[str, xr.Dataset]) -> Table:
+def gradient_table(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Return gradients and kbit a link to the target, and the best α L, of every method."""
     rows = []
     for key, dataset in datasets.items():
@@ -245,10 +248,10 @@ def gradient_table(datasets: Mapping[str, xr.Dataset]) -> Table:
                 )
             )
     header = ("case", "method and tau", "best alpha L", "gradients", "kbit a link", "last value")
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def claims_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Table:
+def claims_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> pd.DataFrame:
     """Return what is claimed beside what was measured."""
     rows = []
 
@@ -335,7 +338,7 @@ def claims_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Tabl
             number(behind, ".2f"),
             None,
         )
-    return Table(("claim", "source", "claimed", "measured", "met", "why not"), rows)
+    return pd.DataFrame(rows, columns=("claim", "source", "claimed", "measured", "met", "why not"))
 
 
 def figure(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Any:

@@ -13,10 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.tables import Table, number
+from experiments.tables import number, text
 
 AGENTS = 16
 DIGITS = (3, 8)
@@ -74,7 +75,7 @@ def curves(quick: bool = False, seed: int = 0, progress: bool = True) -> dict[st
     }
 
 
-def summary(best: xr.Dataset) -> Table:
+def summary(best: xr.Dataset) -> pd.DataFrame:
     """Return the table of one regime: what each method reached at its best stepsize."""
     last = best.isel(step=-1).mean("seed")
     rounds = jd.reach(best, "gap", TARGET, x="rounds").mean("seed")  # "-" unless every seed does
@@ -95,8 +96,9 @@ def summary(best: xr.Dataset) -> Table:
                     number(float(rounds.where(reached).sel(at)), ".0f"),
                 )
             )
-    return Table(
-        (
+    return pd.DataFrame(
+        rows,
+        columns=(
             "network",
             "method",
             "best stepsize",
@@ -105,7 +107,6 @@ def summary(best: xr.Dataset) -> Table:
             "held-out accuracy",
             f"rounds to {TARGET:g}",
         ),
-        rows,
     )
 
 
@@ -166,9 +167,10 @@ def run(quick: bool, out: Path, seed: int, progress: bool = True) -> list[Path]:
         table = summary(jd.best(dataset, "gap"))
         print(
             f"\n{REGIMES[regime]}, {dataset.sizes['seed']} seed(s), "
-            f"{int(dataset.step[-1])} steps, mean over seeds\n\n{table}"
+            f"{int(dataset.step[-1])} steps, mean over seeds\n\n{text(table)}"
         )
-        written.append(table.write(out / f"quickstart_{regime}.csv"))
+        written.append(out / f"quickstart_{regime}.csv")
+        table.to_csv(written[-1], index=False)
         path = out / f"quickstart_{regime}.nc"
         dataset.to_netcdf(path)
         written.append(path)

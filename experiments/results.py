@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
-from experiments.tables import Table
+from experiments.tables import text
 
 
 def compare(
@@ -38,7 +39,7 @@ def write(
     out: Path,
     *,
     command: str,
-    tables: Mapping[str, tuple[str, Table]],
+    tables: Mapping[str, tuple[str, pd.DataFrame]],
     datasets: Mapping[str, xr.Dataset],
     figures: Mapping[str, Any],
 ) -> list[Path]:
@@ -51,8 +52,9 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for key, (title, table) in tables.items():
-        print(f"\n{title}\n\n{table}")
-        written.append(table.write(out / f"{name}_{key}.csv"))
+        print(f"\n{title}\n\n{text(table)}")
+        written.append(out / f"{name}_{key}.csv")
+        table.to_csv(written[-1], index=False)
     for key, dataset in datasets.items():
         written.append(out / f"{name}_{key}.nc")
         dataset.assign_attrs(command=command).to_netcdf(written[-1])
