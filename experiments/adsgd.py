@@ -5,10 +5,11 @@ digits sorted or shuffled over 16 agents. ADSGD, AD-PSGD and R-FAST never wait; 
 mixes before it steps, as ADSGD does) and parallel SGD with a server do. Four kinds of times: nearly
 equal speeds, one agent ten times slower, every twentieth gradient ten times slower, and messages
 slower than gradients, more so from some agents. Each method at its own best stepsize of one grid.
-Questions: who is first at a target in simulated time; how that falls as up to 128 agents share the
-data, a gradient of one digit each; and with quadratics and full gradients, whether the stepsizes
-that work, and the limits, depend on what gradients and messages take. ADSGD's is compared with
-DGD's fixed point, AD-PSGD's with the minimizer of Σᵢ pᵢ fᵢ, pᵢ agent i's share of all gradients.
+Questions: which method is first at a target in simulated time? How does that time fall as up to 128
+agents share the data, with gradients of one digit each? With quadratics and full gradients, do the
+stable stepsizes and the limits depend on how long gradients and messages take? ADSGD's limit is
+compared with DGD's fixed point, AD-PSGD's with the minimizer of Σᵢ pᵢ fᵢ, pᵢ agent i's share of all
+gradients.
 
 Gaps are those of the mean of the agents' estimates. The paper's claims are known from its abstract
 and public reviews; its graphs, stepsizes and times are not. It has MNIST and larger networks, which
@@ -347,7 +348,7 @@ def theory_table(found: xr.Dataset) -> pd.DataFrame:
 
 
 def claims_table(dataset: xr.Dataset, grown: xr.Dataset | None, found: xr.Dataset) -> pd.DataFrame:
-    """Return what is claimed beside what was measured."""
+    """Return the claims beside the measurements."""
     rows = []
 
     def row(
@@ -532,7 +533,7 @@ def figure(dataset: xr.Dataset, grown: xr.Dataset | None, found: xr.Dataset) -> 
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     options = {"seeds": 1 if quick else 10 if scale == "full" else 3, "seed": seed}
     grown = None
     if quick:

@@ -107,7 +107,7 @@ def networks(n: int, count: int, seed: int = 0) -> dict[str, Any]:
 
 
 def dense(graph: nx.DiGraph) -> Any:
-    """Return R and C of a digraph as dense matrices: one form for all, and so one program."""
+    """Return R and C of a digraph as dense matrices, so that all share one program."""
     parts = jd.networks.push_pull(graph)
     row, column = (
         jd.networks.mixing(part.csr(), kind=part.kind, form=jd.networks.Dense)
@@ -128,7 +128,7 @@ def imbalance(weights: np.ndarray) -> float:
 
 
 def quadratics(n: int, d: int, condition_numbers: Sequence[float], seed: int = 0) -> list[Any]:
-    """Return one problem a condition number of F, all else alike."""
+    """Return problems that differ only in the condition number of F."""
     return [
         jd.problems.quadratic(n, d, condition_number=kappa, curvature_spread=SPREAD, seed=seed)
         for kappa in condition_numbers
@@ -380,7 +380,7 @@ def span(values: xr.DataArray, form: str = ".2f") -> str:
 
 
 def graphs_table(members: Mapping[str, Any], best: xr.Dataset) -> pd.DataFrame:
-    """Return what the digraphs are, and the largest c of the grid at which methods converge."""
+    """Return facts about the digraphs, and the largest c of the grid at which methods converge."""
     stable = best.iterations.notnull().all("condition_number")
     largest = best.c.where(stable).max("c")
     rows = []
@@ -474,7 +474,7 @@ def claims_table(
     ends: xr.Dataset,
     flat_runs: xr.Dataset,
 ) -> pd.DataFrame:
-    """Return what the paper claims beside what was measured here."""
+    """Return the paper's claims beside the measurements here."""
     at_one, at_best = exponents(fixed), exponents(fastest(best))
 
     def power(fits: xr.DataArray, name: str) -> float:
@@ -649,7 +649,7 @@ def band(ax: Any, x: Any, y: xr.DataArray, i: int, label: str, **style: Any) -> 
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     n, count, d = (20, 10, 30) if full else (10, 2 if quick else 5, 10)
     groups = [[1e2, 10**2.5]] if quick else [[1e2, 10**2.5, 1e3], [10**3.5, 1e4]]

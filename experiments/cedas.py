@@ -478,7 +478,7 @@ def run(
     scale: Literal["small", "full"] = "small",
     progress: bool = True,
 ) -> list[Path]:
-    """Run both parts; print the tables; return the files written into ``out``."""
+    """Run both parts, print the tables and return the files written into ``out``."""
     members = methods(quick)
     steps, every = {"small": (16_000, 50), "full": (400_000, 500)}[scale]
     seeds = 8

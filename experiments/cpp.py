@@ -163,13 +163,13 @@ def reached(dataset: xr.Dataset, x: str = "step") -> xr.DataArray:
 def own_best(dataset: xr.Dataset) -> xr.Dataset:
     """Return the dataset at every method's own λ: the first to `TARGET`, in the mean over seeds.
 
-    Methods that do not come there are shown where their last error is smallest.
+    Methods that do not reach it are shown where their last error is smallest.
     """
     rank = reached(dataset).mean("seed", skipna=False)
     last = (
         dataset.error.isel(step=-1, drop=True).where(~dataset.diverged).mean("seed", skipna=False)
     )
-    late = 1e9 * (1 + last / (1 + last))  # later than all that come there
+    late = 1e9 * (1 + last / (1 + last))  # later than all that reach it
     chosen = rank.fillna(late).fillna(np.inf).argmin("scaled")
     return dataset.isel(scaled=chosen)
 
@@ -266,7 +266,7 @@ def trial_table(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
 
 
 def claims_table(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Return what the paper claims beside what was measured on every problem."""
+    """Return the paper's claims beside the measurements on every problem."""
     rows = []
     abstract, recalled = f"{PAPER}, abstract", f"{PAPER}, its figures as we recall them"
     whole, four, two, broadcast = (
@@ -449,7 +449,7 @@ def figure(datasets: Mapping[str, xr.Dataset]) -> Any:
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     names = ["ridge"] if quick else list(PROBLEMS)
     grid = GRID[::2][:3] if quick else GRID

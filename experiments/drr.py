@@ -375,7 +375,7 @@ def nonconvex_table(dataset: xr.Dataset) -> pd.DataFrame:
 
 
 def claims_table(found: Mapping[str, xr.Dataset], predicted: Mapping[str, float]) -> pd.DataFrame:
-    """Return what the paper and theory claim beside what was measured, graph by graph."""
+    """Return the claims of the paper and of theory beside the measurements, graph by graph."""
     falling, constant, nonconvex = (found[k] for k in ("decreasing", "constant", "nonconvex"))
     names = list(map(str, falling.network.values))
     rows: list[tuple[str, ...]] = []
@@ -529,7 +529,7 @@ def run(
     mnist: Path | None = None,
     progress: bool = True,
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     sizes = QUICK if quick else FULL if scale == "full" else SMALL
     source, features, labels = samples(mnist, quick)
     problem = jd.problems.logistic_regression(

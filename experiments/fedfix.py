@@ -1,15 +1,15 @@
-"""FedFix and others that aggregate before all are back: bias and time (arXiv 2206.10189).
+"""FedFix and other rules that aggregate before all clients return (arXiv 2206.10189).
 
 Clients of unequal speeds. In the scenario F-80 their visits take times spaced equally from 1 second
-to 0.2 (F-x: to 1 − x/100). A server waits for all (synchronous FedAvg), for nobody (asynchronous),
-aggregates at ticks Δ (FedFix) or as soon as c are back (FedBuff; clients wait for the buffer, as in
-this paper). With dᵢ = 1/(n φᵢ), φᵢ how often i is in an aggregation, expected weights are equal;
-with one d for all they are qᵢ ∝ φᵢ. Three questions:
+to 0.2 (F-x: to 1 − x/100). A server waits for all (synchronous FedAvg) or for none (asynchronous),
+aggregates at ticks Δ (FedFix) or as soon as c have returned (FedBuff; clients wait for the buffer,
+as in this paper). With dᵢ = 1/(n φᵢ), φᵢ how often i is in an aggregation, expected weights are
+equal; with one d for all they are qᵢ ∝ φᵢ. Three questions:
 
 * *bias*: ten quadratics with different Hessians, one local step of a small η. How far from x* do
   both weights lead, how far from the minimizer x_q of Σᵢ qᵢ fᵢ, and how does that grow with the
   fastest client's speed? Identical weights are 1/Σφᵢ, so that all move at the same pace. FedBuff
-  of arXiv 2106.06639 (nobody waits, weights 1/√(1 + t)) is measured beside them.
+  of arXiv 2106.06639 (no client waits, weights 1/√(1 + t)) is measured beside them.
 * *anarchy*: AFA-CD and AFA-CS (arXiv 2108.09875), Kᵢ = 1 ... 5 local steps, clients that come back
   after exponential times, equally often or the rarest a twentieth as often as the quickest.
 * *time*: softmax regression of the digits, split by Dirichlet(0.1) over 20 clients, ten local steps
@@ -98,7 +98,7 @@ STYLES = {
 
 @functools.cache
 def arrivals(rule: str, n: int, percent: float, **until: Any) -> Any:
-    """Return who comes back when under a rule, in the scenario F-percent."""
+    """Return the arrivals of clients under a rule, in the scenario F-percent."""
     compute = np.linspace(1.0, 1 - percent / 100, n)
     return jd.networks.arrivals(n, compute=compute, **RULES[rule], **until)
 
@@ -622,7 +622,7 @@ def figure(dataset: xr.Dataset, anarchic: xr.Dataset, clock: xr.Dataset) -> Any:
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     scenarios, etas = (SCENARIOS[::4], ETAS[:2]) if quick else (SCENARIOS, ETAS)
     steps = 2400 if quick else 6000

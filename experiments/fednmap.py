@@ -4,8 +4,8 @@ Sparse logistic regression of the digits 3 against 8, sorted by label over the c
 with MCP, which is not convex (and is less convex than the loss is convex). F is the same for any
 number of clients. Four questions:
 
-* *rounds*: with full gradients, does FedNMap come to a stationary point for 4, 16 and 64 clients
-  and 1 to 20 local steps, and in how many rounds?
+* *rounds*: with full gradients, does FedNMap reach a stationary point for 4, 16 and 64 clients and
+  1 to 20 local steps, and in how many rounds?
 * *methods*: 16 clients, 10 local steps; FedNMap against FedMid with and without the clients' prox,
   FedDualAvg (l1 only), the method of Zhang, Hu and Johansson, and FedNMap without its corrections,
   each at its own best stepsize of one grid: stationarity, sparsity, distance to the point at which
@@ -193,10 +193,10 @@ def rounds(dataset: xr.Dataset, level: float = TARGET) -> xr.DataArray:
 def own_best(dataset: xr.Dataset) -> xr.Dataset:
     """Return the dataset at every member's own total step: the first to `TARGET`.
 
-    Those that do not come there are shown where their last residual is smallest.
+    Those that do not reach it are shown where their last residual is smallest.
     """
     last = dataset.residual.isel(step=-1, drop=True).where(~dataset.diverged)
-    late = 1e9 * (1 + last / (1 + last))  # later than all that come there
+    late = 1e9 * (1 + last / (1 + last))  # later than all that reach it
     best: Any = rounds(dataset).fillna(late).fillna(np.inf).argmin("total")
     return dataset.isel(total=best)
 
@@ -409,7 +409,7 @@ def speedup_table(dataset: xr.Dataset) -> pd.DataFrame:
 def claims_table(
     exactly: xr.Dataset, datasets: Mapping[str, xr.Dataset], noise: xr.Dataset, found: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return what the paper and theory claim beside what was measured."""
+    """Return the claims of the paper and of theory beside the measurements."""
     rows = []
     abstract, ours = f"{PAPER}, abstract", "what each method is"
 
@@ -640,7 +640,7 @@ def figure(datasets: Mapping[str, xr.Dataset], noise: xr.Dataset) -> Any:
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     kinds = ("MCP",) if quick else tuple(REGULARIZERS)
     grid = (0.375, 1.5) if quick else GRID

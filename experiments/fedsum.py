@@ -1,11 +1,11 @@
 """FedSUM and others under arbitrary participation (arXiv 2512.18275).
 
 Twelve clients with different quadratics, five local steps, a constant stepsize, and seven patterns
-of who takes part: everybody, uniform, unequal probabilities, cyclic, reshuffled cyclic, one rare
-client, and Markov chains. Three questions:
+of participation: full, uniform, unequal probabilities, cyclic, reshuffled cyclic, one rare client,
+and Markov chains. Three questions:
 
-* *patterns*: without noise, who comes to the solution under which pattern, and how far away do the
-  others end?
+* *patterns*: without noise, which methods reach the solution under which pattern, and how far away
+  do the others end?
 * *delays*: with noise, how does FedSUM's stationary error grow with how long clients stay away? For
   cyclic groups and for uniform subsets of 16 clients. What a client has sent counts in D rounds, D
   the time between two of its rounds, so for small steps the noise should be larger by E D² / E D,
@@ -16,14 +16,14 @@ client, and Markov chains. Three questions:
 Everything in float64. All methods have the same total step ηK L = 0.1 of a round; FedSUM-B, which
 takes no local steps, has it as its stepsize. Errors are |x − x*|, root mean squares over the last
 tenth of the rounds, as FedAvg keeps moving where participation is random. Ages are 0 in a round in
-which a client takes part (the paper's convention may be 1: then all are larger by 1), and everybody
-counts as having taken part in round −1.
+which a client takes part (the paper's convention may be 1: then all are larger by 1), and all
+clients count as having taken part in round −1.
 
 FedSUM's listings are derived from what is published about it and not read in the paper, FedSUM-CR's
 with the least confidence; the paper's own experiments, with convolutional networks on MNIST, SVHN
-and CIFAR-10, are not reproduced. What can be tested is what it claims: exactness whoever takes
-part, without bounds on heterogeneity; linear speedup; and a price in delay. MIFA and FedVARP take
-out who takes part, not the drift of local steps: they end where FedAvg with everybody does.
+and CIFAR-10, are not reproduced. Its claims can be tested: exactness under arbitrary participation,
+without bounds on heterogeneity; linear speedup; and a price in delay. MIFA and FedVARP remove the
+bias of participation, not the drift of local steps: they end where FedAvg with all clients does.
 """
 
 import functools
@@ -483,7 +483,7 @@ def figure(dataset: xr.Dataset, aged: xr.Dataset, sped: xr.Dataset) -> Any:
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     dataset = histories(
         QUICK if quick else list(METHODS),

@@ -476,7 +476,7 @@ def yes(met: Any) -> str:
 
 
 def claims_table(datasets: Mapping[str, xr.Dataset], size: Scale, seed: int = 0) -> pd.DataFrame:
-    """Return what is claimed beside what was measured."""
+    """Return the claims beside the measurements."""
     rows = []
     errors = stationary(datasets["order"])
     for name in errors.network.values:
@@ -696,7 +696,7 @@ def summary_figure(datasets: Mapping[str, xr.Dataset], size: Scale, seed: int = 
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run all parts; print the tables; return the files written into ``out``."""
+    """Run all parts, print the tables and return the files written into ``out``."""
     size = SCALES["quick" if quick else scale]
     about = facts(size, seed)
     print(

@@ -1,4 +1,4 @@
-"""OLDSGD: exchanges that run under the local steps, in simulated time (arXiv 2601.01493).
+"""OLDSGD: exchanges that overlap with local steps, in simulated time (arXiv 2601.01493).
 
 Sixteen agents, digits 3 against 8, minibatches of 8; logistic regression, and the same with a
 penalty that is not convex. DSGD waits for a message at every gradient, local DSGD at every τ-th;
@@ -252,7 +252,7 @@ def gradient_table(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
 
 
 def claims_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> pd.DataFrame:
-    """Return what is claimed beside what was measured."""
+    """Return the claims beside the measurements."""
     rows = []
 
     def row(
@@ -449,7 +449,7 @@ def figure(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Any:
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     names = ["shuffled"] if quick else list(CASES)
     local = (4,) if quick else LOCAL

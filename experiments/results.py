@@ -1,4 +1,4 @@
-"""What all experiments share: methods on networks of their own, and writing what came out."""
+"""What experiments share: comparing methods on different networks, and writing the results."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from experiments.tables import text
 def compare(
     entries: Mapping[str, tuple[Any, Any, Any]], *, progress: bool = True, **options: Any
 ) -> xr.Dataset:
-    """Return `jd.compare`'s histories of methods that need networks or problems of their own.
+    """Return the histories of `jd.compare` for methods that need different networks or problems.
 
     Args:
         entries: {name: (method, problem, network)}, such as DSGD on Metropolis weights beside STPP
@@ -43,9 +43,9 @@ def write(
     datasets: Mapping[str, xr.Dataset],
     figures: Mapping[str, Any],
 ) -> list[Path]:
-    """Print the tables with their titles; write all into ``out``; return the files.
+    """Print the tables with their titles, write everything into ``out`` and return the files.
 
-    Datasets carry the ``command`` that makes them again.
+    Datasets carry the ``command`` that reproduces them.
     """
     import matplotlib.pyplot as plt
 

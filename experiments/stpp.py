@@ -1040,7 +1040,7 @@ def main_figure(
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     common: dict[str, Any] = {"seed": seed, "progress": progress}
     if quick:  # sizes and counts such that programs are shared

@@ -74,7 +74,7 @@ def test_list_and_help(capsys):
         (["quickstart", "--out", "{tmp}/file"], "--out is .*/file, where nothing can be written"),
         (["benchmark", "--out", "{tmp}/file/in"], "--out is .*/file/in, where nothing can be wr"),
         (["quickstart", "--seed", "-1"], r"--seed is -1; give 0 to 2\*\*31 - 1\."),
-        (["drr", "--mnist", "{tmp}/nowhere"], "--mnist is .*/nowhere, which is no folder; give"),
+        (["drr", "--mnist", "{tmp}/nowhere"], "--mnist is .*/nowhere, which is not a folder; give"),
         (["drr", "--quick", "--mnist", "{tmp}"], "train-images.* is missing: "),
         (["nosuch"], "nosuch"),
         (["quickstart", "--seed", "one"], "--seed"),
