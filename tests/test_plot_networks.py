@@ -57,11 +57,13 @@ class Link(NamedTuple):
 def drawn(ax: Any) -> list[Link]:
     ax.figure.canvas.draw()
     found = []
-    for lines in (each for each in ax.collections if isinstance(each, LineCollection)):
+    collections: list[Any] = [each for each in ax.collections if isinstance(each, LineCollection)]
+    for lines in collections:
         widths, dashes = lines.get_linewidths(), lines.get_linestyles()
         looks = zip(lines.get_segments(), widths, lines.get_colors(), dashes, strict=True)
         found += [Link(line, w, c[3], dash[1] is not None, None) for line, w, c, dash in looks]
-    for arrow in (each for each in ax.patches if isinstance(each, FancyArrowPatch)):
+    arrows: list[Any] = [each for each in ax.patches if isinstance(each, FancyArrowPatch)]
+    for arrow in arrows:
         path = np.asarray(arrow.get_path().vertices)  # a quadratic curve, and the arrowhead
         curve = np.asarray(BezierSegment(path[:3])(np.linspace(0, 1, 26)))
         head = path[3:6] if len(path) > 3 else None
@@ -79,7 +81,7 @@ def ends(ax: Any) -> list[tuple[int, int]]:
     return [(nearest(ax, line[0]), nearest(ax, line[-1])) for line in drawn_links(ax)]
 
 
-def nodes(ax: Any) -> PathCollection:
+def nodes(ax: Any) -> Any:
     return only(ax, PathCollection)
 
 

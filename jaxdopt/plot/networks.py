@@ -337,15 +337,13 @@ def _layout(linked: np.ndarray) -> np.ndarray:
     """Return positions from the links alone: a circle, or distances as on the graph."""
     n = len(linked)
     agents = np.arange(n)
+    links = nx.from_numpy_array(linked | linked.T)
     offsets = linked[agents[:, None], (agents[:, None] + agents) % n]
     if n > 2 and np.all(offsets == offsets[0]):
-        around = nx.circular_layout(agents)
+        around = nx.circular_layout(links)
         return np.array([around[i][::-1] for i in agents])  # clockwise from the top
-    links = nx.from_numpy_array(linked | linked.T)
     if n <= KAMADA_KAWAI and nx.is_connected(links):
-        jitter = np.random.default_rng(0).normal(
-            scale=0.05, size=(n, 2)
-        )  # parts eigenvectors' ties
+        jitter = 0.01 * np.random.default_rng(0).normal(size=(n, 2))  # some may coincide
         start = {i: at + jitter[i] for i, at in nx.spectral_layout(links, weight=None).items()}
         found = nx.kamada_kawai_layout(links, pos=start, weight=None)
     else:
