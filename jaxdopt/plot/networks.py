@@ -343,7 +343,7 @@ def _layout(linked: np.ndarray) -> np.ndarray:
         around = nx.circular_layout(links)
         return np.array([around[i][::-1] for i in agents])  # clockwise from the top
     if n <= KAMADA_KAWAI and nx.is_connected(links):
-        jitter = 0.01 * np.random.default_rng(0).normal(size=(n, 2))  # some may coincide
+        jitter = 0.05 * np.random.default_rng(0).normal(size=(n, 2))  # some coincide
         start = {i: at + jitter[i] for i, at in nx.spectral_layout(links, weight=None).items()}
         found = nx.kamada_kawai_layout(links, pos=start, weight=None)
     else:
