@@ -1,1 +1,1 @@
-"""Experiments: one module a figure, run as ``python -m experiments NAME``."""
+"""Experiments, one module per figure, run as ``python -m experiments NAME``."""

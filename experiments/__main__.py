@@ -1,4 +1,4 @@
-"""The command line: ``python -m experiments NAME``; ``list`` names them."""
+"""The command line, ``python -m experiments NAME``; ``list`` prints the names."""
 
 import dataclasses
 import importlib
@@ -10,28 +10,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import jax
+import pandas as pd
 import tyro
 
 from experiments import networks, quickstart, roles
 from experiments.benchmarks import rows as benchmarks
 from experiments.benchmarks.measure import measure
-from experiments.tables import Table
+from experiments.tables import text
 from jaxdopt import require
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What every experiment understands."""
+    """The options of every experiment."""
 
     quick: bool = False
-    """A small version of everything, in seconds: for a first look and for the tests."""
+    """Run a small version in seconds, for a first look and for the tests."""
     out: Path = Path("results")
     """The folder for figures, tables and datasets."""
     seed: int = 0
-    """Shifts all seeds: of the split into training and held-out data, and of the runs."""
+    """Shift all seeds: of the split into training and held-out data, and of the runs."""
 
     def check(self) -> None:
-        """Raise ValueError, before any work, for what would stop the experiment later."""
+        """Raise ValueError, before any work, for options that would fail later."""
         require(0 <= self.seed < 2**31, f"--seed is {self.seed}; give 0 to 2**31 - 1.")
         try:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ class Quickstart(Options):
     """
 
     def run(self) -> None:
-        """Run the experiment and say where its results are."""
+        """Run the experiment and print the paths of its results."""
         began = time.perf_counter()
         for path in quickstart.run(quick=self.quick, out=self.out, seed=self.seed):
             print(path)
@@ -68,7 +69,7 @@ class Networks(Options):
     """
 
     def run(self) -> None:
-        """Run the experiment and say where its results are."""
+        """Run the experiment and print the paths of its results."""
         began = time.perf_counter()
         for path in networks.run(quick=self.quick, out=self.out, seed=self.seed):
             print(path)
@@ -77,13 +78,13 @@ class Networks(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Figure(Options):
-    """What experiments understand that make a paper's figures."""
+    """The options of experiments that reproduce a paper's figures."""
 
     scale: Literal["small", "full"] = "small"
-    """Full has the paper's own sizes, as far as they are known, and can take hours."""
+    """``full`` has the paper's sizes where they are known, and can take hours."""
 
     def run(self) -> None:
-        """Run the experiment and say where its results are."""
+        """Run the experiment and print the paths of its results."""
         import matplotlib
 
         matplotlib.use("Agg")
@@ -97,7 +98,7 @@ class Figure(Options):
         print(f"{time.perf_counter() - began:.0f} s")
 
     def extra(self) -> dict[str, Any]:
-        """Return options of this experiment's own."""
+        """Return the options that only this experiment has."""
         return {}
 
 
@@ -110,14 +111,14 @@ class DRR(Figure):
     """
 
     mnist: Path | None = None
-    """A folder with MNIST's IDX files for the paper's 12,000 images; else a subset of 992."""
+    """A folder with MNIST's IDX files, for the paper's 12,000 images; default: a subset of 992."""
 
     def check(self) -> None:
-        """Refuse a folder of MNIST that is not there as well."""
+        """Also refuse a folder of MNIST that does not exist."""
         super().check()
         require(
             self.mnist is None or self.mnist.is_dir(),
-            f"--mnist is {self.mnist}, which is no folder; give that of MNIST's IDX files.",
+            f"--mnist is {self.mnist}, which is not a folder; give the one with MNIST's IDX files.",
         )
 
     def extra(self) -> dict[str, Any]:
@@ -175,7 +176,7 @@ class FedAvg(Figure):
 class FedSUM(Figure):
     """FedSUM against FedAvg, SCAFFOLD, MIFA and FedVARP under participation (arXiv 2512.18275).
 
-    Seven patterns of who takes part; stationary errors over delays, clients and local steps.
+    Seven participation patterns; stationary errors over delays, clients and local steps.
     """
 
 
@@ -199,13 +200,13 @@ class OLDSGD(Figure):
 class ADSGD(Figure):
     """ADSGD against AD-PSGD, R-FAST, DSGD and parallel SGD in simulated time (arXiv 2505.10322).
 
-    Digits over 8 to 128 agents that straggle; the stepsizes that work and the limits over delays.
+    Digits over 8 to 128 agents with stragglers; stable stepsizes and limits over delays.
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class FedFix(Figure):
-    """FedFix and FedBuff against FedAvg that waits and that does not (arXiv 2206.10189).
+    """FedFix and FedBuff against synchronous and asynchronous FedAvg (arXiv 2206.10189).
 
     Clients of unequal speeds: the bias of naive weights, and simulated time to an accuracy.
     """
@@ -215,13 +216,13 @@ class FedFix(Figure):
 class Benchmark(Options):
     """Measure the engine: overhead, NumPy, mixing, sweeps, compilations, growth (P1 to P6).
 
-    Ratios of programs timed in turns in one process; seed has no effect.
+    Ratios of programs timed alternately in one process; the seed has no effect.
     """
 
     def run(self) -> None:
         """Measure, print one table and write it as JSON."""
         rows, about = measure(self.quick)
-        print(benchmarks.table(rows))
+        print(text(benchmarks.table(rows)))
         print(", ".join(f"{name} {value}" for name, value in about.items()))
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / "benchmark.json"
@@ -235,20 +236,20 @@ class List:
     """List the experiments."""
 
     def check(self) -> None:
-        """Accept: there are no options."""
+        """Do nothing, as there are no options."""
 
     def run(self) -> None:
-        """Print a line an experiment."""
+        """Print one line per experiment."""
         rows = [(name, str(kind.__doc__).splitlines()[0]) for name, kind in COMMANDS.items()]
-        print(Table(("experiment", "what it does"), rows))
+        print(text(pd.DataFrame(rows, columns=("experiment", "what it does"))))
 
 
 @dataclasses.dataclass(frozen=True)
 class Roles:
-    """Print which method runs on which kind of network, and what is needed and offered."""
+    """Print which method runs on which kind of network, with their needs and offers."""
 
     def check(self) -> None:
-        """Accept: there are no options."""
+        """Do nothing, as there are no options."""
 
     def run(self) -> None:
         """Print the table."""
@@ -312,12 +313,12 @@ def main(arguments: list[str] | None = None) -> None:
         refuse(error)
     try:
         command.run()
-    except (OSError, ImportError) as error:  # data or packages that are missing; else it is ours
+    except (OSError, ImportError) as error:  # missing data or packages; other errors are bugs
         refuse(error)
 
 
 def refuse(error: Exception) -> NoReturn:
-    """Say what is wrong in one line, and end as command lines do that are not understood."""
+    """Print what is wrong in one line, and exit with status 2."""
     print(f"python -m experiments: {error}", file=sys.stderr)
     raise SystemExit(2) from error
 

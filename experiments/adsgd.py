@@ -5,10 +5,11 @@ digits sorted or shuffled over 16 agents. ADSGD, AD-PSGD and R-FAST never wait; 
 mixes before it steps, as ADSGD does) and parallel SGD with a server do. Four kinds of times: nearly
 equal speeds, one agent ten times slower, every twentieth gradient ten times slower, and messages
 slower than gradients, more so from some agents. Each method at its own best stepsize of one grid.
-Questions: who is first at a target in simulated time; how that falls as up to 128 agents share the
-data, a gradient of one digit each; and with quadratics and full gradients, whether the stepsizes
-that work, and the limits, depend on what gradients and messages take. ADSGD's is compared with
-DGD's fixed point, AD-PSGD's with the minimizer of Σᵢ pᵢ fᵢ, pᵢ agent i's share of all gradients.
+Questions: which method is first at a target in simulated time? How does that time fall as up to 128
+agents share the data, with gradients of one digit each? With quadratics and full gradients, do the
+stable stepsizes and the limits depend on how long gradients and messages take? ADSGD's limit is
+compared with DGD's fixed point, AD-PSGD's with the minimizer of Σᵢ pᵢ fᵢ, pᵢ agent i's share of all
+gradients.
 
 Gaps are those of the mean of the agents' estimates. The paper's claims are known from its abstract
 and public reviews; its graphs, stepsizes and times are not. It has MNIST and larger networks, which
@@ -25,12 +26,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.networks.events import durations
 
 AGENTS = 16
@@ -317,7 +319,7 @@ def safe_stepsize() -> float:
     return float(2 * own / (curvatures.max() + curvatures.min()) * world.smoothness)
 
 
-def seconds_table(dataset: xr.Dataset, dims: tuple[str, ...]) -> Table:
+def seconds_table(dataset: xr.Dataset, dims: tuple[str, ...]) -> pd.DataFrame:
     """Return seconds, gradients and best α L of all methods, starred at the grid's edge."""
     cases = dataset[["arrival", "calls", "alpha", "edge"]].stack(case=dims)
     rows, names = [], list(cases.algorithm.values)
@@ -328,10 +330,10 @@ def seconds_table(dataset: xr.Dataset, dims: tuple[str, ...]) -> Table:
             seconds, calls = (number(float(cell[key]), ".0f") for key in ("arrival", "calls"))
             row.append(f"{seconds} ({calls}, {float(cell.alpha):.3g}{'*' * bool(cell.edge)})")
         rows.append(row)
-    return Table((*dims, *names), rows)
+    return pd.DataFrame(rows, columns=(*dims, *names))
 
 
-def theory_table(found: xr.Dataset) -> Table:
+def theory_table(found: xr.Dataset) -> pd.DataFrame:
     """Return the largest stepsizes that work, and how far limits are from the solution."""
     rows, names = [], list(found.algorithm.values)
     for kind in found.pattern.values:
@@ -342,11 +344,11 @@ def theory_table(found: xr.Dataset) -> Table:
         rows.append((kind, *largest, *(f"{float(v):.2e}" for v in ends)))
     header = ["times", *(f"largest alpha L, {name}" for name in names)]
     header += [*(f"limit, {name}" for name in LIMITS), "minimizer of sum p_i f_i"]
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def claims_table(dataset: xr.Dataset, grown: xr.Dataset | None, found: xr.Dataset) -> Table:
-    """Return what is claimed beside what was measured."""
+def claims_table(dataset: xr.Dataset, grown: xr.Dataset | None, found: xr.Dataset) -> pd.DataFrame:
+    """Return the claims beside the measurements."""
     rows = []
 
     def row(
@@ -439,7 +441,9 @@ def claims_table(dataset: xr.Dataset, grown: xr.Dataset | None, found: xr.Datase
         bool(np.all(np.abs(ratio - 1) < 0.05)),
         "the stepsize's own bias, and fluctuations of who finishes",
     )
-    return Table(("claim", "source", "claimed", "measured", "met", "if not, why"), rows)
+    return pd.DataFrame(
+        rows, columns=("claim", "source", "claimed", "measured", "met", "if not, why")
+    )
 
 
 NOTES = {
@@ -529,7 +533,7 @@ def figure(dataset: xr.Dataset, grown: xr.Dataset | None, found: xr.Dataset) -> 
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     options = {"seeds": 1 if quick else 10 if scale == "full" else 3, "seed": seed}
     grown = None
     if quick:

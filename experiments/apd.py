@@ -27,12 +27,13 @@ import jax
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.algorithms.directed import push_pull
 
 GAP = 0.2  # smallest spectral gap of a graph that is taken
@@ -106,7 +107,7 @@ def networks(n: int, count: int, seed: int = 0) -> dict[str, Any]:
 
 
 def dense(graph: nx.DiGraph) -> Any:
-    """Return R and C of a digraph as dense matrices: one form for all, and so one program."""
+    """Return R and C of a digraph as dense matrices, so that all share one program."""
     parts = jd.networks.push_pull(graph)
     row, column = (
         jd.networks.mixing(part.csr(), kind=part.kind, form=jd.networks.Dense)
@@ -127,7 +128,7 @@ def imbalance(weights: np.ndarray) -> float:
 
 
 def quadratics(n: int, d: int, condition_numbers: Sequence[float], seed: int = 0) -> list[Any]:
-    """Return one problem a condition number of F, all else alike."""
+    """Return problems that differ only in the condition number of F."""
     return [
         jd.problems.quadratic(n, d, condition_number=kappa, curvature_spread=SPREAD, seed=seed)
         for kappa in condition_numbers
@@ -378,8 +379,8 @@ def span(values: xr.DataArray, form: str = ".2f") -> str:
     return f"{middle:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def graphs_table(members: Mapping[str, Any], best: xr.Dataset) -> Table:
-    """Return what the digraphs are, and the largest c of the grid at which methods converge."""
+def graphs_table(members: Mapping[str, Any], best: xr.Dataset) -> pd.DataFrame:
+    """Return facts about the digraphs, and the largest c of the grid at which methods converge."""
     stable = best.iterations.notnull().all("condition_number")
     largest = best.c.where(stable).max("c")
     rows = []
@@ -400,10 +401,10 @@ def graphs_table(members: Mapping[str, Any], best: xr.Dataset) -> Table:
             )
         )
     header = ("graph", "links", "gap of C", "gap of R", "imbalance of C", "imbalance of R")
-    return Table((*header, "safe c", *(f"c {name}" for name in METHODS)), rows)
+    return pd.DataFrame(rows, columns=(*header, "safe c", *(f"c {name}" for name in METHODS)))
 
 
-def exponents_table(fixed: xr.DataArray, best: xr.Dataset) -> Table:
+def exponents_table(fixed: xr.DataArray, best: xr.Dataset) -> pd.DataFrame:
     """Return iterations, medians over the networks, and fitted exponents beside the expected."""
     rows = []
     at_last = best.iterations.isel(condition_number=-1)
@@ -428,10 +429,10 @@ def exponents_table(fixed: xr.DataArray, best: xr.Dataset) -> Table:
             )
     kappas = [f"kappa {kappa:.3g}" for kappa in fixed.condition_number.values]
     header = ("stepsize", "method", *kappas, "expected", "exponent", "of the last two")
-    return Table((*header, "c at the last", "vectors at the last"), rows)
+    return pd.DataFrame(rows, columns=(*header, "c at the last", "vectors at the last"))
 
 
-def limits_table(dataset: xr.Dataset) -> Table:
+def limits_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return the largest distance over networks of each method's limit to the three optima."""
     rows = [
         (
@@ -443,10 +444,10 @@ def limits_table(dataset: xr.Dataset) -> Table:
     rows.append(
         ("(uniform optimum, smallest)", *(number(float(v)) for v in dataset.apart.min("network")))
     )
-    return Table(("relative distance of", *map(str, dataset.optimum.values)), rows)
+    return pd.DataFrame(rows, columns=("relative distance of", *map(str, dataset.optimum.values)))
 
 
-def convex_table(dataset: xr.Dataset) -> Table:
+def convex_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return the fitted slopes of F − F* at the one safe c, and at each method's own best."""
     rows = []
     for mode, chosen in (("fixed", dataset.isel(c=0)), ("best", best_convex(dataset))):
@@ -464,7 +465,7 @@ def convex_table(dataset: xr.Dataset) -> Table:
                 )
             )
     header = ("stepsize", "method", "c", "expected", "slope, mean estimate", "slope, agents' own")
-    return Table((*header, "last F - F*"), rows)
+    return pd.DataFrame(rows, columns=(*header, "last F - F*"))
 
 
 def claims_table(
@@ -472,8 +473,8 @@ def claims_table(
     best: xr.Dataset,
     ends: xr.Dataset,
     flat_runs: xr.Dataset,
-) -> Table:
-    """Return what the paper claims beside what was measured here."""
+) -> pd.DataFrame:
+    """Return the paper's claims beside the measurements here."""
     at_one, at_best = exponents(fixed), exponents(fastest(best))
 
     def power(fits: xr.DataArray, name: str) -> float:
@@ -545,7 +546,7 @@ def claims_table(
             abs(apd + 1.5) <= 0.3 and abs(push + 0.75) <= 0.15,
         ),
     ]
-    return Table(("claim", "source", "claimed", "measured", "met"), rows)
+    return pd.DataFrame(rows, columns=("claim", "source", "claimed", "measured", "met"))
 
 
 def figure(
@@ -648,7 +649,7 @@ def band(ax: Any, x: Any, y: xr.DataArray, i: int, label: str, **style: Any) -> 
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     n, count, d = (20, 10, 30) if full else (10, 2 if quick else 5, 10)
     groups = [[1e2, 10**2.5]] if quick else [[1e2, 10**2.5, 1e3], [10**3.5, 1e4]]

@@ -30,12 +30,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt import compressors
 
 AGENTS = 16
@@ -220,7 +221,7 @@ def rate(dataset: xr.Dataset, name: str) -> float:
     return float(np.polyfit(np.log(late.step + OFFSET), np.log(late), 1)[0])
 
 
-def methods_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> Table:
+def methods_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> pd.DataFrame:
     """Return what each method reached at its own best θ, and what it sent."""
     best = jd.best(dataset, "error")
     mean, ratio = best.mean("seed"), ratios(best)
@@ -244,10 +245,10 @@ def methods_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> Table:
         )
     header = ("method", "best theta", "final error", "over SGD's", "bits a message", "exact bits")
     units = (f"steps to {TARGET:g}", f"kbit to {TARGET:g}", "exact kbit")
-    return Table((*header, *units), rows)
+    return pd.DataFrame(rows, columns=(*header, *units))
 
 
-def transients_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> Table:
+def transients_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> pd.DataFrame:
     """Return transient times at the common stepsize and at each method's own best θ."""
     common, own = ratios(dataset.sel(theta=COMMON)), ratios(jd.best(dataset, "error"))
     rows = []
@@ -268,10 +269,12 @@ def transients_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> Table:
             )
         )
     header = ("method", "omega", "e", "gamma", "alpha", f"steps at theta = {COMMON:g}")
-    return Table((*header, "at its best theta", f"last ratio, theta = {COMMON:g}"), rows)
+    return pd.DataFrame(
+        rows, columns=(*header, "at its best theta", f"last ratio, theta = {COMMON:g}")
+    )
 
 
-def exactness_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> Table:
+def exactness_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> pd.DataFrame:
     """Return what each method reaches with full gradients at its best constant stepsize."""
     best = jd.best(dataset, "error")
     bits = jd.reach(best, "error", EXACT, x="bits")
@@ -291,10 +294,10 @@ def exactness_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> Table:
             )
         )
     header = ("method", "best stepsize", "lowest error", f"steps to {EXACT:g}")
-    return Table((*header, f"kbit to {EXACT:g}", "exact kbit"), rows)
+    return pd.DataFrame(rows, columns=(*header, f"kbit to {EXACT:g}", "exact kbit"))
 
 
-def claims_table(samples: xr.Dataset, full: xr.Dataset, members: Mapping[str, Any]) -> Table:
+def claims_table(samples: xr.Dataset, full: xr.Dataset, members: Mapping[str, Any]) -> pd.DataFrame:
     """Return what the papers claim beside what came out here."""
     common = ratios(samples.sel(theta=COMMON))
     names = [name for name in members if name.startswith("CEDAS")]
@@ -400,7 +403,7 @@ def claims_table(samples: xr.Dataset, full: xr.Dataset, members: Mapping[str, An
                 "a draw" if draw else met(not time[plain] >= time[lead]),
             )
         )
-    return Table(("claim", "source", "measured", "met"), rows)
+    return pd.DataFrame(rows, columns=("claim", "source", "measured", "met"))
 
 
 def main_figure(samples: xr.Dataset, full: xr.Dataset) -> Any:
@@ -475,7 +478,7 @@ def run(
     scale: Literal["small", "full"] = "small",
     progress: bool = True,
 ) -> list[Path]:
-    """Run both parts; print the tables; return the files written into ``out``."""
+    """Run both parts, print the tables and return the files written into ``out``."""
     members = methods(quick)
     steps, every = {"small": (16_000, 50), "full": (400_000, 500)}[scale]
     seeds = 8

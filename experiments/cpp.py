@@ -26,11 +26,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 import jaxdopt as jd
 from experiments import apd, results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt import compressors
 
 L2 = 0.1
@@ -162,13 +163,13 @@ def reached(dataset: xr.Dataset, x: str = "step") -> xr.DataArray:
 def own_best(dataset: xr.Dataset) -> xr.Dataset:
     """Return the dataset at every method's own λ: the first to `TARGET`, in the mean over seeds.
 
-    Methods that do not come there are shown where their last error is smallest.
+    Methods that do not reach it are shown where their last error is smallest.
     """
     rank = reached(dataset).mean("seed", skipna=False)
     last = (
         dataset.error.isel(step=-1, drop=True).where(~dataset.diverged).mean("seed", skipna=False)
     )
-    late = 1e9 * (1 + last / (1 + last))  # later than all that come there
+    late = 1e9 * (1 + last / (1 + last))  # later than all that reach it
     chosen = rank.fillna(late).fillna(np.inf).argmin("scaled")
     return dataset.isel(scaled=chosen)
 
@@ -204,7 +205,7 @@ def parameters(method: Any, world: Any) -> tuple[float, float]:
     return gamma, float(compressors.memory(method, x))
 
 
-def summary(name: str, dataset: xr.Dataset) -> Table:
+def summary(name: str, dataset: xr.Dataset) -> pd.DataFrame:
     """Return iterations and bits to `TARGET` of every method at the common and at its own λ."""
     world, made = problem(name), dict(methods(name))
     best = own_best(dataset)
@@ -238,10 +239,10 @@ def summary(name: str, dataset: xr.Dataset) -> Table:
     common = (f"iterations, lambda L = {COMMON:g}", "kbit a link")
     best_header = ("best lambda L", "iterations", "kbit a link", "Mbit in all", "factor", "pace")
     header = ("method", "bits a message", "gamma", "alpha", *common, *best_header, "last error")
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def trial_table(datasets: Mapping[str, xr.Dataset]) -> Table:
+def trial_table(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Return iterations and kbit of CPP over those without compression, beside `TRIAL`'s."""
     rows = []
     for title, (steps, kbit) in TRIAL.items():
@@ -261,11 +262,11 @@ def trial_table(datasets: Mapping[str, xr.Dataset]) -> Table:
         rows.append((title, *cells))
     columns = ("iterations", "kbit", "share")
     names = [f"{name}: {column}" for name in ("trial", *datasets) for column in columns]
-    return Table(("CPP with", *names), rows)
+    return pd.DataFrame(rows, columns=("CPP with", *names))
 
 
-def claims_table(datasets: Mapping[str, xr.Dataset]) -> Table:
-    """Return what the paper claims beside what was measured on every problem."""
+def claims_table(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """Return the paper's claims beside the measurements on every problem."""
     rows = []
     abstract, recalled = f"{PAPER}, abstract", f"{PAPER}, its figures as we recall them"
     whole, four, two, broadcast = (
@@ -381,7 +382,9 @@ def claims_table(datasets: Mapping[str, xr.Dataset]) -> Table:
             f"{float(last):.0e}",
             not float(last) <= TARGET,
         )
-    return Table(("claim", "source", "claimed", "measured", "met", "if not, why"), rows)
+    return pd.DataFrame(
+        rows, columns=("claim", "source", "claimed", "measured", "met", "if not, why")
+    )
 
 
 def figure(datasets: Mapping[str, xr.Dataset]) -> Any:
@@ -446,7 +449,7 @@ def figure(datasets: Mapping[str, xr.Dataset]) -> Any:
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     names = ["ridge"] if quick else list(PROBLEMS)
     grid = GRID[::2][:3] if quick else GRID

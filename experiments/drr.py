@@ -31,12 +31,13 @@ import jax
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments.results import write
-from experiments.tables import Table, number
+from experiments.tables import number
 
 AGENTS = 16
 DIGITS = (2, 6)  # the labels +1 and −1
@@ -294,14 +295,14 @@ def cells(values: Any) -> list[tuple[str, str, dict[str, str]]]:
     ]
 
 
-def networks_table() -> Table:
+def networks_table() -> pd.DataFrame:
     """Return the graphs and the second eigenvalues of the authors' V and of W = (I + V)/2."""
     rows = []
     for name, network in networks().items():
         second = 1 - network.spectral_gap
         links = f"{network.link_count / 2:.0f}"
         rows.append((name, links, f"{2 * second - 1:.5f}", f"{second:.5f}"))
-    return Table(("graph", "links", "λ₂ of V", "λ₂ of W"), rows)
+    return pd.DataFrame(rows, columns=("graph", "links", "λ₂ of V", "λ₂ of W"))
 
 
 def ending(dataset: xr.Dataset, name: str = "error", share: float = 0.02) -> xr.DataArray:
@@ -310,7 +311,7 @@ def ending(dataset: xr.Dataset, name: str = "error", share: float = 0.02) -> xr.
     return dataset[name].isel(step=slice(-records, None)).mean(["step", "seed"])
 
 
-def decreasing_table(dataset: xr.Dataset, *, published: bool = False) -> Table:
+def decreasing_table(dataset: xr.Dataset, *, published: bool = False) -> pd.DataFrame:
     """Return final errors with decreasing stepsizes, and slopes against t + 8.
 
     With ``published``, also the paper's final errors.
@@ -327,10 +328,10 @@ def decreasing_table(dataset: xr.Dataset, *, published: bool = False) -> Table:
         rows.append((network, method, *map(number, ends), *beside, *slopes, bound))
     beside = ("paper's", "ratio") if published else ()
     header = ("graph", "method", "agents' error", "the mean's", *beside)
-    return Table((*header, "slope", "the mean's", "bound's"), rows)
+    return pd.DataFrame(rows, columns=(*header, "slope", "the mean's", "bound's"))
 
 
-def stationary_table(dataset: xr.Dataset, predicted: Mapping[str, float]) -> Table:
+def stationary_table(dataset: xr.Dataset, predicted: Mapping[str, float]) -> pd.DataFrame:
     """Return stationary errors at the smallest stepsize, and the powers of the stepsize in them."""
     means, late = stationary(dataset), stationary(dataset, 2 / 3)
     alpha = float(dataset.stepsize.min())
@@ -355,10 +356,10 @@ def stationary_table(dataset: xr.Dataset, predicted: Mapping[str, float]) -> Tab
         "power of α",
         "the mean's",
     )
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def nonconvex_table(dataset: xr.Dataset) -> Table:
+def nonconvex_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return |∇F(x̄)|² at the start and the end, and how many times better than DSGD each is."""
     first = dataset.gradient_norm_squared.isel(step=0).mean("seed")
     last = ending(dataset, "gradient_norm_squared", 0.1)
@@ -370,11 +371,11 @@ def nonconvex_table(dataset: xr.Dataset) -> Table:
         ratios = [number(value, ".3g") for value in (better, theirs["DSGD"] / theirs[method])]
         rows.append((network, method, *values, number(theirs[method]), *ratios))
     header = ("graph", "method", "first", "last", "paper's last", "DSGD's / it", "paper's ratio")
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def claims_table(found: Mapping[str, xr.Dataset], predicted: Mapping[str, float]) -> Table:
-    """Return what the paper and theory claim beside what was measured, graph by graph."""
+def claims_table(found: Mapping[str, xr.Dataset], predicted: Mapping[str, float]) -> pd.DataFrame:
+    """Return the claims of the paper and of theory beside the measurements, graph by graph."""
     falling, constant, nonconvex = (found[k] for k in ("decreasing", "constant", "nonconvex"))
     names = list(map(str, falling.network.values))
     rows: list[tuple[str, ...]] = []
@@ -443,7 +444,7 @@ def claims_table(found: Mapping[str, xr.Dataset], predicted: Mapping[str, float]
     claim = "nonconvex: D-RR ends below DSGD: times"
     add(claim, "figure 3", values, ".3g", min(values) > 1, "disagreement, or the run is short")
     header = ("claim", "source", f"measured ({', '.join(names)})", "holds", "why not")
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
 def main_figure(falling: xr.Dataset, constant: xr.Dataset, predicted: Mapping[str, float]) -> Any:
@@ -528,7 +529,7 @@ def run(
     mnist: Path | None = None,
     progress: bool = True,
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     sizes = QUICK if quick else FULL if scale == "full" else SMALL
     source, features, labels = samples(mnist, quick)
     problem = jd.problems.logistic_regression(

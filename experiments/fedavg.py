@@ -6,7 +6,7 @@ heterogeneity; no bound on how much gradients differ is needed. Six questions:
 * *bias*: with full gradients and a constant stepsize, how far from the solution does FedAvg end,
   over stepsizes α, local steps Q and heterogeneity? And where σ_f* = 0?
 * *decreasing*: do stepsizes a₀ / (1 + c t) remove the bias, and with minibatches the noise?
-* *participation*: with Q = 1, what do unequal probabilities of taking part do to the limit?
+* *participation*: with Q = 1, how do unequal probabilities of participation change the limit?
 * *digits*: softmax regression, 20 clients, labels from sorted to shuffled: |∇F|² beside σ_f*.
 * *measure*: for many problems, does σ_f* say how large the bias is, and do the gradients'
   differences? And does the condition hold with the C and σ² of `jd.problems.general_variance`?
@@ -18,7 +18,7 @@ exact at θ + δ vᵢ: then all fᵢ* = 0, and so σ² = 0 for minibatches, what
 as δ²). At δ = 0 all clients share their minimizer: σ_f* = 0. Everything in float64.
 
 What is derived here rather than taken from the paper, whose own experiments are not known to us
-(its condition and σ_f* are from memory). A limit x of FedAvg with everybody, full gradients and
+(its condition and σ_f* are from memory). A limit x of FedAvg with all clients, full gradients and
 αL ≤ 2 has ∇F(x) = −(1/nQ) Σᵢ Σₗ (∇fᵢ(yᵢₗ) − ∇fᵢ(x)). Convex fᵢ have gradients that do not grow
 along local steps, so |∇F(x)| ≤ αL(Q − 1)/2 · (1/n) Σᵢ |∇fᵢ(x)|, and as |∇fᵢ|² ≤ 2L (fᵢ − fᵢ*)
 
@@ -35,7 +35,7 @@ correction and v₀ = τ² (from memory); optax corrects both moments, Adam's v�
 moment starts at v₀ too. Adagrad adds its ε inside the root instead of τ outside. The published
 FedAdam is run beside optax's: its steps at one server stepsize are longer by
 (1 − β₁ᵗ) / (1 − β₂ᵗ)^½, so that it begins quickly. Rounds to the target differ by a tenth between
-sets of seeds, and who takes part makes a noise that no constant server stepsize gets below.
+sets of seeds, and partial participation makes a noise that no constant server stepsize removes.
 """
 
 import functools
@@ -47,13 +47,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import xarray as xr
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.networks import participation
 from jaxdopt.plot.style import MARKERS
 
@@ -292,7 +293,7 @@ def weights(chances: Sequence[float]) -> np.ndarray:
 def present(rounds: int, seeds: int, seed: int = 0) -> xr.Dataset:
     """Return histories with Q = 1 and full gradients: shift, schedule, law, seed, step.
 
-    Who takes part is drawn here, so that one program serves the three laws: half of the clients,
+    Participation is drawn here, so that one program serves the three laws: half of the clients,
     each one with probability 1/2, each one with its own. ``limit`` is where unequal chances are
     expected to lead, ``solution`` x*.
     """
@@ -600,16 +601,16 @@ TITLES = {
 }
 
 
-def columns(dataset: xr.Dataset, *names: str) -> Table:
+def columns(dataset: xr.Dataset, *names: str) -> pd.DataFrame:
     """Return a table of some variables of a dataset of one dimension, or of all."""
     (dim,) = dataset.dims
     shown = names or tuple(map(str, dataset.data_vars))
     values = [[number(float(value), ".3g") for value in dataset[name]] for name in shown]
     rows = list(zip(map(str, dataset[dim].values), *values, strict=True))
-    return Table((str(dim), *(TITLES.get(name, name) for name in shown)), rows)
+    return pd.DataFrame(rows, columns=(str(dim), *(TITLES.get(name, name) for name in shown)))
 
 
-def bias_table(grid: xr.Dataset) -> Table:
+def bias_table(grid: xr.Dataset) -> pd.DataFrame:
     """Return |x − x*| over stepsizes and local steps at the largest δ, beside the first order."""
     here = grid.isel(shift=-1)
     errors = {f"aL = {a:g}": here.error.sel(stepsize=a, drop=True) for a in grid.stepsize.values}
@@ -617,8 +618,8 @@ def bias_table(grid: xr.Dataset) -> Table:
     return columns(xr.Dataset(errors | {"first column / theory": first}))
 
 
-def claims_table(parts: Mapping[str, xr.Dataset]) -> Table:
-    """Return what is claimed beside what was measured, of all datasets by name."""
+def claims_table(parts: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """Return the claims beside the measurements, of all datasets by name."""
     rows = []
     grid, far = parts["bias"], np.sqrt(parts["rounds"].distance_squared.mean("seed"))
     ended, ends, many = ends_of(parts["participation"]), parts["ends"], parts["measures"]
@@ -712,7 +713,9 @@ def claims_table(parts: Mapping[str, xr.Dataset]) -> Table:
         title, source = "the published FedAdam comes there earlier than optax's", "derived"
         claimed = f"steps at t = 50 longer by {(1 - FIRST**50) / (1 - SECOND**50) ** 0.5:.1f}"
         row(title, source, claimed, f"{ours:.0f} against {theirs:.0f}", ours < theirs, "seeds")
-    return Table(("claim", "source", "claimed", "measured", "met", "if not, why"), rows)
+    return pd.DataFrame(
+        rows, columns=("claim", "source", "claimed", "measured", "met", "if not, why")
+    )
 
 
 def curves(ax: Any, lines: Mapping[str, Sequence[xr.DataArray]], **axes: Any) -> None:
@@ -810,7 +813,7 @@ def figure(parts: Mapping[str, xr.Dataset]) -> Any:
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     rounds, seeds = (1000, 4) if quick else (4000, 32 if full else 8)
     grid = bias(

@@ -1,15 +1,15 @@
-"""FedFix and others that aggregate before all are back: bias and time (arXiv 2206.10189).
+"""FedFix and other rules that aggregate before all clients return (arXiv 2206.10189).
 
 Clients of unequal speeds. In the scenario F-80 their visits take times spaced equally from 1 second
-to 0.2 (F-x: to 1 − x/100). A server waits for all (synchronous FedAvg), for nobody (asynchronous),
-aggregates at ticks Δ (FedFix) or as soon as c are back (FedBuff; clients wait for the buffer, as in
-this paper). With dᵢ = 1/(n φᵢ), φᵢ how often i is in an aggregation, expected weights are equal;
-with one d for all they are qᵢ ∝ φᵢ. Three questions:
+to 0.2 (F-x: to 1 − x/100). A server waits for all (synchronous FedAvg) or for none (asynchronous),
+aggregates at ticks Δ (FedFix) or as soon as c have returned (FedBuff; clients wait for the buffer,
+as in this paper). With dᵢ = 1/(n φᵢ), φᵢ how often i is in an aggregation, expected weights are
+equal; with one d for all they are qᵢ ∝ φᵢ. Three questions:
 
 * *bias*: ten quadratics with different Hessians, one local step of a small η. How far from x* do
   both weights lead, how far from the minimizer x_q of Σᵢ qᵢ fᵢ, and how does that grow with the
   fastest client's speed? Identical weights are 1/Σφᵢ, so that all move at the same pace. FedBuff
-  of arXiv 2106.06639 (nobody waits, weights 1/√(1 + t)) is measured beside them.
+  of arXiv 2106.06639 (no client waits, weights 1/√(1 + t)) is measured beside them.
 * *anarchy*: AFA-CD and AFA-CS (arXiv 2108.09875), Kᵢ = 1 ... 5 local steps, clients that come back
   after exponential times, equally often or the rarest a twentieth as often as the quickest.
 * *time*: softmax regression of the digits, split by Dirichlet(0.1) over 20 clients, ten local steps
@@ -39,12 +39,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.networks.events import durations
 
 PAPER = "arXiv 2206.10189"
@@ -97,7 +98,7 @@ STYLES = {
 
 @functools.cache
 def arrivals(rule: str, n: int, percent: float, **until: Any) -> Any:
-    """Return who comes back when under a rule, in the scenario F-percent."""
+    """Return the arrivals of clients under a rule, in the scenario F-percent."""
     compute = np.linspace(1.0, 1 - percent / 100, n)
     return jd.networks.arrivals(n, compute=compute, **RULES[rule], **until)
 
@@ -318,7 +319,7 @@ def halfway(dataset: xr.Dataset) -> xr.DataArray:
     return here.isel(time=here.sizes["time"] // 2, drop=True).mean("seed") - dataset.optimum
 
 
-def bias_table(dataset: xr.Dataset) -> Table:
+def bias_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return limits with the smallest η in the last scenario, over rules."""
     rows = []
     for rule in map(str, dataset.rule.values):
@@ -336,20 +337,22 @@ def bias_table(dataset: xr.Dataset) -> Table:
             )
         )
     header = ("rule", "unbiased |x - x*|", "identical |x - x*|", "|x_q - x*|", "|x - x_q|")
-    return Table((*header, "q max/min", "oldest", "mean age"), rows)
+    return pd.DataFrame(rows, columns=(*header, "q max/min", "oldest", "mean age"))
 
 
-def growth_table(dataset: xr.Dataset) -> Table:
+def growth_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return |x − x*| with identical weights and the smallest η over scenarios, and |x_q − x*|."""
     rows = []
     for rule in (*BIASED, NEVER):
         here = dataset.sel(rule=rule, weights=IDENTICAL).isel(eta=-1)
         pairs = zip(here.away.values, here.predicted.values, strict=True)
         rows.append((rule, *(f"{away:.3f} ({goal:.3f})" for away, goal in pairs)))
-    return Table(("rule", *(f"F-{percent}" for percent in dataset.scenario.values)), rows)
+    return pd.DataFrame(
+        rows, columns=("rule", *(f"F-{percent}" for percent in dataset.scenario.values))
+    )
 
 
-def time_table(dataset: xr.Dataset) -> Table:
+def time_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return seconds to the target and stability, at a rule's own best stepsize and at one."""
     rows, eta = [], together(dataset)
     best, most, noise = own_best(dataset), largest_stable(dataset), stationary(dataset)
@@ -374,7 +377,7 @@ def time_table(dataset: xr.Dataset) -> Table:
     header = ("scenario", "rule", "aggregations/s", "oldest", "stable to eta", "own best eta")
     middle = float(dataset.time[dataset.sizes["time"] // 2])
     own = (f"seconds to {TARGET:g}", "gap around x*", "std")
-    return Table((*header, *own, f"eta {eta:g}: gap at {middle:g} s", "std"), rows)
+    return pd.DataFrame(rows, columns=(*header, *own, f"eta {eta:g}: gap at {middle:g} s", "std"))
 
 
 def entry(
@@ -619,7 +622,7 @@ def figure(dataset: xr.Dataset, anarchic: xr.Dataset, clock: xr.Dataset) -> Any:
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     scenarios, etas = (SCENARIOS[::4], ETAS[:2]) if quick else (SCENARIOS, ETAS)
     steps = 2400 if quick else 6000
@@ -646,7 +649,7 @@ def run(
         "bias": (f"limits in F-80, {small}", bias_table(dataset)),
         "growth": (f"identical weights' |x - x*| (|x_q - x*|), {small}", growth_table(dataset)),
         "time": ("digits: own best eta, and the largest for asynchrony", time_table(clock)),
-        "claims": ("what is claimed and what was measured", Table(header, claims)),
+        "claims": ("what is claimed and what was measured", pd.DataFrame(claims, columns=header)),
     }
     return results.write(
         "fedfix",

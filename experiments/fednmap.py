@@ -4,8 +4,8 @@ Sparse logistic regression of the digits 3 against 8, sorted by label over the c
 with MCP, which is not convex (and is less convex than the loss is convex). F is the same for any
 number of clients. Four questions:
 
-* *rounds*: with full gradients, does FedNMap come to a stationary point for 4, 16 and 64 clients
-  and 1 to 20 local steps, and in how many rounds?
+* *rounds*: with full gradients, does FedNMap reach a stationary point for 4, 16 and 64 clients and
+  1 to 20 local steps, and in how many rounds?
 * *methods*: 16 clients, 10 local steps; FedNMap against FedMid with and without the clients' prox,
   FedDualAvg (l1 only), the method of Zhang, Hu and Johansson, and FedNMap without its corrections,
   each at its own best stepsize of one grid: stationarity, sparsity, distance to the point at which
@@ -35,12 +35,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.problems import prox
 
 PAPER = "arXiv 2602.03357"
@@ -192,10 +193,10 @@ def rounds(dataset: xr.Dataset, level: float = TARGET) -> xr.DataArray:
 def own_best(dataset: xr.Dataset) -> xr.Dataset:
     """Return the dataset at every member's own total step: the first to `TARGET`.
 
-    Those that do not come there are shown where their last residual is smallest.
+    Those that do not reach it are shown where their last residual is smallest.
     """
     last = dataset.residual.isel(step=-1, drop=True).where(~dataset.diverged)
-    late = 1e9 * (1 + last / (1 + last))  # later than all that come there
+    late = 1e9 * (1 + last / (1 + last))  # later than all that reach it
     best: Any = rounds(dataset).fillna(late).fillna(np.inf).argmin("total")
     return dataset.isel(total=best)
 
@@ -300,7 +301,7 @@ def sparse_truth(seed: int = 0) -> tuple[np.ndarray, Any]:
 
 def support_table(
     names: Mapping[str, Any], kinds: tuple[str, ...], total: float, steps: int, seed: int
-) -> Table:
+) -> pd.DataFrame:
     """Return what methods find of a sparse truth, beside centralized proximal gradient descent."""
     truth, world = sparse_truth(seed)
     rows = []
@@ -330,10 +331,10 @@ def support_table(
                 )
             )
     header = ("regularizer", "method", "nonzeros", "true ones", "false ones", "relative error")
-    return Table((*header, "to centralized", "its support"), rows)
+    return pd.DataFrame(rows, columns=(*header, "to centralized", "its support"))
 
 
-def rounds_table(dataset: xr.Dataset) -> Table:
+def rounds_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return FedNMap's rounds to `TARGET` over n and Q, at the best total step."""
     best = own_best(dataset)
     rows = []
@@ -352,10 +353,10 @@ def rounds_table(dataset: xr.Dataset) -> Table:
             )
         )
     header = ("regularizer", "n", "Q", "best total step", f"rounds to {TARGET:g}")
-    return Table((*header, "last residual", "last |F(z)|^2"), rows)
+    return pd.DataFrame(rows, columns=(*header, "last residual", "last |F(z)|^2"))
 
 
-def methods_table(datasets: Mapping[str, xr.Dataset]) -> Table:
+def methods_table(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Return where each method ends at its own best total step."""
     rows = []
     for kind, dataset in datasets.items():
@@ -376,10 +377,12 @@ def methods_table(datasets: Mapping[str, xr.Dataset]) -> Table:
                 )
             )
     header = ("regularizer", "method", "best total step", f"rounds to {TARGET:g}")
-    return Table((*header, "last residual", "zeros", "to centralized", "its support"), rows)
+    return pd.DataFrame(
+        rows, columns=(*header, "last residual", "zeros", "to centralized", "its support")
+    )
 
 
-def speedup_table(dataset: xr.Dataset) -> Table:
+def speedup_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return E|F|² and the rounds that noise costs, the same times nQ, for every n and Q."""
     at = floors(dataset).sel(total=NOISY_TOTAL)
     needed, beyond = rounds_to_accuracy(dataset), excess(dataset)
@@ -398,13 +401,15 @@ def speedup_table(dataset: xr.Dataset) -> Table:
             )
         )
     header = ("clients and local steps", f"E|F|^2 at {NOISY_TOTAL:g}", "times nQ")
-    return Table((*header, f"rounds to {ACCURACY:g}", "beyond no noise", "times nQ"), rows)
+    return pd.DataFrame(
+        rows, columns=(*header, f"rounds to {ACCURACY:g}", "beyond no noise", "times nQ")
+    )
 
 
 def claims_table(
-    exactly: xr.Dataset, datasets: Mapping[str, xr.Dataset], noise: xr.Dataset, found: Table
-) -> Table:
-    """Return what the paper and theory claim beside what was measured."""
+    exactly: xr.Dataset, datasets: Mapping[str, xr.Dataset], noise: xr.Dataset, found: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the claims of the paper and of theory beside the measurements."""
     rows = []
     abstract, ours = f"{PAPER}, abstract", "what each method is"
 
@@ -505,8 +510,9 @@ def claims_table(
                 once < twice,
                 "drift outweighs the second shrinkage",
             )
-    for kind in dict.fromkeys(r[0] for r in found.rows):
-        mine = next(r for r in found.rows if r[:2] == (kind, "FedNMap"))
+    recovered = list(found.itertuples(index=False, name=None))
+    for kind in dict.fromkeys(r[0] for r in recovered):
+        mine = next(r for r in recovered if r[:2] == (kind, "FedNMap"))
         row(
             f"sparse truth, {kind}: FedNMap finds centralized descent's support",
             "convex: one minimizer" if kind == "l1" else "no claim: stationary points may differ",
@@ -515,7 +521,7 @@ def claims_table(
             mine[-1] == "yes",
             "another stationary point",
         )
-    errors = {r[0]: float(r[5]) for r in found.rows if r[1] == "FedNMap"}
+    errors = {r[0]: float(r[5]) for r in recovered if r[1] == "FedNMap"}
     if len(errors) > 1:
         row(
             "sparse truth: MCP shrinks large coordinates less than l1",
@@ -524,7 +530,9 @@ def claims_table(
             f"{errors['MCP']:.2f}",
             errors["MCP"] < errors["l1"],
         )
-    return Table(("claim", "source", "claimed", "measured", "met", "if not, why"), rows)
+    return pd.DataFrame(
+        rows, columns=("claim", "source", "claimed", "measured", "met", "if not, why")
+    )
 
 
 def methods_panel(dataset: xr.Dataset, kind: str, ax: Any) -> None:
@@ -632,7 +640,7 @@ def figure(datasets: Mapping[str, xr.Dataset], noise: xr.Dataset) -> Any:
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     kinds = ("MCP",) if quick else tuple(REGULARIZERS)
     grid = (0.375, 1.5) if quick else GRID

@@ -1,11 +1,11 @@
 """FedSUM and others under arbitrary participation (arXiv 2512.18275).
 
 Twelve clients with different quadratics, five local steps, a constant stepsize, and seven patterns
-of who takes part: everybody, uniform, unequal probabilities, cyclic, reshuffled cyclic, one rare
-client, and Markov chains. Three questions:
+of participation: full, uniform, unequal probabilities, cyclic, reshuffled cyclic, one rare client,
+and Markov chains. Three questions:
 
-* *patterns*: without noise, who comes to the solution under which pattern, and how far away do the
-  others end?
+* *patterns*: without noise, which methods reach the solution under which pattern, and how far away
+  do the others end?
 * *delays*: with noise, how does FedSUM's stationary error grow with how long clients stay away? For
   cyclic groups and for uniform subsets of 16 clients. What a client has sent counts in D rounds, D
   the time between two of its rounds, so for small steps the noise should be larger by E D² / E D,
@@ -16,14 +16,14 @@ client, and Markov chains. Three questions:
 Everything in float64. All methods have the same total step ηK L = 0.1 of a round; FedSUM-B, which
 takes no local steps, has it as its stepsize. Errors are |x − x*|, root mean squares over the last
 tenth of the rounds, as FedAvg keeps moving where participation is random. Ages are 0 in a round in
-which a client takes part (the paper's convention may be 1: then all are larger by 1), and everybody
-counts as having taken part in round −1.
+which a client takes part (the paper's convention may be 1: then all are larger by 1), and all
+clients count as having taken part in round −1.
 
 FedSUM's listings are derived from what is published about it and not read in the paper, FedSUM-CR's
 with the least confidence; the paper's own experiments, with convolutional networks on MNIST, SVHN
-and CIFAR-10, are not reproduced. What can be tested is what it claims: exactness whoever takes
-part, without bounds on heterogeneity; linear speedup; and a price in delay. MIFA and FedVARP take
-out who takes part, not the drift of local steps: they end where FedAvg with everybody does.
+and CIFAR-10, are not reproduced. Its claims can be tested: exactness under arbitrary participation,
+without bounds on heterogeneity; linear speedup; and a price in delay. MIFA and FedVARP remove the
+bias of participation, not the drift of local steps: they end where FedAvg with all clients does.
 """
 
 import functools
@@ -34,12 +34,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.networks import participation
 from jaxdopt.plot.style import MARKERS
 
@@ -223,7 +224,7 @@ def slope(x: Any, y: Any) -> float:
     return float(np.polyfit(np.log(np.asarray(x)), np.log(np.asarray(y)), 1)[0])
 
 
-def errors_table(dataset: xr.Dataset) -> Table:
+def errors_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return the final errors, a pattern a row, with the delays."""
     errors, names = final(dataset), list(map(str, dataset.algorithm.values))
     rows = []
@@ -238,10 +239,10 @@ def errors_table(dataset: xr.Dataset) -> Table:
                 f"{float(here.tau_mean):.2f}",
             )
         )
-    return Table(("pattern", *names, "tau_max", "tau_avg", "tau_mean"), rows)
+    return pd.DataFrame(rows, columns=("pattern", *names, "tau_max", "tau_avg", "tau_mean"))
 
 
-def delays_table(dataset: xr.Dataset) -> Table:
+def delays_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return stationary errors over delays."""
     rows = []
     for law in map(str, dataset.law.values):
@@ -271,17 +272,17 @@ def delays_table(dataset: xr.Dataset) -> Table:
         "over everybody's",
         "1 + 2 tau_mean",
     )
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def speedup_table(dataset: xr.Dataset) -> Table:
+def speedup_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return stationary errors times nK."""
     scaled = dataset.error.mean("seed") * dataset.n * dataset.K
     rows = [
         (str(int(n)), str(int(k)), *(f"{float(v):.3f}" for v in scaled.isel(case=i)))
         for i, (n, k) in enumerate(zip(dataset.n, dataset.K, strict=True))
     ]
-    return Table(("n", "K", *(f"E|grad F|^2 nK, {law}" for law in LAWS)), rows)
+    return pd.DataFrame(rows, columns=("n", "K", *(f"E|grad F|^2 nK, {law}" for law in LAWS)))
 
 
 def vectors_to(dataset: xr.Dataset, value: float) -> xr.DataArray:
@@ -289,7 +290,7 @@ def vectors_to(dataset: xr.Dataset, value: float) -> xr.DataArray:
     return jd.reach(dataset, "error", value, x="vectors")
 
 
-def claims_table(dataset: xr.Dataset, aged: xr.Dataset, sped: xr.Dataset) -> Table:
+def claims_table(dataset: xr.Dataset, aged: xr.Dataset, sped: xr.Dataset) -> pd.DataFrame:
     """Return what the paper claims, or other papers, beside what was measured."""
     rows = []
 
@@ -373,7 +374,9 @@ def claims_table(dataset: xr.Dataset, aged: xr.Dataset, sped: xr.Dataset) -> Tab
             abs(power - 1) < 0.1,
             "the step is not small against the longest delays: 1 + tau_max times 0.1",
         )
-    return Table(("claim", "source", "claimed", "measured", "met", "if not, why"), rows)
+    return pd.DataFrame(
+        rows, columns=("claim", "source", "claimed", "measured", "met", "if not, why")
+    )
 
 
 def figure(dataset: xr.Dataset, aged: xr.Dataset, sped: xr.Dataset) -> Any:
@@ -480,7 +483,7 @@ def figure(dataset: xr.Dataset, aged: xr.Dataset, sped: xr.Dataset) -> Any:
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     dataset = histories(
         QUICK if quick else list(METHODS),

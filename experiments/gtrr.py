@@ -43,12 +43,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.problems.linear import logistic_loss
 
 L2 = 0.2
@@ -413,7 +414,7 @@ def slope(x: Any, y: Any) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def errors_table(dataset: xr.Dataset) -> Table:
+def errors_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return stationary errors: a line a point of the sweep, a column a method."""
     errors = stationary(dataset)
     axes = [str(axis) for axis in errors.dims if axis != "algorithm"]
@@ -425,10 +426,10 @@ def errors_table(dataset: xr.Dataset) -> Table:
             texts.append(f"{float(here.spectral_gap):.2g}")
         rows.append((*map(str, texts), *(number(float(value)) for value in here.values)))
     header = [*axes, *(["spectral gap"] if "spectral_gap" in errors.coords else [])]
-    return Table((*header, *errors.algorithm.values), rows)
+    return pd.DataFrame(rows, columns=(*header, *errors.algorithm.values))
 
 
-def crossover_table(crossed: xr.Dataset) -> Table:
+def crossover_table(crossed: xr.Dataset) -> pd.DataFrame:
     """Return where D-RR's error is DSGT's and ED's, beside what is predicted."""
     rows = []
     for name, zeta in itertools.product(crossed.network.values, crossed.zeta.values):
@@ -439,15 +440,15 @@ def crossover_table(crossed: xr.Dataset) -> Table:
         ]
         predicted = [f"{float(value):.2g}" for value in (here.precise, here.order)]
         rows.append((str(name), f"{zeta:g}", *found, *predicted))
-    return Table(
-        (
+    return pd.DataFrame(
+        rows,
+        columns=(
             "network",
             "zeta",
             *(f"D-RR = {other}" for other in crossed.algorithm.values),
             "(gap/lambda)^2 tr(H^-1 S)/(2 n zeta^2)",
             "gap^2 sigma^2/(n mu zeta^2)",
         ),
-        rows,
     )
 
 
@@ -474,8 +475,8 @@ def yes(met: Any) -> str:
     return "yes" if met else "no"
 
 
-def claims_table(datasets: Mapping[str, xr.Dataset], size: Scale, seed: int = 0) -> Table:
-    """Return what is claimed beside what was measured."""
+def claims_table(datasets: Mapping[str, xr.Dataset], size: Scale, seed: int = 0) -> pd.DataFrame:
+    """Return the claims beside the measurements."""
     rows = []
     errors = stationary(datasets["order"])
     for name in errors.network.values:
@@ -544,7 +545,7 @@ def claims_table(datasets: Mapping[str, xr.Dataset], size: Scale, seed: int = 0)
             if name == "D-RR":
                 derived = "derived: bias alpha^2 zeta^2/(1-lambda)^2"
                 rows.append((claim, derived, "p = 2", f"{fit:.2f}", yes(abs(fit - 2) < 0.2)))
-    return Table(("claim", "source", "claimed", "measured", "met"), rows)
+    return pd.DataFrame(rows, columns=("claim", "source", "claimed", "measured", "met"))
 
 
 COLORS: dict[str, str] = dict(zip((*MAIN, "DSGD", "centralized RR"), jd.plot.PALETTE, strict=True))
@@ -695,7 +696,7 @@ def summary_figure(datasets: Mapping[str, xr.Dataset], size: Scale, seed: int = 
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run all parts; print the tables; return the files written into ``out``."""
+    """Run all parts, print the tables and return the files written into ``out``."""
     size = SCALES["quick" if quick else scale]
     about = facts(size, seed)
     print(

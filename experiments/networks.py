@@ -1,13 +1,13 @@
-"""Choosing a network: what a well-connected one buys, and what it does not.
+"""Choosing a network: what good connectivity gains, and what it does not.
 
 Sixteen agents on twelve graphs with Metropolis weights, whose spectral gaps 1 − |λ₂| lie between
-0.01 and 1. Questions: how fast the agents average, plainly and by Chebyshev polynomials; how many
-rounds decentralized methods need on the digits data (3 against 8, split by label), each at its own
-best stepsize; what happens at other stepsizes; whether it matters which agent holds which data;
-and what networks that change with time cost in rounds and in bits. Everything in float64.
+0.01 and 1. Questions: how fast do the agents average, plainly and with Chebyshev polynomials? How
+many rounds do decentralized methods need on the digits data (3 against 8, split by label), each at
+its own best stepsize, and what happens at other stepsizes? Does it matter which agent holds which
+data? What do time-varying networks cost in rounds and in bits? Everything is in float64.
 
-The gap speaks of the worst case, so the agents are numbered along the eigenvector of λ₂: the two
-digits sit at the two ends of the graph. Shuffled placements are the comparison.
+The gap describes the worst case, so the agents are numbered along the eigenvector of λ₂, which puts
+the two digits at the two ends of the graph. Shuffled placements serve as the comparison.
 """
 
 import functools
@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
-from experiments.tables import Table, number
+from experiments.tables import number, text
 
 AGENTS = 16
 DIGITS = (3, 8)
@@ -121,13 +122,13 @@ def shuffled_networks(quick: bool = False, seed: int = 0) -> dict[str, Any]:
 
 
 def dense(graph: nx.Graph) -> Any:
-    """Return Metropolis weights as a dense matrix: one form for all, and so one program."""
+    """Return Metropolis weights as a dense matrix, so that all networks share one program."""
     weights = jd.networks.metropolis(graph).csr()
     return jd.networks.mixing(weights, form=jd.networks.Dense)
 
 
 def problem() -> Any:
-    """Return the regression, split by label: nearly all agents see one digit only."""
+    """Return the regression, split by label, so that nearly all agents see only one digit."""
     data = jd.data.digits().only(*DIGITS)
     return jd.problems.logistic_regression(
         data.features, data.labels == DIGITS[1], agents=AGENTS, l2=L2, partition="by_label"
@@ -294,8 +295,8 @@ def slope(rounds: xr.DataArray, low: float, high: float) -> float:
     return float(np.polyfit(np.log(gap[chosen]), np.log(rounds.values[chosen]), 1)[0])
 
 
-def rounds_table(rounds: xr.DataArray, members: Mapping[str, Any]) -> Table:
-    """Return the table of rounds: a line a network, a column a scheme or method."""
+def rounds_table(rounds: xr.DataArray, members: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the table of rounds, with a line per network and a column per scheme or method."""
     rows = []
     for name in rounds.network.values:
         network = members[str(name)]
@@ -309,10 +310,10 @@ def rounds_table(rounds: xr.DataArray, members: Mapping[str, Any]) -> Table:
             )
         )
     header = [f"{name} {COARSE if name == 'DSGD' else TARGET:g}" for name in METHODS]
-    return Table(("network", "gap", "degree", *SCHEMES, *header), rows)
+    return pd.DataFrame(rows, columns=("network", "gap", "degree", *SCHEMES, *header))
 
 
-def slopes_table(rounds: xr.DataArray) -> Table:
+def slopes_table(rounds: xr.DataArray) -> pd.DataFrame:
     """Return fitted slopes beside what theory says: at small gaps, and at large ones."""
     rows = []
     for name in map(str, rounds.algorithm.values):
@@ -321,11 +322,11 @@ def slopes_table(rounds: xr.DataArray) -> Table:
         fits = [slope(here, *span) for span in ((0, SMALL), (SMALL, 0.99))]
         rows.append((name, f"{theory:g}", *(number(fit, ".2f") for fit in fits), why))
     header = ("rounds of", "theory", f"fit, gap < {SMALL:g}", f"fit, gap > {SMALL:g}", "theory is")
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def placement_table(slow: xr.Dataset, shuffled: xr.Dataset) -> Table:
-    """Return rounds where the digits sit at the two ends of the graph, and where they are mixed."""
+def placement_table(slow: xr.Dataset, shuffled: xr.Dataset) -> pd.DataFrame:
+    """Return rounds with the digits at the two ends of the graph, and with the digits mixed."""
     rows = []
     for algorithm in shuffled.algorithm.values:
         for network in shuffled.network.values:
@@ -339,11 +340,11 @@ def placement_table(slow: xr.Dataset, shuffled: xr.Dataset) -> Table:
     names = [
         f"{where}, {target:g}" for target in (COARSE, TARGET) for where in ("ends", "shuffled")
     ]
-    return Table(("method", "network", *names), rows)
+    return pd.DataFrame(rows, columns=("method", "network", *names))
 
 
-def varying_table(dataset: xr.Dataset) -> Table:
-    """Return how fast networks that change mix, and what they cost gradient tracking."""
+def varying_table(dataset: xr.Dataset) -> pd.DataFrame:
+    """Return how fast time-varying networks mix, and what they cost gradient tracking."""
     best = jd.best(dataset.isel(algorithm=0), "gap")
     bits = best.traffic.isel(step=-1) / best.bits.isel(step=-1)
     reached = {x: jd.reach(best, "gap", TARGET, x=x).mean("seed") for x in ("rounds", "traffic")}
@@ -361,8 +362,9 @@ def varying_table(dataset: xr.Dataset) -> Table:
                 number(float(reached["traffic"].sel(network=name)) / 1e6, ".1f"),
             )
         )
-    return Table(
-        (
+    return pd.DataFrame(
+        rows,
+        columns=(
             "network",
             "links a round",
             "|λ₂| of mean W",
@@ -371,12 +373,11 @@ def varying_table(dataset: xr.Dataset) -> Table:
             f"rounds to {TARGET:g}",
             "Mbit",
         ),
-        rows,
     )
 
 
 def graphs_figure(seed: int = 0) -> Any:
-    """Return four graphs with their weights, each agent labelled with the digit it has most of."""
+    """Return four graphs with their weights, each agent labelled with its most frequent digit."""
     import matplotlib.pyplot as plt
 
     made = graphs(seed)
@@ -453,7 +454,7 @@ def scaling_figure(rounds: xr.DataArray) -> Any:
 
 
 def stepsizes_figure(optimized: xr.Dataset, rounds: int = 500) -> Any:
-    """Return F − F* after some rounds over stepsize and spectral gap, a panel a method."""
+    """Return F − F* after some rounds over stepsize and spectral gap, with a panel per method."""
     import matplotlib.pyplot as plt
 
     early = optimized.sel(step=slice(None, rounds)).swap_dims(network="spectral_gap")
@@ -477,7 +478,7 @@ def stepsizes_figure(optimized: xr.Dataset, rounds: int = 500) -> Any:
 
 
 def varying_figure(dataset: xr.Dataset) -> Any:
-    """Return gradient tracking's gap over rounds and over traffic, on networks in time."""
+    """Return gradient tracking's gap over rounds and over traffic, on time-varying networks."""
     import matplotlib.pyplot as plt
 
     best = jd.best(dataset.isel(algorithm=0), "gap")
@@ -496,7 +497,7 @@ def varying_figure(dataset: xr.Dataset) -> Any:
 
 
 def run(quick: bool, out: Path, seed: int, progress: bool = True) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -536,8 +537,9 @@ def run(quick: bool, out: Path, seed: int, progress: bool = True) -> list[Path]:
     }
     written = []
     for name, (title, table) in tables.items():
-        print(f"\n{title}\n\n{table}")
-        written.append(table.write(out / f"networks_{name}.csv"))
+        print(f"\n{title}\n\n{text(table)}")
+        written.append(out / f"networks_{name}.csv")
+        table.to_csv(written[-1], index=False)
     for name, dataset in datasets.items():
         written.append(out / f"networks_{name}.nc")
         dataset.to_netcdf(written[-1])

@@ -1,4 +1,4 @@
-"""OLDSGD: exchanges that run under the local steps, in simulated time (arXiv 2601.01493).
+"""OLDSGD: exchanges that overlap with local steps, in simulated time (arXiv 2601.01493).
 
 Sixteen agents, digits 3 against 8, minibatches of 8; logistic regression, and the same with a
 penalty that is not convex. DSGD waits for a message at every gradient, local DSGD at every τ-th;
@@ -24,12 +24,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments import results
-from experiments.tables import Table, number
+from experiments.tables import number
 from jaxdopt.costs import cost_of
 
 AGENTS = 16
@@ -203,7 +204,7 @@ def times(case: Case, dataset: xr.Dataset, pace: xr.DataArray) -> xr.DataArray:
     return to_target(case, dataset) * pace
 
 
-def time_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Table:
+def time_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> pd.DataFrame:
     """Return seconds to the target of all families at their best τ, over delays."""
     rows = []
     for key, dataset in datasets.items():
@@ -219,10 +220,12 @@ def time_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Table:
                 at = int(mine.argmin("algorithm"))
                 cells.append(f"{float(mine[at]):.0f} ({int(mine.tau[at])})")
             rows.append((key, f"{delay:g}", *cells))
-    return Table(("case", "delay", *(f"{family} (tau)" for family in FAMILIES)), rows)
+    return pd.DataFrame(
+        rows, columns=("case", "delay", *(f"{family} (tau)" for family in FAMILIES))
+    )
 
 
-def gradient_table(datasets: Mapping[str, xr.Dataset]) -> Table:
+def gradient_table(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Return gradients and kbit a link to the target, and the best α L, of every method."""
     rows = []
     for key, dataset in datasets.items():
@@ -245,11 +248,11 @@ def gradient_table(datasets: Mapping[str, xr.Dataset]) -> Table:
                 )
             )
     header = ("case", "method and tau", "best alpha L", "gradients", "kbit a link", "last value")
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def claims_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Table:
-    """Return what is claimed beside what was measured."""
+def claims_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> pd.DataFrame:
+    """Return the claims beside the measurements."""
     rows = []
 
     def row(
@@ -335,7 +338,7 @@ def claims_table(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Tabl
             number(behind, ".2f"),
             None,
         )
-    return Table(("claim", "source", "claimed", "measured", "met", "why not"), rows)
+    return pd.DataFrame(rows, columns=("claim", "source", "claimed", "measured", "met", "why not"))
 
 
 def figure(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Any:
@@ -446,7 +449,7 @@ def figure(datasets: Mapping[str, xr.Dataset], pace: xr.DataArray) -> Any:
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     names = ["shuffled"] if quick else list(CASES)
     local = (4,) if quick else LOCAL

@@ -1,10 +1,10 @@
 """Quick start: four decentralized methods on real data, each at its own best stepsize.
 
 Logistic regression telling the handwritten digit 3 from 8 (scikit-learn's digits, 8 x 8 pixels),
-sorted by label over 16 agents, so that an agent sees one digit only, on a ring, a 4 x 4 grid and
-the exponential graph with Metropolis weights. Two regimes: full gradients, where EXTRA, exact
-diffusion and gradient tracking are exact and DGD is not, and minibatches, where all have a noise
-floor. Everything in float64.
+sorted by label over 16 agents, so that each agent sees only one digit, on a ring, a 4 x 4 grid and
+the exponential graph with Metropolis weights. There are two regimes: full gradients, where EXTRA,
+exact diffusion and gradient tracking are exact and DGD is not, and minibatches, where all have a
+noise floor. Everything is in float64.
 """
 
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.tables import Table, number
+from experiments.tables import number, text
 
 AGENTS = 16
 DIGITS = (3, 8)
@@ -39,7 +40,7 @@ REGIMES = {"full": "full gradients", "minibatch": f"minibatches of {BATCH}"}
 
 
 def problem(seed: int = 0) -> tuple[Any, Any]:
-    """Return the problem, and accuracy on the fifth of the images that is held out."""
+    """Return the problem, and the accuracy on the fifth of the images that is held out."""
     train, held_out = jd.data.digits().only(*DIGITS).split(held_out=0.2, seed=seed)
     accuracy = jd.metrics.accuracy(held_out.features, held_out.labels == DIGITS[1])
     training = jd.problems.logistic_regression(
@@ -74,8 +75,8 @@ def curves(quick: bool = False, seed: int = 0, progress: bool = True) -> dict[st
     }
 
 
-def summary(best: xr.Dataset) -> Table:
-    """Return the table of one regime: what each method reached at its best stepsize."""
+def summary(best: xr.Dataset) -> pd.DataFrame:
+    """Return the table of one regime: what each method reaches at its best stepsize."""
     last = best.isel(step=-1).mean("seed")
     rounds = jd.reach(best, "gap", TARGET, x="rounds").mean("seed")  # "-" unless every seed does
     reached = jd.reach(best, "gap", TARGET).notnull().all("seed")
@@ -95,8 +96,9 @@ def summary(best: xr.Dataset) -> Table:
                     number(float(rounds.where(reached).sel(at)), ".0f"),
                 )
             )
-    return Table(
-        (
+    return pd.DataFrame(
+        rows,
+        columns=(
             "network",
             "method",
             "best stepsize",
@@ -105,12 +107,11 @@ def summary(best: xr.Dataset) -> Table:
             "held-out accuracy",
             f"rounds to {TARGET:g}",
         ),
-        rows,
     )
 
 
 def figure(datasets: dict[str, xr.Dataset]) -> Any:
-    """Return the convergence figure: a row a regime, a panel a network."""
+    """Return the convergence figure, with a row per regime and a panel per network."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(2, 3, figsize=(11, 6.4), sharey="row", layout="constrained")
@@ -128,7 +129,7 @@ def figure(datasets: dict[str, xr.Dataset]) -> Any:
 
 
 def stepsize_figure(datasets: dict[str, xr.Dataset]) -> Any:
-    """Return the final gap over stepsize and network, a row a regime, a panel a method."""
+    """Return final gaps over stepsize and network, with a row per regime, a panel per method."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(
@@ -146,7 +147,7 @@ def stepsize_figure(datasets: dict[str, xr.Dataset]) -> Any:
 
 
 def run(quick: bool, out: Path, seed: int, progress: bool = True) -> list[Path]:
-    """Run both regimes; print the tables; return the files written into ``out``."""
+    """Run both regimes, print the tables and return the files written into ``out``."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -166,9 +167,10 @@ def run(quick: bool, out: Path, seed: int, progress: bool = True) -> list[Path]:
         table = summary(jd.best(dataset, "gap"))
         print(
             f"\n{REGIMES[regime]}, {dataset.sizes['seed']} seed(s), "
-            f"{int(dataset.step[-1])} steps, mean over seeds\n\n{table}"
+            f"{int(dataset.step[-1])} steps, mean over seeds\n\n{text(table)}"
         )
-        written.append(table.write(out / f"quickstart_{regime}.csv"))
+        written.append(out / f"quickstart_{regime}.csv")
+        table.to_csv(written[-1], index=False)
         path = out / f"quickstart_{regime}.nc"
         dataset.to_netcdf(path)
         written.append(path)

@@ -1,20 +1,21 @@
-"""What all experiments share: methods on networks of their own, and writing what came out."""
+"""What experiments share: comparing methods on different networks, and writing the results."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
-from experiments.tables import Table
+from experiments.tables import text
 
 
 def compare(
     entries: Mapping[str, tuple[Any, Any, Any]], *, progress: bool = True, **options: Any
 ) -> xr.Dataset:
-    """Return `jd.compare`'s histories of methods that need networks or problems of their own.
+    """Return the histories of `jd.compare` for methods that need different networks or problems.
 
     Args:
         entries: {name: (method, problem, network)}, such as DSGD on Metropolis weights beside STPP
@@ -38,21 +39,22 @@ def write(
     out: Path,
     *,
     command: str,
-    tables: Mapping[str, tuple[str, Table]],
+    tables: Mapping[str, tuple[str, pd.DataFrame]],
     datasets: Mapping[str, xr.Dataset],
     figures: Mapping[str, Any],
 ) -> list[Path]:
-    """Print the tables with their titles; write all into ``out``; return the files.
+    """Print the tables with their titles, write everything into ``out`` and return the files.
 
-    Datasets carry the ``command`` that makes them again.
+    Datasets carry the ``command`` that reproduces them.
     """
     import matplotlib.pyplot as plt
 
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for key, (title, table) in tables.items():
-        print(f"\n{title}\n\n{table}")
-        written.append(table.write(out / f"{name}_{key}.csv"))
+        print(f"\n{title}\n\n{text(table)}")
+        written.append(out / f"{name}_{key}.csv")
+        table.to_csv(written[-1], index=False)
     for key, dataset in datasets.items():
         written.append(out / f"{name}_{key}.nc")
         dataset.assign_attrs(command=command).to_netcdf(written[-1])

@@ -50,12 +50,13 @@ import jax
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 import jaxdopt as jd
 from experiments.results import write
-from experiments.tables import Table, number
+from experiments.tables import number
 
 GRAPHS = ("directed ring", "ring", "grid", "exponential", "Erdos-Renyi")
 QUICK_GRAPHS = ("directed ring", "exponential")
@@ -547,7 +548,7 @@ def synthetic(
     return xr.concat(parts, names, join="outer", data_vars="all").assign_attrs(sizes)
 
 
-def floors_table(found: xr.Dataset) -> Table:
+def floors_table(found: xr.Dataset) -> pd.DataFrame:
     """Return n E|∇F|² by n, and the slope of the floor over n in logarithms; -1 is 1 / n."""
     n = found.n
     rows = []
@@ -568,10 +569,10 @@ def floors_table(found: xr.Dataset) -> Table:
         here = found.sel(algorithm="STPP", network=where)
         row(f"STPP, {where}", here.floor, here.error)
     header = ("n times floor of |∇F|² (standard error)", *(f"n = {m}" for m in n.values), "slope")
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
-def transients_table(found: xr.Dataset, of: str = "") -> Table:
+def transients_table(found: xr.Dataset, of: str = "") -> pd.DataFrame:
     """Return transient times by n, their fitted exponents, and the last ratios to SGD.
 
     ``of`` is "estimate_" for those of the estimate, and nothing for those of all agents.
@@ -597,7 +598,7 @@ def transients_table(found: xr.Dataset, of: str = "") -> Table:
             )
     at_the_end = f"n = {n[-1]}: error / SGD's at the end"
     header = ("graph", "method", *(f"n = {m}" for m in n), "exponent", at_the_end)
-    return Table(header, rows)
+    return pd.DataFrame(rows, columns=header)
 
 
 def _fitted(steps: xr.DataArray) -> float:
@@ -612,7 +613,7 @@ def _steps(value: float) -> str:
     return "at once" if value == 0 else number(value, ".0f")
 
 
-def curves_table(chosen: xr.Dataset) -> Table:
+def curves_table(chosen: xr.Dataset) -> pd.DataFrame:
     """Return the last errors at the best stepsizes, and steps and vectors to twice SGD's."""
     error = chosen.error.isel(step=-1)
     target = FACTOR * float(error.sel(algorithm="SGD").isel(network=0))
@@ -638,10 +639,10 @@ def curves_table(chosen: xr.Dataset) -> Table:
                 )
             )
     columns = ("best stepsize", "last error", f"steps to {target:.1e}", "vectors sent by all")
-    return Table(("graph", "method", *columns), rows)
+    return pd.DataFrame(rows, columns=("graph", "method", *columns))
 
 
-def stability_table(found: xr.Dataset) -> Table:
+def stability_table(found: xr.Dataset) -> pd.DataFrame:
     """Return STPP's measured and predicted limits, and what two fixed rules do."""
     rows = []
     for n in found.n.values:
@@ -657,7 +658,7 @@ def stability_table(found: xr.Dataset) -> Table:
             )
         )
     header = ("n", "limit of n γ L", "still falls at, times limit")
-    return Table((*header, "error ratio, default", "error ratio, 0.5 / (n L)"), rows)
+    return pd.DataFrame(rows, columns=(*header, "error ratio, default", "error ratio, 0.5 / (n L)"))
 
 
 def norms(dataset: xr.Dataset) -> xr.DataArray:
@@ -665,7 +666,7 @@ def norms(dataset: xr.Dataset) -> xr.DataArray:
     return np.sqrt(dataset.gradient_norm_squared.mean("seed"))
 
 
-def synthetic_table(dataset: xr.Dataset) -> Table:
+def synthetic_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return |∇F| over steps; in brackets what another re-run has, where there is one."""
     values = norms(dataset).sel(step=list(TIMES))
     rows = []
@@ -676,7 +677,7 @@ def synthetic_table(dataset: xr.Dataset) -> Table:
             for value, of in zip(values.sel(algorithm=name).values, other, strict=True)
         ]
         rows.append((name, *cells))
-    return Table(("|∇F| after steps", *map(str, TIMES)), rows)
+    return pd.DataFrame(rows, columns=("|∇F| after steps", *map(str, TIMES)))
 
 
 def claims_table(
@@ -685,7 +686,7 @@ def claims_table(
     chosen: xr.Dataset,
     example: xr.Dataset,
     stable: xr.Dataset,
-) -> Table:
+) -> pd.DataFrame:
     """Return what the papers claim beside what was measured."""
     stpp, btpp = "arXiv 2503.16123, abstract", "arXiv 2404.05454"
 
@@ -777,7 +778,7 @@ def claims_table(
             f"{float(growth.sel(stepsize='default')):.0e}",
         ),
     ]
-    return Table(("claim", "source", "measured"), rows)
+    return pd.DataFrame(rows, columns=("claim", "source", "measured"))
 
 
 def _draw(ax: Any, name: str, x: Any, y: Any, marker: bool = True, **options: Any) -> None:
@@ -1039,7 +1040,7 @@ def main_figure(
 def run(
     quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
 ) -> list[Path]:
-    """Run everything; print the tables; return the files written into ``out``."""
+    """Run everything, print the tables and return the files written into ``out``."""
     full = scale == "full" and not quick
     common: dict[str, Any] = {"seed": seed, "progress": progress}
     if quick:  # sizes and counts such that programs are shared

@@ -1,34 +1,15 @@
-"""Tables as text, for terminals and as CSV."""
+"""Tables of text for terminals; their CSV files are pandas' own."""
 
-import csv
-import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+import pandas as pd
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows of text under a header, padded to columns when printed."""
+def text(table: pd.DataFrame) -> str:
+    """Return a table of strings with its columns aligned to the left."""
 
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    def padded(column: pd.Series) -> pd.Series:
+        return column.str.ljust(int(max(len(str(column.name)), column.str.len().max())) + 1)
 
-    def __str__(self) -> str:
-        lines = [self.header, *self.rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
-
-        def text(line: Sequence[str]) -> str:
-            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-            return "  ".join(cells).rstrip()
-
-        rule = "  ".join("-" * width for width in widths)
-        return "\n".join([text(self.header), rule, *map(text, self.rows)])
-
-    def write(self, path: Path) -> Path:
-        """Write the table as CSV and return the path."""
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([self.header, *self.rows])
-        return path
+    return table.apply(padded).to_string(index=False, justify="left")
 
 
 def number(value: float, form: str = ".2e") -> str:

@@ -6,13 +6,14 @@ import re
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 from experiments import networks, quickstart
 from experiments.__main__ import main
 from experiments.benchmarks import speed
-from experiments.tables import Table
+from experiments.tables import text
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_the_quick_starts_table_is_its_dataset(results):
 
     dataset = xr.load_dataset(results[1] / "quickstart_full.nc")
     table = quickstart.summary(jd.best(dataset, "gap"))
-    row = next(row for row in table.rows if row[:2] == ("grid", "EXTRA"))
+    row = next(row for row in table.itertuples(index=False) if row[:2] == ("grid", "EXTRA"))
     here = dataset.sel(network="grid", algorithm="EXTRA").isel(seed=0)
     finals = np.abs(here.gap.isel(step=-1).values)
     assert row[2] == f"{here.stepsize.values[finals.argmin()]:.3g}"
@@ -73,7 +74,7 @@ def test_list_and_help(capsys):
         (["quickstart", "--out", "{tmp}/file"], "--out is .*/file, where nothing can be written"),
         (["benchmark", "--out", "{tmp}/file/in"], "--out is .*/file/in, where nothing can be wr"),
         (["quickstart", "--seed", "-1"], r"--seed is -1; give 0 to 2\*\*31 - 1\."),
-        (["drr", "--mnist", "{tmp}/nowhere"], "--mnist is .*/nowhere, which is no folder; give"),
+        (["drr", "--mnist", "{tmp}/nowhere"], "--mnist is .*/nowhere, which is not a folder; give"),
         (["drr", "--quick", "--mnist", "{tmp}"], "train-images.* is missing: "),
         (["nosuch"], "nosuch"),
         (["quickstart", "--seed", "one"], "--seed"),
@@ -183,5 +184,6 @@ def test_the_study_of_networks_writes_figures_and_numbers_agents_along_the_graph
 
 
 def test_tables_are_padded():
-    lines = str(Table(("a", "bb"), [("ccc", "d")])).splitlines()
-    assert lines == ["a    bb", "---  --", "ccc  d"]
+    table = pd.DataFrame([("ccc", "d"), ("c", "dd")], columns=("a", "bbb"))
+    lines = [line.rstrip() for line in text(table).splitlines()]
+    assert lines == ["a    bbb", "ccc  d", "c    dd"]

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
+import pandas as pd
 
-from experiments.tables import Table, number
+from experiments.tables import number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +49,9 @@ def agree(ours: Any, theirs: Any) -> None:
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=2e-3, atol=2e-4)
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: list[Row]) -> pd.DataFrame:
     """Return the rows as a table of ratios."""
-    return Table(
-        ("", "measure", "ratio", "bar", "met", "ours ms/step", "theirs ms/step", "first call s"),
+    return pd.DataFrame(
         [
             (
                 row.name,
@@ -65,4 +65,14 @@ def table(rows: list[Row]) -> Table:
             )
             for row in rows
         ],
+        columns=(
+            "",
+            "measure",
+            "ratio",
+            "bar",
+            "met",
+            "ours ms/step",
+            "theirs ms/step",
+            "first call s",
+        ),
     )

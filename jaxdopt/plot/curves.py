@@ -24,30 +24,30 @@ def curves(
     floor: float | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Any:
-    """Draw one line a member of a dataset: the median over seeds, in a band of its quantiles.
+    """Draw one line per member of a dataset, the median over seeds, with a band of quantiles.
 
-    The first remaining dimension is told apart by color and marker, the second by dashes. The
-    legend says "(diverged)" of a line without a point whose flag says so, and "(0)" where the
-    vertical axis is logarithmic and all values are 0.
+    Colors and markers distinguish the first remaining dimension, dashes the second. Where a member
+    has no point to draw, the legend adds "(diverged)" if it diverged, and "(0)" if all its values
+    are 0 on a logarithmic axis.
 
     Args:
-        dataset: from `jd.compare`, `jd.best` or `jd.label`; select what should not be drawn away.
+        dataset: from `jd.compare`, `jd.best` or `jd.label`; select the part to draw.
         y: the variable to draw.
         x: any axis of the histories: "step", "rounds", "epochs", "gradients", "bits", "traffic".
-        ax: the Axes to draw in; a new figure's by default.
-        seeds: the dimension that the median and the band are over.
+        ax: the Axes to draw in; default: those of a new figure.
+        seeds: the dimension over which the median and the band are taken.
         band: the two quantiles that bound the band.
         logx: logarithmic horizontal axis.
-        logy: logarithmic vertical axis; values that are not positive are left out, unless there is
-            a floor.
-        floor: values below it, such as gaps that are rounding errors, are drawn at it.
+        logy: logarithmic vertical axis; values that are not positive are omitted, unless a floor
+            is given.
+        floor: smaller values, such as gaps that are rounding errors, are drawn at this value.
         labels: {name in the dataset: text in the legend}.
 
     Returns:
         The Axes.
 
     Raises:
-        ValueError: an unknown variable, or more than two dimensions to tell apart.
+        ValueError: an unknown variable, or more than two dimensions to distinguish.
     """
     plt = pyplot()
     require_dataset(dataset)
@@ -60,7 +60,7 @@ def curves(
     groups = [d for d in dataset[y].dims if d not in (seeds, "step")]
     require(
         len(groups) <= 2,
-        f"{y} has the dimensions {', '.join(map(str, groups))} to tell apart and lines can show "
+        f"{y} has the dimensions {', '.join(map(str, groups))} to distinguish and lines can show "
         "two; select with dataset.sel(...) or choose with jd.best.",
     )
     ax = plt.subplots()[1] if ax is None else ax
@@ -117,26 +117,26 @@ def heatmap(
 ) -> Any:
     """Draw the last record of ``y`` over two dimensions, colors on a logarithmic scale.
 
-    The value is the median over seeds; members that diverged for any seed are hatched, and values
+    The value is the median over seeds. Members that diverged for any seed are hatched; values
     below the scale, such as gaps that are rounding errors, have its lowest color.
 
     Args:
         dataset: from `jd.compare` or `jd.label`, with ``x`` and ``by`` its only other dimensions.
         y: the variable to draw.
         x: the horizontal dimension, on a logarithmic scale if its values span more than a decade;
-            a method's own values may lie along ``choice``.
+            the values of methods with grids of their own may lie along ``choice``.
         by: the vertical dimension.
-        ax: the Axes to draw in; a new figure's by default.
+        ax: the Axes to draw in; default: those of a new figure.
         seeds: the dimension to take the median over.
         colorbar: draw one beside the Axes.
-        vmin: the lowest color's value.
-        vmax: the highest color's value.
+        vmin: the value of the lowest color.
+        vmax: the value of the highest color.
 
     Returns:
         The Axes.
 
     Raises:
-        ValueError: an unknown variable, or other dimensions than two.
+        ValueError: an unknown variable, or a number of dimensions other than two.
     """
     plt = pyplot()
     from matplotlib.colors import ListedColormap, LogNorm
@@ -197,7 +197,7 @@ def _edges(axis: Any, ticks: np.ndarray) -> np.ndarray:
 
 
 def _by_value(dataset: Any, name: str) -> Any:
-    """Return the dataset over a coordinate's values, where it had them along another dimension."""
+    """Return the dataset along a coordinate that has been along another dimension."""
     if name in dataset.dims or name not in dataset.coords or dataset[name].ndim != 1:
         return dataset
     own = dataset[name]
@@ -205,7 +205,7 @@ def _by_value(dataset: Any, name: str) -> Any:
 
 
 def _is_absent(member: Any) -> bool:
-    """Return whether a member has no values at all, as where another method has more choices."""
+    """Return whether a member has no values at all, as if another method has more choices."""
     return all(v.isnull().all() for name, v in member.data_vars.items() if name != "diverged")
 
 

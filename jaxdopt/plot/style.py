@@ -1,9 +1,9 @@
-"""What all pictures share: colors, dashes, markers, names of axes and the way to matplotlib."""
+"""What all pictures share: colors, dashes, markers, names of axes, and importing matplotlib."""
 
 from collections.abc import Sequence
 from typing import Any
 
-# Okabe, Ito (2008): told apart with any common color vision; yellow is left out, black added.
+# Okabe, Ito (2008): distinct for all common types of color vision; without yellow, with black.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -19,9 +19,9 @@ NAMES = {
     "step": "steps",
     "rounds": "rounds of communication",
     "epochs": "epochs (passes over an agent's data)",
-    "gradients": "component gradients an agent",
-    "vectors": "vectors sent over a link",
-    "bits": "bits sent over a link",
+    "gradients": "component gradients per agent",
+    "vectors": "vectors sent per link",
+    "bits": "bits sent per link",
     "traffic": "bits sent over all links",
     "seconds": "simulated seconds",
     "stepsize": "stepsize  $\\alpha$",
@@ -29,7 +29,7 @@ NAMES = {
 
 
 def pyplot() -> Any:
-    """Return matplotlib's pyplot, or raise what to install."""
+    """Return matplotlib's pyplot, or raise an error that says what to install."""
     try:
         import matplotlib.pyplot as plt
     except ModuleNotFoundError:
@@ -40,7 +40,7 @@ def pyplot() -> Any:
 
 
 def cycle(plt: Any) -> Sequence[str]:
-    """Return the user's color cycle, or a color-blind safe one where it is matplotlib's own."""
+    """Return the user's color cycle, or a color-blind safe one in place of matplotlib's default."""
     import matplotlib
 
     own = plt.rcParams["axes.prop_cycle"].by_key().get("color", [])

@@ -1,4 +1,4 @@
-"""Pictures of simulated time: who computes when, and how old the models are that agents mix."""
+"""Pictures of simulated time: when agents compute, and how stale the models are that they mix."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from jaxdopt._leaves import is_traced
 from jaxdopt.networks.events.timeline import Completions, Timeline
 from jaxdopt.plot.style import NAMES, cycle, pyplot
 
-MOST = 12  # agents that are drawn where none are named
-FINISHES = 4  # of an agent, about as many as are drawn where no time is given
+MOST = 12  # agents drawn by default
+FINISHES = 4  # per agent, about as many as are drawn by default
 HEIGHT = 0.44  # of a bar; agents are 1 apart
 PALEST = 0.82  # of the colormap, whose yellow does not show on white
 
@@ -25,22 +25,22 @@ def timeline(
 ) -> Any:
     """Draw the gradients of agents that never wait as bars, and the models they mix as arrows.
 
-    An arrow goes from where a model was made to the completion event that mixes it; its color says
-    how many newer ones its sender had made before. Models of the start have none.
+    An arrow leads from the completion event that made a model to the one that mixes it; its color
+    says how many newer models the sender had made by then. Starting models have no arrow.
 
     Args:
-        timeline: a `jd.networks.timeline` that goes on beyond ``until``: what finishes after its
-            end is not known.
-        agents: which to draw, from the top; by default all, or the first 12.
-        until: the last second to draw; by default about four gradients an agent.
-        ax: the Axes to draw in, best of a figure with layout="constrained"; a new one's by default.
+        timeline: a `jd.networks.timeline` that extends beyond ``until``; later completion events
+            are unknown.
+        agents: the agents to draw, from the top; default: all, or the first 12.
+        until: the last second to draw; default: about four gradients per agent.
+        ax: the Axes to draw in, ideally of a figure with layout="constrained"; default: new ones.
 
     Returns:
         The Axes.
 
     Raises:
-        ValueError: no timeline, agents that it does not have or that are named twice, or a time
-            before any of them finishes.
+        ValueError: not a timeline, agents that do not exist or that are repeated, or a time before
+            the first completion event.
 
     Example:
         >>> import jaxdopt as jd
@@ -78,7 +78,7 @@ def timeline(
     row = np.full(timeline.n, -1)
     row[shown] = np.arange(len(shown))
     ink = plt.rcParams["text.color"]
-    for parity, opacity in ((0, 0.12), (1, 0.26)):  # neighboring bars are told apart
+    for parity, opacity in ((0, 0.12), (1, 0.26)):  # neighboring bars differ
         bars = PolyCollection(_bars(completions, row, until, parity), closed=True, facecolors=ink)
         bars.set(alpha=opacity, linewidths=0, zorder=1)
         ax.add_collection(bars, autolim=False)
@@ -104,7 +104,7 @@ def timeline(
             zorder=3,
         )
         bar = ax.figure.colorbar(arrows, ax=ax, ticks=np.arange(0, most + 1, -(-most // 8)))
-        bar.set_label("newer models its sender had made")
+        bar.set_label("newer models made by the sender")
         bar.minorticks_off()
     drawn = (row[completions.agent] >= 0) & (completions.time <= until)
     rows = row[completions.agent[drawn]]
@@ -119,7 +119,7 @@ def timeline(
 
 
 def _bars(completions: Completions, row: np.ndarray, until: float, parity: int) -> list[np.ndarray]:
-    """Return the corners of every other gradient of those in a row, the first or the second."""
+    """Return the corners of every other gradient in each row, from the first or the second on."""
     corners = []
     for agent in np.flatnonzero(row >= 0):
         ends = completions.time[completions.agent == agent]
@@ -137,7 +137,7 @@ def _bars(completions: Completions, row: np.ndarray, until: float, parity: int) 
 def _arrows(
     timeline: Timeline, completions: Completions, row: np.ndarray, until: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return where messages that were mixed start and end, [m, 2] each, and how stale they were."""
+    """Return the starts and ends of mixed messages, [m, 2] each, and their staleness [m]."""
     sender = np.asarray(timeline.sender)
     time = [completions.time[completions.agent == agent] for agent in range(timeline.n)]
     found: list[tuple[Any, ...]] = []

@@ -1,18 +1,20 @@
 """The minimizer of a convex objective, smooth or composite, on the host, in float64."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse.linalg
+import scipy.optimize
+from scipy.sparse.linalg import LinearOperator, cg
 
 from jaxdopt._leaves import cast_floats
 
 ACCURACY = 1e-9  # of the gradient's norm, relative to where it started (and at least 1)
-ITERATIONS = 100
-PROXIMAL_TARGET = 1e-15  # of the prox-gradient residual, relative to the terms it is made of
-PROXIMAL_ACCURACY = 1e-13  # of the same, to be counted as a minimizer
+ITERATIONS = 100  # of Newton's method after SciPy's
+PROXIMAL_TARGET = 1e-15  # of the prox-gradient residual, relative to the terms in it
+PROXIMAL_ACCURACY = 1e-13  # of the same, to count as a minimizer
 PROXIMAL_ITERATIONS = 100_000
 PATIENCE = 1000  # iterations without a better residual; later on, as many as there were before
 
@@ -28,56 +30,49 @@ def _curvature(problem: Any, x: jax.Array, direction: jax.Array) -> jax.Array:
 
 
 def minimize(problem: Any) -> tuple[np.ndarray, float, bool]:
-    """Return x*, F(x*) and whether x* is a minimizer, by Newton's method with CG inside.
+    """Return x*, F(x*) and whether x* is a minimizer, by SciPy's Newton-CG and more Newton steps.
 
-    Steps are halved until the gradient's norm or the objective falls, and the method stops where
-    neither does: at the accuracy of float64 if there is a minimizer. If there is none, as with
-    separable data and no regularizer, Newton's steps stay long however small the gradient is.
+    SciPy's line search compares values of F, which agree to rounding while x still has only half
+    its digits. From there full Newton steps follow as long as the gradient's norm falls, which is
+    to the accuracy of float64 if there is a minimizer. If there is none, as for separable data
+    without a regularizer, the steps stay long however small the gradient is.
     """
     with jax.enable_x64(True):
         exact = cast_floats(jax.tree.map(np.asarray, problem), np.float64)
+
+        def value_and_grad(x: np.ndarray) -> tuple[float, np.ndarray]:
+            value, gradient = _value_and_grad(exact, x)
+            return float(value), np.asarray(gradient)
+
+        def curvature(x: np.ndarray, direction: np.ndarray) -> np.ndarray:
+            return np.asarray(_curvature(exact, x, direction))
+
         x = np.asarray(exact.origin)
-        value, gradient = map(np.asarray, _value_and_grad(exact, x))
-        start = max(1.0, float(np.linalg.norm(gradient)))
-        length = np.inf
+        start = max(1.0, float(np.linalg.norm(value_and_grad(x)[1])))
+        x = scipy.optimize.minimize(
+            value_and_grad, x, method="Newton-CG", jac=True, hessp=curvature, options={"xtol": 1e-6}
+        ).x
+        value, gradient = value_and_grad(x)
         for _ in range(ITERATIONS):
             norm = np.linalg.norm(gradient)
-            direction = _newton_direction(exact, x, gradient)
-            length = np.linalg.norm(direction) / (1 + np.linalg.norm(x))
-            if not 1e-16 * start < norm < np.inf:
+            hessian = LinearOperator((len(x), len(x)), partial(curvature, x), dtype=float)
+            with np.errstate(divide="ignore", invalid="ignore"):  # no curvature: not a number
+                direction, _ = cg(hessian, -gradient, rtol=1e-10, maxiter=1000)
+            trial = value_and_grad(x + direction)
+            if norm <= 1e-16 * start or not np.linalg.norm(trial[1]) < norm:
                 break
-            step = 1.0
-            while step > 1e-6:
-                trial = x + step * direction
-                trial_value, trial_gradient = map(np.asarray, _value_and_grad(exact, trial))
-                enough = value + 1e-4 * step * (direction @ gradient)
-                if np.linalg.norm(trial_gradient) < norm or trial_value < enough:
-                    break
-                step /= 2
-            else:
-                break
-            x, value, gradient = trial, trial_value, trial_gradient
-        small = np.linalg.norm(gradient) <= ACCURACY * start and length <= np.sqrt(ACCURACY)
-        return x, float(value), bool(small)
-
-
-def _newton_direction(problem: Any, x: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """Return −H⁻¹ g by conjugate gradients, or −g where that does not descend."""
-    hessian = scipy.sparse.linalg.LinearOperator(
-        shape=(len(x), len(x)),
-        matvec=lambda v: np.asarray(_curvature(problem, x, v.ravel())),
-        dtype=float,
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):  # no curvature: the fallback below
-        direction, _ = scipy.sparse.linalg.cg(hessian, -gradient, rtol=1e-10, maxiter=1000)
-    return direction if direction @ gradient < 0 else -gradient
+            x, (value, gradient) = x + direction, trial
+        length = np.linalg.norm(direction) / (1 + np.linalg.norm(x))
+        small = norm <= ACCURACY * start and length <= np.sqrt(ACCURACY)
+        return x, value, bool(small)
 
 
 def minimize_composite(problem: Any) -> tuple[np.ndarray, float, bool]:
     """Return x*, F(x*) and whether x* is a minimizer, by accelerated proximal gradients.
 
     The residual is L |y − proxₜ(y − t ∇f(y))|, t = 1/L. The method stops at `PROXIMAL_TARGET`, or
-    where the residual no longer falls: at the accuracy of float64 if there is a minimizer.
+    where the residual no longer falls, which is at the accuracy of float64 if there is a minimizer.
+    SciPy has no solver that takes r by its proximal map.
     """
     with jax.enable_x64(True):
         exact = cast_floats(jax.tree.map(np.asarray, problem), np.float64)

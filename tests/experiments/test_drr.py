@@ -26,7 +26,7 @@ def constant(out):
 
 
 def test_the_graphs_have_the_papers_spectra():
-    rows = [row[1:] for row in drr.networks_table().rows]
+    rows = [row[1:] for row in drr.networks_table().itertuples(index=False, name=None)]
     assert rows == [
         ("101", "0.66853", "0.83427"),
         ("56", "0.75000", "0.87500"),
