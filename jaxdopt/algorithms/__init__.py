@@ -60,7 +60,6 @@ from jaxdopt.algorithms.tracking.diging import DIGing
 from jaxdopt.algorithms.tracking.gradient_tracking import GradientTracking
 from jaxdopt.algorithms.tracking.gt_saga import GTSAGA
 from jaxdopt.algorithms.tracking.gt_svrg import GTSVRG
-from jaxdopt.algorithms.trees.btpp import BTPP
 from jaxdopt.algorithms.trees.relay_sgd import RelaySGD
 from jaxdopt.algorithms.trees.stpp import STPP
 from jaxdopt.costs import Cost, gossip, messages, samples, vector_bits
@@ -77,7 +76,6 @@ __all__ = [
     "ATCGT",
     "BCPP",
     "BEER",
-    "BTPP",
     "CEDAS",
     "CGT",
     "CHOCOSGD",

@@ -346,11 +346,6 @@ DIRECTED = [
 ]
 
 
-def _btpp(gradient: Any, parent: Any, x0: Any, stepsize: Any, steps: int, branching: int) -> Any:
-    parent = trees.heap_parent(len(parent), branching)
-    return trees.stpp(gradient, parent, parent, x0, stepsize, steps)
-
-
 TREES = [
     Row(
         jd.STPP,
@@ -360,19 +355,6 @@ TREES = [
         network="trees",
         vectors=2,
         needs="needs spanning trees",
-        delays=True,
-        invariants=(_tracker,),
-    ),
-    Row(
-        jd.BTPP,
-        _btpp,
-        0.04,
-        exact=True,
-        network="tree",
-        numbers={"branching": 2},
-        vectors=2,
-        gossips=False,
-        alike=False,
         delays=True,
         invariants=(_tracker,),
     ),
@@ -515,5 +497,4 @@ VARIANTS = [  # asked for their trajectories only
     _variant(jd.CPP, {"form": "cta"}, form="cta"),
     _variant(jd.APD, {"growth": 0.2}, growth=0.2),
     _variant(jd.APDSC, {"strong_convexity": None}, mu=0.05),  # the problem's
-    _variant(jd.BTPP, {"branching": 3}, branching=3),
 ]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import ROWS, VARIANTS
-from reference import losses
+from reference import losses, trees
 
 import jaxdopt as jd
 
@@ -248,6 +248,29 @@ def test_composite_methods(method):
     )
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
     assert np.any(got[-1] == 0)
+
+
+@pytest.mark.parametrize("branching", [1, 2, 3, N - 1])
+def test_stpp_on_the_b_ary_tree_is_btpp(branching):
+    """With minibatches and a schedule; and its traffic is what goes over the tree's edges."""
+    features, labels = data()
+    noisy, key = jd.problems.Minibatch(problem(), 2), jax.random.key(3)
+    drawn = [np.asarray(noisy.indices(jax.random.fold_in(key, k))) for k in range(STEPS)]
+
+    def gradient(i, x, k):
+        chosen = drawn[k][i]
+        return losses.logistic_gradient(x, features[i][chosen], labels[i][chosen], L2)
+
+    parent, stepsizes = trees.heap_parent(N, branching), STEPSIZES[0] / N
+    expected = trees.stpp(gradient, parent, parent, start(), stepsizes.__getitem__, STEPS)
+    tree = jd.networks.bary_tree(N, branching)
+    assert np.array_equal(tree.row.parent, parent)
+    method, options = jd.STPP(Table(jnp.asarray(stepsizes)[:, :, None])), {"steps": STEPS}
+    result = jd.run(method, noisy, tree, start(), key, metrics={"x": estimates}, **options)
+    np.testing.assert_allclose(result.history["x"], expected, rtol=1e-10, atol=1e-10)
+    below = [i for i in range(N) if parent[i] != i]  # each hears an x and gives a y
+    vectors = len([parent[i] for i in below]) + len(below)
+    assert result.history["traffic"][-1] == STEPS * 32 * D * vectors
 
 
 def test_a_transposed_matrix_would_be_noticed():

@@ -24,7 +24,7 @@ FIXED = {*MIXING, "symmetric", "links", "hop", "all"}
 
 # what papers and their theorems ask, written down apart from the classes
 NEEDS = {
-    "all": "GradientDescent SGD CentralizedRR BTPP",
+    "all": "GradientDescent SGD CentralizedRR",
     "mixing": "DGD DSGD LocalDSGD OLDSGD GradientTracking DIGing ATCGT GTSAGA GTSVRG DRR GTRR "
     "CHOCOSGD DeepSqueeze BEER CGT",
     "mixing symmetric": "EXTRA PGEXTRA ExactDiffusion NIDS EDRR CEDAS LEAD",
