@@ -111,7 +111,7 @@ def loops(row, made_of, stepsize, gradient, x0=None, **offered):
 
 
 def randomness(method, key):
-    """What messages and agents a method draws, as the loops ask for it."""
+    """What a method draws: its messages, and by name what its own functions (key, n) return."""
 
     @jax.jit
     def compress(k, channel, i, v):
@@ -119,10 +119,15 @@ def randomness(method, key):
         key_k = jax.random.fold_in(key, k)
         return jd.compressors.message(method.compressor, key_k, rows, channel)[i]
 
-    def awake(k):
-        return method.broadcaster(jax.random.fold_in(key, k), N)
+    def drawn(function):
+        return lambda k: np.asarray(function(method, jax.random.fold_in(key, k), N))
 
-    return {"compress": compress, "awake": awake}
+    own = {
+        name: drawn(function)
+        for name, function in inspect.getmembers(type(method), inspect.isfunction)
+        if list(inspect.signature(function).parameters) == ["self", "key", "n"]
+    }
+    return {"compress": compress, **own}
 
 
 LOOPS = [row for row in ROWS if row.reference is not None]
@@ -203,6 +208,7 @@ def test_methods_that_draw_their_samples(row, which):
         assert sorted(own) == list(range(len(own)))
     offered = {"drawn": drawn.__getitem__, "sizes": sizes, "batch": batch, "orders": orders}
     offered |= {"random": random if sampling == "reshuffle" else None}
+    offered |= randomness(method, key)
     made_of = parts(row.network, which)
     expected = loops(row, made_of, STEPSIZES[which].__getitem__, component, **offered)
     sampled = whole if batch == 1 else jd.problems.Minibatch(whole, batch)
