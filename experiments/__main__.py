@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import jax
 import tyro
 
-from experiments import networks, quickstart, roles
+from experiments import methods, networks, quickstart, roles
 from experiments.benchmarks import rows as benchmarks
 from experiments.benchmarks.measure import measure
 from experiments.tables import Table
@@ -255,6 +255,18 @@ class Roles:
         roles.run()
 
 
+@dataclasses.dataclass(frozen=True)
+class Methods:
+    """Describe every method: how it is built, its iteration, family, needs, messages and source."""
+
+    def check(self) -> None:
+        """Accept: there are no options."""
+
+    def run(self) -> None:
+        """Print an entry a method."""
+        methods.run()
+
+
 COMMANDS: dict[str, Any] = {
     "quickstart": Quickstart,
     "networks": Networks,
@@ -271,6 +283,7 @@ COMMANDS: dict[str, Any] = {
     "adsgd": ADSGD,
     "fedfix": FedFix,
     "benchmark": Benchmark,
+    "methods": Methods,
     "roles": Roles,
     "list": List,
 }
@@ -291,6 +304,7 @@ Command = (
     | Annotated[ADSGD, tyro.conf.subcommand("adsgd")]
     | Annotated[FedFix, tyro.conf.subcommand("fedfix")]
     | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
+    | Annotated[Methods, tyro.conf.subcommand("methods")]
     | Annotated[Roles, tyro.conf.subcommand("roles")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )

@@ -1,4 +1,7 @@
-"""Algorithms: one method a file, each a pytree of numbers with `init`, `step` and maybe `cost`."""
+"""Algorithms: one method a file, each a pytree of numbers with `init`, `step` and maybe `cost`.
+
+`jaxdopt` has all of them flat, as ``jd.X``; `python -m experiments methods` describes each.
+"""
 
 from jaxdopt.algorithms.asynchronous.ad_psgd import ADPSGD
 from jaxdopt.algorithms.asynchronous.adsgd import ADSGD
@@ -62,7 +65,6 @@ from jaxdopt.algorithms.tracking.gt_saga import GTSAGA
 from jaxdopt.algorithms.tracking.gt_svrg import GTSVRG
 from jaxdopt.algorithms.trees.relay_sgd import RelaySGD
 from jaxdopt.algorithms.trees.stpp import STPP
-from jaxdopt.costs import Cost, gossip, messages, samples, vector_bits
 
 __all__ = [
     "AB",
@@ -102,7 +104,6 @@ __all__ = [
     "STPP",
     "AsyncFedAvg",
     "CentralizedRR",
-    "Cost",
     "DIGing",
     "DeepSqueeze",
     "ExactDiffusion",
@@ -128,8 +129,4 @@ __all__ = [
     "RelaySGD",
     "SCAFFOLDMomentum",
     "ZhangHuJohansson",
-    "gossip",
-    "messages",
-    "samples",
-    "vector_bits",
 ]
