@@ -63,6 +63,7 @@ from jaxdopt.algorithms.tracking.diging import DIGing
 from jaxdopt.algorithms.tracking.gradient_tracking import GradientTracking
 from jaxdopt.algorithms.tracking.gt_saga import GTSAGA
 from jaxdopt.algorithms.tracking.gt_svrg import GTSVRG
+from jaxdopt.algorithms.tracking.gt_vr import GTVR
 from jaxdopt.algorithms.trees.relay_sgd import RelaySGD
 from jaxdopt.algorithms.trees.stpp import STPP
 
@@ -91,6 +92,7 @@ __all__ = [
     "GTRR",
     "GTSAGA",
     "GTSVRG",
+    "GTVR",
     "LEAD",
     "MIFA",
     "NIDS",

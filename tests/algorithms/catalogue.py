@@ -152,6 +152,19 @@ PLAIN = [
         samples=True,
         invariants=(_estimates,),
     ),
+    Row(
+        jd.GTVR,
+        baselines.gt_vr,
+        0.2,
+        exact=True,
+        options={"probability": 0.05},
+        quiet={"probability": 1.0},
+        numbers={"probability": 0.2},
+        vectors=2,
+        exchanges=2,
+        samples=True,
+        invariants=(_estimates,),
+    ),
     Row(jd.SGD, baselines.sgd, 0.5, exact=False, gossips=False, samples=True),
     Row(
         jd.CentralizedRR, reshuffling.centralized_rr, 0.5, exact=False, gossips=False, samples=True
