@@ -271,8 +271,8 @@ def test_stpp_on_the_b_ary_tree_is_btpp(branching):
     expected = trees.stpp(gradient, parent, parent, start(), stepsizes.__getitem__, STEPS)
     tree = jd.networks.bary_tree(N, branching)
     assert np.array_equal(tree.row.parent, parent)
-    method, options = jd.STPP(Table(jnp.asarray(stepsizes)[:, :, None])), {"steps": STEPS}
-    result = jd.run(method, noisy, tree, start(), key, metrics={"x": estimates}, **options)
+    method, metrics = jd.STPP(Table(jnp.asarray(stepsizes)[:, :, None])), {"x": estimates}
+    result = jd.run(method, noisy, tree, start(), key, steps=STEPS, metrics=metrics)
     np.testing.assert_allclose(result.history["x"], expected, rtol=1e-10, atol=1e-10)
     below = [i for i in range(N) if parent[i] != i]  # each hears an x and gives a y
     vectors = len([parent[i] for i in below]) + len(below)
