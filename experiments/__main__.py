@@ -13,7 +13,7 @@ import jax
 import pandas as pd
 import tyro
 
-from experiments import networks, quickstart, roles
+from experiments import methods, networks, quickstart, roles
 from experiments.benchmarks import rows as benchmarks
 from experiments.benchmarks.measure import measure
 from experiments.tables import text
@@ -256,6 +256,18 @@ class Roles:
         roles.run()
 
 
+@dataclasses.dataclass(frozen=True)
+class Methods:
+    """Describe every method: how it is built, its iteration, family, needs, messages and source."""
+
+    def check(self) -> None:
+        """Accept: there are no options."""
+
+    def run(self) -> None:
+        """Print an entry a method."""
+        methods.run()
+
+
 COMMANDS: dict[str, Any] = {
     "quickstart": Quickstart,
     "networks": Networks,
@@ -272,6 +284,7 @@ COMMANDS: dict[str, Any] = {
     "adsgd": ADSGD,
     "fedfix": FedFix,
     "benchmark": Benchmark,
+    "methods": Methods,
     "roles": Roles,
     "list": List,
 }
@@ -292,6 +305,7 @@ Command = (
     | Annotated[ADSGD, tyro.conf.subcommand("adsgd")]
     | Annotated[FedFix, tyro.conf.subcommand("fedfix")]
     | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
+    | Annotated[Methods, tyro.conf.subcommand("methods")]
     | Annotated[Roles, tyro.conf.subcommand("roles")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )

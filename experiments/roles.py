@@ -13,28 +13,22 @@ import numpy as np
 
 import jaxdopt as jd
 from jaxdopt import networks
+from jaxdopt._pytree import number_fields
 
 N = 6
-METHODS = {
-    name: cls
-    for name in jd.__all__
-    if isinstance(cls := getattr(jd, name), type) and hasattr(cls, "init") and hasattr(cls, "step")
-}
-ARGUMENTS = {  # of methods that cannot be built without
-    "stepsize": 0.05,
-    "server_stepsize": 0.1,
-    "compressor": jd.compressors.Dither(bits=4),
-    "lam": 5.0,
-    "penalty": 0.5,
-}
+METHODS: dict[str, type] = {name: getattr(jd, name) for name in jd.algorithms.__all__}
 
 
 def built(name: str, **options: Any) -> Any:
-    """Return a method with what it cannot be built without."""
-    fields = dataclasses.fields(METHODS[name])
-    missing = dataclasses.MISSING
-    needed = {f.name for f in fields if f.default is missing and f.default_factory is missing}
-    return METHODS[name](**{name: ARGUMENTS[name] for name in needed} | options)
+    """Return a method with the numbers that it cannot be built without, or with a compressor."""
+    method: Any = METHODS[name]
+    numbers, missing = number_fields(method), dataclasses.MISSING
+    needed = {
+        f.name: 0.05 if f.name in numbers else jd.compressors.Dither(bits=4)
+        for f in dataclasses.fields(method)
+        if f.default is missing and f.default_factory is missing
+    }
+    return method(**needed | options)
 
 
 def _graph() -> Any:

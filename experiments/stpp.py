@@ -153,7 +153,7 @@ METHODS: dict[str, tuple[Any, Callable[[nx.Graph], Any]]] = {
     "Push-Pull": (jd.PushPull, directed),
     "AB": (jd.AB, directed),
     "STPP": (jd.STPP, trees),
-    "BTPP": (jd.BTPP, doubly_stochastic),
+    "BTPP": (jd.STPP, lambda graph: jd.networks.bary_tree(len(graph), 2)),
 }
 """The classes, and what networks they need; SGD is gradient descent on gradients with noise."""
 
@@ -502,9 +502,7 @@ def synthetic_methods(n: int, branchings: Iterable[int]) -> dict[str, tuple[Any,
     both_ways = jd.networks.Directed(
         jd.networks.mixing(pull, kind="row"), jd.networks.mixing(push, kind="column")
     )
-    btpp = {
-        f"BTPP, B = {b}": (jd.BTPP(steps(n), branching=b), metropolis(ring)) for b in branchings
-    }
+    btpp = {f"BTPP, B = {b}": (jd.STPP(steps(n)), jd.networks.bary_tree(n, b)) for b in branchings}
     return {
         "SGD": (jd.SGD(steps()), metropolis(ring)),
         **btpp,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
+from experiments import methods
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
@@ -43,11 +44,21 @@ def test_the_readmes_python_runs_as_printed(float32, tmp_path, monkeypatch):
     assert names["problem"].grad(names["problem"].start(), jax.random.key(0)).shape == (16, 650)
 
 
-def test_the_readme_names_every_public_method():
-    text = (ROOT / "README.md").read_text()
-    for name in jd.algorithms.__all__:
-        if isinstance(getattr(jd, name, None), type) and name != "Cost":
-            assert f"`{name}(" in text, name
+def test_the_command_describes_every_method_and_the_readme_every_family(capsys):
+    methods.run()
+    printed, readme = capsys.readouterr().out, (ROOT / "README.md").read_text()
+    entries = {entry.name: entry for entry in methods.entries()}
+    assert set(entries) == set(jd.algorithms.__all__)
+    for name, entry in entries.items():
+        assert entry.signature.startswith(f"{name}(")
+        assert str(entry) in printed
+        assert set(entry.needs) <= {*jd.roles.WORDS, *jd.roles.PROBLEMS}
+        assert entry.needs, name
+        assert entry.iteration, name
+        assert re.search(r"Source: (.|\n)*[Ll]isting", entry.source), name
+        assert f"`{entry.family}`" in readme, name
+    assert "2 vectors in 2 exchanges" in entries["ATCGT"].sends
+    assert entries["PushDIGing"].sends == "2 vectors and 1 number in 1 exchange"
 
 
 @pytest.mark.parametrize("name", MODULES)

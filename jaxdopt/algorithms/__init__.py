@@ -1,4 +1,7 @@
-"""Algorithms: one method a file, each a pytree of numbers with `init`, `step` and maybe `cost`."""
+"""Algorithms: one method a file, each a pytree of numbers with `init`, `step` and maybe `cost`.
+
+`jaxdopt` has all of them flat, as ``jd.X``; `python -m experiments methods` describes each.
+"""
 
 from jaxdopt.algorithms.asynchronous.ad_psgd import ADPSGD
 from jaxdopt.algorithms.asynchronous.adsgd import ADSGD
@@ -60,7 +63,7 @@ from jaxdopt.algorithms.tracking.diging import DIGing
 from jaxdopt.algorithms.tracking.gradient_tracking import GradientTracking
 from jaxdopt.algorithms.tracking.gt_saga import GTSAGA
 from jaxdopt.algorithms.tracking.gt_svrg import GTSVRG
-from jaxdopt.algorithms.trees.btpp import BTPP
+from jaxdopt.algorithms.tracking.gt_vr import GTVR
 from jaxdopt.algorithms.trees.relay_sgd import RelaySGD
 from jaxdopt.algorithms.trees.stpp import STPP
 
@@ -76,7 +79,6 @@ __all__ = [
     "ATCGT",
     "BCPP",
     "BEER",
-    "BTPP",
     "CEDAS",
     "CGT",
     "CHOCOSGD",
@@ -90,6 +92,7 @@ __all__ = [
     "GTRR",
     "GTSAGA",
     "GTSVRG",
+    "GTVR",
     "LEAD",
     "MIFA",
     "NIDS",

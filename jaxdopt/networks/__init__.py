@@ -20,7 +20,7 @@ from jaxdopt.networks.sequences import Cyclic, RandomMatching, one_peer_exponent
 from jaxdopt.networks.server import Server
 from jaxdopt.networks.spectra import contraction
 from jaxdopt.networks.stacking import stack
-from jaxdopt.networks.trees import Tree, spanning_tree
+from jaxdopt.networks.trees import Tree, bary_tree, spanning_tree
 from jaxdopt.networks.weights import (
     column_stochastic,
     half_degree,
@@ -55,6 +55,7 @@ __all__ = [
     "Tree",
     "Wrapper",
     "arrivals",
+    "bary_tree",
     "column_stochastic",
     "contraction",
     "durations",

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse import csgraph
 
-from jaxdopt._checks import require
+from jaxdopt._checks import count, require
 from jaxdopt._pytree import pytree, static
 from jaxdopt.agents import select
 from jaxdopt.networks import graphs
@@ -167,6 +167,30 @@ class Tree(Parts):
     def depth(self) -> int:
         """The number of rounds that a value takes between the root and the farthest agent."""
         return max(_depth(np.asarray(part.parent)) for part in (self.row, self.column))
+
+
+def bary_tree(n: int, branching: int) -> Tree:
+    """Return the b-ary tree of n agents: the parent of agent i is (i − 1) // b, and 0 is the root.
+
+    Every agent exchanges messages with at most b + 1 others, and the depth is about log_b n; b = 1
+    is a path, b ≥ n − 1 a star. `STPP` on this tree is BTPP.
+
+    Args:
+        n: the number of agents.
+        branching: b, the most children that an agent has.
+
+    Raises:
+        ValueError: n or branching is not an integer of at least 1.
+
+    Source: You, Pu (2024), "B-ary tree push-pull method", arXiv 2404.05454.
+
+    Example:
+        >>> bary_tree(6, 2).row.parent.tolist()
+        [0, 0, 0, 1, 1, 2]
+    """
+    count("n", n, remedy="the number of agents, 1 or more")
+    count("branching", branching, remedy="the most children that an agent has, 1 or more")
+    return Tree(np.maximum(np.arange(n) - 1, 0) // branching)
 
 
 def spanning_tree(graph: Any, root: int | None = None) -> Tree:

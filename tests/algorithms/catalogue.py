@@ -152,6 +152,19 @@ PLAIN = [
         samples=True,
         invariants=(_estimates,),
     ),
+    Row(
+        jd.GTVR,
+        baselines.gt_vr,
+        0.2,
+        exact=True,
+        options={"probability": 0.05},
+        quiet={"probability": 1.0},
+        numbers={"probability": 0.2},
+        vectors=2,
+        exchanges=2,
+        samples=True,
+        invariants=(_estimates,),
+    ),
     Row(jd.SGD, baselines.sgd, 0.5, exact=False, gossips=False, samples=True),
     Row(
         jd.CentralizedRR, reshuffling.centralized_rr, 0.5, exact=False, gossips=False, samples=True
@@ -346,11 +359,6 @@ DIRECTED = [
 ]
 
 
-def _btpp(gradient: Any, parent: Any, x0: Any, stepsize: Any, steps: int, branching: int) -> Any:
-    parent = trees.heap_parent(len(parent), branching)
-    return trees.stpp(gradient, parent, parent, x0, stepsize, steps)
-
-
 TREES = [
     Row(
         jd.STPP,
@@ -360,19 +368,6 @@ TREES = [
         network="trees",
         vectors=2,
         needs="needs spanning trees",
-        delays=True,
-        invariants=(_tracker,),
-    ),
-    Row(
-        jd.BTPP,
-        _btpp,
-        0.04,
-        exact=True,
-        network="tree",
-        numbers={"branching": 2},
-        vectors=2,
-        gossips=False,
-        alike=False,
         delays=True,
         invariants=(_tracker,),
     ),
@@ -515,5 +510,4 @@ VARIANTS = [  # asked for their trajectories only
     _variant(jd.CPP, {"form": "cta"}, form="cta"),
     _variant(jd.APD, {"growth": 0.2}, growth=0.2),
     _variant(jd.APDSC, {"strong_convexity": None}, mu=0.05),  # the problem's
-    _variant(jd.BTPP, {"branching": 3}, branching=3),
 ]

@@ -290,16 +290,20 @@ def test_trees_with_different_roots_do_not_reach_the_solution():
         jd.networks.Tree(np.array([0, 0, 0]), np.array([1, 1, 1]))
 
 
-@pytest.mark.parametrize("build", [lambda n: jd.STPP(0.02 / n), lambda n: jd.BTPP(0.02 / n, 3)])
-def test_the_noise_floor_of_trees_falls_as_one_over_n(build):
+@pytest.mark.parametrize(
+    "tree",
+    [lambda n: jd.networks.spanning_tree(jd.graphs.exponential(n)),
+     lambda n: jd.networks.bary_tree(n, 3)],
+    ids=["breadth-first", "3-ary"],
+)  # fmt: skip
+def test_the_noise_floor_of_trees_falls_as_one_over_n(tree):
     """E|x_root − x*|² times n at the same n γ, 24 seeds."""
     floors = []
     for n in (4, 16):
         problem = jd.problems.quadratic(n, D, condition_number=2, curvature_spread=0.0)
         problem = jd.problems.GaussianNoise(problem, 0.3)
-        network = jd.networks.spanning_tree(jd.graphs.exponential(n))
         distance = jd.sweep(jd.run, over=("key",))(
-            build(n), problem, network, problem.start(problem.solution),
+            jd.STPP(0.02 / n), problem, tree(n), problem.start(problem.solution),
             jax.random.split(KEY, 24), steps=1500, every=10,
         ).history["distance_squared"]  # fmt: skip
         floors.append(n * distance[:, 30:].mean())
@@ -332,8 +336,6 @@ def test_methods_for_directed_graphs_say_what_they_miss():
         attempt(jd.STPP(0.1), problem, metropolis)
     with pytest.raises(ValueError, match="does not know its smoothness, from which STPP"):
         attempt(jd.STPP(), unknown, tree)
-    with pytest.raises(ValueError, match="does not know its smoothness, from which BTPP"):
-        attempt(jd.BTPP(), unknown, metropolis)
     with pytest.raises(ValueError, match="does not know its strong convexity; give APDSC"):
         attempt(jd.APDSC(0.1), unknown, metropolis)
     with pytest.raises(ValueError, match="give APDSC a stepsize of your own"):
@@ -342,7 +344,5 @@ def test_methods_for_directed_graphs_say_what_they_miss():
         jd.APD.safe_stepsize(unknown, metropolis)
     with pytest.raises(ValueError, match="PushPull needs a row- and a column-stochastic part"):
         attempt(jd.PushPull(0.1), problem, jd.networks.row_stochastic(digraph(0)))
-    with pytest.raises(ValueError, match="branching is 0; give the children of an agent"):
-        jd.BTPP(0.1, branching=0)
     with pytest.raises(ValueError, match="form is 'adapt'; give 'atc'"):
         jd.CPP(0.1, DITHER, form="adapt")  # type: ignore[arg-type]

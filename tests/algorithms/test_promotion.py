@@ -83,9 +83,7 @@ def test_every_asynchronous_method_steps(name, dtype):
 
 def test_every_method_of_the_library_is_asked():
     asked = {row.name for row in ROWS} | set(ASYNCHRONOUS)
-    assert asked == {
-        name for name in jd.algorithms.__all__ if hasattr(getattr(jd, name, None), "step")
-    }
+    assert asked == set(jd.algorithms.__all__)
 
 
 SCHEDULES = {

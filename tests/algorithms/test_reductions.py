@@ -114,12 +114,11 @@ def test_on_directed_graphs_it_is_its_parent(method, parent):
 
 
 def test_trees():
-    """STPP is Push-Pull on trees; BTPP is STPP on the B-ary one, whatever the network."""
-    heap = jd.BTPP(0.01, branching=3).tree(N)
+    """STPP is Push-Pull on trees."""
+    heap = jd.networks.bary_tree(N, 3)
     assert heap.row.parent.tolist() == [0, 0, 0, 0, 1, 1]
     expected = path(jd.PushPull(0.01), network=heap)
     np.testing.assert_array_equal(path(jd.STPP(0.01), network=heap), expected)
-    np.testing.assert_array_equal(path(jd.BTPP(0.01, branching=3)), expected)
 
 
 def test_reshuffling_on_the_complete_graph_is_centralized():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import ROWS, VARIANTS
-from reference import losses
+from reference import losses, trees
 
 import jaxdopt as jd
 
@@ -111,7 +111,7 @@ def loops(row, made_of, stepsize, gradient, x0=None, **offered):
 
 
 def randomness(method, key):
-    """What messages and agents a method draws, as the loops ask for it."""
+    """What a method draws: its messages, and by name what its own functions (key, n) return."""
 
     @jax.jit
     def compress(k, channel, i, v):
@@ -119,10 +119,15 @@ def randomness(method, key):
         key_k = jax.random.fold_in(key, k)
         return jd.compressors.message(method.compressor, key_k, rows, channel)[i]
 
-    def awake(k):
-        return method.broadcaster(jax.random.fold_in(key, k), N)
+    def drawn(function):
+        return lambda k: np.asarray(function(method, jax.random.fold_in(key, k), N))
 
-    return {"compress": compress, "awake": awake}
+    own = {
+        name: drawn(function)
+        for name, function in inspect.getmembers(type(method), inspect.isfunction)
+        if list(inspect.signature(function).parameters) == ["self", "key", "n"]
+    }
+    return {"compress": compress, **own}
 
 
 LOOPS = [row for row in ROWS if row.reference is not None]
@@ -203,6 +208,7 @@ def test_methods_that_draw_their_samples(row, which):
         assert sorted(own) == list(range(len(own)))
     offered = {"drawn": drawn.__getitem__, "sizes": sizes, "batch": batch, "orders": orders}
     offered |= {"random": random if sampling == "reshuffle" else None}
+    offered |= randomness(method, key)
     made_of = parts(row.network, which)
     expected = loops(row, made_of, STEPSIZES[which].__getitem__, component, **offered)
     sampled = whole if batch == 1 else jd.problems.Minibatch(whole, batch)
@@ -248,6 +254,29 @@ def test_composite_methods(method):
     )
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
     assert np.any(got[-1] == 0)
+
+
+@pytest.mark.parametrize("branching", [1, 2, 3, N - 1])
+def test_stpp_on_the_b_ary_tree_is_btpp(branching):
+    """With minibatches and a schedule; and its traffic is what goes over the tree's edges."""
+    features, labels = data()
+    noisy, key = jd.problems.Minibatch(problem(), 2), jax.random.key(3)
+    drawn = [np.asarray(noisy.indices(jax.random.fold_in(key, k))) for k in range(STEPS)]
+
+    def gradient(i, x, k):
+        chosen = drawn[k][i]
+        return losses.logistic_gradient(x, features[i][chosen], labels[i][chosen], L2)
+
+    parent, stepsizes = trees.heap_parent(N, branching), STEPSIZES[0] / N
+    expected = trees.stpp(gradient, parent, parent, start(), stepsizes.__getitem__, STEPS)
+    tree = jd.networks.bary_tree(N, branching)
+    assert np.array_equal(tree.row.parent, parent)
+    method, metrics = jd.STPP(Table(jnp.asarray(stepsizes)[:, :, None])), {"x": estimates}
+    result = jd.run(method, noisy, tree, start(), key, steps=STEPS, metrics=metrics)
+    np.testing.assert_allclose(result.history["x"], expected, rtol=1e-10, atol=1e-10)
+    below = [i for i in range(N) if parent[i] != i]  # each hears an x and gives a y
+    vectors = len([parent[i] for i in below]) + len(below)
+    assert result.history["traffic"][-1] == STEPS * 32 * D * vectors
 
 
 def test_a_transposed_matrix_would_be_noticed():

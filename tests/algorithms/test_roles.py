@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from catalogue import ROWS
 
 import jaxdopt as jd
 from experiments import roles
@@ -22,20 +23,16 @@ N, STEPS = roles.N, 3
 MIXING = {"mixing", "pull", "push", "push-pull"}
 FIXED = {*MIXING, "symmetric", "links", "hop", "all"}
 
-# what papers and their theorems ask, written down apart from the classes
+# what papers and their theorems ask, written down apart from the classes: the catalogue says on
+# which kind of network a method runs, and whether W has to be symmetric; this table, what else
+KINDS = {"undirected": "mixing", "directed": "push-pull", "server": "server", "full": "server"}
 NEEDS = {
-    "all": "GradientDescent SGD CentralizedRR BTPP",
-    "mixing": "DGD DSGD LocalDSGD OLDSGD GradientTracking DIGing ATCGT GTSAGA GTSVRG DRR GTRR "
-    "CHOCOSGD DeepSqueeze BEER CGT",
-    "mixing symmetric": "EXTRA PGEXTRA ExactDiffusion NIDS EDRR CEDAS LEAD",
+    "all": "GradientDescent SGD CentralizedRR",
     "mixing symmetric links": "LinearizedADMM",
     "push": "PushSum SGP OSGP PushDIGing APD APDSC",
-    "push-pull": "PushPull AB CPP",
     "push-pull hop": "BCPP",
     "tree": "STPP",
     "tree both_ways": "RelaySGD",
-    "server": "FedAvg FedAvgMomentum FedProx SCAFFOLD SCAFFOLDMomentum FedMid FedDualAvg MIFA "
-    "FedVARP FedSUM FedSUMB FedSUMCR FOCUS",
     "server all": "FedNMap ZhangHuJohansson",
     "returns": "AFACD AFACS AsyncFedAvg FedBuff",
     "returns ticks": "FedFix",
@@ -45,6 +42,10 @@ NEEDS = {
     "pairs": "ADPSGD",
 }
 NEED = {
+    row.name: {KINDS[row.network]} | ({"symmetric"} & {row.needs})
+    for row in ROWS
+    if row.network in KINDS
+} | {
     name: {word.replace("_", " ") for word in words.split()}
     for words, names in NEEDS.items()
     for name in names.split()

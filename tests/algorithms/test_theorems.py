@@ -220,7 +220,7 @@ def test_reshuffling_falls_with_the_square_of_the_stepsize_and_sgd_with_the_step
 
 
 @pytest.mark.parametrize(
-    "method", [jd.GTSAGA, functools.partial(jd.GTSAGA, order="atc"), jd.GTSVRG]
+    "method", [jd.GTSAGA, functools.partial(jd.GTSAGA, order="atc"), jd.GTSVRG, jd.GTVR]
 )
 def test_variance_reduction_converges_linearly_where_gradient_tracking_has_a_floor(
     method, noisy_sum
@@ -233,6 +233,46 @@ def test_variance_reduction_converges_linearly_where_gradient_tracking_has_a_flo
     assert reduced[-1] < 1e-15
     first, second, third = (int(np.argmax(reduced < level)) for level in (1e-4, 1e-8, 1e-12))
     assert 0 < third - second < 1.5 * (second - first)
+
+
+def test_gt_vr_is_stationary_in_the_limit_where_f_is_not_convex():
+    """At a constant stepsize, and where gradient tracking of single samples has a floor."""
+    random = np.random.default_rng(2)
+    features = random.standard_normal((8, 12, 3)) + np.arange(8)[:, None, None] / 8
+    labels = np.where(features.sum(axis=2) + 2 * random.standard_normal((8, 12)) > 0, 1, -1)
+    problem = jd.problems.nonconvex_logistic_regression(features, labels, weight=0.1)
+
+    def squares(method, problem):
+        x0 = problem.start(jnp.full(problem.d, 3.0))
+        result = jd.run(method, problem, RING, x0, KEY, steps=8000, every=100)
+        return result.history["gradient_norm_squared"]
+
+    assert squares(jd.GTVR(0.1), problem)[-1] < 1e-25
+    one = jd.problems.Minibatch(problem, 1)
+    assert squares(jd.GradientTracking(0.1), one)[-10:].min() > 1e-6
+
+
+def test_gt_vr_with_a_snapshot_in_every_step_is_atc_gradient_tracking(noisy_sum):
+    """And for smaller p, one an agent, the passes counted are those of the tosses."""
+    problem = jd.problems.Minibatch(noisy_sum, 3)
+    options = {"steps": 50, "every": 1, "metrics": {"x": lambda state, problem: state.x}}
+    full = run(jd.ATCGT(0.01), noisy_sum, **options).history["x"]
+    every = run(jd.GTVR(0.01, probability=1.0), problem, **options).history
+    np.testing.assert_allclose(every["x"], full, atol=1e-13)
+    assert every["gradients"][-1] == 50 * (2 * 3 + 12)
+    p = np.linspace(0, 0.7, 8)
+    method = jd.GTVR(0.01, probability=p[:, None])
+    for network in (RING, jd.networks.Asleep(RING, 0.5)):
+        expected, waiting = [0.0], np.ones(8, bool)
+        for k in range(50):
+            key = jax.random.fold_in(KEY, k)
+            active = getattr(network.at(k, KEY), "active", None)
+            active = np.ones(8, bool) if active is None else np.asarray(active)
+            due = active & (waiting | (np.asarray(method.toss(key, 8)) < p))
+            waiting &= ~active  # an agent's first step begins with a snapshot
+            expected.append((active.sum() * 2 * 3 + due.sum() * 12) / 8)
+        got = run(method, problem, network, **options).history["gradients"]
+        np.testing.assert_allclose(got, np.cumsum(expected), rtol=1e-6)
 
 
 def test_exact_diffusion_on_w_itself_needs_eigenvalues_above_minus_a_third():

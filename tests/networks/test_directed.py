@@ -324,6 +324,24 @@ class TestTrees:
         assert tree.depth == depths[root] == min(depths)
         assert (tree.n, tree.link_count, tree.spectral_gap) == (n, n - 1, 1)
 
+    @pytest.mark.parametrize("branching", [1, 2, 3, 20])
+    @pytest.mark.parametrize("n", [1, 2, 8, 21])
+    def test_b_ary_ones_are_filled_row_by_row(self, n, branching):
+        tree = networks.bary_tree(n, branching)
+        parent = [0] + [(i - 1) // branching for i in range(1, n)]
+        depth = [0] * n
+        for i in range(1, n):
+            depth[i] = depth[parent[i]] + 1
+        assert np.array_equal(tree.row.parent, parent)
+        assert np.array_equal(tree.column.parent, parent)
+        assert tree.undirected
+        assert (int(tree.root), tree.depth, tree.link_count) == (0, max(depth), n - 1)
+        assert tree.delay == max(1, 2 * max(depth))
+        children = np.bincount(parent[1:], minlength=n)
+        full = np.flatnonzero(children)[:-1]  # all parents but the last have as many as they may
+        assert np.all(children[full] == branching)
+        assert children.max() <= branching
+
     @every_tree
     def test_multiply_as_the_loops(self, name):
         tree = networks.spanning_tree(TREES[name])
@@ -645,6 +663,13 @@ BAD: dict[str, tuple] = {
     "push in a cycle": (lambda: Tree([0, 0, 0], [0, 2, 1]), "push has a cycle"),
     "root outside": (lambda: networks.spanning_tree(graphs.ring(4), 4), "root is 4; give one of"),
     "root a float": (lambda: networks.spanning_tree(graphs.ring(4), 1.0), "root is 1.0; give one"),  # type: ignore[arg-type]
+    "b-ary tree of nobody": (lambda: networks.bary_tree(0, 2), "n is 0; give the number of agents"),
+    "b-ary tree without branches": (
+        lambda: networks.bary_tree(4, 0), "branching is 0; give the most children that an agent has"
+    ),
+    "b-ary tree of half a branch": (
+        lambda: networks.bary_tree(4, 1.5), "branching is 1.5; give the most"  # type: ignore[arg-type]
+    ),
     "tree of pieces": (lambda: networks.spanning_tree(np.eye(3)), "the graph is disconnected"),
     "push_pull of a path": (
         lambda: networks.push_pull(nx.DiGraph([(0, 1), (1, 2)])), "the graph is disconnected: 3"

@@ -199,6 +199,31 @@ def gt_svrg(component, weights, x0, stepsize, steps, *, sizes, drawn, period):
     return _diging(estimate, weights, x0, stepsize, steps)
 
 
+def gt_vr(component, weights, x0, stepsize, steps, *, sizes, drawn, toss, probability):
+    """Run GT-VR (Jiang, Zeng, Sun, Chen 2022), adapt then combine, from Y_0 = W V_0.
+
+    Agent i tosses toss(k)[i], uniform on [0, 1): below the probability, and at k = 0 anyhow, it
+    sets tau_i = x_i and mu_i = mean_j grad_i,j(tau_i). Then v_i = mean over the drawn s of
+    (grad_i,s(x_i) - grad_i,s(tau_i)) + mu_i; X+ = W (X - a_k Y), Y+ = W (Y + V+ - V).
+    """
+    n, d = np.asarray(x0).shape
+    snapshots, means = np.zeros((n, d)), np.zeros((n, d))
+
+    def estimate(x, k):
+        v = np.zeros_like(x)
+        samples, tossed = _samples(drawn(k), n), toss(k)
+        for i in range(n):
+            if k == 0 or tossed[i] < probability:
+                snapshots[i] = x[i]
+                means[i] = _mean_component(component, i, range(sizes[i]), x[i])
+            at_point = _mean_component(component, i, samples[i], x[i])
+            at_snapshot = _mean_component(component, i, samples[i], snapshots[i])
+            v[i] = at_point - at_snapshot + means[i]
+        return v
+
+    return _adapt_then_combine(estimate, weights, x0, stepsize, steps)
+
+
 def sgd(component, weights, x0, stepsize, steps, *, drawn):
     """Run centralized SGD from xbar_0 = mean x0; every row of x[k + 1] is xbar_{k+1}.
 

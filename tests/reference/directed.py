@@ -160,8 +160,8 @@ def cpp(gradient, row, column, x0, stepsize, steps, *, compress, form="atc", gam
     return x
 
 
-def bcpp(gradient, row, column, x0, stepsize, steps, *, compress, gamma, alpha, awake):
-    """Run broadcast compressed Push-Pull: at tick k only the agent s = awake(k) sends.
+def bcpp(gradient, row, column, x0, stepsize, steps, *, compress, gamma, alpha, broadcaster):
+    """Run broadcast compressed Push-Pull: at tick k only the agent s = broadcaster(k) sends.
 
     First every agent i whose x changed in the last tick, at k = 0 all, sets y_i += grad_i(x_i) -
     g_i and g_i = grad_i(x_i), from y = g = 0, u as known. Then with q = Q(x_s - u_s), xh = u_s + q
@@ -179,7 +179,7 @@ def bcpp(gradient, row, column, x0, stepsize, steps, *, compress, gamma, alpha, 
         for i in changed:
             y[i] = y[i] + fresh[i] - g[i]
             g[i] = fresh[i]
-        s = int(awake(k))
+        s = int(broadcaster(k))
         q = _compressed(compress, k, 0, s, x[k, s] - references[s])
         p = _compressed(compress, k, 1, s, y[s])
         received = references[s] + q

@@ -11,7 +11,7 @@ when snapshots are taken keeps its last one, and before its first one vᵢ lacks
 
 Source: Xin, Khan, Kar (2020), arXiv 1912.04230, algorithm 2. Listing: from memory of the paper,
 checked by its limit and its invariant Σᵢ yᵢ = Σᵢ vᵢ; third parties' code of the same authors'
-GT-SARAH combines, then adapts, as here. GT-VR is another paper's method: its snapshots are
+GT-SARAH combines, then adapts, as here. `GTVR` is another paper's method: its snapshots are
 Bernoulli, and it adapts, then combines.
 Theorem in the tests: linear convergence to the solution with a constant stepsize and one sample.
 """

@@ -5,14 +5,15 @@
 from y₀ = g₀, with p(i) the agent's parent; the root is its own parent and its own child, and no
 other agent keeps anything. The root's tracker is Σᵢ gᵢ, each as many steps old as the agent is
 deep: the root runs gradient descent with delays, and its row is the estimate. The network is a
-`jd.networks.Tree`, such as ``spanning_tree(graph)`` of any strongly connected graph.
+`jd.networks.Tree`, such as ``spanning_tree(graph)`` of any strongly connected graph. Where agents
+may choose whom they talk to, ``bary_tree(n, b)`` has depths of log_b n: STPP on it is BTPP.
 
 The tracker is a sum, not a mean: γ is n times smaller than others' stepsizes. The default is
 γ = 1 / (n L maxᵢ(delayᵢ)), delayᵢ the depths of agent i in both trees added up (n on a directed
 ring); equal delays D allow n γ L < 2 sin(π / (4D + 2)), and a stepsize fit for shallow trees
 diverges on deep ones.
 
-Source: You, Pu (2025), arXiv 2503.16123; with `BTPP`'s trees arXiv 2404.05454. Listing: authors'
+Source: You, Pu (2025), arXiv 2503.16123; BTPP: You, Pu (2024), arXiv 2404.05454. Listing: authors'
 code of BTPP; how the paper chooses trees is not known to us, `spanning_tree` takes breadth-first
 ones. Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: converges to the solution on a directed ring of 64 with the default stepsize;
