@@ -378,6 +378,7 @@ def test_costs():
         np.testing.assert_array_equal(history["consensus_error"], 0)
 
 
+@pytest.mark.optimized
 def test_float32_keeps_the_corrections_sum_at_zero(float32):
     """Sums of differences over ηQ, as the listing has them, drift to 0.1 and more here."""
     features, labels = ([np.asarray(part, np.float32) for part in parts] for parts in data())

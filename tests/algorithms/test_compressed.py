@@ -127,6 +127,7 @@ def test_both_counts_of_bits_in_a_history():
     assert DITHER.exact_bits(10) == 3 * 10 + 32
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [jd.CEDAS, jd.LEAD, jd.EDRR])
 def test_float32_does_not_drift_over_100_000_noisy_steps(method, float32):

@@ -271,6 +271,8 @@ def test_the_noise_floor_falls_as_one_over_n(method):
     assert scaled.max() / scaled.min() < 1.25
 
 
+@pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("method", [jd.EXTRA, jd.ExactDiffusion, jd.GradientTracking])
 @pytest.mark.parametrize("form", ["Circulant", "Dense", "Neighbors"])
 def test_float32_does_not_drift_with_noise(method, form, float32):
