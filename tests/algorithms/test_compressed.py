@@ -21,6 +21,7 @@ def digits():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "fraction"),
     [(jd.CEDAS, 0.8), (jd.LEAD, 0.8), (jd.BEER, 0.3), (jd.CGT, 0.3), (jd.CPP, 0.3)],
@@ -37,6 +38,7 @@ def test_exact_methods_reach_the_optimum_at_two_bits_with_default_parameters(
     assert result.history["bits"][-1] == 8000 * messages * (2 * 64 + 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "compressor"),
     [
