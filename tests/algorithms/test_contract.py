@@ -169,7 +169,7 @@ def stacked(members):
 
 
 @functools.cache
-def members(row):
+def members(row) -> list[Any]:
     """Three of everything that may change without another program."""
     methods = [row.build(8.0), row.build(6.0), row.build(5.0)]
     networks = [assembled(row, parts(row, i)) for i in (0, 1, 0)]
@@ -420,9 +420,7 @@ def test_costs_are_what_a_step_really_does(row):
     if row.network == "server":
         share = share * ACTIVE / N
     if row.events:  # of those who are done in a step
-        share = (
-            np.mean(np.asarray(network.agents)[:STEPS] < N, axis=1) * network.agents.shape[1] / N
-        )
+        share = np.sum(np.asarray(network.agents)[:STEPS] < N, axis=1) / N
     taken = np.concatenate([[0], np.cumsum(share)])[::EVERY]
     bits = row.vectors * row.bits(D) + 32 * row.scalars
     increments = {"vectors": taken * row.vectors, "bits": taken * bits}

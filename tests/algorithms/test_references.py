@@ -122,7 +122,7 @@ def network(kind, which):
     if kind == "full":
         return jd.networks.Server(N)
     if kind == "server":
-        return participation.Trace(jnp.asarray(*made_of), N)
+        return participation.Trace(jnp.asarray(made_of[0]), N)
     if kind == "undirected":
         return jd.networks.mixing(*made_of, form=jd.networks.Dense)
     if kind == "directed":
