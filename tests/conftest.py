@@ -4,8 +4,8 @@ import importlib.metadata
 import os
 from pathlib import Path
 
-# Nearly all of the tests' time is XLA's. Users' programs are fully optimized; the shorter pass of
-# .ci/run sets this to 0 and has them so as well.
+# Nearly all of the tests' time is XLA's. Users' programs are fully optimized; .ci/run sets this to
+# 0 where it asks what is marked `optimized`.
 quick = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0"
 if quick and importlib.metadata.version("jaxlib") == "0.10.2":  # XLA refuses flags it has not got
     # the older code generator compiles in six tenths of the time; set before JAX is imported
@@ -17,7 +17,25 @@ import pytest  # noqa: E402
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", quick)
 
+STUDIES = Path(__file__).parent / "experiments"
 MAPS = Path("/proc/self/maps")
+COMPILED = []  # since the last look at the maps
+
+
+def _note(event, *_, **__):
+    if event.endswith("backend_compile_duration"):
+        COMPILED.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_note)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark as slow all studies, and what is asked of more than one method a kind."""
+    for item in items:
+        rest = item.get_closest_marker("kinds") and not item.callspec.params["row"].first
+        if rest or STUDIES in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
@@ -31,5 +49,7 @@ def float32():
 def forgotten():
     """Forget compiled programs in time: each takes some 250 of the 65,530 maps of a process."""
     yield
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 20_000:
-        jax.clear_caches()
+    if len(COMPILED) > 40:  # to count the maps takes 10 ms
+        COMPILED.clear()
+        if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 20_000:
+            jax.clear_caches()

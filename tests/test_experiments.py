@@ -94,6 +94,7 @@ def test_arguments_are_refused_without_a_traceback(arguments, says, tmp_path, ca
         assert printed.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_benchmark_compares_equal_results_and_prints_a_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(speed, "SAMPLES", 10)
     main(["benchmark", "--quick", "--out", str(tmp_path)])
@@ -123,6 +124,7 @@ def _columns(path):
     return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
 
 
+@pytest.mark.slow
 def test_the_study_of_networks_measures_what_theory_says(networks_results):
     slopes = _columns(networks_results / "networks_slopes.csv")
     fit = {name: float(row["fit, gap < 0.25"]) for name, row in slopes.items()}
@@ -132,6 +134,7 @@ def test_the_study_of_networks_measures_what_theory_says(networks_results):
     assert fit["ExactDiffusion"] == pytest.approx(-0.5, abs=0.2)
 
 
+@pytest.mark.slow
 def test_exact_methods_reach_the_accuracy_and_dsgd_does_not(networks_results):
     rounds = networks.rounds_to(
         xr.load_dataset(networks_results / "networks_optimization.nc"), networks.TARGET
@@ -144,6 +147,7 @@ def test_exact_methods_reach_the_accuracy_and_dsgd_does_not(networks_results):
     assert centralized.sel(algorithm="GradientTracking") == centralized.sel(algorithm="DSGD")
 
 
+@pytest.mark.slow
 def test_shuffled_agents_are_quicker_to_a_rough_accuracy_only(networks_results):
     slow, shuffled = (
         xr.load_dataset(networks_results / f"networks_{name}.nc").sel(
@@ -159,6 +163,7 @@ def test_shuffled_agents_are_quicker_to_a_rough_accuracy_only(networks_results):
     assert fine == pytest.approx(1, abs=0.2)
 
 
+@pytest.mark.slow
 def test_failing_links_cost_rounds_and_not_bits(networks_results):
     rows = _columns(networks_results / "networks_varying.csv")
     assert float(rows["one-peer exponential"]["contraction"]) == 0
@@ -171,6 +176,7 @@ def test_failing_links_cost_rounds_and_not_bits(networks_results):
         assert 1 - float(rows[name]["|λ₂| of mean W"]) == pytest.approx(share * gap, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_study_of_networks_writes_figures_and_numbers_agents_along_the_graph(
     networks_results,
 ):

@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.optimized
+
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np, jaxdopt as jd
 from jax.sharding import AxisType, NamedSharding, PartitionSpec

@@ -1,11 +1,22 @@
 """One row a method: how to build it, what it needs, what it must reach. A new method adds one."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from reference import baselines, compressed, directed, reshuffling, trees
+import numpy as np
+from reference import (
+    asynchronous,
+    baselines,
+    composite,
+    compressed,
+    directed,
+    federated,
+    reshuffling,
+    trees,
+)
 from reference import methods as reference
 
 import jaxdopt as jd
@@ -35,17 +46,20 @@ def _edges(state: Any) -> Any:
     return state.duals.sum(axis=(0, 1))
 
 
+# Kinds of networks: "undirected"; "directed", of two parts; "tree"; "trees" down and up; "server",
+# some of whose clients take part; "full", a server with all; and those of methods without rounds:
+EVENTS = ("timeline", "directed timeline", "pairs", "each", "ticks", "buffer")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
     """What every test of a method needs to know about it."""
 
     method: Any  # the class
-    reference: Any  # the NumPy loop; None where a test of its own has it
+    reference: Any  # the NumPy loop
     stepsize: float | None  # in units of 1/L: what its theorem allows; None if it has none
     exact: bool  # reaches the solution with heterogeneous data and a constant stepsize
-    network: str = (
-        "undirected"  # "directed", of two parts; "tree", "trees" down and up; "server", "full"
-    )
+    network: str = "undirected"  # or a kind that the comment above names
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # beside the stepsize
     quiet: Mapping[str, Any] | None = None  # options without random numbers, if others
     parent: Mapping[str, Any] | None = None  # options that make it a plain method, if others
@@ -60,7 +74,7 @@ class Row:
     samples: bool = False  # draws its samples from a finite sum itself
     local: bool = False  # asks for gradients where its local steps have led, not only at x
     alike: bool = True  # what agents do does not depend on their numbers
-    accelerated: bool = False  # is no form of gradient descent, not even with one agent
+    descends: bool = True  # is a form of gradient descent, at least with one agent
     delays: bool = False  # what agents do takes several steps to reach all
     shrinks: float = 1.0  # its stepsize on a regular graph, where all agree, over the one given
     invariants: tuple[Callable[[Any], Any], ...] = ()  # functions of the state that stay zero
@@ -68,6 +82,21 @@ class Row:
     @property
     def name(self) -> str:
         return self.method.__name__
+
+    @property
+    def events(self) -> bool:
+        """Whether its steps are events of a simulated clock, and no rounds of all agents."""
+        return self.network in EVENTS
+
+    @property
+    def first(self) -> bool:
+        """Whether it stands for all methods of its kind where the quick tests ask one of each."""
+        return self is next(row for row in ROWS if row.kind == self.kind)
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What decides on how tests ask."""
+        return self.network, self.samples, self.local, self.chaotic
 
     @property
     def chaotic(self) -> bool:
@@ -317,7 +346,7 @@ DIRECTED = [
         network="directed",
         vectors=3,
         scalars=1,
-        accelerated=True,
+        descends=False,
         invariants=(_pushed, _weights),
     ),
     Row(
@@ -330,7 +359,7 @@ DIRECTED = [
         network="directed",
         vectors=3,
         scalars=1,
-        accelerated=True,
+        descends=False,
         invariants=(_pushed, _weights),
     ),
     _compressed(
@@ -388,18 +417,25 @@ def _in_flight(state: Any) -> Any:
     return state.w.sum() + state.flight[..., -1].sum() - len(state.w)
 
 
+@functools.wraps(asynchronous.osgp)
+def _osgp(gradient: Any, row: Any, column: Any, x0: Any, stepsize: Any, steps: int, **more: Any):
+    return asynchronous.osgp(gradient, column, x0, stepsize, steps, **more)[0]
+
+
 LOCAL = {"options": {"local_steps": 3}, "parent": {"local_steps": 1}, "local": True}
+TWO = {"local_steps": 2}
 
 OVERLAPPING = [
-    Row(jd.LocalDSGD, None, 0.2, exact=False, **LOCAL),
-    Row(jd.OLDSGD, None, 0.1, exact=False, **LOCAL),
+    Row(jd.LocalDSGD, asynchronous.local_dsgd, 0.2, exact=False, numbers=TWO, **LOCAL),
+    Row(jd.OLDSGD, asynchronous.oldsgd, 0.1, exact=False, numbers=TWO, **LOCAL),
     Row(
         jd.OSGP,
-        None,
+        _osgp,
         0.2,
         exact=False,
         network="directed",
         options={"overlap": 2},
+        numbers={"overlap": 2},
         scalars=1,
         delays=True,
         invariants=(_in_flight,),
@@ -407,15 +443,17 @@ OVERLAPPING = [
 ]
 
 
-def _federated(method: Any, stepsize: float, exact: bool, **more: Any) -> Row:
+def _federated(method: Any, loop: Any, stepsize: float, exact: bool, **more: Any) -> Row:
     """A row of a server's clients, with several local steps where the method takes them."""
+    numbers = {"server_stepsize": 0.9, **TWO, **more.pop("numbers", {})}
     return Row(
         method,
-        None,
+        loop,
         stepsize,
         exact=exact,
         network="server",
         gossips=False,
+        numbers=numbers,
         **{**LOCAL, **more},
     )
 
@@ -436,13 +474,20 @@ def _sums(state: Any) -> Any:
     return state.h.sum(axis=0) - state.y
 
 
-def _composite(method: Any, stepsize: float, exact: bool, **more: Any) -> Row:
+def _composite(method: Any, loop: Any, stepsize: float, exact: bool, **more: Any) -> Row:
     """A row of all clients in every round, here without a regularizer."""
     options = more.pop("options", {})
+
+    @functools.wraps(loop)
+    def smooth(gradient: Any, there: Any, x0: Any, stepsize: Any, steps: int, **numbers: Any):
+        n = np.shape(there)[1]
+        return loop(gradient, lambda z, t: z, x0, stepsize, steps, n=n, **numbers)
+
     return Row(
         method,
-        None,
+        smooth,
         stepsize,
+        numbers={"server_stepsize": 0.9, **TWO, **options},
         exact=exact,
         network="full",
         gossips=False,
@@ -458,33 +503,172 @@ def _corrections(state: Any) -> Any:
 
 
 FEDERATED = [
-    _federated(jd.FedAvg, 0.1, exact=False),
-    _federated(jd.FedProx, 0.1, exact=False),
-    _federated(jd.SCAFFOLD, 0.1, exact=True, vectors=1.5, invariants=(_variates,)),
-    _federated(jd.MIFA, 0.2, exact=False, invariants=(_updates,)),
-    _federated(jd.FedVARP, 0.2, exact=False, invariants=(_updates,)),
-    _federated(jd.FOCUS, 0.01, exact=True, shrinks=6.0, invariants=(_sums,)),
-    _federated(jd.FedSUMB, 0.1, exact=True, invariants=(_memories,)),
-    _federated(jd.FedSUM, 0.05, exact=True, vectors=1.5, invariants=(_memories,)),
-    _federated(jd.FedSUMCR, 0.05, exact=True, scalars=0.5, invariants=(_memories,)),
-    _federated(jd.FedAvgMomentum, 0.1, exact=False, vectors=1.5, accelerated=True),
+    _federated(jd.FedAvg, federated.fed_avg, 0.1, exact=False),
+    _federated(jd.FedProx, federated.fed_prox, 0.1, exact=False, numbers={"proximal": 0.3}),
+    _federated(
+        jd.SCAFFOLD, federated.scaffold, 0.1, exact=True, vectors=1.5, invariants=(_variates,)
+    ),
+    _federated(jd.MIFA, federated.mifa, 0.2, exact=False, invariants=(_updates,)),
+    _federated(jd.FedVARP, federated.fed_varp, 0.2, exact=False, invariants=(_updates,)),
+    _federated(jd.FOCUS, federated.focus, 0.01, exact=True, shrinks=6.0, invariants=(_sums,)),
+    _federated(jd.FedSUMB, federated.fed_sum_b, 0.1, exact=True, invariants=(_memories,)),
+    _federated(
+        jd.FedSUM, federated.fed_sum, 0.05, exact=True, vectors=1.5, invariants=(_memories,)
+    ),
+    _federated(
+        jd.FedSUMCR, federated.fed_sum_cr, 0.05, exact=True, scalars=0.5, invariants=(_memories,)
+    ),
+    _federated(
+        jd.FedAvgMomentum,
+        federated.fed_avg_momentum,
+        0.1,
+        exact=False,
+        numbers={"beta": 0.4},
+        vectors=1.5,
+        descends=False,
+    ),
     _federated(
         jd.SCAFFOLDMomentum,
+        federated.scaffold_momentum,
         0.1,
         exact=True,
+        numbers={"beta": 0.4},
         vectors=2,
-        accelerated=True,
+        descends=False,
         invariants=(_variates,),
     ),
 ]
 COMPOSITE = [
-    _composite(jd.FedNMap, 0.1, exact=True, options={"lam": 10.0}, invariants=(_corrections,)),
-    _composite(jd.FedMid, 0.4, exact=False),
-    _composite(jd.FedDualAvg, 0.4, exact=False),
-    _composite(jd.ZhangHuJohansson, 0.1, exact=True, invariants=(_corrections,)),
+    _composite(
+        jd.FedNMap,
+        composite.fed_nmap,
+        0.1,
+        exact=True,
+        options={"lam": 10.0},
+        invariants=(_corrections,),
+    ),
+    _composite(jd.FedMid, composite.fed_mid, 0.4, exact=False),
+    _composite(jd.FedDualAvg, composite.fed_dual_avg, 0.4, exact=False),
+    _composite(
+        jd.ZhangHuJohansson,
+        composite.zhang_hu_johansson,
+        0.1,
+        exact=True,
+        invariants=(_corrections,),
+    ),
 ]
 
-ROWS = PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING + FEDERATED + COMPOSITE
+
+def _clocked(loop: Any) -> Any:
+    """A loop over events: its iterates [events + 1, n, d] from tables of times [m, n]."""
+
+    @functools.wraps(loop)
+    def run(gradient: Any, *given: Any, **numbers: Any) -> Any:
+        *weights, work, travel, x0, stepsize, events = given
+        late = lambda i, j, m: travel[m, i, j]  # noqa: E731
+        clock = {"compute": work.T, "delay": late, "events": events}
+        made = loop(gradient, *weights, x0, stepsize=stepsize(0), **clock, **numbers)
+        return np.array([x0, *(event.x for event in made)])
+
+    return run
+
+
+@functools.wraps(asynchronous.ad_psgd)
+def _pairs(gradient: Any, weights: Any, *given: Any, partner: Any, **numbers: Any) -> Any:
+    return _clocked(asynchronous.ad_psgd)(gradient, *given, partner=partner, **numbers)
+
+
+def _returning(loop: Any, spoken: tuple, **fixed: Any) -> Any:
+    """A loop of a server that does not wait, with its rule in the loop's words."""
+
+    @functools.wraps(loop)
+    def run(gradient: Any, work: Any, travel: Any, x0: Any, stepsize: Any, steps: int, **more: Any):
+        clock = {"compute": work.T, "rule": spoken, "aggregations": steps}
+        made = loop(gradient, x0, stepsize, **clock, **fixed, **more)
+        return np.array([x0, *(aggregation.x for aggregation in made)])
+
+    return run
+
+
+def _total(state: Any) -> Any:
+    return state.total - state.table.sum(axis=0)
+
+
+def _timeline(method: Any, loop: Any, stepsize: float, network: str = "timeline", **more: Any):
+    """A row of agents that do not wait for each other."""
+    needs = "needs to know who meets whom" if network == "pairs" else "needs a timeline of agents"
+    more = {"exact": False, "needs": needs, "local": True, "delays": True, **more}
+    return Row(method, loop, stepsize, network=network, **more)
+
+
+def _arrivals(method: Any, loop: Any, stepsize: float, network: str, **more: Any) -> Row:
+    """A row of clients that a server does not wait for."""
+    spoken = {"each": ("each",), "ticks": ("every", 1.5), "buffer": ("buffer", 2)}[network]
+    options = {"local_steps": 2, **more.pop("options", {})}
+    more = {"exact": False, "parent": {**options, "local_steps": 1}, **more}
+    more["numbers"] = {"server_stepsize": 0.7, "local_steps": 2, **more.get("numbers", {})}
+    fixed = more.pop("fixed", {})
+    return Row(
+        method,
+        _returning(loop, spoken, **fixed),
+        stepsize,
+        network=network,
+        needs="needs to know who comes back",
+        options=options,
+        gossips=False,
+        local=True,
+        delays=True,
+        **more,
+    )
+
+
+DIRECT = {"server_stepsize": 0.1}
+ASYNCHRONOUS = [
+    _timeline(
+        jd.ADSGD,
+        _clocked(asynchronous.adsgd),
+        0.3,
+        options={"relaxation": 0.8},
+        parent={"relaxation": 1.0},
+        numbers={"relaxation": 0.8},
+    ),
+    _timeline(
+        jd.ASBCD,
+        _clocked(asynchronous.asbcd),
+        0.2,
+        options={"penalty": 0.5},
+        numbers={"penalty": 0.5},
+    ),
+    _timeline(
+        jd.RFAST,
+        _clocked(asynchronous.r_fast),
+        0.6,
+        "directed timeline",
+        exact=True,
+        vectors=2,
+        descends=False,
+    ),
+    _timeline(jd.ADPSGD, _pairs, 0.2, "pairs", alike=False, descends=False, weighs=False),
+    _arrivals(jd.AsyncFedAvg, asynchronous.asynchronous_fed_avg, 0.1, "each"),
+    _arrivals(jd.FedFix, asynchronous.asynchronous_fed_avg, 0.1, "ticks", descends=False),
+    _arrivals(jd.FedBuff, asynchronous.fed_buff, 0.1, "buffer"),
+    _arrivals(jd.AFACD, asynchronous.afa_cd, 0.1, "buffer", options=DIRECT, descends=False),
+    _arrivals(
+        jd.AFACS,
+        asynchronous.afa_cs,
+        0.1,
+        "buffer",
+        exact=True,
+        options={**DIRECT, "local_steps": 1},
+        descends=False,
+        invariants=(_total,),
+    ),
+]
+
+ROWS = [
+    *(PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING),
+    *(FEDERATED + COMPOSITE + ASYNCHRONOUS),
+]
 
 
 def _variant(method: Any, options: Mapping[str, Any], **numbers: Any) -> Row:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from catalogue import EVENTS
 
 import jaxdopt as jd
 from jaxdopt import networks
@@ -35,6 +36,8 @@ def squared(x, sample):
 
 def network_of(kind):
     """A network as users build it, of one of the catalogue's kinds."""
+    if kind in EVENTS:
+        return small_clock(kind)
     if kind == "directed":
         return networks.push_pull(DIGRAPH)
     if kind in ("tree", "trees"):
@@ -46,23 +49,19 @@ def network_of(kind):
     return networks.metropolis(RING)
 
 
-TIMES: dict[str, Any] = {"compute": durations.LogNormal(np.linspace(1, 2, N), 0.5), "delay": 0.3}
-EVENTS = {
-    "timeline": lambda: networks.timeline(networks.metropolis(RING), **TIMES, steps=8),
-    "directed timeline": lambda: networks.timeline(networks.push_pull(DIGRAPH), **TIMES, steps=8),
-    "pairs": lambda: networks.pairwise(networks.metropolis(RING), **TIMES, steps=8),
-    "arrivals": lambda: networks.arrivals(N, rule="each", **TIMES, steps=8),
-    "ticks": lambda: networks.arrivals(N, every=1.5, **TIMES, steps=8),
-    "buffer": lambda: networks.arrivals(N, buffer=2, **TIMES, steps=8),
-}
-ASYNCHRONOUS = {
-    "ADSGD": (lambda a: jd.ADSGD(a, 0.8), "timeline"),
-    "ASBCD": (lambda a: jd.ASBCD(a, 0.2), "timeline"),
-    "RFAST": (jd.RFAST, "directed timeline"),
-    "ADPSGD": (jd.ADPSGD, "pairs"),
-    "AsyncFedAvg": (lambda a: jd.AsyncFedAvg(a, local_steps=2), "arrivals"),
-    "FedFix": (lambda a: jd.FedFix(a, local_steps=2), "ticks"),
-    "FedBuff": (lambda a: jd.FedBuff(a, local_steps=2), "buffer"),
-    "AFACD": (lambda a: jd.AFACD(a, 0.1, local_steps=2), "buffer"),
-    "AFACS": (lambda a: jd.AFACS(a, 0.1, local_steps=2), "buffer"),
-}
+def clocked(kind, wires, steps, **times):
+    """A network of events: on wires, or of the clients of a server."""
+    rules = {"each": {"rule": "each"}, "ticks": {"every": 1.5}}
+    if kind in ("each", "ticks", "buffer"):
+        rule = rules.get(kind, {"buffer": min(2, wires)})
+        return networks.arrivals(wires, **rule, **times, steps=steps)
+    make = networks.pairwise if kind == "pairs" else networks.timeline
+    return make(wires, **times, steps=steps)
+
+
+def small_clock(kind):
+    times: dict[str, Any] = {"compute": durations.LogNormal(np.linspace(1, 2, N), 0.5)}
+    if kind in ("each", "ticks", "buffer"):
+        return clocked(kind, N, 8, **times)
+    wires = networks.push_pull(DIGRAPH) if "directed" in kind else networks.metropolis(RING)
+    return clocked(kind, wires, 8, **times, delay=0.3)

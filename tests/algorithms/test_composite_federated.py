@@ -287,6 +287,7 @@ def distances(method, steps, to):
     return *far, np.asarray(x)
 
 
+@pytest.mark.slow
 def test_biases():
     """Q = 3: what drift and double shrinkage leave, and that corrections remove it."""
     once, twice = centralized("l1"), centralized("l1", 2.0)
@@ -314,6 +315,7 @@ def test_dual_averaging_with_one_local_step_is_exact():
     np.testing.assert_allclose(x, centralized("l1"), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_linear_speedup_in_clients_and_local_steps():
     """E|F|² nQ is the same at a fixed total step; stepsizes and seeds are one program."""
     lam, floors = 0.5, {}
@@ -380,6 +382,8 @@ def test_costs():
         np.testing.assert_array_equal(history["consensus_error"], 0)
 
 
+@pytest.mark.slow
+@pytest.mark.optimized
 def test_float32_keeps_the_corrections_sum_at_zero(float32):
     """Sums of differences over ηQ, as the listing has them, drift to 0.1 and more here."""
     features, labels = ([np.asarray(part, np.float32) for part in parts] for parts in data())

@@ -21,6 +21,7 @@ def digits():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "fraction"),
     [(jd.CEDAS, 0.8), (jd.LEAD, 0.8), (jd.BEER, 0.3), (jd.CGT, 0.3), (jd.CPP, 0.3)],
@@ -37,6 +38,7 @@ def test_exact_methods_reach_the_optimum_at_two_bits_with_default_parameters(
     assert result.history["bits"][-1] == 8000 * messages * (2 * 64 + 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "compressor"),
     [
@@ -127,6 +129,8 @@ def test_both_counts_of_bits_in_a_history():
     assert DITHER.exact_bits(10) == 3 * 10 + 32
 
 
+@pytest.mark.optimized
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [jd.CEDAS, jd.LEAD, jd.EDRR])
 def test_float32_does_not_drift_over_100_000_noisy_steps(method, float32):
     """Neither the sum of the duals nor the time average of the mean."""

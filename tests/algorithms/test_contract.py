@@ -4,6 +4,7 @@ Nearly all of the time is XLA's: `noisy` and `settled` are one program a row eac
 numbers, and most tests look at what these two leave behind.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -13,13 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import ROWS
+from small import clocked
 
 import jaxdopt as jd
+from jaxdopt.networks.events import durations
 
 N, D = 6, 3
 SIZES = (5, 7, 4, 6, 5, 8)
 KEY = jax.random.key(7)
 STEPS, EVERY = 100, 2  # of `noisy`
+SETTLED = 6000  # steps of `settled`
 ACTIVE = 4  # clients of N in a round
 ORDER = np.array([3, 1, 5, 0, 4, 2])
 
@@ -61,8 +65,18 @@ def smooth(row, n=N, m=1, equal=False, order: Any = ...):
 
 @functools.cache
 def parts(row, which=0):
-    """What a network of the row's kind is made of: irregular weights W, or R and C, or parents."""
+    """What a network of the row's kind is made of: irregular weights W, or R and C, or parents.
+
+    Of clocks also the times of gradients [m, n] and of messages [m, n, n].
+    """
     random = np.random.default_rng(which)
+    if row.events:
+        shape = (SETTLED + STEPS, N)
+        work = np.linspace(1, 2, N) * np.exp(random.standard_normal(shape) / 2)
+        travel = 0.3 * np.exp(random.standard_normal((*shape, N)))
+        kind = {"timeline": "undirected", "directed timeline": "directed", "pairs": "undirected"}
+        wires = [dataclasses.replace(row, network=kind[row.network])] if row.network in kind else []
+        return [*(part for wire in wires for part in parts(wire, which)), work, travel]
     if row.network in ("tree", "trees"):
         trees = [np.array([0, 0, 0, 1, 1, 4]), np.array([0, 3, 1, 0, 2, 0])]
         chosen = trees if row.network == "trees" else trees[:1]
@@ -100,8 +114,10 @@ class Taking:
 
 
 def moved(part, order):
-    """A matrix, parents, or who takes part when, with the agents in another order."""
-    if part.dtype == bool:
+    """A matrix, parents, who takes part when, or times, with the agents in another order."""
+    if part.ndim == 3:
+        return part[:, order][:, :, order]
+    if part.dtype == bool or len(part) > N:
         return part[:, order]
     return part[np.ix_(order, order)] if part.ndim == 2 else np.argsort(order)[part[order]]
 
@@ -109,15 +125,26 @@ def moved(part, order):
 def average(part, n=N):
     """The exact average of n agents in place of a matrix, or of parents a tree of n.
 
-    In place of who takes part when, everybody always.
+    In place of who takes part when, everybody always; of times those of the first n.
     """
     if part.dtype == bool:
-        return np.ones((1, n), bool)
+        return np.ones((len(part), n), bool)
+    if part.ndim == 3 or len(part) > N:
+        return part[:, *(slice(n) for _ in part.shape[1:])]
     return np.full((n, n), 1 / n) if part.ndim == 2 else np.zeros(n, int)
 
 
 def assembled(row, made_of):
     """A network of the row's kind, which it knows as symmetric only if it needs that."""
+    if row.events:
+        *weights, work, travel = made_of
+        times: dict[str, Any] = {"compute": durations.Table(work)}
+        if not weights:
+            return clocked(row.network, work.shape[1], SETTLED, **times)
+        kind = "undirected" if len(weights) == 1 else "directed"
+        wires = assembled(dataclasses.replace(row, network=kind), weights)
+        times["delay"] = durations.Table(travel)
+        return clocked(row.network, wires, SETTLED, **times)
     if row.network in ("tree", "trees"):
         return jd.networks.Tree(*made_of)
     if row.network == "full":
@@ -141,10 +168,14 @@ def stacked(members):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
 
-def members(row):
+@functools.cache
+def members(row) -> list[Any]:
     """Three of everything that may change without another program."""
     methods = [row.build(8.0), row.build(6.0), row.build(5.0)]
     networks = [assembled(row, parts(row, i)) for i in (0, 1, 0)]
+    if row.events:  # in tables of one size
+        together = jd.networks.stack(networks)
+        networks = [jax.tree.map(lambda leaf, i=i: leaf[i], together) for i in range(3)]
     return list(zip(methods, problems(), networks, jax.random.split(KEY, 3), strict=True))
 
 
@@ -177,9 +208,9 @@ def noisy(row, member=0, part=0):
 
 
 def settled(method, problem, network, x0):
-    """6000 steps without noise."""
+    """Many steps without noise."""
     metrics = {"x": estimates, "everything": everything}
-    return jd.run(method, problem, network, x0, KEY, steps=6000, every=10, metrics=metrics)
+    return jd.run(method, problem, network, x0, KEY, steps=SETTLED, every=10, metrics=metrics)
 
 
 @functools.cache
@@ -212,11 +243,18 @@ class Wrapped:
         return getattr(self.operator, name)
 
 
-def test_one_program_serves_every_number_and_every_batch(row):
+def test_one_program_serves_every_number(row):
     singles = [noisy(row, 0)]
     TRACES.clear()
     singles += [noisy(row, 1), noisy(row, 2)]
     assert not TRACES
+    for i, single in enumerate(singles):
+        assert not np.allclose(single.history["loss"][-1], singles[i - 1].history["loss"][-1])
+
+
+@pytest.mark.kinds
+def test_a_batch_of_runs_is_the_runs(row):
+    singles = [noisy(row, i) for i in range(3)]
 
     def from_start(method, problem, network, key):
         options = {"steps": STEPS, "every": EVERY, "metrics": {"x": estimates}}
@@ -228,8 +266,19 @@ def test_one_program_serves_every_number_and_every_batch(row):
         for name, values in single.history.items():
             upto = reach(row) // EVERY + 1
             ours, theirs = values[:upto], batch.history[name][i][:upto]
-            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12, err_msg=name)
-        assert not np.allclose(single.history["loss"][-1], singles[i - 1].history["loss"][-1])
+            rtol = 1e-6 if ours.dtype != theirs.dtype else 1e-9  # costs add up in float32
+            np.testing.assert_allclose(ours, theirs, rtol, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.kinds
+def test_padding_of_stacked_tables_changes_nothing(row):
+    if not row.events:
+        pytest.skip("networks that have one size by themselves")
+    method, problem, _, key = members(row)[0]
+    alone = assembled(row, parts(row))
+    state = method.init(x_start(), problem, alone.at(0, key), key)
+    x = jd.run(method, problem, alone, None, key, state=state, steps=STEPS).state.x
+    np.testing.assert_allclose(x, noisy(row).state.x, rtol=1e-12, atol=1e-13)
 
 
 def test_init_sends_nothing_takes_no_gradient_and_keeps_x0(row):
@@ -250,7 +299,8 @@ def test_init_sends_nothing_takes_no_gradient_and_keeps_x0(row):
         n, d, most, strong_convexity = N, D, 8, 1.0
         grad = grad_at = draw = refuse
 
-    network = wrapped(assembled(row, parts(row)), Mute)
+    network = assembled(row, parts(row))
+    network = network.at(0, KEY) if row.events else wrapped(network, Mute)
     state = row.build(1.0).init(x_start(), Silent(), network, KEY)
     served = hasattr(state, "server")  # which has one x for all
     start = centered(x_start()) if served else x_start()
@@ -366,38 +416,49 @@ def test_costs_are_what_a_step_really_does(row):
             count(edges[:, 0])
             return super().swap(edges)
 
-    method, counted = row.build(8.0), jd.problems.Minibatch(Counting(), problem.batch)
+    history, share = noisy(row).history, np.full(STEPS, 1.0)
+    if row.network == "server":
+        share = share * ACTIVE / N
+    if row.events:  # of those who are done in a step
+        share = np.sum(np.asarray(network.agents)[:STEPS] < N, axis=1) / N
+    taken = np.concatenate([[0], np.cumsum(share)])[::EVERY]
+    bits = row.vectors * row.bits(D) + 32 * row.scalars
+    increments = {"vectors": taken * row.vectors, "bits": taken * bits}
+    rounds = taken if row.events and row.gossips else EVERY * np.arange(len(taken))
+    increments["rounds"] = row.exchanges * rounds
+    if row.events:
+        local_steps = getattr(row.build(8.0), "local_steps", 1)
+        increments["gradients"] = taken * problem.batch * local_steps
+    else:
+        links = history["traffic"][1] / history["bits"][1]
+        increments["traffic"] = increments["bits"] * links
+    if row.vectors % 0.5 == 0 and not row.events:  # it is not one agent at a time that sends
+        method, counted = row.build(8.0), jd.problems.Minibatch(Counting(), problem.batch)
 
-    def two_steps(x, key):
-        state = method.init(x, counted, network.at(0, key), key)
-        for k in range(2):
-            now = wrapped(network.at(k, key), Wire)
-            state = method.step(state, counted, now, jax.random.fold_in(key, k))
+        def two_steps(x, key):
+            state = method.init(x, counted, network.at(0, key), key)
+            for k in range(2):
+                now = wrapped(network.at(k, key), Wire)
+                state = method.step(state, counted, now, jax.random.fold_in(key, k))
 
-    # of branches only the one that is taken, and every local step
-    with jax.disable_jit(row.samples or row.local):
-        if row.samples:  # the keys' numbers may decide which
-            two_steps(x_start(), key)
-        else:
-            jax.eval_shape(two_steps, x_start(), key)
-    history, steps = noisy(row).history, EVERY * np.arange(STEPS // EVERY + 1)
-    links = history["traffic"][1] / history["bits"][1]
-    share = ACTIVE / N if row.network == "server" else 1
-    bits = share * (row.vectors * row.bits(D) + 32 * row.scalars)
-    increments = {"rounds": row.exchanges, "vectors": share * row.vectors, "bits": bits}
-    increments["traffic"] = bits * links
-    if row.vectors % 0.5 == 0:  # it is not one agent at a time that sends
-        calls["gradients"] *= share
+        # of branches only the one that is taken, and every local step
+        with jax.disable_jit(row.samples or row.local):
+            if row.samples:  # the keys' numbers may decide which
+                two_steps(x_start(), key)
+            else:
+                jax.eval_shape(two_steps, x_start(), key)
+        calls["gradients"] *= share[0]
         np.testing.assert_allclose(history["gradients"][1], calls["gradients"], rtol=1e-6)
         sent = (row.vectors * D + row.scalars) * links / network.link_count if row.gossips else 0
         assert calls["numbers"] == 2 * sent  # the centralized yardsticks count as one exchange
         if not row.samples:
-            increments["gradients"] = calls["gradients"] / 2
+            increments["gradients"] = calls["gradients"] / 2 * np.arange(0, STEPS + 1, EVERY)
     for name, expected in increments.items():
-        np.testing.assert_allclose(history[name], expected * steps, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(history[name], expected, rtol=1e-6, err_msg=name)
     np.testing.assert_allclose(history["epochs"], history["gradients"] / np.mean(SIZES), rtol=1e-6)
 
 
+@pytest.mark.optimized
 def test_exact_methods_reach_the_solution_and_stay_and_others_leave_it(row):
     """An average, of a method without stepsize, is the solution that it is to reach."""
     problem = smooth(row, m=4)
@@ -410,9 +471,10 @@ def test_exact_methods_reach_the_solution_and_stay_and_others_leave_it(row):
         assert error < 1e-22 if row.exact else error > 1e-4
 
 
+@pytest.mark.kinds
 def test_where_all_agents_agree_it_is_gradient_descent(row):
     """With equal data and a common start, on the complete graph."""
-    if row.stepsize is None or row.accelerated or row.delays:
+    if row.stepsize is None or not row.descends or row.delays:
         pytest.skip("not a form of gradient descent, or a later one")
     problem, x0, stepsize, expected = descent(row.samples, N)
     network = assembled(row, [average(part) for part in parts(row)])
@@ -431,12 +493,14 @@ def test_relabelling_the_agents_commutes_with_a_run(row):
         method = row.build(problem.smoothness, row.quiet)
         runs.append(settled(method, problem, network, x_start()[order]).history)
     here, there = runs
-    for name in ("x", "everything") if row.weighs else ("x",):  # links come in another order
+    ordered = row.weighs and not row.events  # or what an agent has of others is in another order
+    for name in ("x", "everything") if ordered else ("x",):
         np.testing.assert_allclose(
             here[name][:6, ORDER], there[name][:6], rtol=1e-11, atol=1e-12, err_msg=name
         )
 
 
+@pytest.mark.kinds
 def test_gradients_through_twenty_steps_match_finite_differences(row):
     """With respect to every number of the method and every weight, in a random direction."""
     problem = smooth(row, m=4)
@@ -479,7 +543,8 @@ def test_gradients_through_twenty_steps_match_finite_differences(row):
     )
     chex.assert_tree_all_finite(slopes)
     steepest = max([float(np.abs(slope).max()) for slope in slopes[1]], default=0.0)
-    assert (steepest > 0) == (row.gossips and row.weighs)
+    if not row.events:  # the weights of some are those of times, too
+        assert (steepest > 0) == (row.gossips and row.weighs)
 
 
 def test_a_network_that_the_theory_does_not_cover_is_refused(row):
@@ -492,8 +557,9 @@ def test_a_network_that_the_theory_does_not_cover_is_refused(row):
         row.build(1.0).init(problem.start(), problem, directed, KEY)
 
 
+@pytest.mark.kinds
 def test_one_agent_alone_runs_gradient_descent(row):
-    if row.stepsize is None or row.accelerated:
+    if row.stepsize is None or not row.descends:
         pytest.skip("not a form of gradient descent")
     problem, x0, stepsize, expected = descent(row.samples, 1)
     alone = assembled(row, [average(part, 1) for part in parts(row)])

@@ -123,6 +123,7 @@ def iterations(method, problems, network, steps, level=1e-8):
     return counts
 
 
+@pytest.mark.slow
 def test_acceleration_takes_the_square_root_of_the_condition_number():
     """Fitted exponents of steps over κ at a fixed γ L: 0.5 for APD-SC, 1 for Push-DIGing."""
     network = jd.networks.push_pull(digraph(5, p=0.7))
@@ -154,6 +155,7 @@ LIMITED = {  # from a gap of 0.02, and one of 0.4 with weights down to 0.07, to 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIMITED)
 def test_the_safe_stepsize_is_half_of_the_largest_that_works(name):
     """With equal curvatures; with unequal ones it works, too."""
@@ -197,6 +199,7 @@ def ring_in_long_double(gamma, steps, every, n=16):
     return tilts, errors
 
 
+@pytest.mark.slow
 def test_apd_diverges_late_by_its_method_and_not_by_rounding():
     """At 2.8e-4 / L, above the limit of the directed ring; at the safe stepsize it does not."""
     network = jd.networks.push_pull(jd.graphs.directed_ring(16))
@@ -226,6 +229,7 @@ def test_a_bound_replaces_the_spectrum_on_large_networks(monkeypatch):
     assert bound == jd.APD.safe_stepsize(problem, uniform)
 
 
+@pytest.mark.slow
 def test_apd_falls_faster_than_push_diging_on_convex_problems():
     """Spectrum j⁻⁴, no strong convexity to speak of: slopes of log(F − F*) over log k."""
     scales = np.arange(1, 31.0) ** -2.0
@@ -290,6 +294,7 @@ def test_trees_with_different_roots_do_not_reach_the_solution():
         jd.networks.Tree(np.array([0, 0, 0]), np.array([1, 1, 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tree",
     [lambda n: jd.networks.spanning_tree(jd.graphs.exponential(n)),

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import ROWS
-from small import ASYNCHRONOUS, EVENTS, KEY, network_of, uneven
+from small import KEY, network_of, uneven
 
 from jaxdopt._leaves import distinct
 
-METHODS = {row.name: (row.make, row.network) for row in ROWS} | ASYNCHRONOUS
+METHODS = {row.name: (row.make, row.network) for row in ROWS}
 
 
 def places(tree):
@@ -21,8 +21,7 @@ def places(tree):
 def begun(name):
     """A method's start, and what it has been made of."""
     build, kind = METHODS[name]
-    network = EVENTS[kind]() if kind in EVENTS else network_of(kind)
-    method, problem = build(0.1), uneven("float64")
+    method, problem, network = build(0.1), uneven("float64"), network_of(kind)
     x0 = problem.start() + 1.0
     given = x0, problem, network, KEY
     return method.init(x0, problem, network.at(0, KEY), KEY), given

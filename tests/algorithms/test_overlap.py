@@ -242,6 +242,7 @@ class TestOSGP:
             state, other = step(osgp, state, problem, network), step(sgp, other, problem, network)
         np.testing.assert_allclose(state.x, other.x, atol=1e-14)
 
+    @pytest.mark.slow
     def test_the_biases_and_limits_of_both_orders(self):
         """On a digraph whose weights are 1/3, of one agent 1/2: distances to x* over SGP's.
 

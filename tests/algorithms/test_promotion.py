@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import ROWS, VARIANTS
-from small import ASYNCHRONOUS, DIGRAPH, EVENTS, KEY, RING, D, N, network_of, uneven
+from catalogue import EVENTS, ROWS, VARIANTS
+from small import DIGRAPH, KEY, RING, D, N, network_of, uneven
 
 import jaxdopt as jd
 from jaxdopt import compressors, networks, problems
@@ -29,7 +29,12 @@ def strict():
         yield
 
 
-@pytest.fixture(params=DTYPES)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name == "float32 among 64" else pytest.mark.slow)
+        for name in DTYPES
+    ]
+)
 def dtype(request):
     """The dtype of estimates and data: that of the default, and others."""
     with jax.enable_x64(DTYPES[request.param]):
@@ -71,19 +76,9 @@ def test_every_method_steps(row, dtype):
         assert_keeps(x0, state, after, x)
 
 
-@pytest.mark.parametrize("name", ASYNCHRONOUS)
-def test_every_asynchronous_method_steps(name, dtype):
-    build, kind = ASYNCHRONOUS[name]
-    with strict():
-        method, network = build(0.1), EVENTS[kind]()
-    for given in (method, jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), method)):
-        x0, state, after, x, _ = traced(steps, given, uneven(dtype), network, KEY)
-        assert_keeps(x0, state, after, x)
-
-
 def test_every_method_of_the_library_is_asked():
-    asked = {row.name for row in ROWS} | set(ASYNCHRONOUS)
-    assert asked == set(jd.algorithms.__all__)
+    assert {row.method for row in ROWS} == {getattr(jd, name) for name in jd.algorithms.__all__}
+    assert len({row.name for row in ROWS}) == len(ROWS)
 
 
 SCHEDULES = {
@@ -149,7 +144,7 @@ NETWORKS = {
     "groups": lambda: participation.reshuffled_cyclic(N, 3),
     "rare": lambda: participation.rare(N, 4),
     "markov": lambda: participation.markov(N, 0.5, 0.5, steps=5, key=KEY),
-    **EVENTS,
+    **{kind: lambda kind=kind: network_of(kind) for kind in EVENTS},
 }
 
 

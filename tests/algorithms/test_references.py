@@ -8,10 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import ROWS, VARIANTS
+from catalogue import EVENTS, ROWS, VARIANTS
 from reference import losses, trees
+from small import clocked
 
 import jaxdopt as jd
+from jaxdopt.networks import participation
+from jaxdopt.networks.events import durations
+
+pytestmark = pytest.mark.optimized
 
 STEPS = 40
 N, D = 8, 4
@@ -59,10 +64,25 @@ def problem(n=N):
 
 @functools.cache
 def parts(kind, which):
-    """What the loops take of a network: W, or R and C on a digraph, or parents."""
-    if kind == "undirected":
-        return [np.asarray(jd.networks.metropolis(GRAPHS[which]).matrix())]
+    """What the loops take of a network: W, or R and C on a digraph, or parents.
+
+    Of a server who takes part, of clocks all times that gradients [m, n] and messages [m, n, n]
+    take, some of which are lost.
+    """
     random = np.random.default_rng(which)
+    if kind in ("undirected", "timeline", "pairs"):
+        weights = np.asarray(jd.networks.metropolis(GRAPHS[which]).matrix())
+        return [weights] if kind == "undirected" else [weights, *times(random, kind)]
+    if kind == "full":
+        return [np.ones((STEPS, N), bool)]
+    if kind == "server":
+        there = random.random((STEPS, N)) < np.linspace(0.2, 0.9, N)
+        there[[5, 6, 20]] = False  # rounds without anybody
+        return [there]
+    if kind in ("each", "ticks", "buffer"):
+        return [*times(random, kind)]
+    if kind == "directed timeline":
+        return [*parts("directed", which), *times(random, kind)]
     if kind == "directed":
         links = np.eye(N) + np.roll(np.eye(N), 1, axis=0) + (random.random((N, N)) < which / 5)
         pull, push = ((links > 0) * random.uniform(0.5, 1.5, (N, N)) for _ in range(2))
@@ -75,8 +95,34 @@ def parts(kind, which):
     return [down, (np.array(TREES[0])[turned] + root) % N]
 
 
+def times(random, kind):
+    """Multiples of a quarter, so that ties are common."""
+    work = random.integers(1, 5, (300, N)) / 4
+    travel = random.integers(0, 9, (300, N, N)) / 4
+    if "timeline" in kind:
+        travel[random.random(travel.shape) < 0.3] = np.inf
+    if kind == "pairs":  # whoever has met all partners of the network's runs is not done again
+        travel[:, np.arange(N), np.arange(N)] = 99
+    return work, travel
+
+
+@functools.cache
 def network(kind, which):
     made_of = parts(kind, which)
+    if kind in EVENTS:
+        *weights, work, travel = made_of
+        times: dict[str, Any] = {"compute": durations.Table(work)}
+        if not weights:
+            return clocked(kind, N, STEPS, **times)
+        times["delay"] = durations.Table(travel)
+        wires = network("directed", which)
+        if len(weights) == 1:
+            wires = jd.networks.mixing(*weights, form=jd.networks.Dense)
+        return clocked(kind, wires, STEPS, **times)
+    if kind == "full":
+        return jd.networks.Server(N)
+    if kind == "server":
+        return participation.Trace(jnp.asarray(made_of[0]), N)
     if kind == "undirected":
         return jd.networks.mixing(*made_of, form=jd.networks.Dense)
     if kind == "directed":
@@ -102,12 +148,14 @@ def trajectory(method, problem, network, key, x0=None):
     return jd.run(method, problem, network, x0, key, steps=STEPS, metrics=metrics).history["x"]
 
 
-def loops(row, made_of, stepsize, gradient, x0=None, **offered):
+def loops(row, made_of, stepsize, gradient, x0=None, steps=STEPS, **offered):
     """The loop's iterates, given what it takes of what is offered."""
     known = inspect.signature(row.reference).parameters
     numbers = {name: value for name, value in offered.items() if name in known} | row.numbers
-    x0 = start(len(made_of[0])) if x0 is None else x0
-    return row.reference(gradient, *made_of, x0, stepsize, STEPS, **numbers)
+    x0 = start(np.shape(made_of[0])[-1]) if x0 is None else x0
+    if row.network in ("server", "full", "each", "ticks", "buffer"):  # one model
+        x0 = x0.mean(axis=0)
+    return row.reference(gradient, *made_of, x0, stepsize, steps, **numbers)
 
 
 def randomness(method, key):
@@ -130,9 +178,8 @@ def randomness(method, key):
     return {"compress": compress, **own}
 
 
-LOOPS = [row for row in ROWS if row.reference is not None]
-CASES = [(row, which) for row in LOOPS for which in range(3)] + [(row, 1) for row in VARIANTS]
-PLAIN = [case for case in CASES if not case[0].samples]
+CASES = [(row, which) for row in ROWS for which in range(3)] + [(row, 1) for row in VARIANTS]
+PLAIN = [case for case in CASES if not case[0].samples and not case[0].events]
 SAMPLING = [case for case in CASES if case[0].samples and case[1] > 0]
 
 
@@ -145,22 +192,101 @@ def test_methods_that_ask_for_gradients(row, which):
     """With minibatches, on three networks with three kinds of stepsizes, in one program."""
     features, labels = data()
     noisy, key = jd.problems.Minibatch(problem(), 2), jax.random.key(3)
-    drawn = [np.asarray(noisy.indices(jax.random.fold_in(key, k))) for k in range(STEPS)]
+    drawn = samples(2 if row.local else None)
 
-    def gradient(i, x, k):
-        chosen = drawn[k][i]
+    def gradient(i, x, k, *local):
+        chosen = drawn[(k, *local, i)]
         return losses.logistic_gradient(x, features[i][chosen], labels[i][chosen], L2)
 
-    method = row.twin(Table(jnp.asarray(STEPSIZES[which])[:, :, None]))
+    stepsizes = STEPSIZES[which][:, :, None]
+    if row.network == "full":  # which takes one stepsize for all
+        stepsizes = stepsizes.mean(axis=(1, 2))
+    method = row.twin(Table(jnp.asarray(stepsizes)))
     expected = loops(
         row,
         parts(row.network, which),
-        STEPSIZES[which].__getitem__,
+        lambda k: stepsizes[k].squeeze(),
         gradient,
         **randomness(method, key),
     )
     got = trajectory(method, noisy, network(row.network, which), key)
+    if expected.ndim == 2:
+        expected = np.broadcast_to(expected[:, None], got.shape)
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@functools.cache
+def samples(local_steps):
+    """What is drawn in a step, [k, i, batch], or in its local steps, [k, local, i, batch]."""
+    noisy, key = jd.problems.Minibatch(problem(), 2), jax.random.key(3)
+
+    def step(k):
+        key_k = jax.random.fold_in(key, k)
+        if local_steps is None:
+            return noisy.indices(key_k)
+        return jax.vmap(lambda l: noisy.indices(jax.random.fold_in(key_k, l)))(  # noqa: E741
+            jnp.arange(local_steps)
+        )
+
+    return np.asarray(jax.jit(jax.vmap(step))(jnp.arange(STEPS)))
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.events], ids=name)
+def test_methods_whose_steps_are_events(row):
+    """With minibatches, ties, messages that overtake or are lost, on an irregular graph."""
+    features, labels = data()
+    noisy, key = jd.problems.Minibatch(problem(), 2), jax.random.key(3)
+    where = network(row.network, 1)
+    served = "local_steps" in row.options  # in an aggregation of those who come back
+    there = np.asarray(where.agents) < N
+    step, place = np.nonzero(there)  # of every event
+
+    @jax.jit
+    def drawn(agents):
+        def one(k, who):
+            key_k, taken = jax.random.fold_in(key, k), noisy.take(who)
+            if not served:
+                return taken.indices(key_k)[None]
+            keys = [jax.random.fold_in(key_k, local) for local in range(2)]
+            return jnp.stack([taken.indices(key) for key in keys])
+
+        return jax.vmap(one)(jnp.arange(STEPS), agents)
+
+    chosen, asked = np.asarray(drawn(where.agents)), [-1]
+
+    def gradient(*given):
+        if served:
+            i, x, k, local = given
+            asked[0] += local == 0
+            mine = chosen[k, local, place[asked[0]]]
+            assert step[asked[0]] == k
+        else:
+            e, i, x = given
+            mine = chosen[step[e], 0, place[e]]
+        return losses.logistic_gradient(x, features[i][mine], labels[i][mine], L2)
+
+    partners = np.asarray(getattr(where, "partners", where.agents))
+    met = [partners[step, place][np.asarray(where.agents)[step, place] == i] for i in range(N)]
+    offered: dict[str, Any] = {"partner": lambda i, m: met[i][m] if m < len(met[i]) else i}
+    if served:
+        offered = {"weights": 1 / N / np.asarray(where.frequency)}
+    stepsizes = STEPSIZES[1] if served else np.full((STEPS, N), 0.1)
+    expected = loops(
+        row,
+        parts(row.network, 1),
+        (lambda k: stepsizes[k]) if served else (lambda k: 0.1),
+        gradient,
+        steps=STEPS if served else len(step),
+        **offered,
+    )
+    method = row.twin(Table(jnp.asarray(stepsizes)[:, :, None]) if served else 0.1)
+    got = trajectory(method, noisy, where, key)
+    if served:
+        expected = np.broadcast_to(expected[:, None], got.shape)
+    else:
+        expected = expected[np.concatenate([[0], np.cumsum(there.sum(axis=1))])]
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+    assert np.abs(got[-1] - got[0]).max() > 0.1
 
 
 @pytest.mark.parametrize("method", [jd.CEDAS, jd.LEAD, jd.CGT, jd.CPP, jd.BCPP])

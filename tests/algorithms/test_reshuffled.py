@@ -58,6 +58,7 @@ def test_a_linear_tilt_does_not_matter_where_the_heterogeneity_is_tracked(method
     assert much / some == pytest.approx(100, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_error_falls_with_the_square_of_the_stepsize_and_dsgds_with_the_stepsize(problems):
     problem = problems[0.0]
     stepsizes = jnp.array([0.02, 0.01, 0.005])
@@ -158,6 +159,7 @@ def test_orders_are_uniform_and_independent_of_those_before():
     assert ((counts - n / 36) ** 2 / (n / 36)).sum() < 75  # 35 degrees; beyond with 1 in 10,000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SIZES)
 def test_the_exponent_of_the_stepsize_where_data_are_uneven(case):
     """|x̄ − x*|² ~ α³ where all agents' passes end together (even data), and α² otherwise.

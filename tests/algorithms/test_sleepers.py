@@ -90,6 +90,7 @@ def network(name):
     return digraph() if name in DIRECTED else graph()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_exact_methods_stay_exact_and_keep_their_invariants(name):
     """With seven, and three agents of ten awake in a step; in one program."""
@@ -110,6 +111,7 @@ def test_exact_methods_stay_exact_and_keep_their_invariants(name):
         assert np.abs(zero(state)).max() < 1e-12 * N * scale
 
 
+@pytest.mark.slow
 def test_bcpp_is_slow_with_sleepers_and_exact():
     """A broadcast is heard where sender and receiver are awake: a quarter of them at p = 0.5."""
     made, asleep = jd.BCPP(0.2 / problem().smoothness, DITHER), Asleep(digraph(), 0.5)
@@ -226,6 +228,7 @@ def test_sleepers_and_the_disconnected_are_the_same_agents():
     assert asleep.active is not None
 
 
+@pytest.mark.slow
 def test_linearized_admm_keeps_its_weights_when_links_fail():
     """Its penalty is that of the whole graph, whatever links are up; cut links were NaN once."""
     made = jd.LinearizedADMM(0.5 / problem().smoothness)

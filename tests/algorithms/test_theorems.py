@@ -29,6 +29,7 @@ def digits():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", PLAIN, ids=lambda row: row.name)
 def test_exact_methods_reach_the_optimum_on_digits_and_others_do_not(row, digits):
     result = run(
@@ -205,6 +206,7 @@ def stationary_errors(method, problem, stepsizes, epochs):
     return distance[:, :, epochs // 2 :].mean(axis=(1, 2))
 
 
+@pytest.mark.slow
 def test_reshuffling_falls_with_the_square_of_the_stepsize_and_sgd_with_the_stepsize(noisy_sum):
     """Halving α takes SGD's error to a half and reshuffling's to a quarter at least.
 
@@ -219,6 +221,7 @@ def test_reshuffling_falls_with_the_square_of_the_stepsize_and_sgd_with_the_step
     assert np.all(reshuffled[1:] < sgd[1:] / 15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [jd.GTSAGA, functools.partial(jd.GTSAGA, order="atc"), jd.GTSVRG, jd.GTVR]
 )
@@ -290,6 +293,7 @@ def test_exact_diffusion_on_w_itself_needs_eigenvalues_above_minus_a_third():
     assert there.history["gap"][-1] < 1e-25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [jd.DSGD, jd.GradientTracking, jd.ExactDiffusion])
 def test_the_noise_floor_falls_as_one_over_n(method):
     """Least squares with minibatches of one, same data everywhere, 64 seeds, complete graph."""
@@ -311,6 +315,8 @@ def test_the_noise_floor_falls_as_one_over_n(method):
     assert scaled.max() / scaled.min() < 1.25
 
 
+@pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("method", [jd.EXTRA, jd.ExactDiffusion, jd.GradientTracking])
 @pytest.mark.parametrize("form", ["Circulant", "Dense", "Neighbors"])
 def test_float32_does_not_drift_with_noise(method, form, float32):

@@ -629,6 +629,7 @@ class TestTransformations:
             np.testing.assert_allclose(step(network, k, x) - k, step(network, 0, x), rtol=1e-14)
 
 
+@pytest.mark.slow
 class TestLarge:
     def test_a_column_stochastic_network_of_many_agents(self):
         n = 100_000

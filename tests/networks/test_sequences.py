@@ -712,6 +712,7 @@ def shapes(jaxpr):
     return max(sizes, default=0)
 
 
+@pytest.mark.slow
 class TestLarge:
     N = 100_000
 
