@@ -111,8 +111,10 @@ def methods(name: str, quick: bool = False) -> dict[str, Any]:
     if not quick:  # what holds up CPP with 2 bits, its noise or its γ? and B-CPP, its order?
         two, whole = compressors.Dither(bits=2), compressors.Identity()
         gamma, alpha = parameters(made["CPP, 2 bits"], problem(name))
-        made["CPP with the gamma of 2 bits, 32 bits"] = jd.CPP(0.1, whole, gamma=gamma, alpha=alpha)
-        made["CPP with gamma 1, 2 bits"] = jd.CPP(0.1, two, gamma=1.0, alpha=alpha)
+        made["CPP with the gamma of 2 bits, 32 bits"] = jd.CPP(
+            0.1, whole, consensus_stepsize=gamma, alpha=alpha
+        )
+        made["CPP with gamma 1, 2 bits"] = jd.CPP(0.1, two, consensus_stepsize=1.0, alpha=alpha)
         made["B-CPP step first, 2 bits"] = StepFirst(0.1, two)
     return made
 
@@ -200,7 +202,7 @@ def parameters(method: Any, world: Any) -> tuple[float, float]:
         return np.nan, np.nan
     x = world.start()
     gamma = float(compressors.tracking(method, x))
-    if isinstance(method, jd.BCPP) and method.gamma is None:
+    if isinstance(method, jd.BCPP) and method.consensus_stepsize is None:
         gamma = min(gamma, 0.5)
     return gamma, float(compressors.memory(method, x))
 

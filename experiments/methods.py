@@ -66,11 +66,7 @@ def _sends(name: str) -> str:
     kind = next(kind for kind in roles.KINDS if roles.fits(name, kind))
     network = roles.KINDS[kind]().at(0, KEY)
     state = method.init(problem.start(), problem, network, KEY)
-    cost = (
-        method.cost(state, problem, network)
-        if hasattr(method, "cost")
-        else jd.costs.gossip(state, problem)
-    )
+    cost = jd.costs.cost_of(method, state, problem, network)
     numbers = float(cost.bits) / 32 - float(cost.vectors) * problem.d
     parts = [_counted(cost.vectors, "vector")]
     parts += [_counted(numbers, "number")] if numbers > 1e-6 else []

@@ -85,11 +85,14 @@ def compare(
         ...     {"DGD": jd.DGD(0.1), "CHOCO": jd.CHOCOSGD(0.1, jd.compressors.TopK(2))},
         ...     jd.problems.quadratic(4, 5),
         ...     jd.networks.metropolis(jd.graphs.ring(4)),
-        ...     over={"DGD": {"stepsize": [0.1, 0.2]}, "CHOCO": {"gamma": [0.1, 0.2, 0.4]}},
+        ...     over={
+        ...         "DGD": {"stepsize": [0.1, 0.2]},
+        ...         "CHOCO": {"consensus_stepsize": [0.1, 0.2, 0.4]},
+        ...     },
         ...     steps=10,
         ...     progress=False,
         ... )
-        >>> dataset["gamma"].values
+        >>> dataset["consensus_stepsize"].values
         array([[nan, nan, nan],
                [0.1, 0.2, 0.4]])
     """

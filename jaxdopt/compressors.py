@@ -43,30 +43,36 @@ def consensus(method: Any, x: jax.Array) -> Any:
     the coordinates: below the limits of stability that we measured, which fall with the cube of ω
     and with the stepsize. Heavy-tailed vectors have larger errors and need a smaller γ.
     """
-    if method.gamma is not None:
-        return method.gamma
+    if method.consensus_stepsize is not None:
+        return method.consensus_stepsize
     require(
         _is_unbiased(method.compressor),
         f"{type(method).__name__} has safe defaults for unbiased compressors only and a "
-        f"{type(method.compressor).__name__} is biased; give gamma and alpha, or another one.",
+        f"{type(method.compressor).__name__} is biased; give consensus_stepsize and alpha, "
+        "or another one.",
     )
     return (1 + _error(method, x)) ** -3
 
 
 def tracking(method: Any, x: jax.Array) -> Any:
     """Return the γ of a method that tracks gradients, by default (1 + e)^(−3/2)."""
-    return (1 + _error(method, x)) ** -1.5 if method.gamma is None else method.gamma
+    return (
+        (1 + _error(method, x)) ** -1.5
+        if method.consensus_stepsize is None
+        else method.consensus_stepsize
+    )
 
 
 def feedback(method: Any, x: jax.Array) -> Any:
     """Return the γ of a method for contractive compressors, by default (1 − e) / (1 + e)."""
-    if method.gamma is not None:
-        return method.gamma
+    if method.consensus_stepsize is not None:
+        return method.consensus_stepsize
     e = _error(method, x)
     require(
         e < 1,
         f"{type(method).__name__} needs a contractive compressor and the error of this "
-        f"{type(method.compressor).__name__} is {e:.3g} |x|²; give Contractive of it, or gamma.",
+        f"{type(method.compressor).__name__} is {e:.3g} |x|²; give Contractive of it, or "
+        "consensus_stepsize.",
     )
     return (1 - e) / (1 + e)
 
@@ -88,8 +94,8 @@ def _error(method: Any, x: jax.Array) -> float:
     compressor = method.compressor
     require(
         hasattr(compressor, "error"),
-        f"a {type(compressor).__name__} does not say its error, from which gamma and alpha have "
-        "their defaults; give both, or another compressor.",
+        f"a {type(compressor).__name__} does not say its error, from which consensus_stepsize and "
+        "alpha have their defaults; give both, or another compressor.",
     )
     return compressor.error(x.shape[1])
 

@@ -60,7 +60,7 @@ def prox_gradient_residual(state: Any, problem: Any) -> jax.Array:
 class NormalMapResidual:
     """|F(z)|², F the normal map with its λ; see `normal_map_residual`."""
 
-    lam: Any
+    prox_stepsize: Any
 
     def __call__(self, state: Any, problem: Any) -> jax.Array:
         """Return |F(z)|² at the state's z [d]."""
@@ -69,24 +69,24 @@ class NormalMapResidual:
             "normal_map_residual needs a method whose state has z, such as FedNMap; take "
             "prox_gradient_residual.",
         )
-        z, lam = state.z, jnp.asarray(self.lam, state.z.dtype)
+        z, lam = state.z, jnp.asarray(self.prox_stepsize, state.z.dtype)
         x = problem.prox(z, lam)
         return jnp.sum((jax.grad(problem.smooth_objective)(x) + (z - x) / lam) ** 2)
 
 
-def normal_map_residual(lam: Any) -> NormalMapResidual:
+def normal_map_residual(prox_stepsize: Any) -> NormalMapResidual:
     """Return a metric: |∇f(x) + (z − x)/λ|², x = prox_{λr}(z), f the smooth part.
 
     It is 0 where x is stationary for f + r, and |x − prox_{λr}(x − λ∇f(x))| / λ is at most its root
     over 1 − λρ for a ρ-weakly convex r.
 
     Args:
-        lam: λ, the method's own.
+        prox_stepsize: λ, the method's own.
 
     Raises:
         ValueError: λ is not one number above 0; or, when recorded, the state has no z.
     """
-    return NormalMapResidual(number("lam", lam, above=0.0))
+    return NormalMapResidual(number("prox_stepsize", prox_stepsize, above=0.0))
 
 
 def sparsity(state: Any, problem: Any) -> jax.Array:

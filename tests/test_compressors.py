@@ -387,8 +387,8 @@ REFUSED = {
     "contractive of sign": (lambda: Contractive(Sign()), "not unbiased"),
     "a class": (lambda: jd.CEDAS(0.1, TopK), "Dither"),
     "no compressor": (lambda: jd.LEAD(0.1, 0.5), "compressor is 0.5"),
-    "biased, CEDAS": (lambda: step(jd.CEDAS(0.1, TopK(3))), "biased; give gamma and alpha"),
-    "biased, LEAD": (lambda: step(jd.LEAD(0.1, ScaledSign())), "biased; give gamma and alpha"),
+    "biased, CEDAS": (lambda: step(jd.CEDAS(0.1, TopK(3))), "biased; give consensus_stepsize"),
+    "biased, LEAD": (lambda: step(jd.LEAD(0.1, ScaledSign())), "biased; give consensus_stepsize"),
     "unscaled, CEDAS": (lambda: step(jd.CEDAS(0.1, RandomK(3, scaled=False))), "is biased; give"),
     "sign without gamma": (lambda: step(jd.CHOCOSGD(0.1, Sign())), "give both"),
     "not contractive": (lambda: step(jd.CHOCOSGD(0.1, RandomK(2))), "Contractive of it"),
@@ -404,8 +404,8 @@ def test_what_makes_no_sense_is_refused_with_a_remedy(name):
 
 def test_biased_compressors_are_taken_with_a_gamma():
     for method in (
-        jd.CEDAS(0.1, TopK(3), gamma=0.1, alpha=0.5),
-        jd.CHOCOSGD(0.1, Sign(), gamma=0.01),
+        jd.CEDAS(0.1, TopK(3), consensus_stepsize=0.1, alpha=0.5),
+        jd.CHOCOSGD(0.1, Sign(), consensus_stepsize=0.01),
     ):
         assert np.all(np.isfinite(step(method).x))
 

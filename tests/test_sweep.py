@@ -493,8 +493,8 @@ TOP, HALF = jd.compressors.TopK(1), jd.compressors.RandomK(1)
         ({"over": {"stepsize": [0.1, 0.1]}}, "has 0.1 more than once; give every value once"),
         ({"over": {"method": {"stepsize": [0.1]}, "stepsize": [0.2]}},
          "over names the methods method, and stepsize, which are none; give"),
-        ({"over": {"gamma": [0.1]}, "also": jd.CHOCOSGD(0.1, TOP)},
-         "method has no field 'gamma' to sweep; it has stepsize. .* over={method: {field"),
+        ({"over": {"consensus_stepsize": [0.1]}, "also": jd.CHOCOSGD(0.1, TOP)},
+         "method has no field 'consensus_stepsize' to sweep; .* over={method: {field"),
         ({"over": {"local_steps": [1.0]}, "method": jd.LocalDSGD(0.1)},
          "local_steps is 1.0; give an integer"),
         ({"seeds": [0, 0]}, r"seeds is \[0, 0\]; give at least one, as a count or"),
@@ -600,7 +600,10 @@ def test_an_interruption_keeps_whole_sweeps(after, monkeypatch):
 
 def test_methods_have_grids_of_their_own():
     methods = {"GT": jd.GradientTracking(0.3), "CHOCO": jd.CHOCOSGD(0.1, TOP), "DGD": jd.DGD(0.25)}
-    over = {"GT": {"stepsize": [0.3, 0.1]}, "CHOCO": {"stepsize": [0.2, 0.1], "gamma": [0.5, 0.2]}}
+    over = {
+        "GT": {"stepsize": [0.3, 0.1]},
+        "CHOCO": {"stepsize": [0.2, 0.1], "consensus_stepsize": [0.5, 0.2]},
+    }
     data = compare(methods, networks=named(), over=over, seeds=2)
     assert data.gap.dims == ("algorithm", "network", "choice", "seed", "step")
     expected = {
@@ -611,7 +614,7 @@ def test_methods_have_grids_of_their_own():
     for name, points in expected.items():
         for choice in range(4):
             cell = data.sel(algorithm=name, choice=choice)
-            found = (float(cell.stepsize), float(cell.gamma))
+            found = (float(cell.stepsize), float(cell.consensus_stepsize))
             if choice >= len(points):
                 assert np.isnan(found).all()
                 assert cell.gap.isnull().all()
@@ -619,15 +622,17 @@ def test_methods_have_grids_of_their_own():
                 continue
             np.testing.assert_array_equal(found, np.array(points[choice], float))
             stepsize, gamma = points[choice]
-            changes = {"stepsize": stepsize} | ({} if gamma is None else {"gamma": gamma})
+            changes = {"stepsize": stepsize} | (
+                {} if gamma is None else {"consensus_stepsize": gamma}
+            )
             method = dataclasses.replace(methods[name], **changes)
             alone = jd.run(method, PLAIN, named()["path"], PLAIN.start(), jax.random.key(1),
                            steps=4, every=2)  # fmt: skip
             np.testing.assert_allclose(cell.gap.sel(network="path", seed=1), alone.history["gap"])
     chosen = jd.best(data)
     assert set(chosen.gap.dims) == {"algorithm", "network", "seed", "step"}
-    assert chosen.stepsize.dims == chosen.gamma.dims == ("algorithm", "network")
-    assert np.isnan(chosen.gamma.sel(algorithm=["GT", "DGD"])).all()
+    assert chosen.stepsize.dims == chosen.consensus_stepsize.dims == ("algorithm", "network")
+    assert np.isnan(chosen.consensus_stepsize.sel(algorithm=["GT", "DGD"])).all()
     for name, where in itertools.product(methods, named()):
         finals = abs(data.gap.sel(algorithm=name, network=where).isel(step=-1)).mean("seed")
         own = chosen.sel(algorithm=name, network=where)
@@ -636,7 +641,10 @@ def test_methods_have_grids_of_their_own():
 
 
 def test_grids_of_their_own_go_through_files_and_into_pictures(tmp_path):
-    methods = {"GT": jd.GradientTracking(0.3), "CHOCO": jd.CHOCOSGD(0.1, TOP, gamma=0.3)}
+    methods = {
+        "GT": jd.GradientTracking(0.3),
+        "CHOCO": jd.CHOCOSGD(0.1, TOP, consensus_stepsize=0.3),
+    }
     over = {
         "GT": {"stepsize": [0.2, 0.1]},
         "CHOCO": {"compressor": [TOP, HALF, jd.compressors.TopK(2)]},
@@ -699,13 +707,14 @@ def test_schedules_compressors_and_rows_of_numbers_are_swept():
                        steps=4, every=2)  # fmt: skip
         cell = dataset.gap.sel(stepsize=label).squeeze()
         np.testing.assert_allclose(cell, alone.history["gap"], rtol=1e-9)
-    methods = {"CHOCO": jd.CHOCOSGD(0.1, TOP, gamma=0.3)}
-    over = {"compressor": {"top": TOP, "random": HALF}, "gamma": [0.2, 0.4]}
+    methods = {"CHOCO": jd.CHOCOSGD(0.1, TOP, consensus_stepsize=0.3)}
+    over = {"compressor": {"top": TOP, "random": HALF}, "consensus_stepsize": [0.2, 0.4]}
     both = compare(methods, over=over)
     assert both.compressor.values.tolist() == ["top", "random"]
-    alone = jd.run(jd.CHOCOSGD(0.1, HALF, gamma=0.4), PLAIN, named()["ring"], PLAIN.start(), KEY,
+    method = jd.CHOCOSGD(0.1, HALF, consensus_stepsize=0.4)
+    alone = jd.run(method, PLAIN, named()["ring"], PLAIN.start(), KEY,
                    steps=4, every=2)  # fmt: skip
-    cell = both.gap.sel(compressor="random", gamma=0.4).squeeze()
+    cell = both.gap.sel(compressor="random", consensus_stepsize=0.4).squeeze()
     np.testing.assert_allclose(cell, alone.history["gap"], rtol=1e-9)
 
 

@@ -225,7 +225,7 @@ RESHUFFLING = [
 
 def _compressed(method: Any, loop: Any, stepsize: float, compressor: Any, **more: Any) -> Row:
     """A row of a method that compresses; its loop takes gamma and alpha, no defaults."""
-    numbers = {"gamma": 0.4} | ({"alpha": 0.5} if hasattr(method, "alpha") else {})
+    numbers = {"consensus_stepsize": 0.4} | ({"alpha": 0.5} if hasattr(method, "alpha") else {})
     top = jd.compressors.TopK(2)
     return Row(
         method,
@@ -523,7 +523,7 @@ FEDERATED = [
         federated.fed_avg_momentum,
         0.1,
         exact=False,
-        numbers={"beta": 0.4},
+        numbers={"gradient_weight": 0.4},
         vectors=1.5,
         descends=False,
     ),
@@ -532,7 +532,7 @@ FEDERATED = [
         federated.scaffold_momentum,
         0.1,
         exact=True,
-        numbers={"beta": 0.4},
+        numbers={"gradient_weight": 0.4},
         vectors=2,
         descends=False,
         invariants=(_variates,),
@@ -544,7 +544,7 @@ COMPOSITE = [
         composite.fed_nmap,
         0.1,
         exact=True,
-        options={"lam": 10.0},
+        options={"prox_stepsize": 10.0},
         invariants=(_corrections,),
     ),
     _composite(jd.FedMid, composite.fed_mid, 0.4, exact=False),

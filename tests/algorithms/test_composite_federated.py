@@ -135,7 +135,7 @@ def run(method, problem, steps=STEPS, every=1, key=KEY, network=SERVER, x0=None,
 
 
 METHODS = {
-    "FedNMap": (jd.FedNMap, reference.fed_nmap, {"lam": 0.4}, {}),
+    "FedNMap": (jd.FedNMap, reference.fed_nmap, {"prox_stepsize": 0.4}, {}),
     "FedMid": (jd.FedMid, reference.fed_mid, {}, {}),
     "FedMid, server prox alone": (jd.FedMid, reference.fed_mid, {}, {"client_prox": False}),
     "FedDualAvg": (jd.FedDualAvg, reference.fed_dual_avg, {}, {}),
@@ -239,7 +239,7 @@ def test_with_one_local_step_fednmap_is_centralized_normal_map_descent():
     lam, a = 0.3, 0.05
     for kind in ("l1", "MCP"):
         expected = reference.normal_map_descent(
-            gradient, PROX[kind], start(), lambda k: a, STEPS, n=N, lam=lam
+            gradient, PROX[kind], start(), lambda k: a, STEPS, n=N, prox_stepsize=lam
         )
         got = run(jd.FedNMap(a, lam), one_of(smooth(), kind)).history["x"]
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
@@ -250,7 +250,7 @@ def test_without_a_regularizer_fednmap_is_scaffold():
     expected = federated.scaffold(
         gradient, active, start(), lambda k: 0.03, STEPS, local_steps=Q, server_stepsize=0.9
     )
-    method = jd.FedNMap(0.03, lam=2.0, server_stepsize=0.9, local_steps=Q)
+    method = jd.FedNMap(0.03, prox_stepsize=2.0, server_stepsize=0.9, local_steps=Q)
     got = run(method, smooth()).history["x"]
     np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
 
@@ -423,7 +423,7 @@ def test_bad_input():
     x0 = l1.start()
     methods: list[Any] = [jd.FedNMap, jd.FedMid, jd.FedDualAvg, jd.ZhangHuJohansson]
     for method in methods:
-        numbers: dict[str, Any] = {"lam": 0.1} if method is jd.FedNMap else {}
+        numbers: dict[str, Any] = {"prox_stepsize": 0.1} if method is jd.FedNMap else {}
         wrongs: list[Any] = [0, 1.5, True]
         for wrong in wrongs:
             with pytest.raises(ValueError, match=r"local_steps is .*; give an integer"):
@@ -434,9 +434,11 @@ def test_bad_input():
             ValueError, match=r"stepsize has shape \(5, 1\); give one number for all"
         ):
             method(stepsize=jnp.full((N, 1), 0.1), **numbers)
-    with pytest.raises(ValueError, match="lam is 0; give more than 0"):
+    with pytest.raises(ValueError, match="prox_stepsize is 0; give more than 0"):
         jd.FedNMap(0.1, 0)
-    with pytest.raises(ValueError, match=r"lam is 1.7 and .*weakly convex; give a lam below"):
+    with pytest.raises(
+        ValueError, match=r"prox_stepsize is 1.7 and .*weakly convex; give one below"
+    ):
         jd.FedNMap(0.1, THETA).init(x0, mcp, SERVER, KEY)
     assert run(jd.FedNMap(0.1, THETA), mcp, 2).diverged
     with pytest.raises(ValueError, match=r"MCP is not known to be convex .*; take FedNMap"):
@@ -445,7 +447,7 @@ def test_bad_input():
     for method in (jd.FedNMap(0.1, 0.1), jd.ZhangHuJohansson(0.1)):
         with pytest.raises(ValueError, match=r"needs all agents in every round .*Server\(n\)"):
             run(method, l1, network=asleep)
-    with pytest.raises(ValueError, match="lam is 0; give more than 0"):
+    with pytest.raises(ValueError, match="prox_stepsize is 0; give more than 0"):
         jd.metrics.normal_map_residual(0)
     with pytest.raises(ValueError, match="needs a method whose state has z"):
         run(jd.FedMid(0.1), l1, residual=jd.metrics.normal_map_residual(0.1))

@@ -50,10 +50,10 @@ METHODS = {
     "FedSUMB": (jd.FedSUMB, federated.fed_sum_b, {}, "all"),
     "FedSUM": (jd.FedSUM, federated.fed_sum, {}, "all"),
     "FedSUMCR": (jd.FedSUMCR, federated.fed_sum_cr, {}, "all"),
-    "FedAvgMomentum": (functools.partial(jd.FedAvgMomentum, beta=0.4),
-                       federated.fed_avg_momentum, {"beta": 0.4}, "nobody"),
-    "SCAFFOLDMomentum": (functools.partial(jd.SCAFFOLDMomentum, beta=0.4),
-                         federated.scaffold_momentum, {"beta": 0.4}, "all"),
+    "FedAvgMomentum": (functools.partial(jd.FedAvgMomentum, gradient_weight=0.4),
+                       federated.fed_avg_momentum, {"gradient_weight": 0.4}, "nobody"),
+    "SCAFFOLDMomentum": (functools.partial(jd.SCAFFOLDMomentum, gradient_weight=0.4),
+                         federated.scaffold_momentum, {"gradient_weight": 0.4}, "all"),
 }  # fmt: skip
 MEMORIES = {  # what the server keeps up, and what of the clients it is the mean of, over n for sums
     "SCAFFOLD": lambda s: (s.c, s.own),
@@ -319,8 +319,8 @@ def test_with_everybody_in_every_round():
 
 def test_beta_one_and_mu_zero_are_the_methods_without():
     for name, plain, option in (
-        ("FedAvgMomentum", "FedAvg", {"beta": 1.0}),
-        ("SCAFFOLDMomentum", "SCAFFOLD", {"beta": 1.0}),
+        ("FedAvgMomentum", "FedAvg", {"gradient_weight": 1.0}),
+        ("SCAFFOLDMomentum", "SCAFFOLD", {"gradient_weight": 1.0}),
         ("FedProx", "FedAvg", {"proximal": 0.0}),
     ):
         networks, problem = masked(), noisy(0.5)
@@ -693,7 +693,10 @@ def test_problems_that_cannot_be_divided_are_masked():
         (lambda: jd.FedAvg(0.1, server=0.9), "server is 0.9; give an optax transformation"),
         (lambda: jd.FedAvg(0.1, server=optax.adam(0.1)), "server turns gradients around"),
         (lambda: jd.FedAvg(0.1, local=optax.sgd(0.1, 0.9)), "local turns gradients around"),
-        (lambda: jd.FedAvgMomentum(0.1, beta=1.5), "beta is 1.5; give at most 1"),
+        (
+            lambda: jd.FedAvgMomentum(0.1, gradient_weight=1.5),
+            "gradient_weight is 1.5; give at most 1",
+        ),
         (lambda: jd.FedProx(0.1, proximal=-1), "proximal is -1"),
     ],
 )

@@ -56,12 +56,13 @@ def proximal_gradient(gradient, prox, x0, stepsize, steps, n, p=None):
     return x
 
 
-def normal_map_descent(gradient, prox, x0, stepsize, steps, n, lam, p=None):
+def normal_map_descent(gradient, prox, x0, stepsize, steps, n, prox_stepsize, p=None):
     """Run centralized descent along the normal map F(z) = grad f(x) + (z - x) / lam.
 
     With x = prox(z, lam): z+ = z - a_k (sum_i p_i g_i(x) + (z - x) / lam) from z_0 = x0. Reported
     is prox(z, lam), but x0 itself in row 0.
     """
+    lam = prox_stepsize
     x = start(x0, steps)
     z = x[0].copy()
     for k in range(steps):
@@ -74,7 +75,16 @@ def normal_map_descent(gradient, prox, x0, stepsize, steps, n, lam, p=None):
 
 
 def fed_nmap(
-    gradient, prox, x0, stepsize, steps, n, lam, local_steps=1, server_stepsize=1.0, p=None
+    gradient,
+    prox,
+    x0,
+    stepsize,
+    steps,
+    n,
+    prox_stepsize,
+    local_steps=1,
+    server_stepsize=1.0,
+    p=None,
 ):
     """Run FedNMap with one vector each way: local normal-map steps with drift corrections d_i.
 
@@ -82,6 +92,7 @@ def fed_nmap(
     d_i). With zbar = sum_i p_i z_i: z+ = z + eta_s (zbar - z), d_i+ = d_i + (z_i - zbar) / (a_k
     Q). z_0 = x0, d_i = 0 at first. Reported is prox(z, lam), but x0 itself in row 0.
     """
+    lam = prox_stepsize
     x = start(x0, steps)
     z = x[0].copy()
     correction = np.zeros((n, len(z)))
@@ -104,7 +115,16 @@ def fed_nmap(
 
 
 def fed_nmap_variates(
-    gradient, prox, x0, stepsize, steps, n, lam, local_steps=1, server_stepsize=1.0, p=None
+    gradient,
+    prox,
+    x0,
+    stepsize,
+    steps,
+    n,
+    prox_stepsize,
+    local_steps=1,
+    server_stepsize=1.0,
+    p=None,
 ):
     """Run FedNMap with control variates as in SCAFFOLD, algebraically the same as fed_nmap.
 
@@ -113,6 +133,7 @@ def fed_nmap_variates(
     eta_s (sum_i p_i z_i - z). z_0 = x0, c_i = 0 at first. Reported is prox(z, lam), but x0 itself
     in row 0.
     """
+    lam = prox_stepsize
     x = start(x0, steps)
     z = x[0].copy()
     c_client = np.zeros((n, len(z)))

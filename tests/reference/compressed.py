@@ -19,12 +19,13 @@ import numpy as np
 from .methods import agent_stepsizes, all_gradients, start
 
 
-def cedas(gradient, weights, x0, stepsize, steps, *, compress, gamma, alpha):
+def cedas(gradient, weights, x0, stepsize, steps, *, compress, consensus_stepsize, alpha):
     """Run CEDAS (Huang & Pu 2023), D_0 = 0, H_0 as known: X_{k+1} = X_k - a_k G_k - D_{k+1}.
 
     Y = X_k - a_k G_k - D_k; q = C(Y - H_k); Yh = H_k + q; H_{k+1} = H_k + alpha q;
     D_{k+1} = D_k + (gamma / 2) (I - W) Yh.
     """
+    gamma = consensus_stepsize
     x = start(x0, steps)
     n = x.shape[1]
     dual, h = np.zeros_like(x[0]), known(x[0])
@@ -45,13 +46,14 @@ def cedas(gradient, weights, x0, stepsize, steps, *, compress, gamma, alpha):
     return x
 
 
-def lead(gradient, weights, x0, stepsize, steps, *, compress, gamma, alpha):
+def lead(gradient, weights, x0, stepsize, steps, *, compress, consensus_stepsize, alpha):
     """Run LEAD (Liu et al. 2021), D_1 = 0, H_1 as known: X_{k+1} = X_k - a_k G_k - a_k D_{k+1}.
 
     X_1 = X_0 - a_0 G_0, without a message. For k >= 1, Y = X_k - a_k G_k - a_k D_k;
     q = C(Y - H_k); Yh = H_k + q; H_{k+1} = (1 - alpha) H_k + alpha Yh;
     D_{k+1} = D_k + gamma / (2 a_k) (I - W) Yh, whose row i divides by agent i's own stepsize.
     """
+    gamma = consensus_stepsize
     x = start(x0, steps)
     n = x.shape[1]
     dual, h = np.zeros_like(x[0]), known(x[0])
@@ -76,12 +78,13 @@ def lead(gradient, weights, x0, stepsize, steps, *, compress, gamma, alpha):
     return x
 
 
-def choco_sgd(gradient, weights, x0, stepsize, steps, *, compress, gamma, order):
+def choco_sgd(gradient, weights, x0, stepsize, steps, *, compress, consensus_stepsize, order):
     """Run CHOCO-SGD (Koloskova et al. 2019): X+ = Z - gamma (I - W) Xh, Z = X_k - a_k G_k.
 
     order "before" (the paper) sends first, Xh = Xh_- + C(Z - Xh_-) from Xh_- = 0; order "after"
     (the authors' code) mixes with the old Xh, then sets Xh+ = Xh + C(X+ - Xh), from Xh_0 = X_0.
     """
+    gamma = consensus_stepsize
     if order not in ("before", "after"):
         raise ValueError(f'order is {order!r}, expected "before" or "after"')
     x = start(x0, steps)
@@ -102,12 +105,13 @@ def choco_sgd(gradient, weights, x0, stepsize, steps, *, compress, gamma, order)
     return x
 
 
-def beer(gradient, weights, x0, stepsize, steps, *, compress, gamma):
+def beer(gradient, weights, x0, stepsize, steps, *, compress, consensus_stepsize):
     """Run BEER (Zhao et al. 2022): X_{k+1} = X_k - gamma (I - W) H_k - a_k V_k.
 
     V_k = V_{k-1} - gamma (I - W) Gc_{k-1} + G_k - G_{k-1}; Gc_k = Gc_{k-1} + C(V_k - Gc_{k-1}) on
     channel 1; H_k = H_{k-1} + C(X_k - H_{k-1}) on channel 0. All are 0 at k = -1.
     """
+    gamma = consensus_stepsize
     x = start(x0, steps)
     n = x.shape[1]
     v, g_previous = np.zeros_like(x[0]), np.zeros_like(x[0])
@@ -125,13 +129,14 @@ def beer(gradient, weights, x0, stepsize, steps, *, compress, gamma):
     return x
 
 
-def cgt(gradient, weights, x0, stepsize, steps, *, compress, gamma, alpha):
+def cgt(gradient, weights, x0, stepsize, steps, *, compress, consensus_stepsize, alpha):
     """Run compressed gradient tracking: X_{k+1} = X_k - gamma (I - W) Xh_k - a_k Y_k.
 
     qx = C(X_k - Hx) on channel 0, Xh_k = Hx + qx, Hx+ = Hx + alpha qx;
     Y_k = Y_{k-1} - gamma (I - W) Yh_{k-1} + G_k - G_{k-1}, all 0 at k = -1;
     qy = C(Y_k - Hy) on channel 1, Yh_k = Hy + qy, Hy+ = Hy + alpha qy. Hx starts as known, Hy at 0.
     """
+    gamma = consensus_stepsize
     x = start(x0, steps)
     n = x.shape[1]
     y, g_previous = np.zeros_like(x[0]), np.zeros_like(x[0])
@@ -159,11 +164,12 @@ def cgt(gradient, weights, x0, stepsize, steps, *, compress, gamma, alpha):
     return x
 
 
-def deep_squeeze(gradient, weights, x0, stepsize, steps, *, compress, gamma):
+def deep_squeeze(gradient, weights, x0, stepsize, steps, *, compress, consensus_stepsize):
     """Run DeepSqueeze (Tang et al. 2019), E_0 = 0: X_{k+1} = P - gamma (I - W) q.
 
     P = X_k - a_k G_k; q = C(P + E_k); E_{k+1} = P + E_k - q.
     """
+    gamma = consensus_stepsize
     x = start(x0, steps)
     n = x.shape[1]
     error = np.zeros_like(x[0])

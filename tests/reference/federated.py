@@ -406,7 +406,7 @@ def fed_avg_momentum(
     steps,
     local_steps=1,
     server_stepsize=1.0,
-    beta=1.0,
+    gradient_weight=1.0,
     g0=None,
     p=None,
 ):
@@ -415,6 +415,7 @@ def fed_avg_momentum(
     In S, from y = x, K times y <- y - a_k,i (beta g_i(y) + (1 - beta) g). g = g0 at first, 0 if
     None; the paper starts with the mean of the gradients at x_0. Nobody active: x and g stay.
     """
+    beta = gradient_weight
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]
@@ -446,7 +447,7 @@ def scaffold_momentum(
     steps,
     local_steps=1,
     server_stepsize=1.0,
-    beta=1.0,
+    gradient_weight=1.0,
     g0=None,
     c0=None,
     p=None,
@@ -459,6 +460,7 @@ def scaffold_momentum(
     c their mean; 0 if None. The paper has c_i = the gradient at x_0 and g = c. Nobody active: x, g
     and c stay.
     """
+    beta = gradient_weight
     x = start(x0, steps)
     d = x.shape[1]
     n = np.shape(active)[1]

@@ -48,7 +48,7 @@ class BCPP:
 
     stepsize: Nonnegative  # λ
     compressor: Any  # Q, unbiased
-    gamma: Positive | None = None  # γ, of consensus
+    consensus_stepsize: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
     needs: ClassVar[set[str]] = {"push-pull", "hop"}
     vectors: ClassVar[int] = 2
@@ -61,7 +61,7 @@ class BCPP:
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""
         gamma, alpha = compressors.tracking(self, state.x), compressors.memory(self, state.x)
-        if self.gamma is None:
+        if self.consensus_stepsize is None:
             gamma = min(gamma, 0.5)
         g = select(state.changed, problem.grad(state.x, key), state.g)
         y = state.y + g - state.g

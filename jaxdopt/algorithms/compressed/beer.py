@@ -40,7 +40,7 @@ class BEER:
 
     stepsize: Nonnegative  # η
     compressor: Compressor  # C, contractive
-    gamma: Positive | None = None  # γ, of consensus
+    consensus_stepsize: Positive | None = None  # γ, of consensus
     needs: ClassVar[set[str]] = {"mixing"}
     vectors: ClassVar[int] = 2
 

@@ -43,7 +43,7 @@ class CEDAS:
 
     stepsize: Nonnegative  # η
     compressor: Compressor  # Q, unbiased
-    gamma: Positive | None = None  # γ, of consensus
+    consensus_stepsize: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
     needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 

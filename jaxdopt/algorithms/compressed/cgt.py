@@ -42,7 +42,7 @@ class CGT:
 
     stepsize: Nonnegative  # η
     compressor: Compressor  # C
-    gamma: Positive | None = None  # γ, of consensus
+    consensus_stepsize: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
     needs: ClassVar[set[str]] = {"mixing"}
     vectors: ClassVar[int] = 2

@@ -40,7 +40,7 @@ class CHOCOSGD:
 
     stepsize: Nonnegative  # α
     compressor: Compressor  # C, contractive
-    gamma: Positive | None = None  # γ, of consensus
+    consensus_stepsize: Positive | None = None  # γ, of consensus
     order: Literal["before", "after"] = static(default="before")
     needs: ClassVar[set[str]] = {"mixing"}
 

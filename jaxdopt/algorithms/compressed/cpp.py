@@ -43,7 +43,7 @@ class CPP:
 
     stepsize: Nonnegative  # λ
     compressor: Compressor  # Q, unbiased
-    gamma: Positive | None = None  # γ, of consensus
+    consensus_stepsize: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
     form: Literal["atc", "cta"] = static(default="atc")
     needs: ClassVar[set[str]] = {"push-pull"}

@@ -35,7 +35,7 @@ class DeepSqueeze:
 
     stepsize: Nonnegative  # α
     compressor: Compressor  # C, contractive
-    gamma: Positive | None = None  # γ, of consensus
+    consensus_stepsize: Positive | None = None  # γ, of consensus
     needs: ClassVar[set[str]] = {"mixing"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

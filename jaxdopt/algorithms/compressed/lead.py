@@ -42,7 +42,7 @@ class LEAD:
 
     stepsize: Positive  # η
     compressor: Compressor  # Q, unbiased
-    gamma: Positive | None = None  # γ, of consensus
+    consensus_stepsize: Positive | None = None  # γ, of consensus
     alpha: Fraction | None = None  # α, of the references
     needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 

@@ -38,7 +38,7 @@ class FedAvgMomentum:
     """yᵢ ← yᵢ − η (β gᵢ(yᵢ) + (1 − β) mₖ), K times;  mₖ₊₁ = mean_{Sₖ} (xₖ − yᵢ)/(ηK)."""
 
     stepsize: Nonnegative  # η, of local steps
-    beta: Fraction = 0.2  # β, the weight of the new gradients
+    gradient_weight: Fraction = 0.2  # β, the weight of the new gradients
     server_stepsize: Nonnegative = 1.0  # η_g
     local_steps: Count = static(default=1)  # K
     needs: ClassVar[set[str]] = {"server"}
@@ -59,9 +59,11 @@ class FedAvgMomentum:
             self.stepsize,
             self.local_steps,
             key,
-            lambda _, g: self.beta * g + (1 - self.beta) * momentum,
+            lambda _, g: self.gradient_weight * g + (1 - self.gradient_weight) * momentum,
         )
-        along = self.beta * clients.mean(mean) + (1 - self.beta) * state.momentum
+        along = (
+            self.gradient_weight * clients.mean(mean) + (1 - self.gradient_weight) * state.momentum
+        )
         stepsize = (
             self.server_stepsize
             * jnp.mean(self.stepsize, dtype=state.server.dtype)

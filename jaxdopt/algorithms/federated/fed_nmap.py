@@ -44,7 +44,7 @@ class FedNMap:
     """zᵢ ← zᵢ − η(gᵢ(xᵢ) + (zᵢ − xᵢ)/λ + dᵢ), xᵢ = prox_{λr}(zᵢ), Q times;  z⁺ = z + ηₛ(z̄ − z)."""
 
     stepsize: Shared  # η
-    lam: Positive  # λ, below 1/ρ where r is ρ-weakly convex
+    prox_stepsize: Positive  # λ, below 1/ρ where r is ρ-weakly convex
     server_stepsize: Nonnegative = 1.0  # ηₛ
     local_steps: Count = static(default=1)  # Q
     composite: ClassVar[bool] = True
@@ -58,9 +58,9 @@ class FedNMap:
         """
         rho = getattr(getattr(problem, "regularizer", None), "weak_convexity", 0.0)
         require(
-            self.lam * rho < 1,
-            f"lam is {self.lam} and the regularizer {rho}-weakly convex; give a lam below "
-            f"1 / {rho}, as its prox is not unique otherwise.",
+            self.prox_stepsize * rho < 1,
+            f"prox_stepsize is {self.prox_stepsize} and the regularizer {rho}-weakly convex; "
+            f"give one below 1 / {rho}, as its prox is not unique otherwise.",
         )
         z = common(x0)
         return State(z, z, jnp.zeros_like(x0), problem.n)
@@ -72,12 +72,12 @@ class FedNMap:
 
         def local(carry: Any, step: jax.Array) -> tuple[Any, None]:
             z, maps = carry
-            x = proximal(problem, z, self.lam)
-            normal = clients.grad(x, jax.random.fold_in(key, step)) + (z - x) / self.lam
+            x = proximal(problem, z, self.prox_stepsize)
+            normal = clients.grad(x, jax.random.fold_in(key, step)) + (z - x) / self.prox_stepsize
             return (z - self.stepsize * (normal + state.d), maps + normal), None
 
         begin = (start, jnp.zeros_like(start))
         (end, maps), _ = jax.lax.scan(local, begin, jnp.arange(self.local_steps))
         z = state.z + self.server_stepsize * clients.mean(end - start)
         d = (clients.mean(maps)[None] - maps) / self.local_steps
-        return State(proximal(problem, z, self.lam), z, d, state.n)
+        return State(proximal(problem, z, self.prox_stepsize), z, d, state.n)

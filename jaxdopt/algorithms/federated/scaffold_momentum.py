@@ -42,7 +42,7 @@ class SCAFFOLDMomentum:
     """yᵢ ← yᵢ − η (β (gᵢ(yᵢ) − cᵢ + c) + (1 − β) mₖ), K times;  mₖ₊₁ = mean_{Sₖ} (xₖ − yᵢ)/(ηK)."""
 
     stepsize: Nonnegative  # η, of local steps
-    beta: Fraction = 0.2  # β, the weight of the new gradients
+    gradient_weight: Fraction = 0.2  # β, the weight of the new gradients
     server_stepsize: Nonnegative = 1.0  # η_g
     local_steps: Count = static(default=1)  # K
     needs: ClassVar[set[str]] = {"server"}
@@ -59,16 +59,16 @@ class SCAFFOLDMomentum:
         clients = participants(problem, network)
         own = clients.own(state.own)
         c, momentum = clients.share(state.c), clients.share(state.momentum)
-        correction = self.beta * (c - own) + (1 - self.beta) * momentum
+        correction = self.gradient_weight * (c - own) + (1 - self.gradient_weight) * momentum
         _, mean = descend(
             clients,
             clients.share(state.server),
             self.stepsize,
             self.local_steps,
             key,
-            lambda _, g: self.beta * g + correction,
+            lambda _, g: self.gradient_weight * g + correction,
         )
-        along = clients.mean(self.beta * mean + correction)
+        along = clients.mean(self.gradient_weight * mean + correction)
         stepsize = (
             self.server_stepsize
             * jnp.mean(self.stepsize, dtype=state.server.dtype)
