@@ -49,7 +49,7 @@ class Walk(Schedule):
         return Visit(self.agents[k], self.since(k), k, self.n)
 
 
-def walk(steps=None, seconds=None, compute=1.0, seed=0, stops=None):
+def walk(steps=None, seconds=None, compute: Any = 1.0, seed=0, stops=None):
     """Where an event decides what follows it: a token on a ring."""
     until = length(steps, seconds)
     model = durations.as_model(compute, "compute")
@@ -67,7 +67,7 @@ def walk(steps=None, seconds=None, compute=1.0, seed=0, stops=None):
     return Walk(stored(end), places.indices(at, N), N)
 
 
-def poisson(steps=None, seconds=None, rate=1.0, key=KEY, width=3):
+def poisson(steps=None, seconds=None, rate: Any = 1.0, key=KEY, width=3):
     """Where agents go at their own pace: the next three events are a round."""
 
     def cut(time, agent):
@@ -177,7 +177,7 @@ def test_no_schedule_nor_round_mixes_or_can_be_cut(make):
     made = make()
     for network in (made, made.at(0, KEY)):
         with pytest.raises(ValueError, match=r"network @ x needs doubly stochastic weights"):
-            network @ jnp.zeros((N, 1))
+            _ = network @ jnp.zeros((N, 1))
         assert not network.offers & {"mixing", "pull", "push"}
     with pytest.raises(ValueError, match=r"links of this .* cannot be cut"):
         jd.networks.RandomLinks(made, 0.5)
