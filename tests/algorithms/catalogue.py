@@ -596,7 +596,11 @@ def _total(state: Any) -> Any:
 
 def _timeline(method: Any, loop: Any, stepsize: float, network: str = "timeline", **more: Any):
     """A row of agents that do not wait for each other."""
-    needs = "needs to know who meets whom" if network == "pairs" else "needs a timeline of agents"
+    needs = (
+        "needs the meetings of pairs of agents"
+        if network == "pairs"
+        else "needs a timeline of agents"
+    )
     more = {"exact": False, "needs": needs, "local": True, "delays": True, **more}
     return Row(method, loop, stepsize, network=network, **more)
 
@@ -613,7 +617,7 @@ def _arrivals(method: Any, loop: Any, stepsize: float, network: str, **more: Any
         _returning(loop, spoken, **fixed),
         stepsize,
         network=network,
-        needs="needs to know who comes back",
+        needs="needs the times at which clients return",
         options=options,
         gossips=False,
         local=True,

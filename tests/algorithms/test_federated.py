@@ -266,6 +266,7 @@ def limit(name, stepsize=0.02, weights="equal"):
     return np.sum((np.asarray(states.server) - solution(weights)) ** 2, axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", METHODS)
 def test_limits_with_several_local_steps_under_seven_patterns(name, weights):

@@ -311,19 +311,23 @@ def test_a_method_of_ones_own_whose_axes_cannot_be_told_apart_is_refused():
     assert not result.diverged
 
 
+@functools.cache
+def kinds(n):
+    arcs = jd.networks.push_pull(jd.graphs.directed_ring(n))
+    ring = jd.networks.metropolis(jd.graphs.ring(n))
+    return [
+        ring, arcs, jd.networks.Server(n), jd.networks.spanning_tree(jd.graphs.ring(n)),
+        jd.networks.arrivals(n, every=1.5, steps=2), jd.networks.timeline(ring, steps=2),
+        jd.networks.pairwise(ring, steps=2),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", jd.algorithms.__all__)
 def test_states_say_which_axis_is_the_agents(name):
     """Built for two n: what grows with n does so along the axis that is the agents'."""
     made, shapes = built(name), []
     for n in (5, 7):
-        arcs = jd.networks.push_pull(jd.graphs.directed_ring(n))
-        ring = jd.networks.metropolis(jd.graphs.ring(n))
-        kinds = [
-            ring, arcs, jd.networks.Server(n), jd.networks.spanning_tree(jd.graphs.ring(n)),
-            jd.networks.arrivals(n, every=1.5, steps=2), jd.networks.timeline(ring, steps=2),
-            jd.networks.pairwise(ring, steps=2),
-        ]  # fmt: skip
-        fits = next(k for k in kinds if set(made.needs) - {"finite sum"} <= jd.roles.offers(k))
+        fits = next(k for k in kinds(n) if set(made.needs) - {"finite sum"} <= jd.roles.offers(k))
         world = problem(n)
         states = jax.eval_shape(
             lambda x, fits=fits, world=world: made.init(x, world, fits.at(0, KEY), KEY),

@@ -125,13 +125,16 @@ def apd_sc(gradient, row, column, x0, stepsize, steps, *, mu):
     return _accelerated(gradient, column, x0, stepsize, steps, numbers)
 
 
-def cpp(gradient, row, column, x0, stepsize, steps, *, compress, form="atc", gamma, alpha):
+def cpp(
+    gradient, row, column, x0, stepsize, steps, *, compress, form="atc", consensus_stepsize, alpha
+):
     """Run compressed Push-Pull with references U, U_0 as known, and compressed trackers P = Q(Y).
 
     Y_k = Y_{k-1} - gamma (I - C) P_{k-1} + G_k - G_{k-1}, from Y_0 = G_0.
     "atc": Xt = X - a_k Y, q = Q(Xt - U), X+ = Xt - gamma (I - R) (U + q), U+ = U + alpha q.
     "cta": q = Q(X - U), X+ = X - gamma (I - R) (U + q) - a_k Y, U+ = U + alpha q.
     """
+    gamma = consensus_stepsize
     if form not in ("atc", "cta"):
         raise ValueError(f"form is {form!r}, expected 'atc' or 'cta'")
     x = start(x0, steps)
@@ -160,7 +163,9 @@ def cpp(gradient, row, column, x0, stepsize, steps, *, compress, form="atc", gam
     return x
 
 
-def bcpp(gradient, row, column, x0, stepsize, steps, *, compress, gamma, alpha, broadcaster):
+def bcpp(
+    gradient, row, column, x0, stepsize, steps, *, compress, consensus_stepsize, alpha, broadcaster
+):
     """Run broadcast compressed Push-Pull: at tick k only the agent s = broadcaster(k) sends.
 
     First every agent i whose x changed in the last tick, at k = 0 all, sets y_i += grad_i(x_i) -
@@ -168,6 +173,7 @@ def bcpp(gradient, row, column, x0, stepsize, steps, *, compress, gamma, alpha, 
     and p = Q(y_s): u_s += alpha q; x_i += gamma r_is (xh - x_i) and y_i += gamma c_is p for i != s;
     y_s -= gamma (1 - c_ss) p; and last x_s -= a_k,s y_s. The sums of y and of g stay equal.
     """
+    gamma = consensus_stepsize
     x = start(x0, steps)
     n = x.shape[1]
     references = known(x[0])
