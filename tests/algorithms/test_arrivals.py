@@ -316,7 +316,7 @@ class TestRefusals:
     )
     def test_of_servers_that_wait(self, method):
         name = type(method).__name__
-        self.refused(method, jd.networks.Server(N), f"{name} needs the times at which clients return")
+        self.refused(method, jd.networks.Server(N), f"{name} needs the times")
 
     def test_of_ticks_that_are_none(self):
         network = arrivals(N, rule="each", steps=3)

@@ -263,7 +263,7 @@ BAD: dict[str, tuple] = {
     "an array": (lambda: Repeated(np.eye(3), 2), "a ndarray is given where a network"),
     "repeated twice": (
         lambda: Repeated(Repeated(FIXED["Dense"], 2), 3),
-        r"takes 2 rounds an exchange itself; give the one that it wraps, and all 2 \* 3 repetitions",
+        r"takes 2 rounds an exchange itself; give the one .* all 2 \* 3 repetitions",
     ),
     "repeated Chebyshev asleep": (
         lambda: Repeated(Disconnected(Chebyshev(FIXED["Dense"], 4), 0.5), 2),

@@ -791,13 +791,13 @@ BAD: dict[str, tuple] = {
         lambda: Asleep(RING, np.ones((3, N), int)), r"shape \(3, 12\); .* as \[T, 12\] booleans"
     ),
     "a trace of other agents": (
-        lambda: Asleep(RING, np.ones((3, 5), bool)), r"the pattern has shape \(3, 5\); give who is"
+        lambda: Asleep(RING, np.ones((3, 5), bool)), r"the pattern has shape \(3, 5\); give which"
     ),
     "a trace without rounds": (
-        lambda: Asleep(RING, np.ones((0, N), bool)), r"shape \(0, 12\); give which agents"
+        lambda: Asleep(RING, np.ones((0, N), bool)), r"shape \(0, 12\); give which"
     ),
     "a trace that is a row": (
-        lambda: Asleep(RING, np.ones(N, bool)), r"shape \(12,\); give which agents are awake in every round"
+        lambda: Asleep(RING, np.ones(N, bool)), r"shape \(12,\); give which"
     ),
     "another network of other agents": (
         lambda: Asleep(RING, Asleep(networks.metropolis(graphs.ring(5)), 0.5)),
