@@ -87,7 +87,7 @@ class Cyclic(Varying):
     networks: Any  # stacked: leaves [T, ...]
     length: int = static()
     after: str = static()
-    n, symmetric, kind, cuttable, repetitions, offers = (
+    n, symmetric, kind, cuttable, repetitions, offers = (  # type: ignore[assignment]
         passed_on("networks", name)
         for name in ("n", "symmetric", "kind", "cuttable", "repetitions", "offers")
     )
