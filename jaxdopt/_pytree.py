@@ -27,7 +27,7 @@ def static(**options: Any) -> Any:
 
 
 def field(*, axis: int | None, **options: Any) -> Any:
-    """Say of a State's field which axis of its arrays is the agents', or None if it is nobody's.
+    """Say of a State's field which axis of its arrays is the agents'; None if there is none.
 
     Without it a first axis of n is the agents'. Those who sleep keep their rows of it.
     """

@@ -1,7 +1,5 @@
 """Methods compared on networks, over hyperparameters and seeds, as one labelled dataset."""
 
-import contextlib
-import dataclasses
 import datetime
 import functools
 import itertools
@@ -9,7 +7,7 @@ import json
 import math
 import operator
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +21,7 @@ from jaxdopt._arguments import require_kinds
 from jaxdopt._checks import require
 from jaxdopt._pytree import number_fields
 from jaxdopt.datasets import DIMENSIONS, labelled
+from jaxdopt.grids import Grid, grids_of, named
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import listed, sweep
 
@@ -100,7 +99,7 @@ def compare(
     algorithms = _members("algorithms", algorithms)
     cells = list(itertools.product(algorithms, networks))
     for name, where in cells:
-        with _named(name, where):
+        with named(name, where):
             require_kinds(algorithms[name], problem, networks[where], None)
     for where, network in networks.items():
         require(
@@ -108,7 +107,7 @@ def compare(
             f"network {where!r} is for {network.n} agents and the problem for {problem.n}; give "
             "both the same.",
         )
-    own, grids = _grids(algorithms, over)
+    own, grids = grids_of(algorithms, over)
     which, keys = _keys(seeds)
     require(
         x0 is not None or hasattr(problem, "start"),
@@ -134,7 +133,7 @@ def compare(
 
     results = []
     for name, where in cells:  # what run refuses is refused here; JAX keeps what it has traced
-        with _named(name, where):
+        with named(name, where):
             for batch, _ in grids[name].programs:
                 result = jax.eval_shape(functools.partial(simulate, batch, where))
                 results.append((f"{name}, {where}", result))
@@ -162,19 +161,6 @@ def compare(
     return dataset()
 
 
-@contextlib.contextmanager
-def _named(*names: str) -> Iterator[None]:
-    """Say in every error which of many members it is about."""
-    try:
-        yield
-    except Exception as error:
-        if type(error) is ValueError:
-            error.args = (f"{', '.join(names)}: {error}",)
-        else:
-            error.add_note(f"in jd.compare: {', '.join(names)}")
-        raise
-
-
 def _members(role: str, members: Any) -> Mapping[str, Any]:
     """Return what is compared by name; a single network is named so."""
     if role == "networks" and not isinstance(members, Mapping | list | tuple | set):
@@ -189,139 +175,6 @@ def _members(role: str, members: Any) -> Mapping[str, Any]:
     unnamed = [name for name in members if not isinstance(name, str)]
     require(not unnamed, f"{role} has {unnamed} for names; give strings.")
     return members
-
-
-@dataclasses.dataclass(frozen=True)
-class _Grid:
-    """A method at all combinations of some fields' values."""
-
-    method: Any
-    fields: dict[str, dict[Any, Any]]  # {field: {label: value}}
-    points: list[Any]  # a method each, the last field's values running fastest
-
-    @functools.cached_property
-    def programs(self) -> list[tuple[Any, list[int]]]:
-        """The points of one structure stacked, with their places: a program to compile each."""
-        alike: dict[Any, list[int]] = {}
-        for place, point in enumerate(self.points):
-            leaves, structure = jax.tree.flatten(point)
-            alike.setdefault((structure, *map(np.shape, leaves)), []).append(place)
-        return [
-            (jax.tree.map(_stacked, *(self.points[place] for place in places)), places)
-            for places in alike.values()
-        ]
-
-    def labels(self, field: str) -> list[Any]:
-        """Return a field's label at every point: the method's own number where it is not swept."""
-        if field in self.fields:
-            place = list(self.fields).index(field)
-            return [point[place] for point in itertools.product(*self.fields.values())]
-        own = getattr(self.method, field, None)
-        return [own if isinstance(own, int | float) else None] * len(self.points)
-
-
-def _stacked(*leaves: Any) -> jax.Array:
-    if any(isinstance(leaf, jax.Array) for leaf in leaves):
-        return jnp.stack(leaves)
-    return jnp.asarray(np.stack(leaves))
-
-
-def _grids(algorithms: Mapping[str, Any], over: Any) -> tuple[bool, dict[str, _Grid]]:
-    """Return whether every method has its own grid, and the grids by method."""
-    require(
-        over is None or isinstance(over, Mapping),
-        f"over is {over!r}; give {{field: values}}, or {{method: {{field: values}}}}.",
-    )
-    require(
-        over is None or len(over) > 0,
-        "over is empty; give the values to try, such as {'stepsize': [0.1, 0.2]}, or leave it out.",
-    )
-    over = {} if over is None else over
-    methods = [key for key in over if key in algorithms and isinstance(over[key], Mapping)]
-    others = [str(key) for key in over if key not in methods]
-    require(
-        not (methods and others),
-        f"over names the methods {', '.join(methods)}, and {', '.join(others)}, which are none; "
-        "give {field: values} for all, or {method: {field: values}}.",
-    )
-    grids = {}
-    for name, method in algorithms.items():
-        grids[name] = _grid(name, method, over.get(name, {}) if methods else over)
-    return bool(methods), grids
-
-
-def _grid(name: str, method: Any, over: Mapping[str, Any]) -> _Grid:
-    """Return a method at all combinations of the values, checked by its constructor."""
-    if not over:
-        return _Grid(method, {}, [method])
-    known = {field.name: field for field in _fields(method) if field.init}
-    fields = {}
-    for field, values in over.items():
-        require(
-            field in known,
-            f"{name} has no field {field!r} to sweep; it has {listed(known)}. Methods of other "
-            "fields take grids of their own, over={method: {field: values}}.",
-        )
-        with _named(name):
-            fields[field] = _values(field, values, not known[field].metadata.get("static"))
-    combinations = itertools.product(*(values.values() for values in fields.values()))
-    with _named(name):
-        points: list[Any] = [
-            dataclasses.replace(method, **dict(zip(fields, values, strict=True)))
-            for values in combinations
-        ]
-    return _Grid(method, fields, points)
-
-
-def _fields(method: Any) -> Any:
-    return dataclasses.fields(method) if dataclasses.is_dataclass(method) else ()
-
-
-def _values(field: str, values: Any, numbers: bool) -> dict[Any, Any]:
-    """Return a field's values by label: numbers and strings by themselves, others by their text."""
-    if isinstance(values, np.ndarray | jax.Array):
-        require(
-            np.ndim(values) == 1,
-            f"over[{field!r}] has shape {np.shape(values)}; give a list of values.",
-        )
-        values = np.asarray(values).tolist()
-    require(
-        isinstance(values, Iterable) and not isinstance(values, str),
-        f"over[{field!r}] is {values!r}; give a list of values.",
-    )
-    labels: list[Any]
-    if isinstance(values, Mapping):
-        labels, values = [*map(str, values)], [*values.values()]
-    else:
-        values = [_plain(value) for value in values]
-        labels = [v if isinstance(v, int | float | str) else _text(v) for v in values]
-        if numbers and not any(isinstance(label, str) for label in labels):
-            labels = [*map(float, labels)]
-        elif any(isinstance(label, str) for label in labels):
-            labels = [*map(str, labels)]
-    require(values, f"over[{field!r}] has shape (0,); give at least one value.")
-    twice = sorted({str(label) for label in labels if labels.count(label) > 1})
-    require(
-        not twice,
-        f"over[{field!r}] has {', '.join(twice)} more than once; give every value once, or "
-        "{label: value}.",
-    )
-    return dict(zip(labels, values, strict=True))
-
-
-def _plain(value: Any) -> Any:
-    """Return scalars of NumPy and JAX as Python numbers, which can be static fields, too."""
-    array = isinstance(value, np.generic | np.ndarray | jax.Array)
-    return value.item() if array and np.ndim(value) == 0 else value
-
-
-def _text(value: Any) -> str:
-    """Return a short name of a value: without the fields that have their defaults."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [(f.name, getattr(value, f.name), f.default) for f in dataclasses.fields(value)]
-        shown = [f"{name}={_text(own)}" for name, own, default in fields if own is not default]
-        return f"{type(value).__name__}({', '.join(shown)})"
-    return getattr(value, "__name__", None) or " ".join(repr(_plain(value)).split())
 
 
 def _keys(seeds: Any) -> tuple[list[int], jax.Array]:
@@ -356,7 +209,7 @@ def _integer(value: Any) -> int | None:
         return None
 
 
-def _require_labels(results: list[tuple[str, Any]], grids: Mapping[str, _Grid]) -> None:
+def _require_labels(results: list[tuple[str, Any]], grids: Mapping[str, Grid]) -> None:
     """Refuse names that stand for two things in the dataset, and metrics of different shapes."""
     fields = {field for grid in grids.values() for field in grid.fields}
     metrics: dict[str, tuple[Any, str]] = {}
@@ -381,7 +234,7 @@ def _require_labels(results: list[tuple[str, Any]], grids: Mapping[str, _Grid]) 
 
 
 def _gathered(
-    parts: list[tuple[Result, list[int]]], grid: _Grid, seeds: list[int], own: bool
+    parts: list[tuple[Result, list[int]]], grid: Grid, seeds: list[int], own: bool
 ) -> xr.Dataset:
     """Return the results of a grid's programs as one dataset."""
     order = np.argsort([place for _, places in parts for place in places])
@@ -399,7 +252,7 @@ def _gathered(
 def _assembled(
     done: Mapping[str, Mapping[str, xr.Dataset]],
     networks: Mapping[str, Any],
-    grids: Mapping[str, _Grid],
+    grids: Mapping[str, Grid],
     own: bool,
 ) -> xr.Dataset:
     """Return the datasets of methods and networks as one; what is missing is NaN."""

@@ -9,7 +9,7 @@ Neighbors' models are stale, its own model and gradient never. It is `ASBCD` wit
 stepsize θα, so its limit is `DGD`'s fixed point, whatever computation and messages take: only how
 fast it gets there depends on them. With equal speeds and messages that arrive in less than a
 gradient's time it is `DGD` itself. The mean does not follow the mean gradient: one agent moves at a
-time. The network is a `jd.networks.timeline`; a step is a run of finishes.
+time. The network is a `jd.networks.timeline`; a step is a run of completions.
 
 Source: Zhou, Pu (2025), arXiv 2505.10322, algorithm 2. Listing: update and timing from public
 reviews of the paper, the update confirmed by a summary; θ derived, for its double-stepsize variant.
@@ -49,7 +49,7 @@ class ADSGD:
         return State(x0, DelayLine.full(x0, network.versions))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
-        """Take one step: all finishes of a run."""
+        """Take one step: all completions of a run."""
         who = network.agents
         x, stepsize, relaxation = network.rows((state.x, self.stepsize, self.relaxation))
         g = partial_gradients(problem, who, x, key)

@@ -9,7 +9,7 @@ newest blocks of others that have arrived:
 
 The penalty p is fixed, and with it the limit, the minimizer of L; α only sets the pace. With p = α
 it is `ADSGD`, as stepsize θα and penalty α are ADSGD's α and θ. The network is a
-`jd.networks.timeline`; a step is a run of finishes.
+`jd.networks.timeline`; a step is a run of completions.
 
 Source: Zhou, Pu (2025), arXiv 2505.10322, algorithm 1 on their augmented function. Listing: update
 from public reviews of the paper, confirmed by a summary; the penalty as a field of its own is ours.
@@ -48,7 +48,7 @@ class ASBCD:
         return State(x0, DelayLine.full(x0, network.versions))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
-        """Take one step: all finishes of a run."""
+        """Take one step: all completions of a run."""
         who = network.agents
         x, stepsize, penalty = network.rows((state.x, self.stepsize, self.penalty))
         away = x - network.mix(x, state.line.read(network.sender, network.age))

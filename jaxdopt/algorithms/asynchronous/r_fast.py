@@ -8,8 +8,8 @@ When agent i is done, it takes the newest (vⱼ, ρᵢⱼ) that have arrived of 
 
 from z = g = ρ = 0. ρⱼᵢ is all that i has ever given to j, so that what is lost comes with the next
 message. W has rows and A columns that sum to 1, or both are a doubly stochastic W. The network is a
-`jd.networks.timeline`; a step is a run of finishes. As A stays the same, ρⱼᵢ = aⱼᵢ rᵢ with rᵢ the
-sum of i's ẑ, which is kept in its place; in float32 long runs with noise lose digits of it.
+`jd.networks.timeline`; a step is a run of completions. As A stays the same, ρⱼᵢ = aⱼᵢ rᵢ with rᵢ
+the sum of i's ẑ, which is kept in its place; in float32 long runs with noise lose digits of it.
 
 Source: Zhu, Tian, Huang, Xu, He (2024), arXiv 2307.11617, algorithm 1. Listing: from memory; that x
 is mixed of neighbors' v, and a gradient taken at the point just mixed, as in Push-Pull.
@@ -56,7 +56,7 @@ class RFAST:
         return State(x0, zero, zero, line, jnp.zeros((len(x0), slots, x0.shape[1]), x0.dtype))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
-        """Take one step: all finishes of a run."""
+        """Take one step: all completions of a run."""
         who, d = network.agents, state.x.shape[1]
         x, z, g, taken, stepsize = network.rows(
             (state.x, state.z, state.g, state.taken, self.stepsize)
