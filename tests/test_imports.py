@@ -49,7 +49,13 @@ ONLY_IN = {
     "pandas": set(),  # tables are printed and written by the experiments
     "scipy.optimize": {"problems/solver.py"},
     "xarray": {"compare.py", "datasets.py"},
-    "matplotlib": {"plot/curves.py", "plot/networks.py", "plot/style.py", "plot/timeline.py"},
+    "matplotlib": {
+        "plot/curves.py",
+        "plot/matrices.py",
+        "plot/networks.py",
+        "plot/style.py",
+        "plot/timeline.py",
+    },
     "sklearn": set(),  # problems/data.py looks it up by name when it is needed
     "flax": set(),
     "chex": set(),

@@ -1,7 +1,8 @@
 """Pictures of results and networks: functions that return Axes, following rcParams (`plot`)."""
 
 from jaxdopt.plot.curves import curves, heatmap
-from jaxdopt.plot.networks import graph, matrix, spectrum
+from jaxdopt.plot.matrices import matrix, spectrum
+from jaxdopt.plot.networks import graph
 from jaxdopt.plot.style import NAMES, PALETTE
 from jaxdopt.plot.timeline import timeline
 
