@@ -23,10 +23,10 @@ def problem():
 def run(method, network=None, made=None, **options):
     made = problem() if made is None else made
     network = jd.networks.metropolis(jd.graphs.ring(N)) if network is None else network
-    options = {"steps": STEPS, "every": 3} | options
+    setting: dict[str, Any] = {"steps": STEPS, "every": 3, **options}
     if "after" not in options:
-        options |= {"x0": made.start(), "key": KEY}
-    return jd.run(method, made, network, **options)
+        setting |= {"x0": made.start(), "key": KEY}
+    return jd.run(method, made, network, **setting)
 
 
 def sigma(k):
