@@ -477,6 +477,7 @@ def test_dithering_is_unbiased_in_every_precision(norm, dtype):
 
 
 @every_compressor
+@pytest.mark.slow
 def test_slopes_are_finite_at_zero_and_where_squares_vanish(name):
     compressor = COMPRESSORS[name]
     for dtype in (jnp.float32, jnp.float16):

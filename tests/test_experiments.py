@@ -25,6 +25,7 @@ def results(tmp_path_factory):
         return quickstart.run(quick=True, out=out, seed=1, progress=False), out
 
 
+@pytest.mark.slow
 def test_the_quick_start_writes_figures_tables_and_datasets(results):
     written, out = results
     assert all(path.stat().st_size > 0 for path in written)

@@ -24,6 +24,7 @@ MODULES = [
 ]
 
 
+@pytest.mark.slow
 def test_the_readmes_python_runs_as_printed(float32, tmp_path, monkeypatch):
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
@@ -44,6 +45,7 @@ def test_the_readmes_python_runs_as_printed(float32, tmp_path, monkeypatch):
     assert names["problem"].grad(names["problem"].start(), jax.random.key(0)).shape == (16, 650)
 
 
+@pytest.mark.slow
 def test_the_command_describes_every_method_and_the_readme_every_family(capsys):
     methods.run()
     printed, readme = capsys.readouterr().out, (ROOT / "README.md").read_text()

@@ -77,6 +77,7 @@ def test_agents_over_four_devices():
     run_on(4, PROGRAM)
 
 
+@pytest.mark.slow
 def test_seeds_over_two_devices():
     """Under shard_map all that a loop carries varies alike, and gradients are each device's own."""
     run_on(2, SEEDS)

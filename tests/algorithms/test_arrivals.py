@@ -123,6 +123,7 @@ class TestLoops:
         seed=st.integers(0, 2**16),
         weights=st.sampled_from(["agents", "samples"]),
     )
+    @pytest.mark.slow
     def test_under_all_rules(self, name, rule, seed, weights):
         """With minibatches, ties, repeated returns and stepsizes of their own that change."""
         options, spoken = RULES[rule]

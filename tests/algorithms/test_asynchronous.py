@@ -105,6 +105,7 @@ def pattern(name):
 
 class TestLimits:
     @pytest.mark.parametrize("name", PATTERNS)
+    @pytest.mark.slow
     def test_it_is_dgds_whatever_the_times_are(self, name):
         """With the stepsize that allows any bounded delays; nothing of it depends on them."""
         stepsize = bound()
@@ -255,6 +256,7 @@ class TestIdentities:
 
 
 class TestAsPrograms:
+    @pytest.mark.slow
     def test_stepsizes_and_weights_sweep_as_one_program(self):
         made = pattern("random")
         lazy = jd.replace(made, weights=made.weights / 2, own=(1 + made.own) / 2)
@@ -270,6 +272,7 @@ class TestAsPrograms:
         assert np.abs(swept.state.x[0, 0] - swept.state.x[0, 1]).max() > 1e-3
 
     @pytest.mark.parametrize("method", [jd.ADSGD, jd.ADPSGD])
+    @pytest.mark.slow
     def test_times_sweep_as_one_program(self, method):
         make = jd.networks.timeline if method is jd.ADSGD else jd.networks.pairwise
         star = jd.networks.metropolis(jd.graphs.star(N))  # with more slots, and in wider tables

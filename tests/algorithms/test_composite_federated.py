@@ -145,6 +145,7 @@ METHODS = {
 
 @pytest.mark.parametrize("weights", ["agents", "samples"])
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.slow
 def test_trajectories(name, weights):
     """Minibatches, four regularizers, constant and decreasing stepsizes, in one program."""
     method, loop, numbers, options = METHODS[name]

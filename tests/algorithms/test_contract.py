@@ -243,6 +243,7 @@ class Wrapped:
         return getattr(self.operator, name)
 
 
+@pytest.mark.kinds
 def test_one_program_serves_every_number(row):
     singles = [noisy(row, 0)]
     TRACES.clear()
@@ -331,6 +332,7 @@ def gradient():
     return jax.jit(type(problem).grad).lower(problem, x_start(), KEY).compile()
 
 
+@pytest.mark.kinds
 def test_a_loop_with_gradients_of_your_own_is_the_run_and_its_continuation(row):
     method, problem, network, key = members(row)[0]
     if row.samples:
@@ -366,6 +368,7 @@ def centered(x):
     return jnp.broadcast_to(x.mean(axis=0), x.shape)
 
 
+@pytest.mark.kinds
 def test_invariants_hold_with_noise_and_any_start(row):
     state = noisy(row, part=4).state
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(state))
@@ -373,6 +376,7 @@ def test_invariants_hold_with_noise_and_any_start(row):
         np.testing.assert_allclose(invariant(state), 0, atol=1e-11 * N * scale)
 
 
+@pytest.mark.kinds
 def test_costs_are_what_a_step_really_does(row):
     """Count the calls, and the numbers in everything that is mixed, differenced or heard."""
     _, problem, network, key = members(row)[0]
@@ -459,6 +463,7 @@ def test_costs_are_what_a_step_really_does(row):
 
 
 @pytest.mark.optimized
+@pytest.mark.kinds
 def test_exact_methods_reach_the_solution_and_stay_and_others_leave_it(row):
     """An average, of a method without stepsize, is the solution that it is to reach."""
     problem = smooth(row, m=4)
@@ -483,6 +488,7 @@ def test_where_all_agents_agree_it_is_gradient_descent(row):
     np.testing.assert_allclose(got, expected, atol=1e-13)
 
 
+@pytest.mark.kinds
 def test_relabelling_the_agents_commutes_with_a_run(row):
     if not row.alike:
         pytest.skip("who does what depends on the agents' numbers")
@@ -567,6 +573,7 @@ def test_one_agent_alone_runs_gradient_descent(row):
     np.testing.assert_allclose(got, expected, atol=1e-13)
 
 
+@pytest.mark.kinds
 def test_float32_stays_float32(row, float32):
     network = assembled(row, parts(row))
 

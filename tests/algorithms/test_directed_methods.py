@@ -53,6 +53,7 @@ NAMES = ["PushDIGing", "PushPull", "AB", "APDSC", "CPP", "BCPP"]
 @pytest.mark.parametrize(("build", "steps"), EXACT, ids=NAMES)
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=5, deadline=None, derandomize=True)
+@pytest.mark.slow
 def test_the_limit_is_the_uniform_optimum_on_any_strongly_connected_digraph(build, steps, seed):
     problem, network = heterogeneous(), dense(jd.networks.push_pull(digraph(seed)))
     result = jd.run(

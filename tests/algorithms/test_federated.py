@@ -226,7 +226,9 @@ def oracle(sigma, there, added):
     return gradient
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize(
+    "weights", [pytest.param("equal", marks=pytest.mark.slow), "unequal"]
+)  # the catalogue asks equal ones
 @pytest.mark.parametrize("few", [False, True], ids=["masked", "gathered"])
 @pytest.mark.parametrize("name", METHODS)
 def test_trajectories_are_those_of_loops(name, few, weights):

@@ -144,8 +144,27 @@ def estimates(state, problem):
 
 def trajectory(method, problem, network, key, x0=None):
     """All iterates of `run`, recorded by a metric."""
+    return history(method, problem, network, key, x0)["x"]
+
+
+def history(method, problem, network, key, x0=None):
     x0, metrics = start(problem.n) if x0 is None else x0, {"x": estimates}
-    return jd.run(method, problem, network, x0, key, steps=STEPS, metrics=metrics).history["x"]
+    return jd.run(method, problem, network, x0, key, steps=STEPS, metrics=metrics).history
+
+
+def assert_costs(row, method, history, share, batch=2):
+    """Against the row's: what is sent and taken in every step, by the share that takes part."""
+    if row.vectors % 0.5:  # one agent at a time
+        return
+    sent = row.vectors * row.bits(D) + 32 * row.scalars
+    calls = getattr(method, "local_steps", 1)
+    expected = {"vectors": share * row.vectors, "bits": share * sent}
+    expected["rounds"] = (share if row.events and row.gossips else 1) * row.exchanges
+    if row.method is not jd.PushSum and not row.samples:
+        expected["gradients"] = share * batch * calls
+    for name, step in expected.items():
+        counted = np.broadcast_to(step, STEPS).cumsum()
+        np.testing.assert_allclose(history[name][1:], counted, rtol=1e-6, err_msg=name)
 
 
 def loops(row, made_of, stepsize, gradient, x0=None, steps=STEPS, **offered):
@@ -183,11 +202,16 @@ PLAIN = [case for case in CASES if not case[0].samples and not case[0].events]
 SAMPLING = [case for case in CASES if case[0].samples and case[1] > 0]
 
 
+def quickest(cases):
+    """One network a method, and the others if slow."""
+    return [pytest.param(*case, marks=() if case[1] == 1 else pytest.mark.slow) for case in cases]
+
+
 def name(value):
     return getattr(value, "name", None)
 
 
-@pytest.mark.parametrize(("row", "which"), PLAIN, ids=name)
+@pytest.mark.parametrize(("row", "which"), quickest(PLAIN), ids=name)
 def test_methods_that_ask_for_gradients(row, which):
     """With minibatches, on three networks with three kinds of stepsizes, in one program."""
     features, labels = data()
@@ -209,7 +233,10 @@ def test_methods_that_ask_for_gradients(row, which):
         gradient,
         **randomness(method, key),
     )
-    got = trajectory(method, noisy, network(row.network, which), key)
+    made_of = parts(row.network, which)
+    found = history(method, noisy, network(row.network, which), key)
+    got, there = found["x"], made_of[0] if row.network == "server" else np.ones((1, N), bool)
+    assert_costs(row, method, found, np.resize(there.mean(axis=1), STEPS))
     if expected.ndim == 2:
         expected = np.broadcast_to(expected[:, None], got.shape)
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
@@ -280,7 +307,9 @@ def test_methods_whose_steps_are_events(row):
         **offered,
     )
     method = row.twin(Table(jnp.asarray(stepsizes)[:, :, None]) if served else 0.1)
-    got = trajectory(method, noisy, where, key)
+    found = history(method, noisy, where, key)
+    assert_costs(row, method, found, there.mean(axis=1) * there.shape[1] / N)
+    got = found["x"]
     if served:
         expected = np.broadcast_to(expected[:, None], got.shape)
     else:
@@ -307,7 +336,7 @@ def test_references_start_at_a_common_start(method):
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("row", "which"), SAMPLING, ids=name)
+@pytest.mark.parametrize(("row", "which"), quickest(SAMPLING), ids=name)
 def test_methods_that_draw_their_samples(row, which):
     """Uneven agents, 5 to 8 samples: the loops are given the random numbers that the keys draw."""
     (features, labels), whole = data(), problem()

@@ -552,6 +552,7 @@ KINDS = {"doubly": UNDIRECTED, "directed": DIRECTED, "row": DIRECTED, "column": 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_hundreds_of_random_matrices_agree_with_scipy(kind):
     """Products, matrices, links and spectra of every form, on relabeled graphs with own weights."""
     random = np.random.default_rng(len(kind))

@@ -792,7 +792,7 @@ BAD: dict[str, tuple] = {
         lambda: Asleep(RING, np.ones((3, N), int)), r"shape \(3, 12\); .* as \[T, 12\] booleans"
     ),
     "a trace of other agents": (
-        lambda: Asleep(RING, np.ones((3, 5), bool)), r"the pattern has shape \(3, 5\); give who is"
+        lambda: Asleep(RING, np.ones((3, 5), bool)), r"the pattern has shape \(3, 5\); give which"
     ),
     "a trace without rounds": (
         lambda: Asleep(RING, np.ones((0, N), bool)), r"shape \(0, 12\); give which agents"
