@@ -1,7 +1,8 @@
 """Frozen dataclasses as pytrees: what is checked, what is traced, what is part of the program."""
 
 import dataclasses
-from typing import Any
+import re
+from typing import Annotated, Any, Literal
 
 import chex
 import jax
@@ -200,3 +201,55 @@ class Plain:
 
     def grad(self, x, key):
         return x
+
+
+class Even:
+    """A check of a user's own."""
+
+    def accept(self, name: str, value: Any) -> Any:
+        if value % 2:
+            raise ValueError(f"{name} is {value}; give an even number.")
+        return value // 2
+
+
+@jd.pytree
+class Annotations:
+    steps: jd.Count = jd.static(default=1)
+    order: Literal["first", "last"] = jd.static(default="first")
+    half: Annotated[int, Even()] = jd.static(default=4)
+    shared: "jd.Nonnegative | None" = None
+    period: jd.Count | None = jd.static(default=None)
+
+
+@jd.pytree
+class Narrower(Annotations):
+    order: Literal["last"] = jd.static(default="last")  # type: ignore[assignment]
+
+
+class TestAnnotations:
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"steps": 0}, "steps is 0; give an integer of at least 1."),
+            ({"steps": 2.0}, "steps is 2.0; give an integer of at least 1."),
+            ({"steps": True}, "steps is True; give an integer of at least 1."),
+            ({"order": "middle"}, "order is 'middle'; give 'first' or 'last'."),
+            ({"half": 3}, "half is 3; give an even number."),
+            ({"period": 0}, "period is 0; give an integer of at least 1."),
+        ],
+    )
+    def test_they_are_asked_of_a_constructor_and_of_replace(self, options, says):
+        for make in (lambda: Annotations(**options), lambda: jd.replace(Annotations(), **options)):
+            with pytest.raises(ValueError, match=re.escape(says)):
+                make()
+
+    def test_what_they_accept_is_stored(self):
+        made = Annotations(steps=np.int64(3), half=6, period=None)
+        assert (made.steps, type(made.steps), made.half, made.period) == (3, int, 3, None)
+        assert jax.tree.leaves(made) == []
+
+    def test_a_subclass_may_ask_for_less_or_more(self):
+        with pytest.raises(ValueError, match="order is 'first'; give 'last'"):
+            Narrower(order="first")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="half is 3"):
+            Narrower(half=3)
