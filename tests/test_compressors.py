@@ -441,6 +441,7 @@ def keeps_scale(compressor):
 
 @pytest.mark.parametrize("dtype", PRECISIONS, ids=lambda dtype: dtype.__name__)
 @every_compressor
+@pytest.mark.slow
 def test_messages_are_finite_and_no_larger_than_the_vector_in_any_precision(name, dtype):
     compressor = COMPRESSORS[name]
     send = jax.jit(compressor.__call__)
@@ -511,6 +512,7 @@ def test_what_is_not_finite_stays_so():
 
 
 @pytest.mark.parametrize("method", ["BEER", "CGT"])
+@pytest.mark.slow
 def test_runs_with_dithering_end_near_the_solution_in_float16(method):
     random = np.random.default_rng(0)
     features = random.normal(size=(4, 20, 3))

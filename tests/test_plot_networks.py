@@ -22,6 +22,8 @@ import jaxdopt as jd
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+pytestmark = pytest.mark.slow
+
 METROPOLIS = jd.networks.metropolis
 ANTI = np.roll(np.eye(5), 1, axis=1)  # agent i hears agent i + 1
 BOTH_WAYS = 0.5 * np.eye(5) + 0.3 * ANTI + 0.2 * ANTI.T

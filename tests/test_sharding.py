@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.optimized
+pytestmark = [pytest.mark.optimized, pytest.mark.slow]
 
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np, jaxdopt as jd

@@ -284,6 +284,7 @@ def test_fed_fix_is_asynchronous_fed_avg_on_ticks():
 
 
 @pytest.mark.parametrize("rule", ["each", "buffer", "at once"])
+@pytest.mark.slow
 def test_problems_that_cannot_be_divided(rule):
     """Who comes back has models of its own, of which a buffer may hold two of a client."""
     whole = noisy("samples").problem

@@ -187,6 +187,7 @@ def stationary(name, local_steps):
 
 
 @pytest.mark.parametrize(("name", "local_steps"), [("least squares", 5), ("logistic", 10)])
+@pytest.mark.slow
 def test_fednmap_finds_stationary_points_and_corrections_sum_to_zero(name, local_steps):
     for result in stationary(name, local_steps).values():
         assert np.sqrt(result.history["residual"][-1]) < 1e-10

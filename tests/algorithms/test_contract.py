@@ -254,6 +254,7 @@ def test_one_program_serves_every_number(row):
 
 
 @pytest.mark.kinds
+@pytest.mark.slow
 def test_a_batch_of_runs_is_the_runs(row):
     singles = [noisy(row, i) for i in range(3)]
 
@@ -272,6 +273,7 @@ def test_a_batch_of_runs_is_the_runs(row):
 
 
 @pytest.mark.kinds
+@pytest.mark.slow
 def test_padding_of_stacked_tables_changes_nothing(row):
     if not row.events:
         pytest.skip("networks that have one size by themselves")
@@ -489,6 +491,7 @@ def test_where_all_agents_agree_it_is_gradient_descent(row):
 
 
 @pytest.mark.kinds
+@pytest.mark.slow
 def test_relabelling_the_agents_commutes_with_a_run(row):
     if not row.alike:
         pytest.skip("who does what depends on the agents' numbers")
@@ -507,6 +510,7 @@ def test_relabelling_the_agents_commutes_with_a_run(row):
 
 
 @pytest.mark.kinds
+@pytest.mark.slow
 def test_gradients_through_twenty_steps_match_finite_differences(row):
     """With respect to every number of the method and every weight, in a random direction."""
     problem = smooth(row, m=4)
@@ -564,6 +568,7 @@ def test_a_network_that_the_theory_does_not_cover_is_refused(row):
 
 
 @pytest.mark.kinds
+@pytest.mark.slow
 def test_one_agent_alone_runs_gradient_descent(row):
     if row.stepsize is None or not row.descends:
         pytest.skip("not a form of gradient descent")
@@ -574,6 +579,7 @@ def test_one_agent_alone_runs_gradient_descent(row):
 
 
 @pytest.mark.kinds
+@pytest.mark.slow
 def test_float32_stays_float32(row, float32):
     network = assembled(row, parts(row))
 

@@ -9,6 +9,8 @@ from small import KEY, network_of, uneven
 
 from jaxdopt._leaves import distinct
 
+pytestmark = pytest.mark.slow
+
 METHODS = {row.name: (row.make, row.network) for row in ROWS}
 
 

@@ -65,6 +65,7 @@ def assert_keeps(x0, state, after, x):
 
 
 @pytest.mark.parametrize("row", [*ROWS, *VARIANTS], ids=lambda row: row.name)
+@pytest.mark.slow
 def test_every_method_steps(row, dtype):
     with strict():
         network = network_of(row.network)
@@ -256,6 +257,7 @@ PROBLEMS = [
 
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("wide", [True, False], ids=["float64", "float32"])
+@pytest.mark.slow
 def test_every_problem_answers(name, wide):
     with jax.enable_x64(wide):
         with strict():

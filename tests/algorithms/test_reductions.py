@@ -9,6 +9,8 @@ import pytest
 
 import jaxdopt as jd
 
+pytestmark = pytest.mark.slow  # the loops of the references know both sides
+
 N, KEY = 6, jax.random.key(2)
 RING = jd.networks.metropolis(jd.graphs.ring(N))
 IDENTITY = jd.compressors.Identity()

@@ -137,6 +137,7 @@ def told(sizes):
 
 @pytest.mark.parametrize("sampling", ["reshuffle", "once", "cyclic"])
 @pytest.mark.parametrize("case", SIZES)
+@pytest.mark.slow
 def test_agents_end_their_own_passes_and_nothing_is_left_out(case, sampling):
     """After t samples an agent has taken each of its m ⌊t/m⌋ times, t mod m of them once more."""
     sizes, batch = SIZES[case]

@@ -237,6 +237,7 @@ def put_back(before, after, awake):
 
 
 @pytest.mark.parametrize(("name", "kinds"), CELLS)
+@pytest.mark.slow
 def test_a_method_that_fits_does_what_it_does_on_plain_rounds(name, kinds):
     method = roles.built(name)
     step = jax.jit(method.step)

@@ -594,6 +594,7 @@ class TestLarge:
         ],
         ids=["ring", "6-regular"],
     )
+    @pytest.mark.slow
     def test_builds_in_sparse_memory_and_time(self, graph, form, links):
         large = graph()
         tracemalloc.start()

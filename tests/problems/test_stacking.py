@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxdopt as jd
 from jaxdopt.problems.linear import logistic_loss
@@ -41,6 +42,7 @@ def assert_runs_alike(method, members, stacked, **options):
     return together
 
 
+@pytest.mark.slow
 def test_splits_of_one_dataset():
     splits = [jd.partition.dirichlet(alpha) for alpha in (0.1, 10.0)]
     members = [logistic(split) for split in splits]
