@@ -244,7 +244,7 @@ class TestAnnotations:
                 make()
 
     def test_what_they_accept_is_stored(self):
-        made = Annotations(steps=np.int64(3), half=6, period=None)
+        made = Annotations(steps=np.int64(3), half=6, period=None)  # type: ignore[arg-type]
         assert (made.steps, type(made.steps), made.half, made.period) == (3, int, 3, None)
         assert jax.tree.leaves(made) == []
 
