@@ -175,6 +175,7 @@ def _checks_in(hint: Any) -> list[Check]:
     return [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Check)]
 
 
+@functools.cache
 def number_fields(cls: type) -> dict[str, Number]:
     """Return the fields of a class and its bases that hold numbers, with the check of each."""
     found = checked_fields(cls).items()
