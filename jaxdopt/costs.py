@@ -348,7 +348,7 @@ class Ledger:
 
     @property
     def read(self) -> tuple[tuple[str, Axis, int], ...]:
-        """The axes that are not plain sums, with the number of their increments' dimensions."""
+        """The axes beside those of every run, with their increments' numbers of dimensions."""
         return tuple(
             (name, self.axes[name], len(shape))
             for name, shape in sorted(self.shapes.items())
