@@ -38,6 +38,7 @@ import jaxdopt as jd
 from experiments import results
 from experiments.tables import number
 from jaxdopt import compressors
+from jaxdopt.algorithms.compressed import messages
 
 AGENTS = 16
 DIGITS = (3, 8)
@@ -183,8 +184,8 @@ def parameters(method: Any) -> tuple[float, float]:
     if not hasattr(method, "compressor"):
         return math.nan, math.nan
     if isinstance(method, jd.CEDAS | jd.LEAD):
-        return compressors.consensus(method, x), compressors.memory(method, x)
-    return compressors.feedback(method, x), math.nan
+        return messages.consensus(method, x), messages.memory(method, x)
+    return messages.feedback(method, x), math.nan
 
 
 def message_bits(method: Any) -> tuple[int, int]:

@@ -33,6 +33,7 @@ import jaxdopt as jd
 from experiments import apd, results
 from experiments.tables import number
 from jaxdopt import compressors
+from jaxdopt.algorithms.compressed import messages
 
 L2 = 0.1
 TARGET = 1e-8  # of the agents' mean squared error
@@ -102,7 +103,7 @@ def methods(name: str, quick: bool = False) -> dict[str, Any]:
         if quick and title != "2 bits":
             continue
         method = jd.CPP(0.1, compressor)
-        alpha = compressors.memory(method, problem(name).start())
+        alpha = messages.memory(method, problem(name).start())
         made[f"CPP, {title}"] = jd.replace(method, alpha=alpha)  # one program with α = 0
         made[f"CPP cta, {title}"] = jd.replace(method, form="cta")
         made[f"B-CPP, {title}"] = jd.BCPP(0.1, compressor)
@@ -201,10 +202,10 @@ def parameters(method: Any, world: Any) -> tuple[float, float]:
     if isinstance(method, jd.PushPull):
         return np.nan, np.nan
     x = world.start()
-    gamma = float(compressors.tracking(method, x))
+    gamma = float(messages.tracking(method, x))
     if isinstance(method, jd.BCPP) and method.consensus_stepsize is None:
         gamma = min(gamma, 0.5)
-    return gamma, float(compressors.memory(method, x))
+    return gamma, float(messages.memory(method, x))
 
 
 def summary(name: str, dataset: xr.Dataset) -> pd.DataFrame:

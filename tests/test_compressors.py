@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
+from jaxdopt.algorithms.compressed import messages
 from jaxdopt.compressors import (
     Contractive,
     Dither,
@@ -413,13 +414,13 @@ def test_biased_compressors_are_taken_with_a_gamma():
 def test_the_default_parameters_are_those_of_no_compression_without_one():
     x = jnp.zeros((4, 6))
     method = jd.CEDAS(0.1, Identity())
-    assert jd.compressors.consensus(method, x) == 1
-    assert jd.compressors.tracking(jd.CGT(0.1, Identity()), x) == 1
-    assert jd.compressors.feedback(jd.CHOCOSGD(0.1, Identity()), x) == 1
-    assert jd.compressors.memory(method, x) == 0.9
+    assert messages.consensus(method, x) == 1
+    assert messages.tracking(jd.CGT(0.1, Identity()), x) == 1
+    assert messages.feedback(jd.CHOCOSGD(0.1, Identity()), x) == 1
+    assert messages.memory(method, x) == 0.9
     rough = jd.CEDAS(0.1, RandomK(3))
-    assert jd.compressors.consensus(rough, x) == 1 / 8
-    assert jd.compressors.memory(rough, x) == 0.45
+    assert messages.consensus(rough, x) == 1 / 8
+    assert messages.memory(rough, x) == 0.45
 
 
 PRECISIONS = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)

@@ -38,6 +38,7 @@ FLOORS = {
 SHARED = {  # what methods of a family take from each other
     f"jaxdopt.algorithms.{room}"
     for room in (
+        "compressed.messages",
         "directed.coupling",
         "directed.ratio",
         "federated.clients",

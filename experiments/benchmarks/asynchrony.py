@@ -9,7 +9,7 @@ import numpy as np
 
 import jaxdopt as jd
 from experiments.benchmarks.rows import Row, agree, first_call, timed
-from jaxdopt.networks.events import durations
+from jaxdopt.networks.events import draws, durations
 
 STEPSIZE, L2 = 0.1, 1e-2
 DIMENSION, SAMPLES, DEGREE = 32, 10, 4
@@ -29,12 +29,12 @@ def drawn(made: Any, network: Any, key: jax.Array) -> tuple[np.ndarray, dict]:
     n = network.n
     k, me = (a.ravel() for a in np.indices((counts, n)))
     own = jax.random.fold_in(key, durations.COMPUTE), jax.random.fold_in(key, durations.DELAY)
-    compute = durations.drawn(COMPUTE, own[0], k, me, me).reshape(counts, n)
+    compute = draws.drawn(COMPUTE, own[0], k, me, me).reshape(counts, n)
     heard = network.csr().tocoo()
     away = heard.row != heard.col
     receiver, sender = heard.row[away], heard.col[away]
     k, link = (a.ravel() for a in np.indices((counts, len(receiver))))
-    delay = durations.drawn(DELAY, own[1], k, receiver[link], sender[link]).reshape(counts, -1)
+    delay = draws.drawn(DELAY, own[1], k, receiver[link], sender[link]).reshape(counts, -1)
     pairs = zip(receiver.tolist(), sender.tolist(), strict=True)
     return compute, {pair: delay[:, i] for i, pair in enumerate(pairs)}
 

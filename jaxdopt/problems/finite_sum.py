@@ -326,7 +326,7 @@ def _padded(data: Any) -> tuple[Any, np.ndarray]:
         if not isinstance(leaf, list):
             return _finite(jnp.asarray(leaf))
         rows = [part[np.arange(most) % len(part)] for part in leaf]
-        return _finite(jnp.asarray(np.stack(rows)))
+        return _finite(jax.device_put(np.stack(rows)))
 
     return treedef.unflatten([pad(leaf) for leaf in leaves]), sizes
 
@@ -375,15 +375,22 @@ def _empty(counts: np.ndarray) -> str:
 
 def _finite(leaf: jax.Array) -> jax.Array:
     if not is_traced(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating):
-        bad = int(jnp.sum(~jnp.isfinite(leaf)))
+        bad = int(_count_of_bad(leaf))
         require(bad == 0, f"data has {bad} values that are NaN or infinite; remove or impute them.")
     return leaf
+
+
+@jax.jit
+def _count_of_bad(leaf: jax.Array) -> jax.Array:
+    return jnp.sum(~jnp.isfinite(leaf))
 
 
 def _require_differentiable_loss(problem: FiniteSum) -> None:
     """Refuse a loss that is no floating scalar, or that some parameters do not enter."""
     params = problem.layout.unravel(cast_floats(problem.origin, problem.origin.dtype))
-    sample = jax.tree.map(lambda leaf: leaf[0, 0], problem.data)
+    sample = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), problem.data
+    )
     _, value = traced("the loss of one sample", problem.loss, params, sample)
     shape = getattr(value, "shape", value)
     require(

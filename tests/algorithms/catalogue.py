@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from reference import (
     asynchronous,
@@ -110,7 +109,7 @@ class Row:
 
     def build(self, smoothness: Any, options: Mapping[str, Any] | None = None) -> Any:
         """Return the method with its theorem's stepsize, for L-smooth agents."""
-        return self.make((self.stepsize or 0.0) / jnp.asarray(smoothness), options)
+        return self.make((self.stepsize or 0.0) / np.asarray(smoothness), options)
 
     def twin(self, stepsize: Any) -> Any:
         """Return the method with the loop's numbers, where they are called the same in both."""

@@ -9,17 +9,10 @@ import pytest
 from reference import asynchronous, losses
 
 import jaxdopt as jd
-from jaxdopt.networks.events import durations
+from jaxdopt.networks.events import draws, durations
 
 KEY = jax.random.key(0)
 N, D = 6, 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def fresh():
-    """Forget what was compiled."""
-    yield
-    jax.clear_caches()
 
 
 @functools.cache
@@ -201,7 +194,7 @@ class TestIdentities:
         key = jax.random.fold_in(KEY, durations.DELAY)
 
         def travel(i, j, m):
-            return durations.drawn(delay, key, *np.array([[m], [i], [j]]))[0]
+            return draws.drawn(delay, key, *np.array([[m], [i], [j]]))[0]
 
         world = problem()
         hessians, tilts, center = map(np.asarray, (world.hessians, world.tilts, world.center))

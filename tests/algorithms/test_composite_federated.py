@@ -453,10 +453,3 @@ def test_bad_input():
         jd.metrics.normal_map_residual(0)
     with pytest.raises(ValueError, match="needs a method whose state has z"):
         run(jd.FedMid(0.1), l1, residual=jd.metrics.normal_map_residual(0.1))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def fresh():
-    """Forget what was compiled."""
-    yield
-    jax.clear_caches()

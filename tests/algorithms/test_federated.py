@@ -97,10 +97,9 @@ def solution(weights):
 
 @pytest.fixture(autouse=True, scope="module")
 def fresh():
-    """Forget what was compiled."""
+    """Forget what was run."""
     yield
     rounds.cache_clear()
-    jax.clear_caches()
 
 
 @functools.cache

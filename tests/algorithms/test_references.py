@@ -13,6 +13,7 @@ from reference import losses, trees
 from small import clocked
 
 import jaxdopt as jd
+from jaxdopt.algorithms.compressed import messages
 from jaxdopt.networks import participation
 from jaxdopt.networks.events import durations
 
@@ -38,13 +39,6 @@ class Table:
 
     def __call__(self, k):
         return self.values[k]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def fresh():
-    """Forget what was compiled."""
-    yield
-    jax.clear_caches()
 
 
 @functools.cache
@@ -184,7 +178,7 @@ def randomness(method, key):
     def compress(k, channel, i, v):
         rows = jnp.zeros((N, D)).at[i].set(v)  # draws depend on keys and shapes alone
         key_k = jax.random.fold_in(key, k)
-        return jd.compressors.message(method.compressor, key_k, rows, channel)[i]
+        return messages.message(method.compressor, key_k, rows, channel)[i]
 
     def drawn(function):
         return lambda k: np.asarray(function(method, jax.random.fold_in(key, k), N))

@@ -7,6 +7,7 @@ import pytest
 
 import jaxdopt as jd
 from jaxdopt.networks.events import durations
+from jaxdopt.networks.events.draws import drawn
 
 KEY = jax.random.key(7)
 N = 6
@@ -15,7 +16,7 @@ N = 6
 def draws(model, counts=4000, agents=5, key=KEY):
     """[counts, agents] gradients' times."""
     k, me = (a.ravel() for a in np.indices((counts, agents)))
-    return durations.drawn(model, key, k, me, me).reshape(counts, agents)
+    return drawn(model, key, k, me, me).reshape(counts, agents)
 
 
 class TestModels:
@@ -60,7 +61,7 @@ class TestModels:
         few, many = draws(model, 10, 3), draws(model, 300, 5)
         np.testing.assert_array_equal(few, many[:10, :3])
         assert len(np.unique(many)) > 0.99 * many.size
-        link = [durations.drawn(model, KEY, np.zeros(1, int), *np.array(ij)) for ij in
+        link = [drawn(model, KEY, np.zeros(1, int), *np.array(ij)) for ij in
                 ([[1], [2]], [[2], [1]], [[2], [2]])]  # fmt: skip
         assert len(np.unique(link)) == 3  # j to i, i to j, and i's own
         assert not np.any(draws(model, 10, 3, jax.random.key(8)) == few)
@@ -77,9 +78,7 @@ class TestModels:
         table = np.random.default_rng(0).random((3, 5))
         np.testing.assert_array_equal(draws(durations.Table(table), 7), np.tile(table, (3, 1))[:7])
         links = np.random.default_rng(1).random((2, 4, 4))
-        got = durations.drawn(
-            durations.Table(links), KEY, *np.array([[0, 1, 2], [3, 2, 1], [0, 1, 2]])
-        )
+        got = drawn(durations.Table(links), KEY, *np.array([[0, 1, 2], [3, 2, 1], [0, 1, 2]]))
         np.testing.assert_array_equal(got, [links[0, 3, 0], links[1, 2, 1], links[0, 1, 2]])
 
     def test_agents_of_a_markov_chain_stay_slow_for_a_while(self):

@@ -9,8 +9,8 @@ In every step one agent a, drawn uniformly, wakes and broadcasts two messages:
 
 u₀ = x₀ if all agents start there, else 0. The last line is done at the start of the next step.
 Costs are an agent's average: 1/n of a round and 2/n messages a step, and a gradient for every agent
-that heard (though all n are computed here). γ and α have safe defaults (`compressors.tracking`, at
-most 1/2, and `compressors.memory`).
+that heard (though all n are computed here). γ and α have safe defaults (`messages.tracking`, at
+most 1/2, and `messages.memory`).
 
 Source: Song, Shi, Pu, Yan (2022), arXiv 2106.07243. Listing: reconstructed from the abstract and
 `CPP`: who takes a new gradient when may be otherwise in the paper. Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
@@ -22,10 +22,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import compressors, costs
+from jaxdopt import costs
 from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import pytree, replace
 from jaxdopt.agents import select
+from jaxdopt.algorithms.compressed import messages
 from jaxdopt.roles import awake
 
 WAKE = 0xA3A6E  # folded into a step's key for the one who wakes
@@ -56,19 +57,19 @@ class BCPP:
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
-        return State(x0, zero, zero, compressors.references(x0), jnp.ones(len(x0), bool))
+        return State(x0, zero, zero, messages.references(x0), jnp.ones(len(x0), bool))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""
-        gamma, alpha = compressors.tracking(self, state.x), compressors.memory(self, state.x)
+        gamma, alpha = messages.tracking(self, state.x), messages.memory(self, state.x)
         if self.consensus_stepsize is None:
             gamma = min(gamma, 0.5)
         g = select(state.changed, problem.grad(state.x, key), state.g)
         y = state.y + g - state.g
         a = self.broadcaster(key, len(g))
         me = (jnp.arange(len(g)) == a)[:, None].astype(g.dtype)
-        q = compressors.message(self.compressor, key, state.x - state.u, channel=0)
-        p = compressors.message(self.compressor, key, y, channel=1)
+        q = messages.message(self.compressor, key, state.x - state.u, channel=0)
+        p = messages.message(self.compressor, key, y, channel=1)
         heard = (network.row @ me) * (1 - me)  # the weights rᵢₐ of a's neighbors
         heard = jnp.where(heard > 10 * jnp.finfo(g.dtype).eps, heard, 0)  # others: rounding errors
         x = state.x + gamma * heard * ((state.u + q)[a, None] - state.x)

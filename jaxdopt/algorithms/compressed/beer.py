@@ -5,7 +5,7 @@
 
 Two messages a step. C is contractive, biased or not: `TopK`, or `Contractive` of an unbiased one.
 Public copies start at 0, so that the first messages are C(x₀) and C(v₀). With `Identity` and γ = 1
-it is `DIGing`. γ has a default (`compressors.feedback`).
+it is `DIGing`. γ has a default (`messages.feedback`).
 
 Source: Zhao, Li, Li, Richtárik, Chi (2022), arXiv 2201.13320, algorithm 1, written with the
 gradient first. Listing: authors' code. Invariant: Σᵢ vᵢ = Σᵢ gᵢ.
@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import compressors
 from jaxdopt._numbers import Nonnegative, Positive
 from jaxdopt._pytree import pytree
+from jaxdopt.algorithms.compressed import messages
 from jaxdopt.compressors import Compressor
 
 
@@ -51,11 +51,11 @@ class BEER:
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""
-        gamma = compressors.feedback(self, state.x)
+        gamma = messages.feedback(self, state.x)
         g = problem.grad(state.x, key)
         v = state.y + g - state.g
         public_x, public_y = (
-            public + compressors.message(self.compressor, key, own - public, channel)
+            public + messages.message(self.compressor, key, own - public, channel)
             for channel, (own, public) in enumerate(
                 ((state.x, state.public_x), (v, state.public_y))
             )

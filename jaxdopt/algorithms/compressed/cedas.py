@@ -9,7 +9,7 @@ never touches the mean, x̄ₖ₊₁ = x̄ₖ − ηₖ ḡₖ. Where agents kee
 with decreasing stepsizes they are different methods. With `Identity` and γ = 1 it is
 `ExactDiffusion`.
 
-γ and α have safe defaults (`compressors.consensus`, `compressors.memory`); the region of γ shrinks
+γ and α have safe defaults (`messages.consensus`, `messages.memory`); the region of γ shrinks
 with the stepsize, so that a run can look well and blow up late if γ is too large.
 
 Source: Huang, Pu (2023), arXiv 2301.05872. Listing: third party's code, but for a plain step there
@@ -22,9 +22,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import compressors
 from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import pytree
+from jaxdopt.algorithms.compressed import messages
 from jaxdopt.compressors import Compressor
 
 
@@ -49,12 +49,12 @@ class CEDAS:
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
-        return State(x0, jnp.zeros_like(x0), compressors.references(x0))
+        return State(x0, jnp.zeros_like(x0), messages.references(x0))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""
-        gamma, alpha = compressors.consensus(self, state.x), compressors.memory(self, state.x)
+        gamma, alpha = messages.consensus(self, state.x), messages.memory(self, state.x)
         adapted = state.x - self.stepsize * problem.grad(state.x, key)
-        q = compressors.message(self.compressor, key, adapted - state.d - state.h)
+        q = messages.message(self.compressor, key, adapted - state.d - state.h)
         d = state.d + gamma / 2 * network.laplacian(state.h + q)
         return State(adapted - d, d, state.h + alpha * q)

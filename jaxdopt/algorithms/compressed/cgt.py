@@ -5,7 +5,7 @@
 
 Two messages a step. References start at 0, but that of x at x₀ if all agents do, which costs no
 message. `BEER` mixes the references themselves, with α = 1. With `Identity` and γ = 1 it is
-`DIGing`. γ and α have safe defaults (`compressors.tracking`, `compressors.memory`).
+`DIGing`. γ and α have safe defaults (`messages.tracking`, `messages.memory`).
 
 Source: Liao, Li, Huang, Pu (2022), "A compressed gradient tracking method for decentralized
 optimization with linear convergence", arXiv 2205.12623; with error feedback, too, in "Compressed
@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import compressors
 from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import pytree
+from jaxdopt.algorithms.compressed import messages
 from jaxdopt.compressors import Compressor
 
 
@@ -50,15 +50,15 @@ class CGT:
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
-        return State(x0, zero, zero, compressors.references(x0), zero)
+        return State(x0, zero, zero, messages.references(x0), zero)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""
-        gamma, alpha = compressors.tracking(self, state.x), compressors.memory(self, state.x)
+        gamma, alpha = messages.tracking(self, state.x), messages.memory(self, state.x)
         g = problem.grad(state.x, key)
         y = state.y + g - state.g
-        qx = compressors.message(self.compressor, key, state.x - state.reference_x, channel=0)
-        qy = compressors.message(self.compressor, key, y - state.reference_y, channel=1)
+        qx = messages.message(self.compressor, key, state.x - state.reference_x, channel=0)
+        qy = messages.message(self.compressor, key, y - state.reference_y, channel=1)
         away_x, away_y = network.laplacian((state.reference_x + qx, state.reference_y + qy))
         return State(
             state.x - gamma * away_x - self.stepsize * y,

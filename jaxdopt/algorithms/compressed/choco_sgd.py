@@ -7,7 +7,7 @@
 Both are published, and have the same limit: the paper compresses before agents mix, the authors'
 code after. "After" assumes a start that neighbors know, such as a common one. With `Identity` and
 γ = 1 "before" is `DSGD`, "after" is `DGD`. C is contractive, biased or not. Not exact: the bias is
-that of DSGD at a stepsize divided by the smaller gap. γ has a default (`compressors.feedback`) that
+that of DSGD at a stepsize divided by the smaller gap. γ has a default (`messages.feedback`) that
 is no guarantee; theory's is orders of magnitude smaller, tuned ones lie about it.
 
 Source: Koloskova, Stich, Jaggi (2019), arXiv 1902.00340, algorithm 2 ("before"); Koloskova, Lin,
@@ -20,9 +20,9 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import compressors
 from jaxdopt._numbers import Nonnegative, Positive
 from jaxdopt._pytree import pytree, static
+from jaxdopt.algorithms.compressed import messages
 from jaxdopt.compressors import Compressor
 
 
@@ -50,7 +50,7 @@ class CHOCOSGD:
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""
-        gamma = compressors.feedback(self, state.x)
+        gamma = messages.feedback(self, state.x)
         u = state.x - self.stepsize * problem.grad(state.x, key)
         if self.order == "before":
             public = state.public + self._message(key, u - state.public)
@@ -59,4 +59,4 @@ class CHOCOSGD:
         return State(x, state.public + self._message(key, x - state.public))
 
     def _message(self, key: jax.Array, difference: jax.Array) -> jax.Array:
-        return compressors.message(self.compressor, key, difference)
+        return messages.message(self.compressor, key, difference)

@@ -7,8 +7,8 @@
 
 Two messages a step, one along each graph. The tracker tends to zero and is compressed as it is; the
 estimates need references u. With `Identity` and γ = 1 "atc" is `PushPull`, "cta" is `AB`. One λ an
-agent, [n, 1], may be 0 but at a common root. γ and α have safe defaults (`compressors.tracking`,
-`compressors.memory`).
+agent, [n, 1], may be 0 but at a common root. γ and α have safe defaults (`messages.tracking`,
+`messages.memory`).
 
 Source: Song, Shi, Pu, Yan (2022), arXiv 2106.07243. Listing: reconstructed; which of the forms is
 printed and whether p is compressed so is not confirmed. Departs: one γ for both graphs, and R u is
@@ -21,9 +21,9 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import compressors
 from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import pytree, static
+from jaxdopt.algorithms.compressed import messages
 from jaxdopt.compressors import Compressor
 
 
@@ -52,17 +52,17 @@ class CPP:
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
-        return State(x0, zero, zero, compressors.references(x0))
+        return State(x0, zero, zero, messages.references(x0))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""
-        gamma, alpha = compressors.tracking(self, state.x), compressors.memory(self, state.x)
+        gamma, alpha = messages.tracking(self, state.x), messages.memory(self, state.x)
         g = problem.grad(state.x, key)
         y = state.y + g - state.g
         adapted = state.x - self.stepsize * y
         sent = adapted if self.form == "atc" else state.x
-        q = compressors.message(self.compressor, key, sent - state.u, channel=0)
-        p = compressors.message(self.compressor, key, y, channel=1)
+        q = messages.message(self.compressor, key, sent - state.u, channel=0)
+        p = messages.message(self.compressor, key, y, channel=1)
         return State(
             adapted - gamma * network.row.laplacian(state.u + q),
             y - gamma * network.column.laplacian(p),

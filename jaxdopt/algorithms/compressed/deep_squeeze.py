@@ -4,7 +4,7 @@
 
 No agent keeps copies of its neighbors. Not exact, and as the messages do not tend to zero, the
 error of compression does not either: `CHOCOSGD` goes lower. With `Identity` and γ = 1 it is `DSGD`.
-γ has a default (`compressors.feedback`).
+γ has a default (`messages.feedback`).
 
 Source: Tang, Lian, Qiu, Yuan, Zhang, Zhang, Liu (2019), arXiv 1907.07346, algorithm 1. Listing:
 from a third party's code. Theorem in the tests: the mean is not compressed, x̄ₖ₊₁ = x̄ₖ − α ḡₖ.
@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import compressors
 from jaxdopt._numbers import Nonnegative, Positive
 from jaxdopt._pytree import pytree
+from jaxdopt.algorithms.compressed import messages
 from jaxdopt.compressors import Compressor
 
 
@@ -44,7 +44,7 @@ class DeepSqueeze:
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""
-        gamma = compressors.feedback(self, state.x)
+        gamma = messages.feedback(self, state.x)
         p = state.x - self.stepsize * problem.grad(state.x, key)
-        q = compressors.message(self.compressor, key, p + state.e)
+        q = messages.message(self.compressor, key, p + state.e)
         return State(p - gamma * network.laplacian(q), p + state.e - q)

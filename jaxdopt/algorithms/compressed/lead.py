@@ -8,7 +8,7 @@ q is sent, from the second step on (the first counts as much). h₁ is x₀ if a
 which costs no message, and 0 otherwise. d tends to −∇fᵢ(x*): with decreasing stepsizes, `CEDAS` is
 another method. (I − W) ŷ is computed by differences where the paper keeps W h by recursion, which
 drifts. With `Identity` and γ = 1 it is `NIDS` with a constant stepsize. γ and α have safe defaults
-(`compressors.consensus`, `compressors.memory`); the paper's are 1 and 0.5.
+(`messages.consensus`, `messages.memory`); the paper's are 1 and 0.5.
 
 Source: Liu, Li, Wang, Tang, Yan (2021), arXiv 2007.00232, algorithm 1. Listing: authors' slides,
 from memory where γ enters. Invariant: Σᵢ dᵢ = 0 if agents share η.
@@ -20,9 +20,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import compressors
 from jaxdopt._numbers import Fraction, Positive
 from jaxdopt._pytree import pytree
+from jaxdopt.algorithms.compressed import messages
 from jaxdopt.compressors import Compressor
 
 
@@ -49,14 +49,14 @@ class LEAD:
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at x0 [n, d]."""
         zero = jnp.zeros_like(x0)
-        return State(x0, zero, compressors.references(x0), jnp.zeros((), x0.dtype))
+        return State(x0, zero, messages.references(x0), jnp.zeros((), x0.dtype))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""
-        gamma, alpha = compressors.consensus(self, state.x), compressors.memory(self, state.x)
+        gamma, alpha = messages.consensus(self, state.x), messages.memory(self, state.x)
         adapted = state.x - self.stepsize * problem.grad(state.x, key)
         y = adapted - self.stepsize * state.d
-        q = state.begun * compressors.message(self.compressor, key, y - state.h)
+        q = state.begun * messages.message(self.compressor, key, y - state.h)
         d = state.d + gamma / (2 * self.stepsize) * network.laplacian(state.h + q)
         return State(
             adapted - self.stepsize * d, d, state.h + alpha * q, jnp.ones_like(state.begun)

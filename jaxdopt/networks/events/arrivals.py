@@ -20,7 +20,7 @@ from jaxdopt import agents as _agents
 from jaxdopt._checks import count, require
 from jaxdopt._numbers import number
 from jaxdopt._pytree import pytree, static
-from jaxdopt.networks.events import durations
+from jaxdopt.networks.events import draws, durations
 from jaxdopt.networks.events.schedule import (
     Places,
     Round,
@@ -244,10 +244,10 @@ class _Visits:
         at = np.cumsum(calls) - calls
         k, me = np.repeat(begin * calls, calls) + ordinals(calls), np.repeat(who, calls)
         key = jax.random.fold_in(self.key, durations.COMPUTE)
-        work = np.add.reduceat(durations.drawn(self.compute, key, k, me, me), at)
+        work = np.add.reduceat(draws.drawn(self.compute, key, k, me, me), at)
         key = jax.random.fold_in(self.key, durations.DELAY)
         k, me = np.concatenate([2 * begin, 2 * begin + 1]), np.concatenate([who, who])
-        travel = durations.drawn(self.delay, key, k, me, me).reshape(2, -1).sum(axis=0)
+        travel = draws.drawn(self.delay, key, k, me, me).reshape(2, -1).sum(axis=0)
         wrong = np.flatnonzero(~((work > 0) & (travel >= 0)))
         if len(wrong):
             raise ValueError(

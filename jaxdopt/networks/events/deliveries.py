@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdopt.networks.events import durations
+from jaxdopt.networks.events import draws, durations
 from jaxdopt.networks.events.schedule import ordinals
 from jaxdopt.networks.events.wires import Wires
 
@@ -52,7 +52,7 @@ def delivered(events: Completed, wires: Wires, delay: Any, key: jax.Array) -> np
     link = np.repeat(np.arange(len(sent)), sent)
     number = ordinals(sent)
     place = events.place[events.offset[wires.sender][link] + number]
-    travel = durations.drawn(
+    travel = draws.drawn(
         delay,
         jax.random.fold_in(key, durations.DELAY),
         number,

@@ -21,7 +21,7 @@ import numpy as np
 from jaxdopt._checks import require
 from jaxdopt._pytree import pytree, static
 from jaxdopt.networks.checks import require_network
-from jaxdopt.networks.events import durations
+from jaxdopt.networks.events import draws, durations
 from jaxdopt.networks.events.schedule import (
     Places,
     Round,
@@ -118,7 +118,7 @@ def pairwise(
     def cut(time: np.ndarray, agent: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         number = np.empty(len(agent), int)
         number[np.argsort(agent, kind="stable")] = ordinals(np.bincount(agent, minlength=n))
-        partner = durations.batched(functools.partial(_partners, clocks), number, agent)
+        partner = draws.batched(functools.partial(_partners, clocks), number, agent)
         return (time, agent, partner), _cuts(agent, partner, n)
 
     (time, agent, partner), cuts = simulate(clocks, n, key, until, cut)

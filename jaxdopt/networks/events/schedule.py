@@ -31,7 +31,7 @@ from jaxdopt import agents as _agents
 from jaxdopt._checks import count, require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import replace
-from jaxdopt.networks.events import durations
+from jaxdopt.networks.events import draws, durations
 from jaxdopt.roles import Missing, Network, lacks
 
 T = TypeVar("T")
@@ -193,7 +193,7 @@ def simulate(
         _require_events(len(cuts) - 1, end)
         return found, cuts
     me = np.arange(n)
-    first = durations.drawn(clocks, jax.random.fold_in(key, durations.COMPUTE), 0 * me, me, me)
+    first = draws.drawn(clocks, jax.random.fold_in(key, durations.COMPUTE), 0 * me, me, me)
     rate = np.sum(1 / np.maximum(first, 1e-9))
     require(rate > 0, "all compute times are infinite and no agent ever finishes; give others.")
     end = 1.1 * steps / rate
@@ -251,7 +251,7 @@ def _events(clocks: Any, n: int, key: jax.Array, end: Any) -> tuple[np.ndarray, 
     while len(alive):
         k = np.repeat(counted + np.arange(block), len(alive))
         me = np.tile(alive, block)
-        lasts = durations.drawn(clocks, key, k, me, me)
+        lasts = draws.drawn(clocks, key, k, me, me)
         wrong = np.flatnonzero(~(lasts > 0))
         if len(wrong):
             raise ValueError(
@@ -298,8 +298,9 @@ class Places:
 
 def stored(values: Any) -> jax.Array:
     """Return an array as tables have it: integers in 32 bits, floats in JAX's default."""
-    kinds = {"b": bool, "i": jnp.int32, "f": float}
-    return jnp.asarray(values, kinds[values.dtype.kind])
+    kinds = {"b": bool, "i": np.int32, "f": float}
+    dtype = jax.dtypes.canonicalize_dtype(kinds[values.dtype.kind])
+    return jax.device_put(np.asarray(values, dtype))  # which compiles nothing
 
 
 def padded(table: jax.Array, more: int) -> jax.Array:

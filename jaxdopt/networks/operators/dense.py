@@ -81,9 +81,7 @@ class Dense(Operator):
 
     def _cut(self, keep: Keep) -> "Dense":
         me = jnp.arange(self.n)
-        kept = jnp.where(
-            keep(me[:, None], me[None]) & ~jnp.eye(self.n, dtype=bool), self.weights, 0
-        )
+        kept = jnp.where(keep(me[:, None], me[None]) & ~np.eye(self.n, dtype=bool), self.weights, 0)
         own = 1 - kept.sum(axis=0 if self.kind == "column" else 1)
         return replace(self, weights=kept + jnp.diag(own))
 
@@ -113,7 +111,7 @@ class Dense(Operator):
 
     @property
     def _linked(self) -> jax.Array:
-        return (self.weights != 0) & ~jnp.eye(self.n, dtype=bool)
+        return (self.weights != 0) & ~np.eye(self.n, dtype=bool)
 
 
 def all_links(n: int, present: jax.Array, degree: Any = None) -> Links:

@@ -268,7 +268,7 @@ def table(away: sp.csr_array, width: int | None = None) -> tuple[Any, Any, Any]:
         weights = np.zeros(index.shape)
         where = (position[row[chosen]], slot[chosen] - first)
         index[where], weights[where] = away.indices[chosen], away.data[chosen]
-        return jnp.asarray(index), jnp.asarray(weights, float)
+        return jax.device_put(index), jax.device_put(weights)
 
     most = int(degree.max(initial=1))  # one empty slot for an agent alone
     first = width or min(most, UNROLLED)
