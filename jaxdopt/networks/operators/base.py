@@ -166,7 +166,7 @@ class Operator(Network):
 
     def matrix(self) -> jax.Array:
         """Return W as a dense [n, n] array."""
-        return self @ jax.device_put(np.eye(self.n))
+        return self @ jnp.eye(self.n)
 
     @property
     def eigenvalues(self) -> np.ndarray:

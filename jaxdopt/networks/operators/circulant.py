@@ -104,7 +104,7 @@ class Circulant(Operator):
 
     @property
     def _senders(self) -> jax.Array:
-        return jax.device_put((np.arange(self.n)[:, None] + np.array([self.offsets], int)) % self.n)
+        return jnp.asarray((np.arange(self.n)[:, None] + np.array([self.offsets], int)) % self.n)
 
     @property
     def link_count(self) -> Any:
