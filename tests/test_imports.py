@@ -31,6 +31,7 @@ FLOORS = {
     "simulate": 3,
     "sweep": 3,
     "datasets": 3,
+    "fingerprint": 3,
     "grids": 3,
     "compare": 3,
     "plot": 4,
