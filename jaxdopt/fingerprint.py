@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxdopt._checks import require
 
@@ -90,7 +92,7 @@ class _Reader:
 
     def _read(self, value: Any) -> None:
         require(
-            not isinstance(value, jax.core.Tracer),
+            not isinstance(value, Tracer),
             "a traced array has no values to read; take fingerprints outside of jit, vmap and "
             "grad.",
         )
@@ -129,7 +131,7 @@ class _Reader:
             self.object(value)
 
     def array(self, value: Any) -> None:
-        if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             self.say(jax.random.key_impl(value))
             value = jax.random.key_data(value)
         host = np.asarray(value)

@@ -256,7 +256,6 @@ def test_one_program_serves_every_number(row):
 
 
 @pytest.mark.kinds
-@pytest.mark.slow
 def test_a_batch_of_runs_is_the_runs(row):
     singles = [noisy(row, i) for i in range(3)]
 
@@ -570,7 +569,6 @@ def test_a_network_that_the_theory_does_not_cover_is_refused(row):
 
 
 @pytest.mark.kinds
-@pytest.mark.slow
 def test_one_agent_alone_runs_gradient_descent(row):
     if row.stepsize is None or not row.descends:
         pytest.skip("not a form of gradient descent")
@@ -581,7 +579,6 @@ def test_one_agent_alone_runs_gradient_descent(row):
 
 
 @pytest.mark.kinds
-@pytest.mark.slow
 def test_float32_stays_float32(row, float32):
     network = assembled(row, parts(row))
 
