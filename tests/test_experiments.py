@@ -38,6 +38,7 @@ def test_the_quick_start_writes_figures_tables_and_datasets(results):
     assert len(quickstart.METHODS) == 4
 
 
+@pytest.mark.slow
 def test_the_quick_starts_table_is_its_dataset(results):
     import jaxdopt as jd
 
