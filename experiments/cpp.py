@@ -160,7 +160,7 @@ def histories(
 def reached(dataset: xr.Dataset, x: str = "step") -> xr.DataArray:
     """Return the ``x`` at which every λ and seed comes to `TARGET`, NaN unless it stays there."""
     stays = dataset.error.isel(step=-1, drop=True) <= TARGET
-    return jd.reach(dataset, "error", TARGET, x=x).drop_vars("step", errors="ignore").where(stays)
+    return jd.reach(dataset, "error", TARGET, x=x).where(stays)
 
 
 def own_best(dataset: xr.Dataset) -> xr.Dataset:

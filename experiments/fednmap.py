@@ -186,7 +186,7 @@ def descent(world: Any) -> jax.Array:
 
 def rounds(dataset: xr.Dataset, level: float = TARGET) -> xr.DataArray:
     """Return the rounds after which a residual is at most the level, NaN where it is not so."""
-    there = jd.reach(dataset, "residual", level).drop_vars("step", errors="ignore")
+    there = jd.reach(dataset, "residual", level)
     return there.where(dataset.residual.isel(step=-1, drop=True) <= level)
 
 
@@ -269,7 +269,7 @@ def rounds_to_accuracy(dataset: xr.Dataset) -> xr.DataArray:
     sums = dataset[["residual"]].mean("seed").cumsum("step")
     means = sums / xr.DataArray(np.arange(1, dataset.sizes["step"] + 1), dims="step")
     means = means.assign_coords(step=dataset.step)
-    there = jd.reach(means, "residual", ACCURACY).drop_vars("step", errors="ignore")
+    there = jd.reach(means, "residual", ACCURACY)
     return there.min("total")
 
 

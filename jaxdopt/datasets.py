@@ -197,7 +197,19 @@ def reach(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr
     _require_steps(dataset, x)
     there = dataset[metric] <= number("value", value)
     axis = dataset[x].broadcast_like(dataset[metric])
-    return axis.isel(step=there.argmax("step")).where(there.any("step")).rename(x)
+    first = axis.isel(step=there.argmax("step")).where(there.any("step")).rename(x)
+    return first.drop_vars("step", errors="ignore")  # which would be 0 where it never is
+
+
+def as_dataset(given: Any) -> xr.Dataset:
+    """Return a dataset as it is, and a `Result` as one, whose members have numbers."""
+    if isinstance(given, Result):
+        batch = np.shape(given.diverged)
+        axes = [*(None,) * (len(batch) - len(given.axes)), *given.axes]
+        names = [axis or ("member" if i == 0 else f"member_{i}") for i, axis in enumerate(axes)]
+        given = label(given, **dict(zip(names, map(int, batch), strict=True)))
+    require_dataset(given)
+    return given
 
 
 def require_dataset(dataset: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+import xarray as xr
 from matplotlib.figure import Figure
 
 import jaxdopt as jd
@@ -65,6 +66,10 @@ def compared():
         {"DGD": jd.DGD(0.1)}, problem(), ring(), over={"stepsize": [0.1, 0.2]},
         steps=2, progress=False,
     )  # fmt: skip
+
+
+def twice(dataset, dim):
+    return xr.concat([dataset, dataset], dim)
 
 
 def run(**changes):
@@ -669,7 +674,7 @@ RESULTS = [
     ),
     Case(
         "curves of three",
-        lambda: draw(jd.plot.curves, compared()),
+        lambda: draw(jd.plot.curves, twice(twice(compared(), "algorithm"), "network")),
         "algorithm, network, stepsize .*lines can show two; select",
     ),
     Case(
@@ -683,12 +688,12 @@ RESULTS = [
     Case(
         "heatmap of three",
         lambda: draw(jd.plot.heatmap, compared()),
-        "algorithm, network, stepsize .*stepsize and network; select",
+        "algorithm, network, stepsize .*stepsize and network; name two with x= and by=, and select",
     ),
     Case(
         "heatmap of other",
         lambda: draw(jd.plot.heatmap, cube(), x="depth", by="width"),
-        "depth and width; select|no 'width'",
+        "depth and width; name two with x= and by=",
     ),
 ]
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -161,6 +162,40 @@ def test_the_floor_and_what_is_not_positive():
     linear = jd.plot.curves(dataset, logy=False, logx=True)
     np.testing.assert_allclose(linear.lines[0].get_ydata(), [1, 1e-3, 1e-20, 0, -1e-18, 1e-2])
     assert (linear.get_xscale(), linear.get_yscale()) == ("log", "linear")
+
+
+def test_one_method_on_three_networks_has_three_colors():
+    """What has one member distinguishes nothing."""
+    ax = jd.plot.curves(made(1, 3))
+    assert legend(ax) == ["graph 0", "graph 1", "graph 2"]
+    assert len({line.get_color() for line in ax.lines}) == 3
+    assert legend(jd.plot.curves(made(1, 1))) == ["method 0"]
+
+
+def test_numbers_in_the_legend_say_what_they_are():
+    dataset = made(1, 2).assign_coords(network=[0.05, 0.5]).rename(network="gamma")
+    assert legend(jd.plot.curves(dataset)) == ["gamma = 0.05", "gamma = 0.5"]
+    assert legend(jd.plot.curves(dataset, labels={"0.05": "low"})) == ["low", "gamma = 0.5"]
+
+
+def test_a_result_is_drawn_with_numbers_for_names():
+    problem = jd.problems.quadratic(4, 2)
+    setting = problem, jd.networks.metropolis(jd.graphs.ring(4)), problem.start()
+    single = jd.run(jd.DGD(0.1), *setting, jax.random.key(0), steps=3)
+    (line,) = jd.plot.curves(single).lines
+    np.testing.assert_allclose(line.get_ydata(), single.history["gap"])
+    methods = jax.vmap(jd.DGD)(np.array([0.1, 0.2]))
+    for over, names in (
+        ({"algorithm": "stepsize"}, ["stepsize = 0", "stepsize = 1"]),
+        (("algorithm",), ["member = 0", "member = 1"]),
+    ):
+        swept = jd.sweep(jd.run, over=over)(methods, *setting, jax.random.key(0), steps=3)
+        assert legend(jd.plot.curves(swept)) == names
+
+
+def test_without_a_solution_it_is_said_why_there_is_no_gap():
+    with pytest.raises(ValueError, match="no 'gap', as the problem knows no solution"):
+        jd.plot.curves(made().rename(gap="loss"))
 
 
 def test_labels_own_axes_and_own_colors():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxdopt._checks import require
-from jaxdopt.datasets import diverged, require_dataset
+from jaxdopt.datasets import as_dataset, diverged, require_dataset
 from jaxdopt.plot.style import DASHES, MARKERS, NAMES, cycle, pyplot
 
 
@@ -26,12 +26,13 @@ def curves(
 ) -> Any:
     """Draw one line per member of a dataset, the median over seeds, with a band of quantiles.
 
-    Colors and markers distinguish the first remaining dimension, dashes the second. Where a member
-    has no point to draw, the legend adds "(diverged)" if it diverged, and "(0)" if all its values
-    are 0 on a logarithmic axis.
+    Colors and markers distinguish the first dimension of more than one member, dashes the second.
+    Where a member has no point to draw, the legend adds "(diverged)" if it diverged, and "(0)" if
+    all its values are 0 on a logarithmic axis.
 
     Args:
-        dataset: from `jd.compare`, `jd.best` or `jd.label`; select the part to draw.
+        dataset: from `jd.compare`, `jd.best` or `jd.label`, of which to select the part to draw; or
+            a `Result`, whose members have their numbers in place of names.
         y: the variable to draw.
         x: any axis of the histories: "step", "rounds", "epochs", "gradients", "bits", "traffic".
         ax: the Axes to draw in; default: those of a new figure.
@@ -50,14 +51,16 @@ def curves(
         ValueError: an unknown variable, or more than two dimensions to distinguish.
     """
     plt = pyplot()
-    require_dataset(dataset)
+    dataset = as_dataset(dataset)
     _require_known(dataset, y, x)
     for name in (y, x):
         require(
             "step" in dataset[name].dims,
             f"{name} has no values over steps, so there is no curve to draw; use heatmap.",
         )
-    groups = [d for d in dataset[y].dims if d not in (seeds, "step")]
+    dims = [d for d in dataset[y].dims if d not in (seeds, "step")]
+    groups = [d for d in dims if dataset.sizes[d] > 1] or dims[:1]
+    dataset = dataset.squeeze([d for d in dims if d not in groups])
     require(
         len(groups) <= 2,
         f"{y} has the dimensions {', '.join(map(str, groups))} to distinguish and lines can show "
@@ -77,7 +80,7 @@ def curves(
             "marker": MARKERS[first % len(MARKERS)],
             "linestyle": DASHES[second % len(DASHES)],
         }
-        name = ", ".join(_value_name(chosen[d].item(), labels) for d in groups)
+        name = ", ".join(_member_name(str(d), chosen[d].item(), labels) for d in groups)
         middle = _median(values, seeds)
         if not np.any(np.isfinite(middle)):
             if diverged(chosen, y).any():
@@ -153,7 +156,7 @@ def heatmap(
     require(
         set(values.dims) == {x, by},
         f"{y} has the dimensions {', '.join(map(str, values.dims))} and a heat map shows "
-        f"{x} and {by}; select the others with dataset.sel(...).",
+        f"{x} and {by}; name two with x= and by=, and select the others with dataset.sel(...).",
     )
     lost = lost.transpose(by, x).values
     values = values.transpose(by, x).values
@@ -227,7 +230,16 @@ def _quantile(values: Any, q: float, dim: str) -> np.ndarray:
 def _require_known(dataset: Any, *names: str) -> None:
     known = [*map(str, dataset.data_vars), *map(str, dataset.coords)]
     for name in names:
-        require(name in known, f"the dataset has no {name!r}; it has {', '.join(known)}.")
+        unknown = name in ("gap", "distance_squared")
+        why = ", as the problem knows no solution (give l2 > 0, or call solved())" * unknown
+        require(name in known, f"the dataset has no {name!r}{why}; it has {', '.join(known)}.")
+
+
+def _member_name(dim: str, value: Any, labels: Mapping[str, str] | None) -> str:
+    """Return what a legend calls a member: numbers say what they are."""
+    own = _value_name(value, None)
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return (labels or {}).get(own, f"{dim} = {own}" if numeric else own)
 
 
 def _value_name(value: Any, labels: Mapping[str, str] | None) -> str:
