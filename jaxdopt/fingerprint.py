@@ -26,6 +26,7 @@ from jaxdopt._checks import require
 
 LENGTH = 16  # hexadecimal digits, 64 bits: by chance two of a million agree with 3e-8
 PLAIN = (type(None), bool, int, float, complex, str, bytes, np.dtype, np.generic, Path, type(...))
+VALUES = (*PLAIN, tuple, list, dict, set, frozenset, np.ndarray, jax.Array)
 
 
 def fingerprint(*objects: Any) -> str:
@@ -67,12 +68,19 @@ def _installed(module: str) -> bool:
     return any(Path(root) in Path(path).parents for root in (*roots, Path(__file__).parent))
 
 
+def _names(code: types.CodeType) -> set[str]:
+    """Return the names that a function uses, and the functions within it."""
+    inner = (_names(each) for each in code.co_consts if isinstance(each, types.CodeType))
+    return set(code.co_names).union(*inner)
+
+
 class _Reader:
-    """Feeds a digest; whatever is met a second time within itself is not entered again."""
+    """Feeds a digest; functions and classes are read once, and nothing within itself."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
         self.open: set[int] = set()
+        self.known: dict[int, Any] = {}  # functions and classes that have been read
 
     def say(self, *words: Any) -> None:
         for word in words:
@@ -81,9 +89,11 @@ class _Reader:
 
     def read(self, value: Any) -> None:
         """Read a value, of any kind."""
-        if id(value) in self.open:
-            self.say("itself")
+        if id(value) in self.open or id(value) in self.known:
+            self.say("as before", getattr(value, "__qualname__", ""))
             return
+        if isinstance(value, types.FunctionType | type):
+            self.known[id(value)] = value
         self.open.add(id(value))
         try:
             self._read(value)
@@ -117,6 +127,8 @@ class _Reader:
             self.read((value.func, value.args, value.keywords))
         elif isinstance(value, types.ModuleType):
             self.say(value.__name__, getattr(value, "__version__", ""))
+            if not _installed(value.__name__):
+                self.say(inspect.getsource(value))
         elif isinstance(value, type):
             self.kind(value)
         elif isinstance(value, types.MethodType):
@@ -155,9 +167,9 @@ class _Reader:
             return
         self.code(value.__code__)
         self.read((value.__defaults__, value.__kwdefaults__))
-        named = inspect.getclosurevars(value)
-        self.items(named.nonlocals)
-        self.items(named.globals)
+        self.items(inspect.getclosurevars(value).nonlocals)
+        known = value.__globals__
+        self.items({name: known[name] for name in _names(value.__code__) if name in known})
 
     def code(self, code: types.CodeType) -> None:
         self.say(code.co_name, code.co_code.hex(), *code.co_names, *code.co_varnames)
@@ -175,9 +187,12 @@ class _Reader:
         for base in value.__mro__[1:-1]:
             self.read(base)
         for name, member in sorted(vars(value).items()):
-            if isinstance(member, types.FunctionType | property | classmethod | staticmethod):
+            inner = (getattr(member, within, None) for within in ("fget", "func", "__func__"))
+            member = next((found for found in inner if found is not None), member)
+            own = isinstance(member, VALUES) and not name.startswith("__")
+            if own or isinstance(member, types.FunctionType):
                 self.say(name)
-                self.read(getattr(member, "fget", None) or getattr(member, "__func__", member))
+                self.read(member)
 
     def object(self, value: Any) -> None:
         """Read an object by its class and its own values."""

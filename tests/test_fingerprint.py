@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import importlib.util
+import linecache
 import subprocess
 import sys
 
@@ -105,6 +107,42 @@ def test_constants_that_a_function_names_are_a_part_of_it(monkeypatch):
     before = fingerprint(scaled)
     monkeypatch.setitem(globals(), "FACTOR", 3.0)
     assert fingerprint(scaled) != before
+
+
+def test_so_are_those_named_within_it_in_classes_and_in_other_modules(monkeypatch, tmp_path):
+    def maker():
+        return lambda x: FACTOR * x
+
+    before = fingerprint(maker)
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    assert fingerprint(maker) != before
+
+    def rated(rate):
+        return type("Rated", (), {"RATE": rate, "step": lambda self, x: self.RATE * x})
+
+    assert fingerprint(rated(2)()) == fingerprint(rated(2)()) != fingerprint(rated(3)())
+
+    found = []
+    for value in (1, 2, 1):
+        (tmp_path / "apart.py").write_text(f"VALUE = {value}\n")
+        monkeypatch.delitem(sys.modules, "apart", raising=False)
+        spec = importlib.util.spec_from_file_location("apart", tmp_path / "apart.py")
+        apart = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "apart", apart)
+        linecache.clearcache()
+        found.append(fingerprint(lambda x, apart=apart: apart.VALUE * x))
+    assert found[0] == found[2] != found[1]
+
+
+def test_functions_that_share_functions_are_read_once():
+    def level(depth):
+        if depth == 0:
+            return lambda x: x
+        below = level(depth - 1)
+        return lambda x: below(x) + below(below(x))
+
+    function = level(60)
+    assert fingerprint(function) == fingerprint(level(60)) != fingerprint(level(59))
 
 
 def test_classes_of_ones_own_are_read_and_methods_too():

@@ -194,7 +194,7 @@ def test_a_result_is_drawn_with_numbers_for_names():
 
 
 def test_without_a_solution_it_is_said_why_there_is_no_gap():
-    with pytest.raises(ValueError, match="no 'gap', as the problem knows no solution"):
+    with pytest.raises(ValueError, match=r"no 'gap', which needs a known solution \(give l2 > 0"):
         jd.plot.curves(made().rename(gap="loss"))
 
 

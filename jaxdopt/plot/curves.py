@@ -188,7 +188,7 @@ def _edges(axis: Any, ticks: np.ndarray) -> np.ndarray:
     """Return cell borders around the ticks; label the axis by names, or scale it by the numbers."""
     numeric = np.issubdtype(ticks.dtype, np.number) and len(ticks) > 1
     if not numeric or np.any(np.diff(ticks) <= 0):
-        axis.set_ticks(np.arange(len(ticks)), [_value_name(tick, None) for tick in ticks])
+        axis.set_ticks(np.arange(len(ticks)), [_value_name(tick) for tick in ticks])
         return np.arange(len(ticks) + 1) - 0.5
     log = ticks[0] > 0 and ticks[-1] / ticks[0] > 10
     if log:
@@ -231,17 +231,16 @@ def _require_known(dataset: Any, *names: str) -> None:
     known = [*map(str, dataset.data_vars), *map(str, dataset.coords)]
     for name in names:
         unknown = name in ("gap", "distance_squared")
-        why = ", as the problem knows no solution (give l2 > 0, or call solved())" * unknown
-        require(name in known, f"the dataset has no {name!r}{why}; it has {', '.join(known)}.")
+        where = ", which needs a known solution (give l2 > 0, or call solved())" * unknown
+        require(name in known, f"the dataset has no {name!r}{where}; it has {', '.join(known)}.")
 
 
 def _member_name(dim: str, value: Any, labels: Mapping[str, str] | None) -> str:
     """Return what a legend calls a member: numbers say what they are."""
-    own = _value_name(value, None)
+    own = _value_name(value)
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     return (labels or {}).get(own, f"{dim} = {own}" if numeric else own)
 
 
-def _value_name(value: Any, labels: Mapping[str, str] | None) -> str:
-    name = f"{value:.3g}" if isinstance(value, float) else str(value)
-    return (labels or {}).get(name, name)
+def _value_name(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

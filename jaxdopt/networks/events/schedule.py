@@ -300,7 +300,7 @@ def stored(values: Any) -> jax.Array:
     """Return an array as tables have it: integers in 32 bits, floats in JAX's default."""
     kinds = {"b": bool, "i": np.int32, "f": float}
     dtype = jax.dtypes.canonicalize_dtype(kinds[values.dtype.kind])
-    return jax.device_put(np.asarray(values, dtype))  # which compiles nothing
+    return jax.device_put(np.array(values, dtype))  # compiles nothing; a copy, as it may be shared
 
 
 def padded(table: jax.Array, more: int) -> jax.Array:
