@@ -2,10 +2,10 @@
 
 import dataclasses
 import functools
-import importlib.util
 import linecache
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -126,8 +126,8 @@ def test_so_are_those_named_within_it_in_classes_and_in_other_modules(monkeypatc
     for value in (1, 2, 1):
         (tmp_path / "apart.py").write_text(f"VALUE = {value}\n")
         monkeypatch.delitem(sys.modules, "apart", raising=False)
-        spec = importlib.util.spec_from_file_location("apart", tmp_path / "apart.py")
-        apart = importlib.util.module_from_spec(spec)
+        apart = types.ModuleType("apart")
+        apart.__file__ = str(tmp_path / "apart.py")
         monkeypatch.setitem(sys.modules, "apart", apart)
         linecache.clearcache()
         found.append(fingerprint(lambda x, apart=apart: apart.VALUE * x))
