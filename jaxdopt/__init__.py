@@ -28,6 +28,7 @@ from jaxdopt.networks import graphs
 from jaxdopt.problems import data, partition
 from jaxdopt.problems.stacking import stack
 from jaxdopt.schedules import at
+from jaxdopt.settings import Setting
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import sweep
 
@@ -42,6 +43,7 @@ __all__ = [
     "Positive",
     "Result",
     "Scalar",
+    "Setting",
     "agents",
     "algorithms",
     "at",

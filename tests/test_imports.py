@@ -33,6 +33,7 @@ FLOORS = {
     "datasets": 3,
     "fingerprint": 3,
     "grids": 3,
+    "settings": 3,
     "compare": 3,
     "plot": 4,
 }
