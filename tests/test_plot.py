@@ -172,6 +172,23 @@ def test_one_method_on_three_networks_has_three_colors():
     assert legend(jd.plot.curves(made(1, 1))) == ["method 0"]
 
 
+def test_a_method_has_its_color_and_marker_in_every_figure():
+    names = ["GT", "mine", "DSGD"]
+    looks = jd.plot.styles(names)
+    whole = made(3, 1).assign_coords(algorithm=names)
+    for part in (whole, whole.isel(algorithm=[2, 0]), whole.transpose("network", ...)):
+        lines = jd.plot.curves(part).lines
+        for line, name in zip(lines, part.algorithm.values, strict=True):
+            look = looks[name]
+            assert (line.get_color(), line.get_marker()) == (look["color"], look["marker"])
+    both = made(3, 2).assign_coords(algorithm=names).transpose("network", ...)
+    lines = jd.plot.curves(both).lines  # methods by color in either order, networks by dashes
+    assert [line.get_color() for line in lines[::2]] == [looks[name]["color"] for name in names]
+    restart = made(2, 2).assign_coords(algorithm=["GT-RR", "GT-RR, restart"])
+    found = {(line.get_color(), line.get_linestyle()) for line in jd.plot.curves(restart).lines}
+    assert len(found) == 4
+
+
 def test_numbers_in_the_legend_say_what_they_are():
     dataset = made(1, 2).assign_coords(network=[0.05, 0.5]).rename(network="gamma")
     assert legend(jd.plot.curves(dataset)) == ["gamma = 0.05", "gamma = 0.5"]

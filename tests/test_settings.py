@@ -70,9 +70,8 @@ def test_one_network_of_its_own_is_run_once(monkeypatch):
     methods = {"A": jd.Setting(jd.DSGD(0.1), network=NETWORKS["ring"]), "B": jd.DSGD(0.1)}
     data = compare(methods, PLAIN, NETWORKS)
     assert len(calls) == 3
-    xr.testing.assert_equal(
-        *(data.sel(algorithm="A", network=where, drop=True) for where in NETWORKS)
-    )
+    first, second = (data.sel(algorithm="A", network=where, drop=True) for where in NETWORKS)
+    xr.testing.assert_equal(first, second)
 
 
 def test_one_network_for_all_beside_networks_of_its_own():

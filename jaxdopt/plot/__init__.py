@@ -3,7 +3,7 @@
 from jaxdopt.plot.curves import curves, heatmap
 from jaxdopt.plot.matrices import matrix, spectrum
 from jaxdopt.plot.networks import graph
-from jaxdopt.plot.style import NAMES, PALETTE
+from jaxdopt.plot.style import NAMES, PALETTE, styles
 from jaxdopt.plot.timeline import timeline
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "heatmap",
     "matrix",
     "spectrum",
+    "styles",
     "timeline",
 ]

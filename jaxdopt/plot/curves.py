@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdopt._checks import require
 from jaxdopt.datasets import as_dataset, diverged, require_dataset
-from jaxdopt.plot.style import DASHES, MARKERS, NAMES, cycle, pyplot
+from jaxdopt.plot.style import DASHES, NAMES, pyplot, styles
 
 
 def curves(
@@ -27,6 +27,7 @@ def curves(
     """Draw one line per member of a dataset, the median over seeds, with a band of quantiles.
 
     Colors and markers distinguish the first dimension of more than one member, dashes the second.
+    Methods have their own, the same in all figures (see `styles`).
     Where a member has no point to draw, the legend adds "(diverged)" if it diverged, and "(0)" if
     all its values are 0 on a logarithmic axis.
 
@@ -67,19 +68,19 @@ def curves(
         "two; select with dataset.sel(...) or choose with jd.best.",
     )
     ax = plt.subplots()[1] if ax is None else ax
-    colors = cycle(plt)
+    groups.sort(key=lambda d: d != "algorithm")
     sizes = [range(dataset.sizes[d]) for d in groups]
+    firsts = [str(name) for name in dataset[groups[0]].values] if groups else [""]
+    looks = styles(firsts, dashes=len(groups) < 2)
     for member in itertools.product(*sizes):
         chosen = dataset.isel(dict(zip(groups, member, strict=True)))
         across = _median(chosen[x], seeds)
         values = chosen[y] if floor is None else chosen[y].clip(min=floor)
         values = values.where(values > 0) if logy else values
         first, second = (*member, 0, 0)[:2]
-        style = {
-            "color": colors[first % len(colors)],
-            "marker": MARKERS[first % len(MARKERS)],
-            "linestyle": DASHES[second % len(DASHES)],
-        }
+        style = looks[firsts[first]]
+        if len(groups) > 1:
+            style = style | {"linestyle": DASHES[second % len(DASHES)]}
         name = ", ".join(_member_name(str(d), chosen[d].item(), labels) for d in groups)
         middle = _median(values, seeds)
         if not np.any(np.isfinite(middle)):
@@ -90,7 +91,7 @@ def curves(
             elif (chosen[y] == 0).all():
                 name += " (0)"
         every = max(len(across) // 8, 1)
-        offset = (first * every // max(len(MARKERS), 1)) % every
+        offset = (first * every // len(firsts)) % every
         ax.plot(across, middle, label=name or None, markevery=(offset, every), **style)
         if seeds in values.dims and values.sizes[seeds] > 1:
             low, high = (_quantile(values, q, seeds) for q in band)
