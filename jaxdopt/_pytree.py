@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import inspect
+import re
+import types
 import typing
 from typing import Any, TypeVar, dataclass_transform
 
@@ -46,6 +48,8 @@ def pytree(cls: type[T]) -> type[T]:
     ``Positive | None`` takes None too. A subclass keeps the checks of its bases, which run before
     its own. JAX rebuilds the object without running any check.
 
+    The signature that `help` shows has the names of types; a check's is its attribute ``kind``.
+
     A method, that is a class with ``init`` and ``step``, that says what it ``needs`` is checked
     against the network and the problem by ``init``, and its ``step`` leaves those who sleep as
     they were: see `jaxdopt.roles`.
@@ -73,8 +77,12 @@ def pytree(cls: type[T]) -> type[T]:
         for own in more:
             own(self)
 
+    def __post_init__(self: Any) -> None:
+        """Check the fields, and store numbers as floats."""
+        check(self, set(checks))
+
     if checks or more:
-        cls.__post_init__ = lambda self: check(self, set(checks))  # type: ignore[attr-defined]
+        cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
         cls._check_changed = check  # type: ignore[attr-defined]
     if getattr(cls, "needs", None) is not None:
         roles.play(cls, distinct)
@@ -82,6 +90,8 @@ def pytree(cls: type[T]) -> type[T]:
     by_hand = own or getattr(cls, "_by_hand", False)  # a constructor that a base has written
     cls._by_hand = by_hand  # type: ignore[attr-defined]
     cls = dataclasses.dataclass(frozen=True, eq=False, init=own or not by_hand)(cls)  # type: ignore[assignment]
+    if own or not by_hand:
+        cls.__init__.__signature__ = _named(cls, {} if own else checks)  # type: ignore[attr-defined]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     data = tuple(f.name for f in fields if not f.metadata.get("static"))
     program = tuple(f.name for f in fields if f.metadata.get("static"))
@@ -173,6 +183,40 @@ def _checks_in(hint: Any) -> list[Check]:
     if typing.get_origin(hint) is typing.Literal:
         return [Choice(typing.get_args(hint))]
     return [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Check)]
+
+
+class _Name(str):
+    """The name of a type in a signature, shown without quotes."""
+
+    __repr__ = str.__str__
+
+
+def _named(cls: type, checks: dict[str, tuple[Check, bool]]) -> inspect.Signature:
+    """Return the signature of a class's constructor, with ``self``, and types by their names."""
+    parameters = []
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        if parameter.annotation is not inspect.Parameter.empty:
+            asked, optional = checks.get(name, (None, False))
+            kind = getattr(asked, "kind", None)
+            text = f"{kind}{' | None' * optional}" if kind else _type_name(parameter.annotation)
+            parameter = parameter.replace(annotation=_Name(text))
+        parameters.append(parameter)
+    return inspect.Signature(parameters)
+
+
+def _type_name(hint: Any) -> str:
+    """Return how one writes an annotation: short names, ``X | None``, no ``Annotated``."""
+    if isinstance(hint, str):
+        return hint
+    first, *others = typing.get_args(hint) or (None,)
+    if typing.get_origin(hint) is typing.Annotated:
+        return next((extra.kind for extra in others if hasattr(extra, "kind")), _type_name(first))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " | ".join(map(_type_name, (first, *others)))
+    if hint is type(None):
+        return "None"
+    short = str if typing.get_origin(hint) else inspect.formatannotation
+    return re.sub(r"(?<![\w.'])(?:\w+\.)+(?=\w)", "", short(hint))
 
 
 @functools.cache

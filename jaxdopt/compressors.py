@@ -33,6 +33,8 @@ FLOAT = 32
 class _Compresses:
     """The check of a compressor."""
 
+    kind = "Compressor"
+
     def accept(self, name: str, value: Any) -> Any:
         """Return what can be called and knows its bits."""
         require(
