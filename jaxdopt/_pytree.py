@@ -31,14 +31,15 @@ def static(**options: Any) -> Any:
 def field(*, axis: int | None, **options: Any) -> Any:
     """Say of a State's field which axis of its arrays is the agents'; None if there is none.
 
-    Without it a first axis of n is the agents'. Those who sleep keep their rows of it.
+    Without it a first axis of n is the agents'. Those who sleep keep their rows of it. ``options``
+    go to ``dataclasses.field``.
     """
     return dataclasses.field(metadata={"axis": axis}, **options)
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static, field))
 def pytree(cls: type[T]) -> type[T]:
-    """Make a class a frozen dataclass whose fields are the leaves of a pytree.
+    """Make a class (``cls``) a frozen dataclass whose fields are the leaves of a pytree.
 
     Fields marked `static` belong to the program; all others are data: traced by jit, batched by
     vmap, differentiated by grad. Annotations are checked when a user constructs the object: numbers
@@ -118,7 +119,7 @@ def pytree(cls: type[T]) -> type[T]:
 
 
 def replace_checked(instance: T, **changes: Any) -> T:
-    """Return a copy with some fields changed, checked as when a user constructs one.
+    """Return a copy of an instance with ``changes`` of fields, checked as when one is constructed.
 
     Numbers are checked and stored as the constructor does, and what the class itself asks of its
     fields is asked of all of them together. Nothing is checked of traced values.
