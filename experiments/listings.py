@@ -91,9 +91,9 @@ def listing(method: type) -> Listing:
     )
 
 
-def arguments(docstring: str | None) -> dict[str, str]:
-    """Return the arguments that a docstring describes, by name."""
-    _, _, rest = inspect.cleandoc(docstring or "").partition("\nArgs:\n")
+def arguments(docstring: str | None, section: str = "Args") -> dict[str, str]:
+    """Return what a section of a docstring describes, by name."""
+    _, _, rest = inspect.cleandoc(docstring or "").partition(f"\n{section}:\n")
     described: dict[str, str] = {}
     for line in rest.splitlines():
         if not line.startswith("    "):  # the next section

@@ -262,9 +262,9 @@ def require_connected(pattern: sp.csr_array) -> None:
 
 
 def common_root(heard: sp.csr_array, pushed: sp.csr_array) -> bool:
-    """Return whether an agent reaches all along the first pattern, and is reached along the second.
+    """Return whether an agent reaches all others along ``heard``, and is reached along ``pushed``.
 
-    They are ``heard`` and ``pushed``; both ways may lead through other agents.
+    In both patterns ways may lead through other agents.
     """
     return bool(np.any(reaching(heard) & reaching(sp.csr_array(pushed.T))))
 
