@@ -13,9 +13,9 @@ network and the problem are pytrees too, so every sweep is a vmap and every run 
 
 Estimates are [n, d], a row for each agent. A method's numbers, such as its stepsize, may be
 schedules of the step or one number for each agent, [n, 1]; they can be swept and differentiated.
-What is called static is part of the program: another value compiles anew. This page is the
-overview; ``help(jd.EXTRA)`` has one method, its source and its arguments, ``help(jd.networks)`` one
-module, and below all public classes follow in full.
+What is called static is part of the program: another value compiles anew. This is the overview;
+``help(jd.EXTRA)`` has a method's arguments, the module that it names the source and the theorem,
+``help(jd.networks)`` a part of the library. All public classes follow in full below.
 
 Running:
 
