@@ -34,8 +34,9 @@ class Listing:
     """What is written about a method; a text that is not there is empty."""
 
     title: str  # the first sentence
+    about: str  # the module's docstring above its fields, with title and formula
     formula: str  # the iteration, as it is laid out in the module's docstring
-    line: str  # the iteration in one line, the class docstring's first
+    iteration: str  # in one line, the class docstring's first
     source: str  # authors (year), arXiv number, algorithm
     confidence: str  # the words of `CONFIDENCE` that hold, with notes
     open: str  # what no source confirms
@@ -69,25 +70,27 @@ def listing(method: type) -> Listing:
     blocks = re.findall(r"(?m)(?:^    .*(?:\n\n(?=    ))?\n?)+", text)
     fields: dict[str, str] = {}
     name = ""
-    for line in lines:
+    above = next((i for i, line in enumerate(lines) if FIELD.match(line)), len(lines))
+    for line in lines[above:]:
         if found := FIELD.match(line):
             name = {"Theorem": "Tested", "Property": "Tested"}.get(found[1], found[1])
             fields[name] = line[found.end() :]
-        elif name:
+        else:
             fields[name] += f" {line}".rstrip()
     confidence, _, unsure = fields.get("Confidence", "").rstrip(".").partition("; open: ")
-    about = inspect.cleandoc(str(method.__doc__))
+    own = inspect.cleandoc(str(method.__doc__))
     return Listing(
         title=lines[0],
+        about="\n".join(lines[:above]).strip(),
         formula=textwrap.dedent(blocks[0]).strip() if blocks else "",
-        line=about.splitlines()[0],
+        iteration=own.splitlines()[0],
         source=fields.get("Source", "").rstrip("."),
         confidence=confidence,
         open=unsure,
         departs=fields.get("Departs", ""),
         invariant=fields.get("Invariant", ""),
         tested=fields.get("Tested", ""),
-        arguments=arguments(about),
+        arguments=arguments(own),
     )
 
 

@@ -29,11 +29,16 @@ class Entry:
     sends: str  # in a step
     listing: Listing  # what its docstrings say
 
+    @property
+    def iteration(self) -> str:
+        """The iteration in one line."""
+        return self.listing.iteration
+
     def __str__(self) -> str:
         told = self.listing
         about = f"{self.family}; needs {', '.join(self.needs)}; sends {self.sends} a step"
         sure = f"{told.confidence}{f'; open: {told.open}' * bool(told.open)}"
-        body = [told.line, about, f"Source: {told.source}.", f"Confidence: {sure}."]
+        body = [self.iteration, about, f"Source: {told.source}.", f"Confidence: {sure}."]
         body.append(f"Tested: {told.tested}")
         return "\n".join([self.signature, *map(_indented, body)])
 

@@ -89,7 +89,7 @@ def test_a_method_names_its_source_and_how_sure_its_listing_is(method):
     told = listings.listing(method)
     assert re.search(r"\((1|2)\d{3}\)", told.source), told.source  # a year
     assert set(told.words) <= set(listings.CONFIDENCE), told.confidence
-    assert all((told.title, told.formula, told.line, told.tested))
+    assert all((told.title, told.formula, told.iteration, told.tested))
     assert "Listing" not in str(sys.modules[method.__module__].__doc__)
 
 
@@ -103,7 +103,9 @@ def test_fields_of_a_listing():
     assert told.open == "which order the paper prints"
     assert told.source.endswith("arXiv 1811.10792, algorithm 2 (τ-OSGP)")
     assert told.formula.startswith('order "atc":  hᵢ = uᵢ − α gᵢ(xᵢ),')
-    assert told.line.endswith("U⁺ = CU − αG.")
+    assert told.iteration.endswith("U⁺ = CU − αG.")
+    assert told.about.startswith(told.title)
+    assert told.about.endswith("a message goes where its own step sent it.")
     assert list(told.arguments) == ["stepsize", "overlap", "order"]
     assert told.arguments["overlap"].endswith('at least 0 ("atc") or 1 ("cta"); static.')
     assert told.departs == ""
