@@ -6,6 +6,7 @@ A value is what the field accepts: a number in its range, or [n, 1], one for eac
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -19,6 +20,8 @@ from jaxdopt._opaque import traceable
 from jaxdopt._pytree import pytree, static
 
 M = TypeVar("M")
+Schedule = Callable[[Any], Any]
+"""A callable of the step: one of this module, of optax, or a function of one's own."""
 
 
 def at(method: M, k: Any) -> M:
