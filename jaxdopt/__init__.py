@@ -19,17 +19,20 @@ What is called static is part of the program: another value compiles anew. This 
 
 Running:
 
-    run                a method on a problem over a network; returns a `Result` with its history
+    run                a method on a problem over a network; returns a Result with its history
     sweep              a function with some of its arguments swept, in one compilation
-    compare            methods, networks, fields and seeds in one xarray dataset
-    best, reach, label the best member, when a value is reached, names for swept axes
-    metrics, costs     what is recorded, and what a step costs (`Cost`); an `Axis` of your own
+    compare            methods, networks, fields and seeds in one xarray dataset; a method in a
+                       Setting has a problem or networks of its own
+    best, reach        the best member of a sweep, and when a value is reached
+    label              names for a sweep's axes: its results as an xarray dataset
+    metrics, costs     what is recorded, and what a step costs (Cost); an Axis of your own
     plot               curves, heatmaps, networks, timelines
+    theory             the stepsizes and rates of theorems, to be held beside what is measured
 
 Problems:
 
-    problems           finite sums (logistic_regression, mlp, your own loss), quadratic; around
-                       them Minibatch, GaussianNoise and, with a regularizer of prox, Composite
+    problems           finite sums (logistic_regression, mlp, your own loss), quadratic; around them
+                       Minibatch, GaussianNoise, or Composite, which adds a regularizer of `prox`
     data, partition    data sets, and how their samples are split over the agents
     stack              several problems or methods as one, to be swept
 
@@ -56,11 +59,12 @@ The methods:
                        FedNMap, ZhangHuJohansson
     asynchronous       ADSGD, ASBCD, ADPSGD, RFAST; with a server AsyncFedAvg, FedBuff, FedFix,
                        AFACD, AFACS
+    around any of them Averaged: its estimate is the running mean of the iterates
 
 Your own:
 
-    pytree, static, field  make a class a method: it has init and step, and fields that are
-                       Scalar, Nonnegative, Positive, Fraction or Count
+    pytree             makes a class with init and step a method; its fields are Scalar,
+                       Nonnegative, Positive, Fraction or Count, or `static` or a `field` of state
     schedules, at      stepsizes that change, and a method with their values at a step
     replace, require   a copy with other fields; a check that is silent for traced values
     roles, agents      what methods need of networks; rows of agents in a pytree
