@@ -33,7 +33,7 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 class Dataset(NamedTuple):
     """Samples in rows: ``features`` [m, p], and ``labels`` [m], integer classes or floats.
 
-    Args:
+    Attributes:
         features: [m, p].
         labels: [m], integer classes or floats.
 

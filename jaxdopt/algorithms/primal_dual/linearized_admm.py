@@ -11,9 +11,9 @@ Source: Ling, Shi, Wu, Ribeiro (2015), "DLM: Decentralized linearized alternatin
 of multipliers", where the agents keep φᵢ = Σⱼ λᵢⱼ.
 Confidence: third-party code (but for its one rate for all, where here, as in the paper, an agent's
 falls with its links, and for unequal starts).
-Departs: λ is one step late, which is the same sequence from equal starts; from unequal ones its
-first dual is λᵢⱼ = c (xᵢ − xⱼ), and 0 there. Links that are down in a step are left out of its
-sums; dᵢ counts them, so that c and the weights of the steps stay the same.
+Departs: λ is updated one step late, which gives the same sequence from equal starts; from unequal
+ones the first dual amounts to c (xᵢ − xⱼ) here, and to 0 in that code. Links that are down in a
+step are left out of its sums; dᵢ counts them, so that c and the weights of the steps stay the same.
 Theorem in the tests: for convex problems it converges for α < 2 / L and any c > 0.
 """
 
