@@ -121,3 +121,13 @@ def test_the_overview_names_everything_and_its_example_runs():
     example = doctest.DocTestFinder(recurse=False).find(jd, "jaxdopt")[0]
     assert example.examples
     assert runner.run(example).failed == 0
+
+
+@pytest.mark.parametrize(
+    "method", [m for m in METHODS if "compressor" in parameters(m)], ids=PUBLIC.get
+)
+@pytest.mark.parametrize("given", [None, 2, jd.compressors.Sign])
+def test_what_a_signature_calls_a_compressor_is_asked_for(method, given):
+    assert "compressor: Compressor" in str(inspect.signature(method))
+    with pytest.raises(ValueError, match="compressor is .*; give one of jd.compressors, such as"):
+        method(0.1, given)
