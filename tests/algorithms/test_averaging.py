@@ -10,6 +10,7 @@ from catalogue import ROWS
 from small import KEY, D, N, network_of, uneven
 
 import jaxdopt as jd
+from jaxdopt import averaging, simulate
 
 STEPS, START = 8, 3
 RING = jd.networks.metropolis(jd.graphs.ring(N))
@@ -111,11 +112,11 @@ def test_start_and_stepsize_are_numbers_and_sweep_together():
             member = dataset["x"].sel(stepsize=stepsize, start=start, algorithm="mean")
             np.testing.assert_allclose(member.values.squeeze(), single.history["x"], rtol=1e-12)
     assert dataset["stepsize"].attrs["least"] == 0
-    assert jd.simulate._simulate._cache_size() > 0
-    before = jd.simulate._simulate._cache_size()
+    assert simulate._simulate._cache_size() > 0
+    before = simulate._simulate._cache_size()
     for start in (1, 5):
         run(jd.Averaged(jd.SGD(0.1), start), RING, problem)
-    assert jd.simulate._simulate._cache_size() == before + 1
+    assert simulate._simulate._cache_size() == before + 1
 
 
 def test_a_result_goes_on_and_schedules_are_the_wrapped_methods():
@@ -167,14 +168,14 @@ def test_means_in_low_precision_do_not_stall():
     def add(mean, pair):
         return mean.renewed(*pair), None
 
-    mean = jd.averaging.Mean.of(jnp.asarray(terms[0]))
+    mean = averaging.Mean.of(jnp.asarray(terms[0]))
     counts = jnp.arange(2, len(terms) + 1)
     last, _ = jax.jit(lambda m, *pairs: jax.lax.scan(add, m, pairs))(
         mean, jnp.asarray(terms[1:]), counts
     )
     assert last.value.dtype == jnp.float32
     np.testing.assert_allclose(last.value, terms.astype(np.float64).mean(axis=0), rtol=2e-7)
-    half = jd.averaging.Mean.of(jnp.ones(1, jnp.float16))
+    half = averaging.Mean.of(jnp.ones(1, jnp.float16))
     assert half.value.dtype == jnp.float32
 
 
