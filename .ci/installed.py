@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+
 import jaxdopt as jd
 
 package, sources = Path(jd.__file__).parent, Path(sys.argv[1]) / "jaxdopt"
