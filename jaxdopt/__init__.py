@@ -88,6 +88,7 @@ from jaxdopt._numbers import Fraction, Nonnegative, Positive, Scalar
 from jaxdopt._pytree import field, pytree, static
 from jaxdopt._pytree import replace_checked as replace
 from jaxdopt.algorithms import *  # noqa: F403
+from jaxdopt.averaging import Averaged
 from jaxdopt.compare import compare
 from jaxdopt.costs import Axis, Cost
 from jaxdopt.datasets import best, label, reach
@@ -102,6 +103,7 @@ from jaxdopt.sweep import sweep
 __version__ = "0.1.0"
 
 __all__ = [
+    "Averaged",
     "Axis",
     "Cost",
     "Count",
