@@ -28,6 +28,7 @@ FLOORS = {
     "networks": 1,
     "algorithms": 2,
     "metrics": 2,
+    "theory": 2,
     "simulate": 3,
     "sweep": 3,
     "datasets": 3,
