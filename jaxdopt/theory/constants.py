@@ -38,8 +38,10 @@ class Constants:
     Example:
         >>> import jaxdopt as jd
         >>> ring = jd.networks.metropolis(jd.graphs.ring(8))
-        >>> jd.theory.Constants.of(jd.problems.quadratic(8, 2, curvature_spread=0.0), ring)
-        Constants(L=1, mu=0.1, least=0.1, sigma=0, zeta=1, n=8, gap=0.195, smallest=-0.333, own=0.333)
+        >>> problem = jd.problems.quadratic(8, 2, curvature_spread=0.0)
+        >>> constants = jd.theory.Constants.of(problem, ring)
+        >>> round(constants.gap, 3), round(constants.smallest, 3)
+        (0.195, -0.333)
     """
 
     L: Any = None
@@ -55,10 +57,10 @@ class Constants:
 
     def __post_init__(self) -> None:
         """Check the ranges of the numbers that are given."""
-        ranges: dict[str, Any] = {"L": {"above": 0.0}, "n": {"minimum": 1.0}}
-        ranges |= dict.fromkeys(("mu", "least", "sigma", "zeta"), {"minimum": 0.0})
-        ranges |= {"gap": {"minimum": 0.0, "maximum": 1.0}, "delay": {"minimum": 1.0}}
-        ranges |= dict.fromkeys(("smallest", "own"), {"minimum": -1.0, "maximum": 1.0})
+        ranges: dict[str, Any] = {name: {"minimum": 0.0} for name in vars(self)}
+        ranges |= {"L": {"above": 0.0}, "n": {"minimum": 1.0}, "delay": {"minimum": 1.0}}
+        ranges["gap"] = {"minimum": 0.0, "maximum": 1.0}
+        ranges["smallest"] = ranges["own"] = {"minimum": -1.0, "maximum": 1.0}
         for name, value in vars(self).items():
             for one in np.ravel([] if value is None else value):
                 number(name, float(one), **ranges[name])

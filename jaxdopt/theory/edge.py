@@ -7,6 +7,7 @@ that the method keeps, such as Σᵢ dᵢ of a dual variable, and are there at e
 """
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -34,8 +35,8 @@ def edge(
 ) -> float:
     """Return the largest stable stepsize of a method, measured.
 
-    The stepsizes up to ``largest`` are gone through on a grid, and the first unstable one and the
-    stable one below it are bisected, all in one program, in float64, on the CPU. A problem that is
+    Stepsizes up to ``largest`` are tried on a grid, and the first unstable one and the stable one
+    below it are bisected, all in one program, in float64, on the CPU. A problem that is
     no quadratic is linearized at its solution: nearby, the method converges for smaller stepsizes
     and not for larger ones. For a method whose limit is not the solution the two differ by what the
     Hessians change in between.
@@ -48,7 +49,7 @@ def edge(
         largest: the largest stepsize to try; default: 8 / L with the problem's smoothness.
 
     Returns:
-        The edge, to 10 digits or so; 0 if already the smallest stepsize tried, 1e-4 of the largest,
+        The edge, to six digits; 0 if already the smallest stepsize tried, 1e-4 of the largest,
         is unstable, and infinity if all are stable.
 
     Raises:
@@ -70,7 +71,7 @@ def edge(
         "linearized; give a convex problem, solved: problem.solved().",
     )
     if largest is None:
-        smoothness = getattr(problem, "smoothness", None)
+        smoothness: Any = getattr(problem, "smoothness", None)
         require(
             smoothness is not None,
             f"the {type(problem).__name__} does not know its smoothness; give largest=.",
@@ -125,61 +126,62 @@ def _edge(
 
     def step(stepsize: Any, state: Any, k: Any, key: Any) -> Any:
         now = replace(at(method, k), stepsize=stepsize)
-        key = jax.random.fold_in(key, k)
-        return now.step(state, problem, network.at(k, key), key)
+        return now.step(state, problem, network.at(k, key), jax.random.fold_in(key, k))
+
+    def settle(k: Any, state: Any) -> Any:
+        return step(TINY * largest, state, k, keys[0])
 
     tiny = replace(at(method, 0), stepsize=TINY * largest)
     state = tiny.init(x0, problem, network.at(0, keys[0]), keys[0])
-    state = jax.lax.fori_loop(
-        0, SETTLED, lambda k, s: step(TINY * largest, s, k, keys[0]), state
-    )
-    leaves, treedef = jax.tree.flatten(state)
+    leaves, structure = jax.tree.flatten(jax.lax.fori_loop(0, SETTLED, settle, state))
     moving = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
-    flat, unravel = ravel_pytree(
-        [leaf for leaf, moves in zip(leaves, moving, strict=True) if moves]
-    )
+    flat, unravel = ravel_pytree(list(itertools.compress(leaves, moving)))
+    others = [not moves for moves in moving]  # counters and places
+    rest = list(itertools.compress(leaves, others))
 
     def move(flat: jax.Array, rest: Any, stepsize: Any, k: Any, key: Any) -> tuple[Any, Any]:
-        numbers, others = iter(unravel(flat)), iter(rest)
-        state = treedef.unflatten([next(numbers if moves else others) for moves in moving])
+        numbers, counters = iter(unravel(flat)), iter(rest)
+        state = structure.unflatten([next(numbers if moves else counters) for moves in moving])
         after = jax.tree.leaves(step(stepsize, state, k, key))
-        new = [leaf for leaf, moves in zip(after, moving, strict=True) if moves]
-        rest = [leaf for leaf, moves in zip(after, moving, strict=True) if not moves]
-        return ravel_pytree(new)[0], rest
+        new = ravel_pytree(list(itertools.compress(after, moving)))[0]
+        return new, (new, list(itertools.compress(after, others)))
 
     def matrix(stepsize: Any, start: Any, key: Any) -> jax.Array:
         """Return the product of the step's Jacobians over a period."""
 
         def one(carry: Any, k: Any) -> tuple[Any, None]:
             total, flat, rest = carry
-            jacobian = jax.jacfwd(lambda f: move(f, rest, stepsize, k, key)[0])(flat)
-            return (jacobian @ total, *move(flat, rest, stepsize, k, key)), None
+            jacobian, after = jax.jacfwd(move, has_aux=True)(flat, rest, stepsize, k, key)
+            return (jacobian @ total, *after), None
 
-        rest = [leaf for leaf, moves in zip(leaves, moving, strict=True) if not moves]
         begin = jnp.eye(flat.size, dtype=flat.dtype), flat, rest
         return jax.lax.scan(one, begin, start + jnp.arange(period))[0][0]
 
-    def stable(stepsize: Any) -> jax.Array:
-        eigenvalues = jnp.linalg.eigvals(matrix(stepsize, SETTLED, keys[0]))
-        return jnp.abs(eigenvalues).max() ** (1 / period) <= 1 + ROUNDING
-
     def unfinished(carry: Any) -> jax.Array:
-        i, low, high = carry
+        i, low, high, _, _ = carry
         apart = jnp.isinf(high) | (high - low > PRECISION * high)
         return (i < GRID + HALVINGS) & apart & ~jnp.isinf(low)
 
     def advance(carry: Any) -> Any:
-        i, low, high = carry
-        on_grid = largest * 10.0 ** (-DECADES * (1 - i / (GRID - 1)))
-        stepsize = jnp.where(jnp.isinf(high), on_grid, (low + high) / 2)
-        inside = stable(stepsize)
-        low, high = jnp.where(inside, stepsize, low), jnp.where(inside, high, stepsize)
-        low = jnp.where(inside & (i == GRID - 1) & jnp.isinf(high), jnp.inf, low)
-        high = jnp.where(~inside & (i == 0), 0.0, high)
-        return i + 1, low, high
+        """Try the next stepsize; the first two times one stepsize, at two times with two keys."""
+        i, low, high, before, difference = carry
+        exponent = -DECADES * (1 - i / (GRID - 1))
+        stepsize = jnp.where(jnp.isinf(high), largest * 10.0**exponent, (low + high) / 2)
+        stepsize = jnp.where(i < 0, largest / 10, stepsize)
+        other = (i == -1).astype(int)
+        now = matrix(stepsize, SETTLED + other * period, keys[other])
+        change = jnp.abs(now - before).max() / jnp.abs(before).max()
+        difference = jnp.where(i == -1, change, difference)
+        radius = jnp.abs(jnp.linalg.eigvals(now)).max() ** (1 / period)
+        inside, trial = radius <= 1 + ROUNDING, i < 0
+        low, high = (
+            jnp.where(trial | ~inside, low, stepsize),
+            jnp.where(trial | inside, high, jnp.where(i == 0, 0, stepsize)),
+        )
+        last = (i == GRID - 1) & jnp.isinf(high)
+        return i + 1, jnp.where(last, jnp.inf, low), high, now, difference
 
-    first = matrix(largest / 10, SETTLED, keys[0])
-    second = matrix(largest / 10, SETTLED + period, keys[1])
-    difference = jnp.abs(first - second).max() / jnp.abs(first).max()
-    begin = 0, jnp.zeros((), flat.dtype), jnp.full((), jnp.inf, flat.dtype)
-    return jax.lax.while_loop(unfinished, advance, begin)[1], difference
+    zero, infinity = jnp.zeros((), flat.dtype), jnp.full((), jnp.inf, flat.dtype)
+    begin = -2, zero, infinity, jnp.eye(flat.size, dtype=flat.dtype), zero
+    _, found, _, _, difference = jax.lax.while_loop(unfinished, advance, begin)
+    return found, difference

@@ -18,7 +18,7 @@ not expand.
 between λ_min(W) − α L and 1 − α m. W (I − α H) is no longer than ρ.
 
 **Edges** are those of equal quadratics h x²/2, 0 < h ≤ L, for which every eigenvalue λ of W has a
-recursion of one or two steps of its own, z² − b z + c, that is stable if and only if |b| < 1 + c < 2:
+recursion of its own, z² − b z + c, that is stable if and only if |b| < 1 + c < 2:
 
     EXTRA                (b, c) = (1 + λ − α h,      (1 + λ)/2 − α h)
     exact diffusion               (v (2 − α h),      v (1 − α h)),      v = 1 − θ (1 − λ)
@@ -27,21 +27,22 @@ recursion of one or two steps of its own, z² − b z + c, that is stable if and
     ATC gradient tracking         (2 λ − λ² α h,     λ² − λ² α h)
 
 **Trees.** With delays up to D − 1, and γ n L < 2 sin(π / (4 D − 2)), gradient descent on quadratics
-has no eigenvalue e^{iφ}: for φ < π / (2 D − 1) all Σᵢ hᵢ cos((kᵢ + ½) φ) are positive, and beyond it
+has no eigenvalue e^{iφ}: for φ < π / (2 D − 1) Σᵢ hᵢ cos((kᵢ + ½) φ) is positive, and beyond it
 γ Σᵢ hᵢ sin((kᵢ + ½) φ) = 2 sin(φ/2) is out of reach.
 """
 
 import dataclasses
 import inspect
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
-from jaxdopt import algorithms as jd
+from jaxdopt import algorithms as methods
 from jaxdopt import roles
 from jaxdopt._checks import require
+from jaxdopt._leaves import is_traced
 from jaxdopt._numbers import Scheduled
 from jaxdopt._pytree import number_fields
 from jaxdopt.theory.constants import Constants, require_fixed
@@ -62,12 +63,12 @@ class Claim:
         kind: "exact", if it is necessary and sufficient, or attained, on equal quadratics (all
             agents have the same Hessian); "sufficient", if it is a bound; "order", if it holds up
             to factors that do not depend on what the formula names.
-        basis: "theorem", of the source and in the tests; "abstract", if only the source's abstract
-            was at hand; "derived", if the proof is in `jaxdopt.theory.theorems` or in one line of
-            ``source``; "measured", if it is what this library's experiments show.
+        basis: "theorem", if the source has it and the tests agree; "abstract", if only the source's
+            abstract was at hand; "derived", if the proof is in `jaxdopt.theory.theorems` or is the
+            line that ``source`` has; "measured", if this library's tests and experiments show it.
         source: authors, year, arXiv number and theorem.
-        holds: under which conditions, and where sources differ.
-        missing: what there is no value without.
+        holds: under which conditions, and what other sources have.
+        missing: what is needed for a value, where there is none.
     """
 
     value: Any
@@ -79,14 +80,13 @@ class Claim:
     missing: str = ""
 
     def __float__(self) -> float:
-        require(self.value is not None, f"{self.formula} has no value: {self.missing}.")
+        require(self.value is not None, f"{self.formula} has no value: it needs {self.missing}.")
         return float(self.value)
 
     def __repr__(self) -> str:
-        known = self.value is not None
-        value = f"needs {self.missing}" if not known else _shown(self.value)
-        more = f"; {self.holds}" if self.holds else ""
-        return f"{value}    {self.formula}    ({self.kind}, {self.basis}: {self.source}{more})"
+        value = f"[needs {self.missing}]" if self.value is None else _shown(self.value)
+        more = f": {self.holds}" if self.holds else ""
+        return f"{value} = {self.formula}\n{self.kind}{more}\n{self.basis}: {self.source}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +119,11 @@ class Theory:
         return {name: claim for name, claim in vars(self).items() if isinstance(claim, Claim)}
 
     def __repr__(self) -> str:
-        lines = [f"{self.method} with {self.constants}"]
-        return "\n".join(lines + [f"  {name:<10} {claim}" for name, claim in self.claims.items()])
+        claims = (
+            textwrap.indent(f"{claim}", " " * 12).replace(" " * 12, f"  {name:<10}", 1)
+            for name, claim in self.claims.items()
+        )
+        return "\n".join([f"{self.method} with {self.constants}", *claims])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,13 +146,13 @@ class Law:
         values = {name: letters[name] for name in inspect.signature(self.function).parameters}
         for name, given in values.items():
             if given is None:
-                missing = f"{_WORDS.get(name, name)}, which is not known"
+                missing = _NEEDED.get(name, name)
             elif name in ("mu", "least") and np.any(np.asarray(given) == 0):
-                missing = f"{_WORDS[name]} > 0, and it is 0"
+                missing = f"{_NEEDED[name]}, and it is 0"
         if not missing:
             value = self.function(**values)
             if np.ndim(value) == 0 and np.isnan(value):
-                value, missing = None, f"{self.holds}, which is not the case"
+                value, missing = None, f"that {self.holds}"
         own = (self.formula, self.kind, self.basis, self.source, self.holds)
         return Claim(value, *own, missing)
 
@@ -158,7 +161,7 @@ class Law:
 class Laws:
     """All laws of a method, and on which networks they hold: the words of `jaxdopt.roles`."""
 
-    words: frozenset[str] = frozenset()
+    words: frozenset[str]
     stepsize: Law | None = None
     edge: Law | None = None
     rate: Law | None = None
@@ -167,19 +170,19 @@ class Laws:
     decay: Law | None = None
 
 
-_WORDS = {
-    "L": "L",
-    "mu": "μ",
-    "least": "every agent's own strong convexity",
-    "sigma": "σ",
-    "zeta": "ζ",
-    "gap": "the spectral gap of one W",
+_NEEDED = {
+    "L": "L, the smoothness of the problem",
+    "mu": "μ > 0, a strongly convex F",
+    "least": "m > 0, every agent's own strong convexity",
+    "sigma": "σ, the noise of the gradients",
+    "zeta": "ζ, a problem whose solution is known",
+    "gap": "1 − |λ₂| of one W",
     "smallest": "λ_min of one symmetric W",
-    "own": "minᵢ wᵢᵢ",
+    "own": "minᵢ wᵢᵢ of one W",
     "delay": "a tree",
-    "alpha": "a constant stepsize shared by all agents",
-    "theta": "a constant θ shared by all agents",
-    "C": "an unbiased compressor and the number of parameters",
+    "alpha": "a method with one constant stepsize for all agents",
+    "theta": "one constant θ for all agents",
+    "C": "an unbiased compressor and a problem of known dimension",
 }
 
 
@@ -277,7 +280,7 @@ def _options(method: Any, whole: bool, d: int | None) -> dict[str, Any]:
             f"the theorems on {type(method).__name__} are about {name} = {expected}, and it is "
             f"{given!r}; give it without.",
         )
-    compressor = getattr(method, "compressor", None)
+    compressor: Any = getattr(method, "compressor", None)
     unbiased = hasattr(compressor, "omega") and getattr(compressor, "scaled", True)
     return {
         "alpha": None if whole else _constant(getattr(method, "stepsize", None)),
@@ -291,7 +294,7 @@ def _constant(value: Any) -> Any:
     """Return a number as a float, and None for a schedule or one number an agent."""
     if value is None or isinstance(value, Scheduled) or np.ndim(value) > 0:
         return None
-    require(not isinstance(value, jax.core.Tracer), "theory is for numbers; call it outside jit.")
+    require(not is_traced(value), "the stepsize is traced; call jd.theory.of outside jit.")
     return float(value)
 
 
@@ -299,18 +302,18 @@ def _shown(value: Any) -> str:
     return f"{float(value):.4g}" if np.ndim(value) == 0 else f"array{np.shape(value)}"
 
 
-def _contraction(alpha: Any, L: Any, least: Any) -> Any:  # noqa: N803
+def _contraction(alpha: Any, L: Any, least: Any) -> Any:
     """Return ρ, the factor of a gradient step on L-smooth, m-strongly convex functions."""
     return np.maximum(1 - alpha * least, alpha * L - 1)
 
 
-def _overlapped(L: Any, smallest: Any, tau: Any) -> Any:  # noqa: N803
+def _overlapped(L: Any, smallest: Any, tau: Any) -> Any:
     """Return the α at which λ_min(W) − 1 + (1 − α L)^τ is −1, or where |1 − α L| is 1."""
     root = np.abs(smallest) ** (1 / tau)
     return np.where(smallest < 0, 1 - root, 1 + root if tau % 2 else 2.0) / L
 
 
-def _diffused(L: Any, smallest: Any, theta: Any, least: float) -> Any:  # noqa: N803
+def _diffused(L: Any, smallest: Any, theta: Any, least: float) -> Any:
     """Return 2 / L where the smallest eigenvalue of V is at least ``least``, and NaN elsewhere."""
     return np.where(1 - theta * (1 - smallest) >= least - 1e-9, 2 / L, np.nan)
 
@@ -359,24 +362,28 @@ def _exact(source: str) -> Law:
     )
 
 
-_floor = Law(NOISE, _noise, "order", "derived", SUM, "the tests have its fall with 1/n")
-_sgd = Law("−1", lambda: -1.0, "order", "abstract", DSGD, "strongly convex, α ∝ 1/k")
-_tracked = Law("−2", lambda: -2.0, "order", "abstract", GTRR, "PL, F − F* over epochs, α ∝ 1/T")
+_floor = Law(
+    NOISE, _noise, "order", "derived", SUM, "α is small; the fall with 1/n is in the tests"
+)
+_sgd = Law("−1", lambda: -1.0, "order", "abstract", DSGD, "F is strongly convex and α ∝ 1/k")
+_tracked = Law(
+    "−2", lambda: -2.0, "order", "abstract", GTRR, "F is PL and α ∝ 1/T; F − F* over epochs"
+)
 _shuffled = Law(
     "∝ α²",
     lambda alpha: alpha**2,
     "order",
     "measured",
     "tests/algorithms",
-    "at the ends of epochs; not affected by heterogeneity that is linear and sums to 0",
+    "measured at the ends of epochs; linear heterogeneity that sums to 0 does not matter",
 )
 
 LAWS: dict[type, Laws] = {
-    jd.GradientDescent: Laws(
+    methods.GradientDescent: Laws(
         CENTRAL,
         stepsize=Law(
             "2 / (L + μ)", lambda L, mu: 2 / (L + mu), "sufficient", "theorem", NESTEROV,
-            "where the rate is 1 − α μ; it converges below 2 / L, if only convex too",
+            "F is strongly convex; below 2 / L it converges more slowly, also if only convex",
         ),
         edge=Law("2 / L", lambda L: 2 / L, "exact", "derived", SPECTRUM),
         rate=Law(
@@ -385,21 +392,22 @@ LAWS: dict[type, Laws] = {
         ),
         error=_floor,
     ),
-    jd.SGD: Laws(CENTRAL, error=_floor, decay=_sgd),
-    jd.CentralizedRR: Laws(
+    methods.SGD: Laws(CENTRAL, error=_floor, decay=_sgd),
+    methods.CentralizedRR: Laws(
         CENTRAL,
         error=Law(
             "∝ α²", lambda alpha: alpha**2, "order", "theorem",
             "Mishchenko, Khaled, Richtárik (2020), arXiv 2006.05988, theorem 1",
-            "at the ends of epochs; on a fixed problem often α³",
+            "measured at the ends of epochs; on a fixed problem often α³",
         ),
-        decay=Law("−2", lambda: -2.0, "order", "abstract", DRR, "over epochs, α ∝ 1/T"),
+        decay=Law("−2", lambda: -2.0, "order", "abstract", DRR,
+                  "F is strongly convex and α ∝ 1/T; over epochs"),
     ),
-    jd.DGD: Laws(
+    methods.DGD: Laws(
         SYMMETRIC,
         stepsize=Law(
             "(1 + λ_min(W)) / L", lambda L, smallest: (1 + smallest) / L, "sufficient", "theorem",
-            f"{YUAN}, theorem 1", "convex fᵢ",
+            f"{YUAN}, theorem 1", "the fᵢ are convex",
         ),
         edge=Law(
             "(1 + λ_min(W)) / L", lambda L, smallest: (1 + smallest) / L, "exact", "derived",
@@ -408,26 +416,26 @@ LAWS: dict[type, Laws] = {
         rate=Law(
             "max(1 − α m, α L − λ_min(W)),  m = minᵢ μᵢ",
             lambda alpha, L, least, smallest: np.maximum(1 - alpha * least, alpha * L - smallest),
-            "exact", "derived", HERE, "to its own limit",
+            "exact", "derived", HERE, "the limit is its own",
         ),
         error=Law(
             "α² ζ² / (1 − λ)² + α σ² / (n μ)",
             lambda alpha, sigma, zeta, n, gap, mu: (alpha * zeta / gap) ** 2
             + _noise(alpha, sigma, n, mu),
-            "order", "theorem", YUAN, "up to factors of L / μ in the first term",
+            "order", "theorem", YUAN, "factors of L / μ in the first term do not count",
         ),
     ),
-    jd.DSGD: Laws(
+    methods.DSGD: Laws(
         MIXING,
-        stepsize=Law("2 / L", lambda L: 2 / L, "sufficient", "derived", HERE, "convex fᵢ"),
+        stepsize=Law("2 / L", lambda L: 2 / L, "sufficient", "derived", HERE, "the fᵢ are convex"),
         edge=Law("2 / L", lambda L: 2 / L, "exact", "derived", SPECTRUM),
         rate=Law(
             "max(1 − α m, α L − 1),  m = minᵢ μᵢ", _contraction, "exact", "derived", HERE,
-            "to its own limit, α < 2 / L",
+            "α < 2 / L, and the limit is its own",
         ),
         transient=Law(
             "n / (1 − λ)²", lambda n, gap: n / gap**2, "order", "abstract", DSGD,
-            "strongly convex, and attained there; n³ / (1 − λ)⁴ if only convex "
+            "F is strongly convex, and attained there; n³ / (1 − λ)⁴ if it is only convex "
             "(Yuan, Alghunaim, Huang, 2021, arXiv 2105.08023)",
         ),
         error=Law(
@@ -436,35 +444,35 @@ LAWS: dict[type, Laws] = {
             + _noise(alpha, sigma, n, mu),
             "order", "derived",
             "(I − W) X = −α W ∇F(X) in the limit, and 1/n of the noise as in the tests",
-            "up to factors of L / μ in the first term",
+            "factors of L / μ in the first term do not count",
         ),
         decay=_sgd,
     ),
-    jd.LocalDSGD: Laws(
+    methods.LocalDSGD: Laws(
         MIXING,
-        stepsize=Law("2 / L", lambda L: 2 / L, "sufficient", "derived", HERE, "convex fᵢ"),
+        stepsize=Law("2 / L", lambda L: 2 / L, "sufficient", "derived", HERE, "the fᵢ are convex"),
         edge=Law("2 / L", lambda L: 2 / L, "exact", "derived", SPECTRUM),
         rate=Law(
             "max(1 − α m, α L − 1)^τ,  m = minᵢ μᵢ",
             lambda alpha, L, least, tau: _contraction(alpha, L, least) ** tau,
-            "exact", "derived", HERE, "per round, to its own limit, α < 2 / L",
+            "exact", "derived", HERE, "α < 2 / L, and the limit is its own; per round",
         ),
     ),
-    jd.OLDSGD: Laws(
+    methods.OLDSGD: Laws(
         SYMMETRIC,
         stepsize=Law(
             "(1 − (−λ_min(W))^{1/τ}) / L,  if λ_min(W) < 0", _overlapped, "sufficient", "derived",
-            "W − I + Πₗ (I − α Hᵢ) is symmetric on quadratics", "convex quadratics",
+            "W − I + Πₗ (I − α Hᵢ) is symmetric on quadratics", "the fᵢ are convex quadratics",
         ),
         edge=Law(
             "1 − (1 − α L)^τ = 1 + λ_min(W)", _overlapped, "exact", "derived", SPECTRUM,
         ),
     ),
-    jd.EXTRA: Laws(
+    methods.EXTRA: Laws(
         SYMMETRIC,
         stepsize=Law(
             "2 λ_min(W̃) / L,  W̃ = (I + W)/2", lambda L, smallest: (1 + smallest) / L,
-            "sufficient", "theorem", f"{EXTRA}, theorem 3.3", "convex fᵢ",
+            "sufficient", "theorem", f"{EXTRA}, theorem 3.3", "the fᵢ are convex",
         ),
         edge=Law(
             "(5 + 3 λ_min(W)) / (4 L)", lambda L, smallest: (5 + 3 * smallest) / (4 * L),
@@ -472,12 +480,12 @@ LAWS: dict[type, Laws] = {
         ),
         error=_exact(EXTRA),
     ),
-    jd.PGEXTRA: Laws(
+    methods.PGEXTRA: Laws(
         SYMMETRIC,
         stepsize=Law(
             "2 λ_min(W̃) / L,  W̃ = (I + W)/2", lambda L, smallest: (1 + smallest) / L,
             "sufficient", "theorem", "Shi, Ling, Wu, Yin (2015), arXiv 1506.02308, theorem 1",
-            "convex fᵢ and r",
+            "the fᵢ and r are convex",
         ),
         edge=Law(
             "(5 + 3 λ_min(W)) / (4 L)", lambda L, smallest: (5 + 3 * smallest) / (4 * L),
@@ -485,11 +493,11 @@ LAWS: dict[type, Laws] = {
         ),
         error=_exact("Shi, Ling, Wu, Yin (2015), arXiv 1506.02308"),
     ),
-    jd.NIDS: Laws(
+    methods.NIDS: Laws(
         SYMMETRIC,
         stepsize=Law(
             "2 / L", lambda L: 2 / L, "sufficient", "theorem", f"{NIDS}, theorem 1",
-            "convex fᵢ and r; with one α an agent, αᵢ < 2 / Lᵢ",
+            "the fᵢ and r are convex; with one α an agent, αᵢ < 2 / Lᵢ is enough",
         ),
         edge=Law("2 / L", lambda L: 2 / L, "exact", "derived", SPECTRUM),
         rate=Law(
@@ -497,15 +505,15 @@ LAWS: dict[type, Laws] = {
             lambda alpha, L, least, gap: np.maximum(
                 _contraction(alpha, L, least), np.sqrt(1 - gap / 2)
             ),
-            "sufficient", "derived", HERE, "in the norm of (x, s), α < 2 / L",
+            "sufficient", "derived", f"{HERE}, in the norm of (x, s)", "α < 2 / L",
         ),
         error=_floor,
     ),
-    jd.ExactDiffusion: Laws(
+    methods.ExactDiffusion: Laws(
         SYMMETRIC,
         stepsize=Law(
             "2 / L", lambda L, smallest, theta: _diffused(L, smallest, theta, 0.0), "sufficient",
-            "derived", HERE, "convex fᵢ, V = (1 − θ) I + θ W without negative eigenvalues",
+            "derived", HERE, "V = (1 − θ) I + θ W has no negative eigenvalue",
         ),
         edge=Law(
             "2 / L", lambda L, smallest, theta: _diffused(L, smallest, theta, -1 / 3), "exact",
@@ -516,26 +524,27 @@ LAWS: dict[type, Laws] = {
             lambda alpha, L, least, gap, smallest, theta: np.maximum(
                 _contraction(alpha, L, least), np.sqrt(1 - theta * gap)
             ) + 0 * _diffused(L, smallest, theta, 0.0),
-            "sufficient", "derived", HERE,
-            "in the norm of (x, s), α < 2 / L, V = (1 − θ) I + θ W without negative eigenvalues",
+            "sufficient", "derived", f"{HERE}, in the norm of (x, s)",
+            "V = (1 − θ) I + θ W has no negative eigenvalue",
         ),
         transient=Law(
             "n / (1 − λ)", lambda n, gap: n / gap, "order", "abstract", EDAS,
-            "strongly convex; n³ / (1 − λ)² if only convex (Yuan, Alghunaim, Huang, 2021, "
+            "F is strongly convex; n³ / (1 − λ)² if only convex (Yuan, Alghunaim, Huang, 2021, "
             "arXiv 2105.08023)",
         ),
         error=_floor,
         decay=dataclasses.replace(_sgd, source=EDAS),
     ),
-    jd.LinearizedADMM: Laws(
+    methods.LinearizedADMM: Laws(
         SYMMETRIC,
         stepsize=Law(
             "2 / L", lambda L: 2 / L, "sufficient", "theorem",
-            "Ling, Shi, Wu, Ribeiro (2015), DLM, IEEE TSP 63(15)", "convex fᵢ, any penalty c > 0",
+            "Ling, Shi, Wu, Ribeiro (2015), DLM, IEEE TSP 63(15)",
+            "the fᵢ are convex, with any penalty c > 0",
         ),
         error=_exact("Ling, Shi, Wu, Ribeiro (2015), DLM, IEEE TSP 63(15)"),
     ),
-    jd.GradientTracking: Laws(
+    methods.GradientTracking: Laws(
         MIXING,
         edge=Law(
             "min(2, (1 − λ_min²) / |λ_min|) / L,  or 2 / L if λ_min(W) ≥ 0",
@@ -546,7 +555,7 @@ LAWS: dict[type, Laws] = {
         ),
         error=_floor,
     ),
-    jd.DIGing: Laws(
+    methods.DIGing: Laws(
         MIXING,
         edge=Law(
             "(1 + λ_min(W))² / (2 L)", lambda L, smallest: (1 + smallest) ** 2 / (2 * L), "exact",
@@ -554,7 +563,7 @@ LAWS: dict[type, Laws] = {
         ),
         error=_exact("Nedić, Olshevsky, Shi (2017), arXiv 1607.03218"),
     ),
-    jd.ATCGT: Laws(
+    methods.ATCGT: Laws(
         MIXING,
         edge=Law(
             "min(2, (1 + λ_min)² / (2 λ_min²)) / L,  or 2 / L if λ_min(W) ≥ 0",
@@ -567,13 +576,13 @@ LAWS: dict[type, Laws] = {
         ),
         error=_exact("Xu, Zhu, Soh, Xie (2015), Aug-DGM"),
     ),
-    jd.ADSGD: Laws(
+    methods.ADSGD: Laws(
         frozenset({"timeline", "timeline of mixing"}),
         stepsize=Law(
             "2 minᵢ wᵢᵢ / (L + m),  m = minᵢ μᵢ", lambda L, least, own: 2 * own / (L + least),
             "sufficient", "derived",
             "|wᵢᵢ − α h| ≤ wᵢᵢ − α m, and the weights of the others sum to 1 − wᵢᵢ",
-            "strongly convex fᵢ, wᵢⱼ ≥ 0, any bounded delays",
+            "the fᵢ are strongly convex and wᵢⱼ ≥ 0, with any bounded delays",
         ),
         rate=Law(
             "1 − α m,  m = minᵢ μᵢ",
@@ -582,39 +591,40 @@ LAWS: dict[type, Laws] = {
             ),
             "sufficient", "derived",
             "|wᵢᵢ − α h| ≤ wᵢᵢ − α m, and the weights of the others sum to 1 − wᵢᵢ",
-            "α ≤ 2 minᵢ wᵢᵢ / (L + m), in the largest norm of a block, per window in which all "
+            "α ≤ 2 minᵢ wᵢᵢ / (L + m); in the largest norm of a block, per window in which all "
             "agents finish on versions of it",
         ),
     ),
-    jd.CEDAS: Laws(
+    methods.CEDAS: Laws(
         SYMMETRIC,
         transient=Law(
             "n C³ / (1 − λ)²,  C = 1 + ω", lambda n, gap, C: n * C**3 / gap**2, "order", "abstract",
             "Huang, Pu (2023), arXiv 2301.05872",
-            "strongly convex; n³ C⁶ / (1 − λ)⁴ if nonconvex; C is called the compression-related "
-            "parameter, and 1 + ω is the reading that leaves a transient for ω → 0",
+            "F is strongly convex; n³ C⁶ / (1 − λ)⁴ if nonconvex; the abstract calls C a parameter "
+            "of the compression, and with C = ω there would be no transient for ω → 0",
         ),
         decay=dataclasses.replace(_sgd, source="Huang, Pu (2023), arXiv 2301.05872"),
     ),
-    jd.DRR: Laws(
+    methods.DRR: Laws(
         MIXING,
         error=Law(
             "α² ζ² / (1 − λ)²", lambda alpha, zeta, gap: (alpha * zeta / gap) ** 2, "order",
             "measured", "tests/algorithms, and experiments gtrr",
-            "at the ends of epochs; the paper proves the order α²",
+            "measured at the ends of epochs",
         ),
         decay=Law(
             "−2", lambda: -2.0, "order", "abstract", DRR,
-            "strongly convex, squared distance over epochs, α ∝ 1/T; −2/3 if nonconvex, |∇F|²",
+            "F is strongly convex and α ∝ 1/T; over epochs; −2/3 of |∇F|² if nonconvex",
         ),
     ),
-    jd.GTRR: Laws(MIXING, error=_shuffled, decay=_tracked),
-    jd.EDRR: Laws(SYMMETRIC, error=_shuffled, decay=_tracked),
-    jd.FedAvg: Laws(
+    methods.GTRR: Laws(MIXING, error=_shuffled, decay=_tracked),
+    methods.EDRR: Laws(SYMMETRIC, error=_shuffled, decay=_tracked),
+    methods.FedAvg: Laws(
         frozenset({"server", "all"}),
         stepsize=Law(
             "2 / L", lambda L: 2 / L, "sufficient", "derived",
-            "every client's local steps are contractions, and so is their mean", "convex fᵢ",
+            "every client's local steps are contractions, and so is their mean",
+            "the fᵢ are convex",
         ),
         edge=Law("2 / L", lambda L: 2 / L, "exact", "derived", SPECTRUM),
         rate=Law(
@@ -622,7 +632,7 @@ LAWS: dict[type, Laws] = {
             lambda alpha, L, least, tau: _contraction(alpha, L, least) ** tau,
             "exact", "derived",
             "every client's local steps are contractions, and so is their mean",
-            "per round, to its own limit, η < 2 / L",
+            "η < 2 / L, and the limit is its own; per round",
         ),
         error=Law(
             "(η (K − 1) L ζ / (2 μ))²",
@@ -633,31 +643,32 @@ LAWS: dict[type, Laws] = {
             "to first order μ |x − x*| ≤ η (K − 1) |Σᵢ Hᵢ ∇fᵢ(x*)| / (2 n)", "σ = 0",
         ),
     ),
-    jd.APD: Laws(
+    methods.APD: Laws(
         frozenset({"push"}),
-        decay=Law("−2", lambda: -2.0, "order", "abstract", APD, "convex, F − F* with a constant γ"),
+        decay=Law("−2", lambda: -2.0, "order", "abstract", APD,
+                  "F is convex; F − F* with a constant γ"),
     ),
-    jd.APDSC: Laws(
+    methods.APDSC: Laws(
         frozenset({"push"}),
         rate=Law(
             "1 − (μ / L)^½", lambda L, mu: 1 - np.sqrt(mu / L), "order", "abstract", APD,
-            "at the γ of APDSC.safe_stepsize, up to a factor of (μ / L)^½ that depends on C",
+            "γ is that of APDSC.safe_stepsize; (μ / L)^½ has a factor that depends on C",
         ),
     ),
-    jd.STPP: Laws(
+    methods.STPP: Laws(
         frozenset({"tree"}),
         stepsize=Law(
             "2 sin(π / (4 D − 2)) / (n L),  D = network.delay",
             lambda L, n, delay: 2 * np.sin(np.pi / (4 * delay - 2)) / (n * L), "sufficient",
-            "derived", "gradient descent with delays, in jaxdopt.theory.theorems",
-            "quadratics; the trackers' way along the tree is left out of the proof, and was below "
-            "the edge on all trees tried",
+            "measured", "gradient descent with delays, in jaxdopt.theory.theorems",
+            "the fᵢ are convex quadratics; the proof leaves out the trackers' way along the tree, "
+            "and the bound was below the measured edge on all trees tried",
         ),
         transient=Law(
             "n³", lambda n: np.asarray(n, float) ** 3, "order", "abstract",
             "You, Pu (2025), arXiv 2503.16123",
-            "at most, strongly convex, up to logarithms; 1 on bary_tree (You, Pu, 2024, arXiv "
-            "2404.05454)",
+            "F is strongly convex; at most, but for logarithms, and 1 on bary_tree (You, Pu, 2024, "
+            "arXiv 2404.05454)",
         ),
     ),
 }  # fmt: skip
