@@ -127,8 +127,7 @@ def slope(
         rate: ρ > 0, such as ``theory.rate``.
         through: (x₀, y₀), where the line begins.
         end: the x where it ends; default: the end of the horizontal axis.
-        label: text in the legend, which is drawn anew if there was one; default: "slope −2" or
-            "rate 0.98".
+        label: text at the beginning of the line; default: "slope −2" or "rate 0.98".
 
     Returns:
         The Axes.
@@ -139,9 +138,13 @@ def slope(
 
     Example:
         >>> import jaxdopt as jd
-        >>> theory = jd.theory.of(jd.DRR, jd.theory.Constants(gap=0.1))
-        >>> ax = jd.plot.curves(dataset, logx=True)
-        >>> ax = jd.plot.slope(ax, theory.decay, through=(10, 1e-2))
+        >>> method = jd.GradientDescent(0.1)
+        >>> result = jd.run(
+        ...     method, problem, network, problem.start(), jax.random.key(0), steps=100, every=10
+        ... )
+        >>> ax = jd.plot.curves(result, "distance_squared")
+        >>> rate = float(jd.theory.of(method, problem).rate)
+        >>> ax = jd.plot.slope(ax, rate=rate**2, through=(0, 1.0))
     """
     require(
         (exponent is None) != (rate is None),
@@ -172,11 +175,16 @@ def slope(
         x, own = np.geomspace(x0, last), f"slope {power:.3g}".replace("-", "−")
         logs = power * np.log(x / x0)
     style = {"color": "0.4", "linestyle": (0, (4, 2)), "linewidth": 1.0, "marker": ""}
-    legend = ax.get_legend()
-    ax.plot(x, y0 * np.exp(logs), label=own if label is None else label, **style)
+    ax.plot(x, y0 * np.exp(logs), label="_slope", **style)
+    ax.annotate(
+        own if label is None else label,
+        (x[len(x) // 8], y0 * np.exp(logs[len(x) // 8])),
+        xytext=(2, 2),
+        textcoords="offset points",
+        fontsize="small",
+        color=style["color"],
+    )
     ax.set(xlim=limits[0], ylim=limits[1])
-    if legend is not None:
-        ax.legend()
     return ax
 
 
