@@ -104,8 +104,8 @@ class Stability:
     """A method's largest stepsizes in units of 1/L, of theory and measured, on `reference`."""
 
     name: str
-    bound: jd.theory.Claim | None  # α below which it converges
-    edge: jd.theory.Claim | None  # α above which it diverges on equal quadratics
+    bound: Any  # a claim or None: α below which it converges
+    edge: Any  # a claim or None: α above which it diverges on equal quadratics
     equal: float  # measured where all agents have the same Hessian
     unequal: float  # measured where they have not
 
