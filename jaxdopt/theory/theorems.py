@@ -91,7 +91,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Theory:
-    """What theorems say of a method with a constant stepsize; a `Claim` each, None where none is known.
+    """What theorems say of a method with a constant stepsize: claims, and None where none is known.
 
     Attributes:
         method: its name.
