@@ -1,5 +1,7 @@
 """Methods compared on networks, over hyperparameters and seeds, as one labelled dataset."""
 
+from __future__ import annotations
+
 import datetime
 import functools
 import json
@@ -7,12 +9,11 @@ import math
 import operator
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from tqdm import tqdm
 
 from jaxdopt._arguments import require_kinds
@@ -23,6 +24,9 @@ from jaxdopt.grids import Grid, grids_of, named
 from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import listed, sweep
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 RESERVED = (*DIMENSIONS, "choice", "diverged")
 
@@ -247,6 +251,8 @@ def _assembled(
     own: bool,
 ) -> xr.Dataset:
     """Return the datasets of methods and networks as one; what is missing is NaN."""
+    import xarray as xr
+
     sizes: dict[str, list[Any]] = {"network": labels}
     if own:
         sizes["choice"] = list(range(max(len(grid.points) for grid in grids.values())))
@@ -308,4 +314,6 @@ def _about(methods: Mapping[str, Any], algorithms: Mapping[str, Any], steps: int
 
 
 def _index(name: str, members: Iterable[str]) -> Any:
+    import xarray as xr
+
     return xr.DataArray(list(members), dims=name, name=name)

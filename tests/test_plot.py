@@ -285,14 +285,14 @@ def test_a_heatmap_shows_what_has_more_than_one_member():
 def test_a_heatmap_of_a_result_has_numbers_for_values():
     problem = jd.problems.quadratic(4, 2)
     rings = jd.networks.metropolis(jd.graphs.ring(4)), jd.networks.metropolis(jd.graphs.path(4))
-    for over, named in ((("network", "algorithm"), "member_1"),
-                        ({"network": "network", "algorithm": "stepsize"}, "stepsize  $\\alpha$")):  # fmt: skip
+    named = {"network": "network", "algorithm": "stepsize"}
+    for over, x in ((("network", "algorithm"), "member_1"), (named, "stepsize  $\\alpha$")):
         swept = jd.sweep(jd.run, over=over)(
             jax.vmap(jd.DGD)(np.array([0.1, 0.2, 0.3])), problem, jd.networks.stack(rings),
             problem.start(), jax.random.key(0), steps=3,
         )  # fmt: skip
         ax = jd.plot.heatmap(swept)
-        assert ax.get_xlabel() == named
+        assert ax.get_xlabel() == x
         shown = np.reshape(ax.collections[0].get_array(), (2, 3))
         np.testing.assert_allclose(shown, swept.history["gap"][..., -1])
 

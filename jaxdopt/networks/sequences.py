@@ -19,8 +19,8 @@ from jaxdopt._checks import count, require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace, static
 from jaxdopt._wrapper import passed_on, rewrap, wrapped
-from jaxdopt.networks import graphs
-from jaxdopt.networks.graphs import require_connected
+from jaxdopt.networks import connectivity
+from jaxdopt.networks.connectivity import require_connected
 from jaxdopt.networks.operators.choose import choose
 from jaxdopt.networks.operators.sparse import Neighbors
 from jaxdopt.networks.parts import Parts
@@ -125,7 +125,7 @@ def _in_turn(together: Any, members: Sequence[Any]) -> Any:
     if "pushes" in vars(together) and together.kind == "column" and not is_traced(together):
         least = min(float(np.min(member.csr().diagonal())) for member in members)
         union = sum((member.csr() for member in members[1:]), members[0].csr())
-        changes["pushes"] = least > 0 and graphs.keeps_pushing(sp.csr_array(union))
+        changes["pushes"] = least > 0 and connectivity.keeps_pushing(sp.csr_array(union))
     return replace(together, **changes)
 
 
@@ -155,7 +155,7 @@ def sequence(
         f"weights is {weights!r}; give one of {', '.join(map(repr, SCHEMES))}.",
     )
     scheme, kind = SCHEMES[weights]
-    patterns = [pattern.astype(float) for pattern in graphs.adjacencies(graphs_or_adjacency)]
+    patterns = [pattern.astype(float) for pattern in connectivity.adjacencies(graphs_or_adjacency)]
     require(patterns, "the trace has no graphs; give at least one.")
     counts = sorted({p.shape[0] for p in patterns})
     require(
@@ -201,7 +201,7 @@ class RandomMatching(Varying):
     offers = frozenset({"mixing", "symmetric", "pull", "push", "push-pull", "hop", "all"})
 
     def __init__(self, graph: Any) -> None:
-        pattern = graphs.adjacency(graph)
+        pattern = connectivity.adjacency(graph)
         require_connected(pattern)
         require(
             (pattern != pattern.T).nnz == 0,
