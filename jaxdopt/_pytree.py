@@ -8,7 +8,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 import jax
 
-from jaxdopt import roles
+from jaxdopt import _repr, roles
 from jaxdopt._checks import Check, Choice, Count
 from jaxdopt._leaves import distinct
 from jaxdopt._numbers import Fraction, Nonnegative, Number, Positive, Scalar
@@ -81,7 +81,11 @@ def pytree(cls: type[T]) -> type[T]:
     own = cls.__dict__.get("__init__") is not None
     by_hand = own or getattr(cls, "_by_hand", False)  # a constructor that a base has written
     cls._by_hand = by_hand  # type: ignore[attr-defined]
-    cls = dataclasses.dataclass(frozen=True, eq=False, init=own or not by_hand)(cls)  # type: ignore[assignment]
+    if cls.__repr__ is object.__repr__:
+        cls.__repr__ = _repr.text
+        cls._repr_html_ = _repr.html  # type: ignore[attr-defined]
+    options = {"frozen": True, "eq": False, "repr": False}
+    cls = dataclasses.dataclass(init=own or not by_hand, **options)(cls)  # type: ignore[assignment]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     data = tuple(f.name for f in fields if not f.metadata.get("static"))
     program = tuple(f.name for f in fields if f.metadata.get("static"))

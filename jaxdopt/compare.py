@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from jaxdopt import _repr
 from jaxdopt._arguments import require_kinds
 from jaxdopt._checks import require
 from jaxdopt._pytree import number_fields
@@ -294,7 +295,7 @@ def _about(methods: Mapping[str, Any], algorithms: Mapping[str, Any], steps: int
 
     settings = {
         name: {
-            role: repr(getattr(member, role))
+            role: _repr.line(getattr(member, role))
             for role in ("problem", "network")
             if getattr(member, role) is not None
         }
@@ -302,7 +303,7 @@ def _about(methods: Mapping[str, Any], algorithms: Mapping[str, Any], steps: int
         if isinstance(member, Setting)
     }
     return {
-        "algorithms": json.dumps({name: repr(method) for name, method in methods.items()}),
+        "algorithms": json.dumps({name: _repr.line(method) for name, method in methods.items()}),
         "settings": json.dumps(settings),
         "steps": steps,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

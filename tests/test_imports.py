@@ -17,6 +17,7 @@ FLOORS = {
     "_checks": 0,
     "_numbers": 0,
     "_pytree": 0,
+    "_repr": 0,
     "_wrapper": 0,
     "roles": 0,
     "costs": 0,

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from jax.extend.random import threefry_2x32
 
-from jaxdopt import agents
+from jaxdopt import _repr, agents
 from jaxdopt._checks import count, require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace, static
@@ -66,6 +66,9 @@ class Varying(Network):
     def cuttable(self) -> bool:
         """Whether links of every round can be cut."""
         return self.symmetric or self.kind != "doubly"
+
+    def _facts(self) -> dict[str, str]:
+        return {"agents": str(self.n)} | _repr.fields(self, "n")
 
     def mean(self, x: Any) -> Any:
         """Return the mean over agents, leaves [n, ...] -> [...]."""

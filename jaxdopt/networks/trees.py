@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 
+from jaxdopt import _repr
 from jaxdopt._checks import count, require
 from jaxdopt._pytree import pytree, static
 from jaxdopt.agents import select
@@ -132,6 +133,13 @@ class Tree(Parts):
     root: Any
     delay: Any
     undirected: bool = static()
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "agents": str(self.n),
+            **{name: _repr.brief(getattr(self, name)) for name in ("root", "delay", "undirected")},
+            "memory": _repr.memory(self),
+        }
 
     def __init__(self, parent: Any, push: Any = None) -> None:
         down = _parents(parent, "parent")

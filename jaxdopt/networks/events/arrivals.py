@@ -121,8 +121,8 @@ class Arrivals(Schedule, Pattern):
             ticks=self.ticks,
         )
 
-    def _more(self) -> str:
-        return f", staleness <= {np.asarray(self.staleness).max()}"
+    def _facts(self) -> dict[str, str]:
+        return super()._facts() | {"staleness": f"at most {np.asarray(self.staleness).max()}"}
 
 
 def arrivals(

@@ -181,8 +181,8 @@ class Timeline(Schedule):
 
         return super().aligned([one(t) for t in members])
 
-    def _more(self) -> str:
-        return f", V = {self.versions}"
+    def _facts(self) -> dict[str, str]:
+        return super()._facts() | {"versions": str(self.versions)}
 
 
 def _slots(timeline: Timeline) -> int:
