@@ -221,7 +221,7 @@ def timeline(
         >>> import jaxdopt as jd
         >>> ring = jd.networks.metropolis(jd.graphs.ring(4))
         >>> timeline(ring, compute=[1.0, 1.0, 1.0, 2.5], delay=0.5, seconds=5.0)
-        Timeline(4 agents, 17 completions in 6 runs of at most 4, 5 seconds, V = 1)
+        Timeline(agents=4, completions=17, runs=6 of at most 4, seconds=5, versions=1)
     """
     until = length(steps, seconds)
     require_fixed(network, "a timeline")
