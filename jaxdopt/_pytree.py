@@ -60,6 +60,10 @@ def pytree(cls: type[T]) -> type[T]:
         [1.0]
     """
     checks = checked_fields(cls)
+    if cls.__repr__ is object.__repr__:
+        cls._repr_html_ = _repr.html  # type: ignore[attr-defined]
+        cls.__repr__ = _repr.text
+    cls.__repr__ = cls.__repr__  # the class's own, which a dataclass keeps
     cls._own_check = cls.__dict__.get("__post_init__")  # type: ignore[attr-defined]
     more = [base.__dict__.get("_own_check") for base in reversed(cls.__mro__)]
     more = [check for check in more if check is not None]
@@ -81,11 +85,7 @@ def pytree(cls: type[T]) -> type[T]:
     own = cls.__dict__.get("__init__") is not None
     by_hand = own or getattr(cls, "_by_hand", False)  # a constructor that a base has written
     cls._by_hand = by_hand  # type: ignore[attr-defined]
-    if cls.__repr__ is object.__repr__:
-        cls.__repr__ = _repr.text
-        cls._repr_html_ = _repr.html  # type: ignore[attr-defined]
-    options = {"frozen": True, "eq": False, "repr": False}
-    cls = dataclasses.dataclass(init=own or not by_hand, **options)(cls)  # type: ignore[assignment]
+    cls = dataclasses.dataclass(frozen=True, eq=False, init=own or not by_hand)(cls)  # type: ignore[assignment]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     data = tuple(f.name for f in fields if not f.metadata.get("static"))
     program = tuple(f.name for f in fields if f.metadata.get("static"))

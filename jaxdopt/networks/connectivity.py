@@ -113,15 +113,15 @@ def require_connected(pattern: sp.csr_array) -> None:
 
 
 def common_root(heard: sp.csr_array, pushed: sp.csr_array) -> bool:
-    """Return whether some agent reaches all others along the first pattern, and is reached by all.
+    """Return whether an agent reaches all others along ``heard``, and is reached along ``pushed``.
 
-    It is reached along the second pattern; both ways may lead through other agents.
+    In both patterns ways may lead through other agents.
     """
     return bool(np.any(reaching(heard) & reaching(sp.csr_array(pushed.T))))
 
 
 def reaching(heard: sp.csr_array) -> np.ndarray:
-    """Return [n] bool: the agents whose values reach all others."""
+    """Return [n] bool: the agents whose values reach all others, where j is ``heard`` by i."""
     count, component = sp.csgraph.connected_components(heard, directed=True, connection="strong")
     edges = heard.tocoo()
     hears_others = np.zeros(count, bool)
