@@ -1,0 +1,101 @@
+"""The catalogue of methods, family by family, and the table of roles, from the classes themselves."""
+
+import inspect
+import re
+import sys
+from collections.abc import Mapping
+from html import escape
+from itertools import groupby
+from pathlib import Path
+
+import jaxdopt as jd
+from experiments import methods, roles
+
+LABELS = r"(Source|Confidence|Listing|Invariants?|Theorems?)(?: in the tests)?: "
+
+
+def write(folder: Path, studies: Mapping[str, str]) -> None:
+    """Write a page a family, and an index; ``studies`` has each study's source by its name."""
+    folder.mkdir(parents=True)
+    index = [
+        "# Methods",
+        "",
+        f"{len(jd.algorithms.__all__)} methods, each tested against an independent NumPy loop over "
+        "agents and neighbors to 1e-10, and against its theorem. All are `jd.X`. The same entries, "
+        "in a terminal:",
+        "",
+        "```bash",
+        "python -m experiments methods",
+        "```",
+        "",
+    ]
+    for family, of in groupby(methods.entries(), lambda entry: entry.family):
+        about = inspect.getdoc(sys.modules[f"jaxdopt.algorithms.{family}"]) or ""
+        title = family.replace("_", "-").capitalize()
+        lines = [f"# {title}", "", about, ""]
+        index += [f"## [{title}]({family}.md)", "", "| method | iteration | needs | sends a step |"]
+        index += ["|---|---|---|---|"]
+        for entry in of:
+            lines += [*page(entry, studies), ""]
+            link = f"[`{entry.name}`]({family}.md#{anchor(entry.name)})"
+            iteration = escape(entry.iteration.rstrip(".")).replace("|", "&#124;")
+            index.append(f"| {link} | {iteration} | {', '.join(entry.needs)} | {entry.sends} |")
+        index.append("")
+        (folder / f"{family}.md").write_text("\n".join(lines))
+    (folder / "index.md").write_text("\n".join(index))
+
+
+def anchor(name: str) -> str:
+    """Return the anchor of a method's entry."""
+    return name.lower()
+
+
+def page(entry: methods.Entry, studies: Mapping[str, str]) -> list[str]:
+    """Return a method's entry."""
+    method = getattr(jd, entry.name)
+    about = inspect.getdoc(sys.modules[method.__module__]) or ""
+    text, *labelled = re.split(rf"(?:^|(?<=\.)\s){LABELS}", about, flags=re.MULTILINE)
+    facts = {"Needs": ", ".join(entry.needs), "Sends": f"{entry.sends} a step"}
+    facts |= {label: " ".join(fact.split()) for label, fact in zip(*[iter(labelled)] * 2)}  # noqa: B905
+    seen = [study for study, source in studies.items() if re.search(rf"\bjd\.{entry.name}\b", source)]
+    if seen:
+        facts["Studies"] = ", ".join(f'<a href="../../gallery/{s}/">{s}</a>' for s in seen)
+    lines = [f"## {entry.name} {{#{anchor(entry.name)}}}", "", text.strip(), ""]
+    lines += ['<dl class="facts">']
+    lines += [
+        f"<dt>{label}</dt><dd>{fact if label == 'Studies' else escape(fact)}</dd>"
+        for label, fact in facts.items()
+    ]
+    lines += ["</dl>", ""]
+    own = entry.name.lower()
+    if own in studies:
+        lines += [f"[![The study {own}](../figures/{own}.png){{ width=480 loading=lazy }}](../gallery/{own}.md)", ""]
+    lines += [f"::: {method.__module__}.{entry.name}", "    options:"]
+    lines += [f'      heading: "jd.{entry.name}"', "      heading_level: 3"]
+    lines += ["      show_root_toc_entry: false", "      show_source: true"]
+    return lines
+
+
+def fill(page: Path) -> None:
+    """Put the table of roles in the place of ``{{ roles }}``."""
+    page.write_text(page.read_text().replace("{{ roles }}", table()))
+
+
+def table() -> str:
+    """Return which methods run on which kinds of network, as HTML: a row those that fit alike."""
+    alike: dict[tuple[tuple[bool, ...], str], list[str]] = {}
+    for name in roles.METHODS:
+        fits = tuple(roles.fits(name, kind) for kind in roles.KINDS)
+        needs = ", ".join(word for word in jd.roles.WORDS if word in roles.built(name).needs)
+        alike.setdefault((fits, needs), []).append(name)
+    kinds = "".join(f'<th class="kind"><span>{kind}</span></th>' for kind in roles.KINDS)
+    rows = [
+        f'<tr><td class="methods"><b>{needs}</b>: {", ".join(names)}</td>'
+        + "".join(f'<td class="runs">×</td>' if fit else "<td></td>" for fit in fits)
+        + "</tr>"
+        for (fits, needs), names in sorted(alike.items(), key=lambda item: -sum(item[0][0]))
+    ]
+    return (
+        f'<table class="roles"><thead><tr><th></th>{kinds}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )

@@ -1,0 +1,50 @@
+"""Constructors of `@pytree` classes for mkdocstrings, which knows dataclasses by their decorator."""
+
+from typing import Any
+
+import griffe
+
+
+class Constructors(griffe.Extension):
+    """Give every `@pytree` class without a constructor of its own one made of its fields."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Visit all classes, once their bases are known."""
+        for module in (pkg, *_modules(pkg)):
+            for cls in module.classes.values():
+                if not cls.is_alias and _is_pytree(cls) and "__init__" not in cls.members:
+                    cls.set_member("__init__", _constructor(cls))
+
+
+def _modules(module: griffe.Module) -> Any:
+    for inner in module.modules.values():
+        if not inner.is_alias:
+            yield inner
+            yield from _modules(inner)
+
+
+def _is_pytree(cls: griffe.Class) -> bool:
+    return any(str(each.value).rpartition(".")[2] == "pytree" for each in cls.decorators)
+
+
+def _constructor(cls: griffe.Class) -> griffe.Function:
+    fields: dict[str, griffe.Parameter] = {}
+    for owner in (*reversed(cls.mro()), cls):
+        for name, field in owner.attributes.items():
+            kind = str(field.annotation)
+            if field.annotation is None or kind.startswith("ClassVar") or "property" in field.labels:
+                continue
+            default: Any = field.value
+            if str(default).partition("(")[0] in ("static", "field"):
+                given = {a.name: a.value for a in default.arguments if hasattr(a, "name")}
+                default = given.get("default", given.get("default_factory"))
+            fields[name] = griffe.Parameter(
+                name,
+                annotation=field.annotation,
+                kind=griffe.ParameterKind.positional_or_keyword,
+                default=default,
+            )
+    me = griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)
+    return griffe.Function(
+        "__init__", parameters=griffe.Parameters(me, *fields.values()), returns="None", parent=cls
+    )
