@@ -28,10 +28,13 @@ def write(results: Path | None) -> None:
     shutil.copytree(ROOT / "experiments" / "figures", figures)
     studies = gallery.write(PAGES / "gallery", figures, results)
     catalogue.write(PAGES / "methods", studies)
-    catalogue.fill(PAGES / "concepts.md")
     reference.write(PAGES / "reference")
     lessons.write(ROOT / "notebooks", PAGES / "notebooks")
     shutil.copy(ROOT / "CONTRIBUTING.md", PAGES / "contributing.md")
+    front = (ROOT / "README.md").read_text()
+    for there, here in (("docs/", ""), ("experiments/figures/", "figures/"), ("CONTRIBUTING.md", "contributing.md")):
+        front = front.replace(f"]({there}", f"]({here}")
+    (PAGES / "index.md").write_text(front)
 
 
 def configuration() -> dict[str, Any]:

@@ -13,6 +13,21 @@ from experiments import methods, roles
 
 LABELS = r"(Source|Confidence|Listing|Invariants?|Theorems?)(?: in the tests)?: "
 
+ROLES = """---
+title: Which method runs where
+hide: [navigation, toc]
+---
+
+# Which method runs where
+
+A method runs on a network that offers all that it needs, in the words of
+[`jd.roles`](../reference/roles.md); any other pair is refused in one sentence, before any work. A
+row has the methods that run on the same kinds of network; the test of the library asks every pair,
+which runs and equals its reference, or is refused. In a terminal: `python -m experiments roles`.
+
+{table}
+"""
+
 
 def write(folder: Path, studies: Mapping[str, str]) -> None:
     """Write a page a family, and an index; ``studies`` has each study's source by its name."""
@@ -43,6 +58,7 @@ def write(folder: Path, studies: Mapping[str, str]) -> None:
         index.append("")
         (folder / f"{family}.md").write_text("\n".join(lines))
     (folder / "index.md").write_text("\n".join(index))
+    (folder / "roles.md").write_text(ROLES.format(table=table()))
 
 
 def anchor(name: str) -> str:
@@ -63,7 +79,7 @@ def page(entry: methods.Entry, studies: Mapping[str, str]) -> list[str]:
     lines = [f"## {entry.name} {{#{anchor(entry.name)}}}", "", text.strip(), ""]
     lines += ['<dl class="facts">']
     lines += [
-        f"<dt>{label}</dt><dd>{fact if label == 'Studies' else escape(fact)}</dd>"
+        f"<dt>{label}</dt><dd>{fact if label == 'Studies' else inline(fact)}</dd>"
         for label, fact in facts.items()
     ]
     lines += ["</dl>", ""]
@@ -72,13 +88,13 @@ def page(entry: methods.Entry, studies: Mapping[str, str]) -> list[str]:
         lines += [f"[![The study {own}](../figures/{own}.png){{ width=480 loading=lazy }}](../gallery/{own}.md)", ""]
     lines += [f"::: {method.__module__}.{entry.name}", "    options:"]
     lines += [f'      heading: "jd.{entry.name}"', "      heading_level: 3"]
-    lines += ["      show_root_toc_entry: false", "      show_source: true"]
+    lines += ["      show_source: true"]
     return lines
 
 
-def fill(page: Path) -> None:
-    """Put the table of roles in the place of ``{{ roles }}``."""
-    page.write_text(page.read_text().replace("{{ roles }}", table()))
+def inline(text: str) -> str:
+    """Return text of a docstring as HTML, names in backticks as code."""
+    return re.sub(r"`+([^`]+)`+", r"<code>\1</code>", escape(text, quote=False))
 
 
 def table() -> str:

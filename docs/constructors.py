@@ -1,5 +1,6 @@
-"""Constructors of `@pytree` classes for mkdocstrings, which knows dataclasses by their decorator."""
+"""What mkdocstrings has to be told of the library: constructors of `@pytree` classes, examples."""
 
+import re
 from typing import Any
 
 import griffe
@@ -7,6 +8,12 @@ import griffe
 
 class Constructors(griffe.Extension):
     """Give every `@pytree` class without a constructor of its own one made of its fields."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Show an ``Example:`` as code, as griffe does only with ``Examples:``."""
+        if obj.docstring is not None:
+            text = obj.docstring.value
+            obj.docstring.value = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Visit all classes, once their bases are known."""
@@ -31,9 +38,8 @@ def _constructor(cls: griffe.Class) -> griffe.Function:
     fields: dict[str, griffe.Parameter] = {}
     for owner in (*reversed(cls.mro()), cls):
         for name, field in owner.attributes.items():
-            kind = str(field.annotation)
-            if field.annotation is None or kind.startswith("ClassVar") or "property" in field.labels:
-                continue
+            if field.annotation is None or "instance-attribute" not in field.labels:
+                continue  # a class variable or a property
             default: Any = field.value
             if str(default).partition("(")[0] in ("static", "field"):
                 given = {a.name: a.value for a in default.arguments if hasattr(a, "name")}
