@@ -34,7 +34,7 @@ def write(results: Path | None) -> None:
     front = (ROOT / "README.md").read_text()
     for there, here in (("docs/", ""), ("experiments/figures/", "figures/"), ("CONTRIBUTING.md", "contributing.md")):
         front = front.replace(f"]({there}", f"]({here}")
-    (PAGES / "index.md").write_text(front)
+    (PAGES / "index.md").write_text(f"---\nhide: [navigation]\n---\n\n{front}")
 
 
 def configuration() -> dict[str, Any]:

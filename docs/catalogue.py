@@ -13,7 +13,7 @@ from experiments import methods, roles
 
 LABELS = r"(Source|Confidence|Listing|Invariants?|Theorems?)(?: in the tests)?: "
 
-ROLES = """---
+WHERE = """---
 title: Which method runs where
 hide: [navigation, toc]
 ---
@@ -58,7 +58,7 @@ def write(folder: Path, studies: Mapping[str, str]) -> None:
         index.append("")
         (folder / f"{family}.md").write_text("\n".join(lines))
     (folder / "index.md").write_text("\n".join(index))
-    (folder / "roles.md").write_text(ROLES.format(table=table()))
+    (folder / "where.md").write_text(WHERE.format(table=table()))
 
 
 def anchor(name: str) -> str:

@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 import nbformat
+from latex2mathml.converter import convert
 from nbconvert import MarkdownExporter
+
+MATH = re.compile(r"\$\$(?P<shown>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", flags=re.DOTALL)
 
 
 def write(notebooks: Path, folder: Path) -> None:
@@ -14,6 +17,10 @@ def write(notebooks: Path, folder: Path) -> None:
     index += ["```bash", 'pip install -e ".[all]" && jupyter lab notebooks', "```", ""]
     for path in sorted(notebooks.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
+        first = _sentence(notebook.cells[0].source.partition("\n")[2])
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = MATH.sub(_as_mathml, cell.source)
         exporter = MarkdownExporter()
         exporter.exclude_output_prompt = exporter.exclude_input_prompt = True
         text, resources = exporter.from_notebook_node(
@@ -27,11 +34,8 @@ def write(notebooks: Path, folder: Path) -> None:
         text = re.sub(r"!\[png\]", "![The figure drawn by the cell above]", text)
         (folder / f"{path.stem}.md").write_text(text)
         title = re.search(r"^# (.+)$", text, flags=re.MULTILINE)
-        first = next(
-            (p for p in text.split("\n\n") if p.strip() and p.strip()[0] not in "#!`<|"), ""
-        )
         name = title.group(1) if title else path.stem
-        index.append(f"- [{name}]({path.stem}.md): {_sentence(first)}")
+        index.append(f"- [{name}]({path.stem}.md): {MATH.sub(_as_mathml, first)}")
     (folder / "index.md").write_text("\n".join(index) + "\n")
 
 
@@ -39,6 +43,17 @@ def _as_page(match: re.Match[str]) -> str:
     return f"]({match.group(1)}.md" if match.group(1) else "]("
 
 
+def _as_mathml(match: re.Match[str]) -> str:
+    """Return a formula as MathML, which browsers draw themselves, with nothing left to Markdown."""
+    kind = match.lastgroup
+    drawn = convert(match[kind].strip(), display="block" if kind == "shown" else "inline")
+    for mark in "*_\\`":
+        drawn = drawn.replace(mark, f"&#{ord(mark)};")
+    return drawn
+
+
 def _sentence(text: str) -> str:
-    first = re.split(r"(?<=[.:?])\s", " ".join(text.split()))[0]
-    return first.removesuffix(":") + ("." if first.endswith(":") else "")
+    """Return the first sentence of the first paragraph that goes on from no formula."""
+    paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    first = next((p for p in paragraphs if p[:1].isupper()), "")
+    return re.split(r"(?<=[.?])\s", first)[0]
