@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from docs import catalogue, gallery, lessons, links, reference
+from docs import catalogue, conformance, gallery, lessons, links, reference
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -30,28 +30,32 @@ def write(results: Path | None) -> None:
     catalogue.write(PAGES / "methods", studies)
     reference.write(PAGES / "reference")
     lessons.write(ROOT / "notebooks", PAGES / "notebooks")
+    if (ROOT / "conformance").is_dir():
+        conformance.write(ROOT / "conformance", PAGES / "conformance")
     shutil.copy(ROOT / "CONTRIBUTING.md", PAGES / "contributing.md")
     front = (ROOT / "README.md").read_text()
-    for there, here in (("docs/", ""), ("experiments/figures/", "figures/"), ("CONTRIBUTING.md", "contributing.md")):
+    for there, here in (
+        ("docs/", ""),
+        ("experiments/figures/", "figures/"),
+        ("CONTRIBUTING.md", "contributing.md"),
+    ):
         front = front.replace(f"]({there}", f"]({here}")
     (PAGES / "index.md").write_text(f"---\nhide: [navigation]\n---\n\n{front}")
 
 
 def configuration() -> dict[str, Any]:
     """Return mkdocs.yml, with the pages of every folder in ``nav`` listed, its index first."""
-
-    def listed(entry: Any) -> Any:
-        if isinstance(entry, dict):
-            return {title: listed(inner) for title, inner in entry.items()}
-        if isinstance(entry, list):
-            return [listed(inner) for inner in entry]
-        if not entry.endswith("/"):
-            return entry
-        pages = sorted((PAGES / entry).glob("*.md"), key=lambda page: (page.stem != "index", page))
-        return [page.relative_to(PAGES).as_posix() for page in pages]
-
     whole = yaml.safe_load((HERE / "mkdocs.yml").read_text())
-    return {**whole, "nav": listed(whole["nav"])}
+    nav = []
+    for entry in whole["nav"]:
+        ((title, pages),) = entry.items()
+        if isinstance(pages, str) and pages.endswith("/"):
+            found = sorted(
+                (PAGES / pages).glob("*.md"), key=lambda page: (page.stem != "index", page)
+            )
+            pages = [page.relative_to(PAGES).as_posix() for page in found]
+        nav += [{title: pages}] if pages else []
+    return {**whole, "nav": nav}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The catalogue of methods, family by family, and the table of roles, from the classes themselves."""
+"""The catalogue of methods, family by family, and the table of roles: from the classes."""
 
 import inspect
 import re
@@ -72,8 +72,11 @@ def page(entry: methods.Entry, studies: Mapping[str, str]) -> list[str]:
     about = inspect.getdoc(sys.modules[method.__module__]) or ""
     text, *labelled = re.split(rf"(?:^|(?<=\.)\s){LABELS}", about, flags=re.MULTILINE)
     facts = {"Needs": ", ".join(entry.needs), "Sends": f"{entry.sends} a step"}
-    facts |= {label: " ".join(fact.split()) for label, fact in zip(*[iter(labelled)] * 2)}  # noqa: B905
-    seen = [study for study, source in studies.items() if re.search(rf"\bjd\.{entry.name}\b", source)]
+    for label, fact in zip(labelled[::2], labelled[1::2], strict=True):
+        facts[label] = " ".join(fact.split())
+    seen = [
+        study for study, source in studies.items() if re.search(rf"\bjd\.{entry.name}\b", source)
+    ]
     if seen:
         facts["Studies"] = ", ".join(f'<a href="../../gallery/{s}/">{s}</a>' for s in seen)
     lines = [f"## {entry.name} {{#{anchor(entry.name)}}}", "", text.strip(), ""]
@@ -85,7 +88,11 @@ def page(entry: methods.Entry, studies: Mapping[str, str]) -> list[str]:
     lines += ["</dl>", ""]
     own = entry.name.lower()
     if own in studies:
-        lines += [f"[![The study {own}](../figures/{own}.png){{ width=480 loading=lazy }}](../gallery/{own}.md)", ""]
+        lines += [
+            f"[![The study {own}](../figures/{own}.png){{ width=480 loading=lazy }}]"
+            f"(../gallery/{own}.md)",
+            "",
+        ]
     lines += [f"::: {method.__module__}.{entry.name}", "    options:"]
     lines += [f'      heading: "jd.{entry.name}"', "      heading_level: 3"]
     lines += ["      show_source: true"]
@@ -107,7 +114,7 @@ def table() -> str:
     kinds = "".join(f'<th class="kind"><span>{kind}</span></th>' for kind in roles.KINDS)
     rows = [
         f'<tr><td class="methods"><b>{needs}</b>: {", ".join(names)}</td>'
-        + "".join(f'<td class="runs">×</td>' if fit else "<td></td>" for fit in fits)
+        + "".join('<td class="runs">×</td>' if fit else "<td></td>" for fit in fits)
         + "</tr>"
         for (fits, needs), names in sorted(alike.items(), key=lambda item: -sum(item[0][0]))
     ]

@@ -1,4 +1,4 @@
-"""Whether all links of the built site lead somewhere: files, images and anchors; none to outside."""
+"""Whether the built site's links lead somewhere, anchors too, and nothing is loaded from elsewhere."""
 
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -46,5 +46,6 @@ def broken(site: Path) -> Iterator[str]:
             if not target.exists():
                 yield f"{where} links to {link}, which does not exist."
             elif target in pages and parts.fragment:
-                if unquote(parts.fragment) not in pages[target].anchors | {"__top"}:
-                    yield f"{where} links to {link}, whose page has no such anchor."
+                if unquote(parts.fragment) in pages[target].anchors | {"__top"}:
+                    continue
+                yield f"{where} links to {link}, whose page has no such anchor."

@@ -53,7 +53,9 @@ EXPECTED = {  # what a page says of its results
     "long-runs": lambda names: names["result"].history["step"][-1] == 2000,
     "networks": lambda names: max(last(names["rough"]), last(names["rooted"])) < 1e-6,
     "own-data": lambda names: last(names["result"], "accuracy") > 0.9,
-    "own-loop": lambda names: names["slopes"].shape == (16, 1) and bool((names["slopes"] != 0).all()),
+    "own-loop": lambda names: (
+        names["slopes"].shape == (16, 1) and bool((names["slopes"] != 0).all())
+    ),
     "own-method": lambda names: len(names["dataset"].algorithm) == 2,
     "own-model": lambda names: (
         last(names["result"], "accuracy") > 0.8
@@ -76,7 +78,12 @@ def test_a_pages_python_runs_as_printed(page, tmp_path, monkeypatch):
     names: dict = {}
     with jax.enable_x64("jax_enable_x64" in "".join(BLOCKS[page])):
         for block in BLOCKS[page]:
-            exec(compile(block.replace('jax.config.update("jax_enable_x64", True)', ""), page, "exec"), names)
+            exec(
+                compile(
+                    block.replace('jax.config.update("jax_enable_x64", True)', ""), page, "exec"
+                ),
+                names,
+            )
         assert EXPECTED[page](names)
     plt.close("all")
 
