@@ -11,8 +11,6 @@ from pathlib import Path
 import jaxdopt as jd
 from experiments import methods, roles
 
-LABELS = r"(Source|Confidence|Listing|Invariants?|Theorems?)(?: in the tests)?: "
-
 WHERE = """---
 title: Which method runs where
 hide: [navigation, toc]
@@ -68,23 +66,26 @@ def anchor(name: str) -> str:
 
 def page(entry: methods.Entry, studies: Mapping[str, str]) -> list[str]:
     """Return a method's entry."""
-    method = getattr(jd, entry.name)
-    about = inspect.getdoc(sys.modules[method.__module__]) or ""
-    text, *labelled = re.split(rf"(?:^|(?<=\.)\s){LABELS}", about, flags=re.MULTILINE)
-    facts = {"Needs": ", ".join(entry.needs), "Sends": f"{entry.sends} a step"}
-    for label, fact in zip(labelled[::2], labelled[1::2], strict=True):
-        facts[label] = " ".join(fact.split())
+    method, told = getattr(jd, entry.name), entry.listing
+    facts = {
+        "Needs": ", ".join(entry.needs),
+        "Sends": f"{entry.sends} a step",
+        "Source": told.source,
+        "Confidence": told.confidence,
+        "Open": told.open,
+        "Departs": told.departs,
+        "Invariant": told.invariant,
+        "Tested": told.tested,
+    }
+    cells = {name: inline(fact) for name, fact in facts.items() if fact}
     seen = [
-        study for study, source in studies.items() if re.search(rf"\bjd\.{entry.name}\b", source)
+        f'<a href="../../gallery/{study}/">{study}</a>'
+        for study, source in studies.items()
+        if re.search(rf"\bjd\.{entry.name}\b", source)
     ]
-    if seen:
-        facts["Studies"] = ", ".join(f'<a href="../../gallery/{s}/">{s}</a>' for s in seen)
-    lines = [f"## {entry.name} {{#{anchor(entry.name)}}}", "", text.strip(), ""]
-    lines += ['<dl class="facts">']
-    lines += [
-        f"<dt>{label}</dt><dd>{fact if label == 'Studies' else inline(fact)}</dd>"
-        for label, fact in facts.items()
-    ]
+    cells |= {"Studies": ", ".join(seen)} if seen else {}
+    lines = [f"## {entry.name} {{#{anchor(entry.name)}}}", "", told.about, "", '<dl class="facts">']
+    lines += [f"<dt>{name}</dt><dd>{fact}</dd>" for name, fact in cells.items()]
     lines += ["</dl>", ""]
     own = entry.name.lower()
     if own in studies:
