@@ -39,8 +39,11 @@ def write(folder: Path) -> None:
     """Write a page a room, and an index of all names."""
     folder.mkdir(parents=True)
     index = ["# Reference", "", "Methods have [their own pages](../methods/index.md)."]
+    rooms = {room: dict(public(room)) for room in ROOMS}
+    elsewhere = {path for room in ROOMS if room != "run" for path in rooms[room].values()}
+    rooms["run"] = {name: path for name, path in rooms["run"].items() if path not in elsewhere}
     for room, title in ROOMS.items():
-        names = dict(public(room))
+        names = rooms[room]
         if not names:
             continue
         module = None if room == "run" else _module(room)
