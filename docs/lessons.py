@@ -7,7 +7,7 @@ import nbformat
 from latex2mathml.converter import convert
 from nbconvert import MarkdownExporter
 
-MATH = re.compile(r"\$\$(?P<shown>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", flags=re.DOTALL)
+MATH = re.compile(r"\$\$(?P<shown>[^$]+)\$\$|\$(?P<inline>(?:[^$\n]|\n(?!\n))+)\$")
 
 
 def write(notebooks: Path, folder: Path) -> None:
@@ -45,11 +45,14 @@ def _as_page(match: re.Match[str]) -> str:
 
 def _as_mathml(match: re.Match[str]) -> str:
     """Return a formula as MathML, which browsers draw themselves, with nothing left to Markdown."""
-    kind = match.lastgroup
-    drawn = convert(match[kind].strip(), display="block" if kind == "shown" else "inline")
-    for mark in "*_\\`":
+    shown = match.lastgroup == "shown"
+    formula = match[match.lastgroup or 0].strip().replace(r"\arg\min", r"\operatorname{arg\,min}")
+    drawn = convert(formula, display="block" if shown else "inline")
+    if "\\" in drawn:
+        raise ValueError(f"the formula {formula} has a command that is not known; write another.")
+    for mark in "*_`":
         drawn = drawn.replace(mark, f"&#{ord(mark)};")
-    return drawn
+    return drawn if shown else f"<span>{drawn}</span>"
 
 
 def _sentence(text: str) -> str:

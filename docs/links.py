@@ -1,4 +1,4 @@
-"""Whether the built site's links lead somewhere, anchors too, and nothing is loaded from elsewhere."""
+"""Whether the built site's links lead somewhere, and nothing is loaded from elsewhere."""
 
 from collections.abc import Iterator
 from html.parser import HTMLParser

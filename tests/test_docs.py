@@ -1,4 +1,4 @@
-"""The site is built without a warning, its links lead somewhere, and it loads nothing from outside."""
+"""The site is built without a warning, its links lead somewhere, and it is complete in itself."""
 
 import json
 import subprocess
