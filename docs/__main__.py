@@ -28,6 +28,7 @@ def write(results: Path | None) -> None:
     shutil.copytree(ROOT / "experiments" / "figures", figures)
     studies = gallery.write(PAGES / "gallery", figures, results)
     catalogue.write(PAGES / "methods", studies)
+    gallery.benchmarks(PAGES / "performance.md", results)
     reference.write(PAGES / "reference")
     lessons.write(ROOT / "notebooks", PAGES / "notebooks")
     if (ROOT / "conformance").is_dir():

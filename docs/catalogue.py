@@ -26,6 +26,16 @@ which runs and equals its reference, or is refused. In a terminal: `python -m ex
 {table}
 """
 
+STABILITY = """# Stepsizes, of theory and measured
+
+The largest stable stepsizes times L, on quadratics of eight agents with Metropolis weights on a
+ring: the bound below which a theorem has convergence, the edge above which it has divergence where
+all agents have the same Hessian, and the edges measured where they have and where they have not.
+See [`jd.theory`](../reference/theory.md). In a terminal: `python -m experiments methods`.
+
+{table}
+"""
+
 
 def write(folder: Path, studies: Mapping[str, str]) -> None:
     """Write a page a family, and an index; ``studies`` has each study's source by its name."""
@@ -57,6 +67,8 @@ def write(folder: Path, studies: Mapping[str, str]) -> None:
         (folder / f"{family}.md").write_text("\n".join(lines))
     (folder / "index.md").write_text("\n".join(index))
     (folder / "where.md").write_text(WHERE.format(table=table()))
+    if hasattr(methods, "stability"):
+        (folder / "stability.md").write_text(STABILITY.format(table=stability()))
 
 
 def anchor(name: str) -> str:
@@ -98,6 +110,19 @@ def page(entry: methods.Entry, studies: Mapping[str, str]) -> list[str]:
     lines += [f'      heading: "jd.{entry.name}"', "      heading_level: 3"]
     lines += ["      show_source: true"]
     return lines
+
+
+def stability() -> str:
+    """Return bounds and edges of stability, of theory and measured, as a Markdown table."""
+    lines = ["| method | bound | edge | measured, equal | measured, unequal | formula |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for row in methods.stability():
+        numbers = (row.bound, row.edge, row.equal, row.unequal)
+        cells = ["–" if number is None else f"{float(number):.3f}" for number in numbers]
+        formula = next(claim.formula for claim in (row.bound, row.edge) if claim is not None)
+        cells += [formula.replace("|", "&#124;")]
+        lines.append(f"| `{row.name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def inline(text: str) -> str:

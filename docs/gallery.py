@@ -159,3 +159,24 @@ def verdict(claim: Mapping[str, Any]) -> str:
     said = VERDICTS[claim["verdict"]]
     miss = claim["miss"]
     return said if claim["verdict"] != "fails" or miss is None else f"{said} (miss {miss:.2g})"
+
+
+def benchmarks(page: Path, results: Path | None) -> None:
+    """Add the benchmark's table to a page, if it was run."""
+    for path in sorted(results.rglob("benchmark.json")) if results else ():
+        record = json.loads(path.read_text())
+        about = ", ".join(f"{name} {value}" for name, value in record["about"].items())
+        lines = [
+            "",
+            "## Measured",
+            "",
+            f"{about}.",
+            "",
+            "| | measure | ratio | bar |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| {row['name']} | {cell(row['what'])} | {row['ratio']:.2f} | {row['bar']} |"
+            for row in record["rows"]
+        ]
+        page.write_text(page.read_text() + "\n".join(lines) + "\n")
