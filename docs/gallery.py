@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from html import escape
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
-VERDICTS = {"holds": "holds", "fails": "**does not hold**", "not judged": "not judged"}
+VERDICTS = {"holds": "holds", "fails": "does not hold", "not judged": "not judged"}
 
 
 def write(folder: Path, figures: Path, results: Path | None) -> dict[str, str]:
@@ -116,16 +117,16 @@ def judged(record: Mapping[str, Any]) -> list[str]:
     lines += [
         "## Claims",
         "",
-        "| claim | paper | measured | holds if | verdict |",
+        "| claim | verdict | paper | measured | holds if |",
         "|---|---|---|---|---|",
     ]
     for claim in record["claims"]:
         cells = (
             f"{claim['text']} ({claim['source']})",
+            verdict(claim),
             str(claim["claimed"]),
             measured(claim),
             claim["holds_if"],
-            verdict(claim),
         )
         lines.append("| " + " | ".join(cell(text) for text in cells) + " |")
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
@@ -135,8 +136,8 @@ def judged(record: Mapping[str, Any]) -> list[str]:
 
 
 def cell(text: str) -> str:
-    """Return text that a Markdown table can hold."""
-    return " ".join(text.split()).replace("|", "&#124;")
+    """Return text for a Markdown table, with nothing in it for Markdown to read."""
+    return re.sub(r"[|*_<`]", lambda mark: f"&#{ord(mark[0])};", " ".join(text.split()))
 
 
 def measured(claim: Mapping[str, Any]) -> str:
@@ -144,11 +145,9 @@ def measured(claim: Mapping[str, Any]) -> str:
     values = [entry["value"] for entry in claim["measured"] if entry["value"] is not None]
     if not values:
         return "–"
+    spread = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(values), max(values))))
     worst = claim["worst"]
-    if len(values) == 1:
-        return f"{values[0]:.3g}"
-    spread = f"{min(values):.3g} to {max(values):.3g}"
-    if not worst or worst["value"] is None:
+    if " to " not in spread or not worst or worst["value"] is None:
         return spread
     where = ", ".join(str(place) for place in worst["where"].values())
     return f"{spread}; worst {worst['value']:.3g}" + (f" ({where})" if where else "")

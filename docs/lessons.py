@@ -46,7 +46,7 @@ def _as_page(match: re.Match[str]) -> str:
 def _as_mathml(match: re.Match[str]) -> str:
     """Return a formula as MathML, which browsers draw themselves, with nothing left to Markdown."""
     shown = match.lastgroup == "shown"
-    formula = match[match.lastgroup or 0].strip().replace(r"\arg\min", r"\operatorname{arg\,min}")
+    formula = match[match.lastgroup or 0].strip().replace(r"\arg\min", r"\mathrm{argmin}")
     drawn = convert(formula, display="block" if shown else "inline")
     if "\\" in drawn:
         raise ValueError(f"the formula {formula} has a command that is not known; write another.")
