@@ -109,7 +109,7 @@ def page(entry: methods.Entry, studies: Mapping[str, str]) -> list[str]:
         ]
     lines += [f"::: {method.__module__}.{entry.name}", "    options:"]
     lines += [f'      heading: "jd.{entry.name}"', "      heading_level: 3"]
-    lines += ["      show_source: true"]
+    lines += ["      members: []", "      show_source: true"]
     return lines
 
 

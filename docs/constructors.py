@@ -5,15 +5,17 @@ from typing import Any
 
 import griffe
 
+PAIR = re.compile(r"^( +)(\w+), (\w+): (.*\n(?:\1 +.*\n)*)", flags=re.MULTILINE)  # a, b: what
+
 
 class Constructors(griffe.Extension):
     """Give every `@pytree` class without a constructor of its own one made of its fields."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Show an ``Example:`` as code, as griffe does only with ``Examples:``."""
+        """Say what griffe's reader of docstrings expects: ``Examples:``, and one name an entry."""
         if obj.docstring is not None:
-            text = obj.docstring.value
-            obj.docstring.value = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)
+            text = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
+            obj.docstring.value = PAIR.sub(r"\1\2: \4\1\3: see `\2`.\n", text)
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Visit all classes, once their bases are known."""
