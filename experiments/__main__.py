@@ -260,7 +260,7 @@ class Roles:
 class Conformance:
     """Write golden trajectories of every method as JSON, and the checker that reads them."""
 
-    out: Path = Path("conformance")
+    out: Path = Path("experiments/conformance/suite")
     """The folder for the files; the repository's own by default, from its root."""
 
     def check(self) -> None:
