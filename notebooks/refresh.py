@@ -1,9 +1,9 @@
 """Run notebooks from nothing and store their outputs: ``python notebooks/refresh.py [NAME ...]``.
 
 What is stored depends on the cells alone, so that a second run changes nothing: no times, no paths,
-no widgets, pictures in few colors. Each notebook keeps a digest of its code, by which the tests know
-whether its outputs are those of its cells. Cells tagged ``timing`` print how long something takes:
-their outputs are stored anew only if the code has changed.
+no progress bars, pictures in few colors. Each notebook keeps a digest of its code, by which the
+tests know whether its outputs are those of its cells. Cells tagged ``timing`` print how long
+something takes: their outputs are stored anew only if the code has changed.
 """
 
 import argparse
