@@ -142,7 +142,7 @@ def refresh(path: Path) -> bool:
 
 def main() -> None:
     """Refresh the notebooks named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="as in first_steps; default: all")
     for path in paths(parser.parse_args().names):
         changed = refresh(path)
