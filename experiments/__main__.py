@@ -13,7 +13,7 @@ import jax
 import pandas as pd
 import tyro
 
-from experiments import methods, networks, quickstart, roles
+from experiments import conformance, methods, networks, quickstart, roles
 from experiments.benchmarks import rows as benchmarks
 from experiments.benchmarks.measure import measure
 from experiments.tables import text
@@ -257,6 +257,22 @@ class Roles:
 
 
 @dataclasses.dataclass(frozen=True)
+class Conformance:
+    """Write golden trajectories of every method as JSON, and the checker that reads them."""
+
+    out: Path = Path("conformance")
+    """The folder for the files; the repository's own by default, from its root."""
+
+    def check(self) -> None:
+        """Accept any folder."""
+
+    def run(self) -> None:
+        """Write the files and print their paths."""
+        for path in conformance.write(self.out):
+            print(path)
+
+
+@dataclasses.dataclass(frozen=True)
 class Methods:
     """Describe every method: how it is built, its iteration, family, needs, messages and source."""
 
@@ -284,6 +300,7 @@ COMMANDS: dict[str, Any] = {
     "adsgd": ADSGD,
     "fedfix": FedFix,
     "benchmark": Benchmark,
+    "conformance": Conformance,
     "methods": Methods,
     "roles": Roles,
     "list": List,
@@ -305,6 +322,7 @@ Command = (
     | Annotated[ADSGD, tyro.conf.subcommand("adsgd")]
     | Annotated[FedFix, tyro.conf.subcommand("fedfix")]
     | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
+    | Annotated[Conformance, tyro.conf.subcommand("conformance")]
     | Annotated[Methods, tyro.conf.subcommand("methods")]
     | Annotated[Roles, tyro.conf.subcommand("roles")]
     | Annotated[List, tyro.conf.subcommand("list")]

@@ -1,5 +1,7 @@
 """Methods compared on networks, over hyperparameters and seeds, as one labelled dataset."""
 
+from __future__ import annotations
+
 import datetime
 import functools
 import itertools
@@ -8,30 +10,34 @@ import math
 import operator
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from tqdm import tqdm
 
-from jaxdopt import networks as _networks
+from jaxdopt import _repr
 from jaxdopt._arguments import require_kinds
 from jaxdopt._checks import require
 from jaxdopt._pytree import number_fields
+from jaxdopt._wrapper import layers
 from jaxdopt.datasets import DIMENSIONS, labelled
 from jaxdopt.grids import Grid, grids_of, named
+from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import listed, sweep
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 RESERVED = (*DIMENSIONS, "choice", "diverged")
 
 
 def compare(
     algorithms: Mapping[str, Any],
-    problem: Any,
-    networks: Any,
+    problem: Any = None,
+    networks: Any = None,
     *,
     over: Mapping[str, Any] | None = None,
     seeds: int | Iterable[int] = 1,
@@ -54,16 +60,17 @@ def compare(
     finished part as its ``dataset``, in a notebook ``sys.last_value.dataset``.
 
     Args:
-        algorithms: {name: method}; the values of ``over`` replace theirs.
-        problem: one problem for all.
-        networks: {name: network}, or one network.
+        algorithms: {name: method}; the values of ``over`` replace theirs. A method on a problem or
+            a network of its own, such as one that needs a tree or a server, is a `Setting`.
+        problem: one problem for all; None if all methods have their own.
+        networks: {name: network}, or one network; None if all methods have their own.
         over: {field: values}, the same for all methods, where several fields make a grid; or one
             grid for each method, {name: {field: values}}. Methods without a grid run unchanged.
             Values are a list or an array, or {label: value}.
         seeds: the number of seeds, or the seeds.
         steps: the number of steps of each run.
         every: the number of steps from one record to the next.
-        x0: [n, d]; ``problem.start()`` by default.
+        x0: [n, d] for all; ``start()`` of each problem by default.
         metrics: additional metrics, as in `run`.
         defaults: which of the default metrics to record, as in `run`; all by default.
         progress: show a progress bar.
@@ -72,11 +79,11 @@ def compare(
         A dataset over algorithm, network, the fields of ``over``, seed and step; see `label`. If
         methods have different grids, their members lie along one dimension ``choice``, with the
         fields as coordinates over (algorithm, choice), NaN where a method has fewer. Its
-        attributes are versions, the device, the time, and all methods.
+        attributes are versions, the device, the time, all methods, and what their settings are.
 
     Raises:
-        ValueError: before any work, if a method has no such field, or `run` refuses a method, a
-            network or a metric.
+        ValueError: before any work, if a method has no such field, `run` refuses a method, a
+            network or a metric, or problems have different metrics.
 
     Example:
         >>> import jaxdopt as jd
@@ -95,34 +102,32 @@ def compare(
         array([[nan, nan, nan],
                [0.1, 0.2, 0.4]])
     """
-    networks = _members("networks", networks)
-    algorithms = _members("algorithms", algorithms)
-    cells = list(itertools.product(algorithms, networks))
-    for name, where in cells:
-        with named(name, where):
-            require_kinds(algorithms[name], problem, networks[where], None)
-    for where, network in networks.items():
-        require(
-            network.n == problem.n,
-            f"network {where!r} is for {network.n} agents and the problem for {problem.n}; give "
-            "both the same.",
-        )
-    own, grids = grids_of(algorithms, over)
+    cells, labels = cells_of(algorithms, problem, networks)
+    for cell in cells:
+        with named(cell.title):
+            require_kinds(cell.method, cell.problem, cell.network, None)
+            require(
+                cell.network.n == cell.problem.n,
+                f"network{''.join(f' {label!r}' for label in cell.where)} is for {cell.network.n} "
+                f"agents and the problem for {cell.problem.n}; give both the same.",
+            )
+            require(
+                x0 is not None or hasattr(cell.problem, "start"),
+                f"{type(cell.problem).__name__} has no start(); give x0, an [n, d] array.",
+            )
+    methods = {cell.name: cell.method for cell in cells}
+    own, grids = grids_of(methods, over)
     which, keys = _keys(seeds)
-    require(
-        x0 is not None or hasattr(problem, "start"),
-        f"{type(problem).__name__} has no start(); give x0, an [n, d] array.",
-    )
-    x0 = problem.start() if x0 is None else x0
-    alike = _in_one_form(networks)
+    starts = {id(cell.problem): cell.problem.start() for cell in cells} if x0 is None else {}
+    cells = in_one_form(cells)
 
-    def simulate(batch: Any, where: str) -> Result:
+    def simulate(batch: Any, cell: Cell) -> Result:
         alone = not jax.tree.leaves(batch)  # a method without numbers
         result = sweep(run, over=("key",) if alone else ("algorithm", "key"))(
             batch,
-            problem,
-            alike[where],
-            x0,
+            cell.problem,
+            cell.network,
+            starts.get(id(cell.problem), x0),
             keys,
             steps=steps,
             every=every,
@@ -132,26 +137,29 @@ def compare(
         return jax.tree.map(lambda leaf: leaf[None], result) if alone else result
 
     results = []
-    for name, where in cells:  # what run refuses is refused here; JAX keeps what it has traced
-        with named(name, where):
-            for batch, _ in grids[name].programs:
-                result = jax.eval_shape(functools.partial(simulate, batch, where))
-                results.append((f"{name}, {where}", result))
+    for cell in cells:  # what run refuses is refused here; JAX keeps what it has traced
+        with named(cell.title):
+            for batch, _ in grids[cell.name].programs:
+                result = jax.eval_shape(functools.partial(simulate, batch, cell))
+                results.append((cell.title, result))
     _require_labels(results, grids)
     done: dict[str, dict[str, xr.Dataset]] = {}
 
     def dataset() -> xr.Dataset:
-        return _assembled(done, networks, grids, own).assign_attrs(_about(algorithms, steps))
+        about = _about(methods, algorithms, steps)
+        return _assembled(done, labels, grids, own).assign_attrs(about)
 
+    finished = 0
     try:
         with tqdm(total=len(cells), disable=not progress, unit="sweep") as bar:
-            for name, where in cells:
-                bar.set_description(f"{name}, {where}")
-                parts = [(simulate(batch, where), at) for batch, at in grids[name].programs]
-                done.setdefault(name, {})[where] = _gathered(parts, grids[name], which, own)
+            for cell in cells:
+                bar.set_description(cell.title)
+                parts = [(simulate(batch, cell), at) for batch, at in grids[cell.name].programs]
+                part = _gathered(parts, grids[cell.name], which, own)
+                done.setdefault(cell.name, {}).update(dict.fromkeys(cell.labels, part))
+                finished += 1
                 bar.update()
     except BaseException as error:
-        finished = sum(map(len, done.values()))
         error.dataset = dataset() if done else None  # type: ignore[attr-defined]
         error.add_note(
             f"{finished} of {len(cells)} sweeps of jd.compare are finished; they are kept as this "
@@ -159,22 +167,6 @@ def compare(
         )
         raise
     return dataset()
-
-
-def _members(role: str, members: Any) -> Mapping[str, Any]:
-    """Return what is compared by name; a single network is named so."""
-    if role == "networks" and not isinstance(members, Mapping | list | tuple | set):
-        return {"network": members}
-    kind = "network" if role == "networks" else "method"
-    shown = "empty" if isinstance(members, Mapping) else f"a {type(members).__name__}"
-    require(
-        isinstance(members, Mapping) and len(members) > 0,
-        f"{role} is {shown}; give {{name: {kind}}} with at least one.",
-    )
-    members = dict(members)
-    unnamed = [name for name in members if not isinstance(name, str)]
-    require(not unnamed, f"{role} has {unnamed} for names; give strings.")
-    return members
 
 
 def _keys(seeds: Any) -> tuple[list[int], jax.Array]:
@@ -222,6 +214,12 @@ def _require_labels(results: list[tuple[str, Any]], grids: Mapping[str, Grid]) -
             f"field {listed(clash)} is named like a dimension or an axis of the dataset; sweep "
             "over it with jd.sweep, and name it otherwise in jd.label.",
         )
+        missing = {*results[0][1].metrics} ^ {*result.metrics}
+        require(
+            not missing,
+            f"{results[0][0]} and {cell} do not have the same metrics: only one of them has "
+            f"{listed(sorted(missing))}; name in defaults= what both have.",
+        )
         clash = sorted({*RESERVED} & {*result.metrics})
         require(not clash, f"metric {listed(clash)} is named like a dimension; name it otherwise.")
         for metric, rows in result.metrics.items():
@@ -251,12 +249,14 @@ def _gathered(
 
 def _assembled(
     done: Mapping[str, Mapping[str, xr.Dataset]],
-    networks: Mapping[str, Any],
+    labels: list[str],
     grids: Mapping[str, Grid],
     own: bool,
 ) -> xr.Dataset:
     """Return the datasets of methods and networks as one; what is missing is NaN."""
-    sizes: dict[str, list[Any]] = {"network": list(networks)}
+    import xarray as xr
+
+    sizes: dict[str, list[Any]] = {"network": labels}
     if own:
         sizes["choice"] = list(range(max(len(grid.points) for grid in grids.values())))
     rows = [
@@ -268,14 +268,15 @@ def _assembled(
     dataset = xr.concat(rows, _index("algorithm", done))
     if own:
         swept = {field: None for grid in grids.values() for field in grid.fields}
-        labels = {
+        values = {
             field: _padded([grids[name].labels(field) for name in done], dataset.sizes["choice"])
             for field in swept
         }
         axes = ("algorithm", "choice")
-        dataset = dataset.assign_coords({field: (axes, rows) for field, rows in labels.items()})
+        dataset = dataset.assign_coords({field: (axes, rows) for field, rows in values.items()})
     for grid in grids.values():
-        bounds = number_fields(type(grid.method))
+        parts = reversed([*layers(grid.method)])
+        bounds = dict(itertools.chain(*(number_fields(type(part)).items() for part in parts)))
         for field in set(grid.fields) & set(bounds):
             dataset[field].attrs |= {"least": bounds[field].minimum, "most": bounds[field].maximum}
     return dataset
@@ -291,12 +292,22 @@ def _padded(rows: list[list[Any]], length: int) -> np.ndarray:
     )
 
 
-def _about(algorithms: Mapping[str, Any], steps: int) -> dict[str, Any]:
+def _about(methods: Mapping[str, Any], algorithms: Mapping[str, Any], steps: int) -> dict[str, Any]:
     """Return what is to be known about a dataset later on."""
     from jaxdopt import __version__
 
+    settings = {
+        name: {
+            role: _repr.line(getattr(member, role))
+            for role in ("problem", "network")
+            if getattr(member, role) is not None
+        }
+        for name, member in algorithms.items()
+        if isinstance(member, Setting)
+    }
     return {
-        "algorithms": json.dumps({name: repr(method) for name, method in algorithms.items()}),
+        "algorithms": json.dumps({name: _repr.line(method) for name, method in methods.items()}),
+        "settings": json.dumps(settings),
         "steps": steps,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": jax.devices()[0].device_kind,
@@ -306,16 +317,7 @@ def _about(algorithms: Mapping[str, Any], steps: int) -> dict[str, Any]:
     }
 
 
-def _in_one_form(networks: Mapping[str, Any]) -> dict[str, Any]:
-    """Return networks of plain weights in one form, so that one program serves them all."""
-    forms = _networks.Dense | _networks.Neighbors | _networks.Circulant | _networks.Complete
-    plain = [n for n, net in networks.items() if isinstance(net, forms) and net.kind == "doubly"]
-    if not plain:
-        return dict(networks)
-    stacked = _networks.stack([networks[name] for name in plain])
-    members = (jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(plain)))
-    return {**networks, **dict(zip(plain, members, strict=True))}
-
-
 def _index(name: str, members: Iterable[str]) -> Any:
+    import xarray as xr
+
     return xr.DataArray(list(members), dims=name, name=name)

@@ -1,18 +1,25 @@
-"""Results as labelled datasets; the best members of them, and when they reach a level."""
+"""Results as labelled datasets; the best members of them, and when they reach a level.
+
+xarray is imported where it is needed, as it takes long to load.
+"""
+
+from __future__ import annotations
 
 import itertools
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from jaxdopt._checks import require
 from jaxdopt._numbers import number
 from jaxdopt.simulate import Result
 from jaxdopt.sweep import listed
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 RESOLUTION = (
     1000  # rounding errors (of the starting value) within which final values count as equal
@@ -78,6 +85,8 @@ def label(result: Result, **coordinates: Any) -> xr.Dataset:
 
 def labelled(history: dict[str, Any], labels: dict[str, Any]) -> xr.Dataset:
     """Return arrays by name over the labels and steps as a dataset."""
+    import xarray as xr
+
     steps = np.asarray(history["step"])
     axes = [*labels, "step"]
     variables = {}
@@ -90,13 +99,18 @@ def labelled(history: dict[str, Any], labels: dict[str, Any]) -> xr.Dataset:
 
 
 def best(
-    dataset: xr.Dataset, metric: str = "gap", *, over: str | Sequence[str] | None = None
+    dataset: xr.Dataset,
+    metric: str = "gap",
+    *,
+    over: str | Sequence[str] | None = None,
+    largest: bool = False,
 ) -> xr.Dataset:
     """Return the dataset at the best hyperparameters of each method on each network.
 
-    The best member has the lowest mean over seeds of the last record. Values within 1000 rounding
-    errors of the starting value count as equal; of those the one that gets there first is best. A
-    member that diverged for any seed is never chosen; where all did, the values are NaN.
+    The best member has the lowest mean over seeds of the last record's absolute value, or the
+    highest mean of a score. Absolute values within 1000 rounding errors of the starting value count
+    as equal; of equal members the one that gets there first is best. A member that diverged for any
+    seed is never chosen; where all did, the values are NaN.
 
     A warning names best numbers that are the lowest or highest of at least three values tried, as
     better ones may lie beyond.
@@ -105,6 +119,7 @@ def best(
         dataset: from `compare` or `label`.
         metric: the variable to minimize.
         over: the dimensions to choose from; by default all but algorithm, network, seed and step.
+        largest: the variable is a score to maximize, such as an accuracy.
 
     Returns:
         The dataset without these dimensions; the chosen values are coordinates of the same names.
@@ -121,20 +136,12 @@ def best(
         choices and set(choices) <= set(dims) - {"seed", "step"},
         f"there is nothing to choose over: {choices} of the dimensions {dims}; name some in over=.",
     )
-    values = abs(dataset[metric])
-    values = values.where(~diverged(dataset, metric), np.inf).fillna(np.inf)
-    if "seed" in dims:
-        values = values.mean("seed")
-    last = values.isel(step=-1)
-    start = values.isel(step=0)
-    eps = np.finfo(values.dtype if values.dtype.kind == "f" else float).eps
-    floor = RESOLUTION * eps * start.where(np.isfinite(start), 0)
-    arrival = (values > floor).sum("step") / (values.sizes["step"] + 1)
-    score = last.where(last > floor, floor * arrival)
+    score, late = _scores(dataset[metric], diverged(dataset, metric), largest)
     flat = score.stack({MEMBER: choices})
-    winner = flat.fillna(np.inf).argmin(MEMBER)
+    least = flat.min(MEMBER)
+    winner = late.stack({MEMBER: choices}).where(flat == least, np.inf).argmin(MEMBER)
     chosen = dataset.stack({MEMBER: choices}).isel({MEMBER: winner})
-    found = np.isfinite(flat.min(MEMBER))
+    found = np.isfinite(least)
     fields = {
         str(name): dataset[name]
         for name in dataset.coords
@@ -150,6 +157,26 @@ def best(
     chosen = chosen.drop_vars([MEMBER, *choices, *fields], errors="ignore")
     flags = {"diverged": chosen["diverged"]} if "diverged" in chosen else {}
     return chosen.where(found).assign(flags).assign_coords(coordinates)
+
+
+def _scores(
+    values: xr.DataArray, lost: xr.DataArray, largest: bool
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Return what the best member has least of, and what decides where that is equal.
+
+    Both are of the mean over seeds; the first is infinite where a seed diverged.
+    """
+    values = -values.astype(float) if largest else abs(values)
+    values = values.where(~lost, np.inf).fillna(np.inf)
+    if "seed" in values.dims:
+        values = values.mean("seed")
+    start, last = (values.isel(step=k, drop=True) for k in (0, -1))
+    if largest:
+        return last.where(np.isfinite(last), np.inf), (values > last).sum("step")
+    eps = np.finfo(values.dtype if values.dtype.kind == "f" else float).eps
+    floor = RESOLUTION * eps * start.where(np.isfinite(start), 0)
+    arrival = (values > floor).sum("step") / (values.sizes["step"] + 1)
+    return last.where(last > floor, floor * arrival), 0 * arrival
 
 
 def _warn_at_the_edge(field: str, tried: Any, chosen: Any, choices: list[str]) -> None:
@@ -179,7 +206,9 @@ def _warn_at_the_edge(field: str, tried: Any, chosen: Any, choices: list[str]) -
         )
 
 
-def reach(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr.DataArray:
+def reach(
+    dataset: xr.Dataset, metric: str, value: float, x: str = "step", *, largest: bool = False
+) -> xr.DataArray:
     """Return the ``x`` at which ``metric`` is first at or below ``value``; NaN where it never is.
 
     Args:
@@ -188,6 +217,7 @@ def reach(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr
         value: the level to reach.
         x: the cost to return: "step", "rounds", "epochs", "gradients", "bits", "traffic" or
             "seconds".
+        largest: the metric is a score that rises: return where it is first at or above the value.
 
     Raises:
         ValueError: an unknown metric or axis, or a level that is no number.
@@ -195,7 +225,8 @@ def reach(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr
     require_dataset(dataset)
     _require_steps(dataset, metric)
     _require_steps(dataset, x)
-    there = dataset[metric] <= number("value", value)
+    level = number("value", value)
+    there = dataset[metric] >= level if largest else dataset[metric] <= level
     axis = dataset[x].broadcast_like(dataset[metric])
     first = axis.isel(step=there.argmax("step")).where(there.any("step")).rename(x)
     return first.drop_vars("step", errors="ignore")  # which would be 0 where it never is
@@ -214,6 +245,8 @@ def as_dataset(given: Any) -> xr.Dataset:
 
 def require_dataset(dataset: Any) -> None:
     """Refuse anything other than a labelled dataset."""
+    import xarray as xr
+
     remedy = "give an xarray.Dataset such as jd.compare's"
     if isinstance(dataset, Result):
         remedy = "name its axes with jd.label(result, ...), such as jd.label(result, seed=10)"

@@ -172,6 +172,23 @@ def test_one_method_on_three_networks_has_three_colors():
     assert legend(jd.plot.curves(made(1, 1))) == ["method 0"]
 
 
+def test_a_method_has_its_color_and_marker_in_every_figure():
+    names = ["GT", "mine", "DSGD"]
+    looks = jd.plot.styles(names)
+    whole = made(3, 1).assign_coords(algorithm=names)
+    for part in (whole, whole.isel(algorithm=[2, 0]), whole.transpose("network", ...)):
+        lines = jd.plot.curves(part).lines
+        for line, name in zip(lines, part.algorithm.values, strict=True):
+            look = looks[name]
+            assert (line.get_color(), line.get_marker()) == (look["color"], look["marker"])
+    both = made(3, 2).assign_coords(algorithm=names).transpose("network", ...)
+    lines = jd.plot.curves(both).lines  # methods by color in either order, networks by dashes
+    assert [line.get_color() for line in lines[::2]] == [looks[name]["color"] for name in names]
+    restart = made(2, 2).assign_coords(algorithm=["GT-RR", "GT-RR, restart"])
+    found = {(line.get_color(), line.get_linestyle()) for line in jd.plot.curves(restart).lines}
+    assert len(found) == 4
+
+
 def test_numbers_in_the_legend_say_what_they_are():
     dataset = made(1, 2).assign_coords(network=[0.05, 0.5]).rename(network="gamma")
     assert legend(jd.plot.curves(dataset)) == ["gamma = 0.05", "gamma = 0.5"]
@@ -243,6 +260,43 @@ def test_a_heatmap_hatches_what_diverged_and_clips_below():
     assert inside == [(True, True), (True, True)]
 
 
+def test_a_heatmap_shows_what_has_more_than_one_member():
+    values = [[1, 0.1, 1e-3, 2.0], [3, 0.3, 1e-2, 4.0]]
+    plain = grid(values, [0.1, 0.2, 0.3, 0.4])
+    for dataset, labels in (
+        (plain.expand_dims(algorithm=["GT"]), ["ring", "path"]),
+        (plain.rename(network="algorithm").expand_dims(network=["ring"]), ["ring", "path"]),
+        (plain.rename(stepsize="gamma").transpose("gamma", ...), None),
+    ):
+        ax = jd.plot.heatmap(dataset)
+        mesh: Any = ax.collections[0]
+        shown = mesh.get_array().reshape(2, -1)
+        if labels is None:  # gamma is the other one
+            assert (ax.get_xlabel(), ax.get_ylabel()) == ("gamma", "network")
+        else:
+            assert [text.get_text() for text in ax.get_yticklabels()] == labels
+        np.testing.assert_allclose(shown, values)
+    turned = jd.plot.heatmap(plain, by="stepsize")
+    assert [text.get_text() for text in turned.get_xticklabels()] == ["ring", "path"]
+    (row,) = jd.plot.heatmap(plain.isel(network=[1])).collections
+    np.testing.assert_allclose(np.ravel(row.get_array()), values[1])
+
+
+def test_a_heatmap_of_a_result_has_numbers_for_values():
+    problem = jd.problems.quadratic(4, 2)
+    rings = jd.networks.metropolis(jd.graphs.ring(4)), jd.networks.metropolis(jd.graphs.path(4))
+    named = {"network": "network", "algorithm": "stepsize"}
+    for over, x in ((("network", "algorithm"), "member_1"), (named, "stepsize  $\\alpha$")):
+        swept = jd.sweep(jd.run, over=over)(
+            jax.vmap(jd.DGD)(np.array([0.1, 0.2, 0.3])), problem, jd.networks.stack(rings),
+            problem.start(), jax.random.key(0), steps=3,
+        )  # fmt: skip
+        ax = jd.plot.heatmap(swept)
+        assert ax.get_xlabel() == x
+        shown = np.reshape(ax.collections[0].get_array(), (2, 3))
+        np.testing.assert_allclose(shown, swept.history["gap"][..., -1])
+
+
 def test_a_heatmap_takes_the_median_over_seeds():
     values = np.array([[[1.0, 5.0, 2.0], [1.0, 1e-3, 1e-2]]])  # [network, stepsize, seed]
     flags = np.array([[[False] * 3, [False, True, False]]])
@@ -278,3 +332,39 @@ def test_a_heatmap_of_a_methods_own_stepsizes():
     np.testing.assert_allclose(np.ravel(mesh.get_array()), np.ravel(last))
     edges = mesh.get_coordinates()[0, :, 0]
     np.testing.assert_allclose(edges, [0.005, 0.015, 0.025])
+
+
+class TestSlope:
+    def test_is_a_power_on_two_logarithmic_axes(self):
+        ax = jd.plot.curves(made().sel(network="graph 0"), x="rounds", logx=True)
+        limits = ax.get_xlim(), ax.get_ylim()
+        decay = jd.theory.of(jd.DRR, jd.theory.Constants()).decay
+        assert jd.plot.slope(ax, decay, through=(20, 0.5)) is ax
+        x, y = ax.lines[-1].get_data()
+        np.testing.assert_allclose(y, 0.5 * (np.asarray(x) / 20) ** -2)
+        assert x[-1] == pytest.approx(limits[0][1])
+        assert (ax.get_xlim(), ax.get_ylim()) == limits
+        assert ax.texts[-1].get_text() == "slope −2"
+        assert len(ax.get_legend().get_texts()) == 2  # the methods alone
+
+    def test_is_a_geometric_sequence_on_a_linear_one(self):
+        ax = jd.plot.curves(made().sel(network="graph 0"))
+        jd.plot.slope(ax, rate=0.9, through=(10, 0.5), end=40, label="theory")
+        x, y = ax.lines[-1].get_data()
+        np.testing.assert_allclose(y, 0.5 * 0.9 ** (np.asarray(x) - 10))
+        assert (x[-1], ax.texts[-1].get_text()) == (40, "theory")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"exponent": -1.0, "rate": 0.9, "through": (10, 1)}, "give exactly one"),
+            ({"exponent": -1.0, "through": (10, 1)}, "the axes are linear and log, on which"),
+            ({"rate": 0.9, "through": (10, 0)}, "give a point that logarithmic axes have"),
+            ({"rate": -0.9, "through": (10, 1)}, "rate is -0.9; give more than 0"),
+            ({"rate": 0.9, "through": (100, 1)}, "the line would go from 100 to"),
+        ],
+    )
+    def test_refuses_lines_that_are_not_straight(self, options, message):
+        ax = jd.plot.curves(made().sel(network="graph 0"))
+        with pytest.raises(ValueError, match=message):
+            jd.plot.slope(ax, **options)

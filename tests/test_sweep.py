@@ -228,6 +228,29 @@ def test_best_breaks_ties_at_the_floor_by_who_is_first_there():
     assert float(chosen["stepsize"]) == pytest.approx(0.2)
 
 
+def test_the_best_of_a_score_is_the_largest():
+    late, early = [0.1, 0.2, 0.3, 0.9], [0.1, 0.9, 0.5, 0.9]
+    lower, lost, above = [0.1, 1.0, 1.0, 0.8], [0.1, 0.9, 0.9, np.nan], [0.1, 0.9, 0.9, 2.0]
+    data = dataset(
+        [[late, late], [lower, lower], [early, early], [above, lost], [late, lower]]
+    ).rename(gap="accuracy")
+    chosen = jd.best(data, "accuracy", largest=True)
+    assert float(chosen.stepsize) == pytest.approx(0.3)  # as good as the first, and there before
+    np.testing.assert_array_equal(chosen.accuracy, [early, early])
+    assert np.isnan(jd.best(data.isel(stepsize=[3]), "accuracy", largest=True).stepsize).all()
+    negative = dataset(-np.array([[[1.0, 4.0]], [[1.0, 2.0]]]))
+    assert float(jd.best(negative, largest=True).stepsize) == pytest.approx(0.2)
+    with pytest.warns(UserWarning, match="best stepsize is at an end of the values tried: 0.3; "):
+        jd.best(data.isel(stepsize=[0, 1, 2]), "accuracy", largest=True)
+
+
+def test_a_score_is_reached_from_below():
+    data = dataset([[[0.1, 0.6, 0.4, 0.8]], [[0.1, 0.2, 0.3, np.nan]]])
+    assert jd.reach(data, "gap", 0.6, largest=True).values.tolist()[0] == [5.0]
+    assert np.isnan(jd.reach(data, "gap", 0.6, largest=True)[1, 0])
+    assert float(jd.reach(data, "gap", 0.6)[0, 0]) == 0
+
+
 def test_reach_is_a_loop_and_nan_where_never():
     random = np.random.default_rng(0)
     gap = random.exponential(size=(3, 4, 8))
@@ -391,7 +414,7 @@ def test_a_result_goes_along_with_a_sweep():
         (lambda r: jd.label(r.history, a=2), "result is a dict; give the Result of jd.run"),
         (lambda r: jd.best(r), r"dataset is a Result; name its axes with jd.label\(result, ...\)"),
         (lambda r: jd.reach(r, "gap", 1.0), r"dataset is a Result; name its axes with jd.label"),
-        (lambda r: jd.plot.heatmap(r), r"dataset is a Result; name its axes with jd.label"),
+        (lambda r: jd.plot.heatmap(r.history), r"dataset is a dict; give an xarray.Dataset"),
         (lambda r: curves_of(algorithm="a", key="a"), "give every axis a name of its own"),
         (lambda r: curves_of(algorithm=1), "give every axis a name of its own"),
     ],

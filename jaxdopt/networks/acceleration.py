@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdopt import _repr
 from jaxdopt._checks import count, require
 from jaxdopt._numbers import number
 from jaxdopt._opaque import traceable
@@ -39,6 +40,9 @@ class Polynomial(Operator, Wrapper):
         """The number of steps for which the wrapped network has rounds; None if unlimited."""
         rounds = getattr(wrapped(self), "horizon", None)
         return None if rounds is None else rounds // self.repetitions
+
+    def _facts(self) -> dict[str, str]:
+        return _repr.fields(self)
 
     @property
     def link_count(self) -> Any:
@@ -70,7 +74,10 @@ class Repeated(Polynomial):
 
     Args:
         network: any network with one matrix; it may change with time.
-        repetitions: K.
+        repetitions: K ≥ 1; static.
+        key: the run's, for a network that changes with time; set by ``at``.
+        k: the round's number; set by ``at``.
+        active: which agents are awake, [n] bool; by default all.
 
     Raises:
         ValueError: a count below 1, or a network of two parts, with inactive agents, or that takes
@@ -120,8 +127,10 @@ class Chebyshev(Polynomial):
 
     Args:
         network: a fixed network with symmetric weights.
-        repetitions: K.
+        repetitions: K ≥ 1; static.
         radius: λ, at least the modulus of W's second eigenvalue; computed if not given.
+        k: the round's number; set by ``at``.
+        active: which agents are awake, [n] bool; by default all.
 
     Raises:
         ValueError: what `Repeated` refuses, a network that changes with time or is not symmetric,

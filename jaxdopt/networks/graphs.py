@@ -1,17 +1,13 @@
 """Graphs as networkx objects, of which agent i is the i-th node; any networkx graph will do."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import networkx as nx
 import numpy as np
-import scipy.sparse as sp
-from scipy.sparse import csgraph
 
 from jaxdopt._checks import count, require
-from jaxdopt._leaves import is_traced
 
 ATTEMPTS = 100  # draws of a random graph before giving up on a connected one
 
@@ -65,7 +61,8 @@ def hypercube(dimension: int) -> nx.Graph:
 def tree(n: int, branching: int = 2) -> nx.Graph:
     """Return the tree of n agents in which agent i has the children B i + 1 ... B i + B.
 
-    `jd.networks.spanning_tree` makes a network of it, with values going down and sums going up.
+    B is the branching. `jd.networks.spanning_tree` makes a network of it, with values going down
+    and sums going up.
     """
     branching = count("branching", branching)
     graph = nx.empty_graph(count("n", n))
@@ -87,7 +84,7 @@ def exponential(n: int, *, directed: bool = False) -> nx.Graph:
 
 
 def regular(n: int, degree: int, *, seed: int = 0) -> nx.Graph:
-    """Return a connected random graph in which every agent has ``degree`` neighbors."""
+    """Return a connected random graph of n agents with ``degree`` neighbors each, by the seed."""
     count("n", n)
     require(
         isinstance(degree, int | np.integer) and 0 <= degree < n and n * degree % 2 == 0,
@@ -101,8 +98,8 @@ def regular(n: int, degree: int, *, seed: int = 0) -> nx.Graph:
 def watts_strogatz(n: int, degree: int, probability: float, *, seed: int = 0) -> nx.Graph:
     """Return a connected small world: a ring of ``degree`` neighbors, each link rewired at random.
 
-    Every link is rewired with the given probability: 0 leaves the ring lattice, 1 is nearly an
-    Erdos-Renyi graph. Source: Watts, Strogatz (1998).
+    Every link of the n agents is rewired with the given probability, by the seed: 0 leaves the ring
+    lattice, 1 is nearly an Erdos-Renyi graph. Source: Watts, Strogatz (1998).
     """
     count("n", n)
     require(
@@ -120,7 +117,8 @@ def watts_strogatz(n: int, degree: int, probability: float, *, seed: int = 0) ->
 def erdos_renyi(n: int, probability: float, *, seed: int = 0) -> nx.Graph:
     """Return a connected Erdos-Renyi graph: each pair is linked with the given probability.
 
-    Disconnected draws are discarded; for a probability above ln(n) / n most are connected.
+    Disconnected draws (from the seed) are discarded; for a probability above ln(n) / n most are
+    connected.
     """
     count("n", n)
     require(0 <= probability <= 1, f"probability is {probability}; give one between 0 and 1.")
@@ -138,94 +136,13 @@ def erdos_renyi(n: int, probability: float, *, seed: int = 0) -> nx.Graph:
 def random_geometric(n: int, radius: float | None = None, *, seed: int = 0) -> nx.Graph:
     """Return a connected random geometric graph: points in the unit square, linked within a radius.
 
-    ``radius`` defaults to √(2 ln n / n), for which most draws are connected. The points are the
-    nodes' ``pos`` attribute.
+    ``radius`` defaults to √(2 ln n / n), for which most draws (from the seed) are connected. The
+    points are the nodes' ``pos`` attribute.
     """
     count("n", n)
     radius = math.sqrt(2 * math.log(max(n, 2)) / n) if radius is None else radius
     require(radius > 0, f"radius is {radius}; give a positive one.")
     return _connected(lambda s: nx.random_geometric_graph(n, radius, seed=s), seed, "raise radius")
-
-
-def adjacencies(graphs: Iterable[Any]) -> list[sp.csr_array]:
-    """Return the `adjacency` of several graphs of the same agents, in the first one's node order.
-
-    Raises:
-        ValueError: a networkx graph that has as many nodes as the first, but not the same.
-    """
-    graphs = list(graphs)
-    first = next((list(graph) for graph in graphs if isinstance(graph, nx.Graph)), [])
-    return [adjacency(graph, first) for graph in graphs]
-
-
-def adjacency(graph: Any, nodes: Sequence[Any] = ()) -> sp.csr_array:
-    """Return the [n, n] boolean adjacency matrix, entry (i, j) true if i hears j, no self-loops.
-
-    ``graph`` is a networkx graph, or an adjacency matrix as a NumPy, JAX or scipy.sparse array
-    whose entry (i, j) is the number of edges i -> j; several count as one, and the diagonal is
-    ignored. So are the attributes of a networkx graph, weights included. ``nodes`` is the order of
-    a networkx graph's nodes, used if it has as many; otherwise the graph's own order is.
-
-    Raises:
-        ValueError: an array that is not square, or one of weights, which would be lost.
-    """
-    if isinstance(graph, nx.Graph):
-        require(len(graph) > 0, "the graph has no nodes; give one with at least one agent.")
-        order = list(nodes) if len(nodes) == len(graph) else list(graph)
-        other = list(set(graph) - set(order))
-        require(
-            not other,
-            f"a graph has the node {other[:1]} and the first graph has not; give all the same.",
-        )
-        matrix = nx.to_scipy_sparse_array(graph, order, dtype=float, weight="", format="coo")
-    else:
-        if is_traced(graph):
-            raise ValueError("the graph is traced; make a network of it outside of the function.")
-        require(
-            not hasattr(graph, "at") or isinstance(graph, jax.Array),
-            f"the graph is a {type(graph).__name__}, a network; give a networkx graph or a square "
-            "adjacency matrix.",
-        )
-        matrix = graph if sp.issparse(graph) else np.asarray(graph)
-        require(
-            matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0,
-            f"the graph is an array of shape {matrix.shape}; give a networkx graph or a square "
-            "adjacency matrix.",
-        )
-        matrix = sp.coo_array(matrix)
-        require(
-            np.all(np.isfinite(matrix.data)),
-            "the adjacency matrix has entries that are NaN or infinite; remove them.",
-        )
-        off = matrix.data[matrix.row != matrix.col]
-        others = off[(off < 0) | (off % 1 != 0)]
-        require(
-            others.size == 0,
-            f"the adjacency matrix has the entry {others[:1].tolist()}, which is no number of "
-            "edges; give A != 0 for its links alone, or jd.networks.mixing(W) to mix with these "
-            "weights.",
-        )
-    edge = (matrix.row != matrix.col) & (matrix.data != 0)
-    hears, heard = matrix.col[edge], matrix.row[edge]
-    pattern = sp.csr_array((np.ones(len(hears)), (hears, heard)), shape=matrix.shape)
-    pattern.sum_duplicates()
-    return pattern.astype(bool)
-
-
-def is_periodic(pattern: Any) -> bool:
-    """Return whether all cycles of a strongly connected pattern share a factor above 1."""
-    matrix = sp.coo_array(pattern)
-    graph = nx.DiGraph(zip(matrix.row.tolist(), matrix.col.tolist(), strict=True))
-    return not nx.is_aperiodic(graph)
-
-
-def keeps_pushing(weights: sp.csr_array) -> bool:
-    """Return whether push-sum weights stay positive on a column-stochastic matrix.
-
-    They do if its graph is strongly connected and its diagonal positive.
-    """
-    strong = csgraph.connected_components(weights, directed=True, connection="strong")[0] == 1
-    return bool(strong and np.all(weights.diagonal() > 0))
 
 
 def _clean(graph: Any) -> Any:
@@ -246,33 +163,3 @@ def _connected(draw: Callable[[int], nx.Graph], seed: int, remedy: str) -> nx.Gr
         if nx.is_connected(graph):
             return graph
     raise ValueError(f"{ATTEMPTS} draws of the graph were all disconnected; {remedy}.")
-
-
-def require_connected(pattern: sp.csr_array) -> None:
-    """Refuse a pattern in which some agents do not reach each other."""
-    count, component = csgraph.connected_components(pattern, directed=True, connection="strong")
-    outside = int(np.argmax(component != component[0]))
-    require(
-        count == 1,
-        f"the graph is disconnected: {count} components, and agent {outside} and agent 0 do not "
-        "reach each other; add links, or run the components as problems of their own.",
-    )
-
-
-def common_root(heard: sp.csr_array, pushed: sp.csr_array) -> bool:
-    """Return whether some agent reaches all others along the first pattern, and is reached by all.
-
-    It is reached along the second pattern; both ways may lead through other agents.
-    """
-    return bool(np.any(reaching(heard) & reaching(sp.csr_array(pushed.T))))
-
-
-def reaching(heard: sp.csr_array) -> np.ndarray:
-    """Return [n] bool: the agents whose values reach all others."""
-    count, component = csgraph.connected_components(heard, directed=True, connection="strong")
-    edges = heard.tocoo()
-    hears_others = np.zeros(count, bool)
-    outside = component[edges.row] != component[edges.col]
-    hears_others[component[edges.row[outside]]] = True
-    closed = np.flatnonzero(~hears_others)
-    return component == closed[0] if len(closed) == 1 else np.zeros(heard.shape[0], bool)

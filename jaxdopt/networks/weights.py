@@ -6,8 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxdopt._checks import require
-from jaxdopt.networks import graphs
-from jaxdopt.networks.graphs import require_connected
+from jaxdopt.networks import connectivity
+from jaxdopt.networks.connectivity import require_connected
 from jaxdopt.networks.operators.choose import Form, choose, is_symmetric, mixing
 
 
@@ -27,7 +27,7 @@ def metropolis(graph: Any) -> Form:
 
 
 def lazy_metropolis(graph: Any) -> Form:
-    """Return (I + W) / 2 with W the Metropolis-Hastings weights: no negative eigenvalue."""
+    """Return (I + W) / 2, W the graph's Metropolis-Hastings weights: no negative eigenvalue."""
     return mixing(_lazy(metropolis_matrix(_connected(graph))))
 
 
@@ -195,7 +195,7 @@ def _lazy(matrix: sp.csr_array) -> sp.csr_array:
 
 
 def _connected(graph: Any) -> sp.csr_array:
-    edges = graphs.adjacency(graph).astype(float)
+    edges = connectivity.adjacency(graph).astype(float)
     require_connected(edges)
     return edges
 

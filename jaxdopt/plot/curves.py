@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxdopt._checks import require
-from jaxdopt.datasets import as_dataset, diverged, require_dataset
-from jaxdopt.plot.style import DASHES, MARKERS, NAMES, cycle, pyplot
+from jaxdopt.datasets import as_dataset, diverged
+from jaxdopt.plot.style import DASHES, NAMES, pyplot, styles
 
 
 def curves(
@@ -27,6 +27,7 @@ def curves(
     """Draw one line per member of a dataset, the median over seeds, with a band of quantiles.
 
     Colors and markers distinguish the first dimension of more than one member, dashes the second.
+    Methods have their own, the same in all figures (see `styles`).
     Where a member has no point to draw, the legend adds "(diverged)" if it diverged, and "(0)" if
     all its values are 0 on a logarithmic axis.
 
@@ -67,19 +68,19 @@ def curves(
         "two; select with dataset.sel(...) or choose with jd.best.",
     )
     ax = plt.subplots()[1] if ax is None else ax
-    colors = cycle(plt)
+    groups.sort(key=lambda d: d != "algorithm")
     sizes = [range(dataset.sizes[d]) for d in groups]
+    firsts = [str(name) for name in dataset[groups[0]].values] if groups else [""]
+    looks = styles(firsts, dashes=len(groups) < 2)
     for member in itertools.product(*sizes):
         chosen = dataset.isel(dict(zip(groups, member, strict=True)))
         across = _median(chosen[x], seeds)
         values = chosen[y] if floor is None else chosen[y].clip(min=floor)
         values = values.where(values > 0) if logy else values
         first, second = (*member, 0, 0)[:2]
-        style = {
-            "color": colors[first % len(colors)],
-            "marker": MARKERS[first % len(MARKERS)],
-            "linestyle": DASHES[second % len(DASHES)],
-        }
+        style = looks[firsts[first]]
+        if len(groups) > 1:
+            style = style | {"linestyle": DASHES[second % len(DASHES)]}
         name = ", ".join(_member_name(str(d), chosen[d].item(), labels) for d in groups)
         middle = _median(values, seeds)
         if not np.any(np.isfinite(middle)):
@@ -90,7 +91,7 @@ def curves(
             elif (chosen[y] == 0).all():
                 name += " (0)"
         every = max(len(across) // 8, 1)
-        offset = (first * every // max(len(MARKERS), 1)) % every
+        offset = (first * every // len(firsts)) % every
         ax.plot(across, middle, label=name or None, markevery=(offset, every), **style)
         if seeds in values.dims and values.sizes[seeds] > 1:
             low, high = (_quantile(values, q, seeds) for q in band)
@@ -106,12 +107,94 @@ def curves(
     return ax
 
 
+def slope(
+    ax: Any,
+    exponent: Any = None,
+    *,
+    rate: Any = None,
+    through: tuple[float, float],
+    end: float | None = None,
+    label: str | None = None,
+) -> Any:
+    """Draw the slope that a theorem predicts, as a thin gray line beside the curves.
+
+    The line is y = y₀ (x/x₀)^p, straight on two logarithmic axes, or y = y₀ ρ^(x − x₀), straight
+    where only the vertical axis is logarithmic. The limits of the axes stay as they are. Squared
+    distances fall by the square of a distance's rate.
+
+    Args:
+        ax: the Axes to draw in, after the curves.
+        exponent: p, such as ``theory.decay`` of `jd.theory.of`; or
+        rate: ρ > 0, such as ``theory.rate``.
+        through: (x₀, y₀), where the line begins.
+        end: the x where it ends; default: the end of the horizontal axis.
+        label: text at the beginning of the line; default: "slope −2" or "rate 0.98".
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ValueError: not exactly one of exponent and rate, a rate or a coordinate that is not
+            positive, or an axis on which the line would not be straight.
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> method = jd.GradientDescent(0.1)
+        >>> result = jd.run(
+        ...     method, problem, network, problem.start(), jax.random.key(0), steps=100, every=10
+        ... )
+        >>> ax = jd.plot.curves(result, "distance_squared")
+        >>> rate = float(jd.theory.of(method, problem).rate)
+        >>> ax = jd.plot.slope(ax, rate=rate**2, through=(0, 1.0))
+    """
+    require(
+        (exponent is None) != (rate is None),
+        f"exponent is {exponent} and rate is {rate}; give exactly one.",
+    )
+    x0, y0 = through
+    scales = ax.get_xscale(), ax.get_yscale()
+    wanted = ("linear" if exponent is None else "log", "log")
+    require(
+        scales == wanted,
+        f"the axes are {scales[0]} and {scales[1]}, on which this is no straight line; give "
+        f"{'a rate on linear and log' if exponent is None else 'an exponent on log and log'} axes.",
+    )
+    require(
+        y0 > 0 and (exponent is None or x0 > 0),
+        f"through is ({x0}, {y0}); give a point that logarithmic axes have.",
+    )
+    limits = ax.get_xlim(), ax.get_ylim()
+    last = max(limits[0]) if end is None else end
+    require(last > x0, f"the line would go from {x0} to {last}; give a through or an end inside.")
+    if exponent is None:
+        factor = float(rate)
+        require(factor > 0, f"rate is {factor:g}; give more than 0.")
+        x, own = np.linspace(x0, last), f"rate {factor:.3g}"
+        logs = (x - x0) * np.log(factor)
+    else:
+        power = float(exponent)
+        x, own = np.geomspace(x0, last), f"slope {power:.3g}".replace("-", "−")
+        logs = power * np.log(x / x0)
+    style = {"color": "0.4", "linestyle": (0, (4, 2)), "linewidth": 1.0, "marker": ""}
+    ax.plot(x, y0 * np.exp(logs), label="_slope", **style)
+    ax.annotate(
+        own if label is None else label,
+        (x[len(x) // 8], y0 * np.exp(logs[len(x) // 8])),
+        xytext=(2, 2),
+        textcoords="offset points",
+        fontsize="small",
+        color=style["color"],
+    )
+    ax.set(xlim=limits[0], ylim=limits[1])
+    return ax
+
+
 def heatmap(
     dataset: Any,
     y: str = "gap",
     *,
-    x: str = "stepsize",
-    by: str = "network",
+    x: str | None = None,
+    by: str | None = None,
     ax: Any = None,
     seeds: str = "seed",
     colorbar: bool = True,
@@ -124,11 +207,13 @@ def heatmap(
     below the scale, such as gaps that are rounding errors, have its lowest color.
 
     Args:
-        dataset: from `jd.compare` or `jd.label`, with ``x`` and ``by`` its only other dimensions.
+        dataset: from `jd.compare` or `jd.label`, with ``x`` and ``by`` its only dimensions of more
+            than one member; or a `Result`, whose members have their numbers in place of values.
         y: the variable to draw.
         x: the horizontal dimension, on a logarithmic scale if its values span more than a decade;
-            the values of methods with grids of their own may lie along ``choice``.
-        by: the vertical dimension.
+            the values of methods with grids of their own may lie along ``choice``. By default
+            "stepsize" or, if there is none, the last dimension.
+        by: the vertical dimension; by default "network", or the other dimension.
         ax: the Axes to draw in; default: those of a new figure.
         seeds: the dimension to take the median over.
         colorbar: draw one beside the Axes.
@@ -144,9 +229,12 @@ def heatmap(
     plt = pyplot()
     from matplotlib.colors import ListedColormap, LogNorm
 
-    require_dataset(dataset)
+    dataset = as_dataset(dataset)
     _require_known(dataset, y)
+    x, by = _axes(dataset, y, x, by, seeds)
     dataset = _by_value(_by_value(dataset, x), by)
+    single = {d: 0 for d in dataset[y].dims if d not in (x, by, "step") and dataset.sizes[d] == 1}
+    dataset = dataset.isel(single)
     values = dataset[y].isel(step=-1) if "step" in dataset[y].dims else dataset[y]
     lost = diverged(dataset, y)
     if seeds in values.dims:
@@ -182,6 +270,21 @@ def heatmap(
     ax.set_xlabel(NAMES.get(x, x))
     ax.set_ylabel(NAMES.get(by, by))
     return ax
+
+
+def _axes(dataset: Any, y: str, x: str | None, by: str | None, seeds: str) -> tuple[str, str]:
+    """Return the dimensions of a heat map, those that are not given as its docstring says."""
+    dims = [str(d) for d in dataset[y].dims if d not in (seeds, "step")]
+    dims.sort(key=lambda d: (dataset.sizes[d] > 1, d != "network"))  # the best for x is last
+    if x is None:
+        along = by != "stepsize" and "stepsize" in dataset.coords and dataset["stepsize"].ndim == 1
+        x = "stepsize" if along else next((d for d in reversed(dims) if d != by), "stepsize")
+    if by is None:
+        own = dataset[x].dims if x in dataset.coords else ()
+        others = [d for d in dims if d != x and d not in own]
+        wide = [d for d in others if dataset.sizes[d] > 1] or others
+        by = "network" if "network" in wide else next(reversed(wide), "network")
+    return x, by
 
 
 def _edges(axis: Any, ticks: np.ndarray) -> np.ndarray:

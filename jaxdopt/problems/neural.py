@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxdopt._checks import count, require
 from jaxdopt.problems.finite_sum import FiniteSum, Weighting
@@ -24,6 +23,8 @@ def predict(params: Any, features: jax.Array) -> jax.Array:
 
 def cross_entropy(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
     """−log of the probability that the scores of a sample (a, b) give to its class b."""
+    import optax
+
     a, b = sample
     scores = predict(params, a)
     chosen = jax.nn.one_hot(b, scores.shape[-1], dtype=scores.dtype)
@@ -52,7 +53,8 @@ def mlp(
         labels: classes 0, 1, 2, ...: [m]; [n, m] or a list of n arrays [mᵢ].
         hidden: the widths of the hidden layers; () is softmax regression with an intercept.
         agents: n, for pooled data.
-        partition: as in `least_squares`.
+        partition: how pooled data are split: "iid" by default, "by_label",
+            `jd.partition.dirichlet(alpha)`, or index arrays, in a list or a dict {agent: indices}.
         l2: the regularizer's weight, at least 0.
         weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
         seed: of the starting weights.

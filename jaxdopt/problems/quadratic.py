@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdopt import _repr
 from jaxdopt import agents as _agents
 from jaxdopt._checks import count, require
 from jaxdopt._numbers import number
@@ -17,14 +18,31 @@ class Quadratic:
     """fᵢ(x) = (x − x*)ᵀ Aᵢ (x − x*) / 2 + tᵢᵀ(x − x*) with Σᵢ tᵢ = 0, so that F(x*) = 0 is optimal.
 
     It is written in x − x*, so that gaps far below the rounding error of F are still exact.
+
+    Args:
+        hessians: Aᵢ, [n, d, d].
+        tilts: tᵢ, the agents' gradients at x*, [n, d].
+        center: x*, [d].
+        solution: x*, [d]; None for a part of the agents.
+        smoothness: L, the largest eigenvalue of any Aᵢ.
+        strong_convexity: μ of F.
     """
 
-    hessians: Any  # [n, d, d]
-    tilts: Any  # [n, d]: the agents' gradients at the solution
-    center: Any  # [d]: x*
-    solution: Any  # [d]: x*, or None for a part of the agents
+    hessians: Any
+    tilts: Any
+    center: Any
+    solution: Any
     smoothness: Any
     strong_convexity: Any
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "agents": str(self.n),
+            "dimension": str(self.d),
+            "smoothness": _repr.brief(self.smoothness),
+            "strong convexity": _repr.brief(self.strong_convexity),
+            "memory": _repr.memory(self),
+        }
 
     @property
     def n(self) -> int:

@@ -84,14 +84,26 @@ class Returns(Round, Server):
 
 @pytree
 class Arrivals(Schedule, Pattern):
-    """Which clients return when, with how stale models: see `arrivals`, which builds it."""
+    """Which clients return when, with how stale models: see `arrivals`, which builds it.
 
-    end: Any  # [T] seconds at which every aggregation takes place
-    agents: Any  # [T, s] int: the clients that return, padded
-    staleness: Any  # [T, s] int
-    latest: Any  # [T, s] int
-    renewed: Any  # [T, s] bool
-    frequency: Any  # [n]
+    Attributes:
+        end: [T] seconds at which every aggregation takes place.
+        agents: [T, s] int: the clients that return, padded.
+        staleness: [T, s] int: versions made since what each had fetched.
+        latest: [T, s] int: as ``agents``, but padding where a client returns again in the same
+            round.
+        renewed: [T, s] bool: whether it goes on with the new model, or the present one.
+        frequency: [n]: returns of each client an aggregation, in the long run.
+        n: the number of clients.
+        ticks: whether aggregations take place at fixed times.
+    """
+
+    end: Any
+    agents: Any
+    staleness: Any
+    latest: Any
+    renewed: Any
+    frequency: Any
     n: int = static()
     ticks: bool = static(default=False)
     indices = ("agents", "latest")
@@ -121,8 +133,8 @@ class Arrivals(Schedule, Pattern):
             ticks=self.ticks,
         )
 
-    def _more(self) -> str:
-        return f", staleness <= {np.asarray(self.staleness).max()}"
+    def _facts(self) -> dict[str, str]:
+        return super()._facts() | {"staleness": f"at most {np.asarray(self.staleness).max()}"}
 
 
 def arrivals(
@@ -177,7 +189,7 @@ def arrivals(
 
     Example:
         >>> arrivals(3, compute=[1.0, 1.5, 4.0], rule="each", seconds=4.0)
-        Arrivals(3 clients, 7 returns in 7 aggregations of at most 1, 4 seconds, staleness <= 6)
+        Arrivals(clients=3, returns=7, aggregations=7 of at most 1, seconds=4, staleness=at most 6)
         >>> arrivals(3, compute=[1.0, 1.5, 4.0], every=2.0, steps=4).frequency.tolist()
         [1.0, 1.0, 0.5]
     """

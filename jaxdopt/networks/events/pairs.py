@@ -60,12 +60,20 @@ class Meetings(Round):
 
 @pytree
 class Pairs(Schedule):
-    """Which agents meet when: see `pairwise`, which builds it."""
+    """Which agents meet when: see `pairwise`, which builds it.
 
-    end: Any  # [T] seconds at which every run ends
-    agents: Any  # [T, s] int: whose gradient is ready, padded
-    partners: Any  # [T, s] int: the one that each meets, padded
-    finish: Any  # [T, s] seconds
+    Attributes:
+        end: [T] seconds at which every run ends.
+        agents: [T, s] int: whose gradient is ready, padded.
+        partners: [T, s] int: the one that each meets, padded.
+        finish: [T, s] seconds at which they meet.
+        n: the number of agents.
+    """
+
+    end: Any
+    agents: Any
+    partners: Any
+    finish: Any
     n: int = static()
     symmetric = True
     kind = "doubly"
@@ -108,7 +116,7 @@ def pairwise(
         >>> import jaxdopt as jd
         >>> ring = jd.networks.metropolis(jd.graphs.ring(4))
         >>> pairwise(ring, compute=[1.0, 1.0, 1.0, 2.5], seconds=5.0)
-        Pairs(4 agents, 17 meetings in 12 runs of at most 2, 5 seconds)
+        Pairs(agents=4, meetings=17, runs=12 of at most 2, seconds=5)
     """
     until = length(steps, seconds)
     key = jax.random.key(0) if key is None else key
