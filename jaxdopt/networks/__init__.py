@@ -23,6 +23,7 @@ from jaxdopt.networks.stacking import stack
 from jaxdopt.networks.trees import Tree, bary_tree, spanning_tree
 from jaxdopt.networks.weights import (
     column_stochastic,
+    fastest_mixing,
     half_degree,
     laplacian,
     lazy_metropolis,
@@ -59,6 +60,7 @@ __all__ = [
     "column_stochastic",
     "contraction",
     "durations",
+    "fastest_mixing",
     "half_degree",
     "laplacian",
     "lazy_metropolis",

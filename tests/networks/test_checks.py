@@ -160,6 +160,7 @@ KEPT = (
 SCHEMES = {
     "metropolis": networks.metropolis,
     "lazy_metropolis": networks.lazy_metropolis,
+    "fastest_mixing": networks.fastest_mixing,
     "half_degree": networks.half_degree,
     "laplacian": networks.laplacian,
     "row_stochastic": networks.row_stochastic,

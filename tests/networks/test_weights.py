@@ -651,3 +651,46 @@ class TestLarge:
         with pytest.raises(ValueError, match="spectral gap of this network of 201 agents") as error:
             _ = network.spectral_gap
         assert one_sentence(error)
+
+
+class TestFastestMixing:
+    @pytest.mark.parametrize(
+        "graph", [graphs.ring(10), graphs.hypercube(3), graphs.star(9)], ids=str
+    )
+    def test_it_is_the_best_common_weight_where_all_links_are_alike(self, graph):
+        """ρ = (λₙ − λ₂) / (λₙ + λ₂) of the Laplacian if a symmetry exchanges any two links."""
+        values = np.linalg.eigvalsh(nx.laplacian_matrix(graph).toarray().astype(float))
+        best = (values[-1] - values[1]) / (values[-1] + values[1])
+        assert 1 - networks.fastest_mixing(graph).spectral_gap == pytest.approx(best, abs=2e-8)
+
+    def test_it_averages_at_once_where_all_are_linked(self):
+        np.testing.assert_allclose(
+            networks.fastest_mixing(graphs.complete(6)).matrix(), 1 / 6, atol=1e-7
+        )
+
+    def test_no_other_weights_on_the_links_mix_faster(self):
+        graph, random = graphs.erdos_renyi(14, 0.3, seed=2), np.random.default_rng(0)
+        W = np.asarray(networks.fastest_mixing(graph).matrix())
+        assert np.all((W == 0) | (nx.to_numpy_array(graph) > 0) | np.eye(14, dtype=bool))
+        rho = np.abs(np.linalg.eigvalsh(W - 1 / 14)).max()
+        others = [
+            networks.metropolis(graph),
+            networks.laplacian(graph),
+            networks.half_degree(graph),
+        ]
+        assert all(1 - other.spectral_gap > rho for other in others)
+        for size in (1e-1, 1e-2, 1e-3, 1e-4):  # rho is convex in the weights: locally is globally
+            for _ in range(20):
+                moved = W.copy()
+                for i, j in graph.edges:
+                    change = size * random.standard_normal()
+                    moved[[i, j, i, j], [j, i, i, j]] += change * np.array([1, 1, -1, -1])
+                assert np.abs(np.linalg.eigvalsh(moved - 1 / 14)).max() > rho - 2e-8
+
+    @pytest.mark.parametrize("n", [1, 2])
+    def test_the_smallest(self, n):
+        assert networks.fastest_mixing(graphs.path(n)).spectral_gap == pytest.approx(1, abs=1e-7)
+
+    def test_a_digraph_is_refused(self):
+        with pytest.raises(ValueError, match="the graph is directed; these weights need"):
+            networks.fastest_mixing(graphs.directed_ring(5))
