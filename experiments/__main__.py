@@ -7,6 +7,7 @@ import pkgutil
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -15,7 +16,7 @@ import pandas as pd
 import tyro
 
 import experiments
-from experiments import methods, roles
+from experiments import conformance, methods, roles
 from experiments.benchmarks import rows as benchmarks
 from experiments.benchmarks.measure import measure
 from experiments.study import STUDIES, Study
@@ -98,6 +99,7 @@ def execute(study: Study, scale: str, out: Path, seed: int, options: dict[str, A
     import matplotlib
 
     matplotlib.use("Agg")
+    warnings.simplefilter("once", UserWarning)  # of jd.best: each once, not once a panel
     began = time.perf_counter()
     try:
         written = study.run(scale, out, seed, **options)
@@ -181,6 +183,19 @@ class Roles(Plain):
 
 
 @dataclasses.dataclass(frozen=True)
+class Conformance(Plain):
+    """Write golden trajectories of every method as JSON, and the checker that reads them."""
+
+    out: Path = Path("conformance")
+    """The folder for the files; the repository's own by default, from its root."""
+
+    def run(self) -> None:
+        """Write the files and print their paths."""
+        for path in conformance.write(self.out):
+            print(path)
+
+
+@dataclasses.dataclass(frozen=True)
 class Methods(Plain):
     """Describe every method: how it is built, its iteration, family, needs, messages and source."""
 
@@ -202,6 +217,7 @@ def command_of(study: Study) -> Any:
 COMMANDS: dict[str, Any] = {name: command_of(study) for name, study in STUDIES.items()} | {
     "all": All,
     "benchmark": Benchmark,
+    "conformance": Conformance,
     "methods": Methods,
     "roles": Roles,
     "list": List,

@@ -5,7 +5,6 @@ What is printed is made from the classes: their signatures, docstrings, needs an
 
 import dataclasses
 import inspect
-import sys
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +13,7 @@ import jax
 
 import jaxdopt as jd
 from experiments import roles
+from experiments.listings import Listing, listing
 
 KEY = jax.random.key(0)
 
@@ -27,29 +27,40 @@ class Entry:
     family: str  # the folder in which its file lies
     needs: tuple[str, ...]  # the words of `jaxdopt.roles`
     sends: str  # in a step
-    iteration: str  # the first line of its docstring
-    source: str  # the end of its file's docstring: source, how sure the listing is, theorem
+    listing: Listing  # what its docstrings say
+
+    @property
+    def iteration(self) -> str:
+        """The iteration in one line."""
+        return self.listing.iteration
 
     def __str__(self) -> str:
+        told = self.listing
         about = f"{self.family}; needs {', '.join(self.needs)}; sends {self.sends} a step"
-        body = "\n".join([self.iteration, about, self.source])
-        return f"{self.signature}\n{textwrap.indent(body, '    ')}"
+        sure = f"{told.confidence}{f'; open: {told.open}' * bool(told.open)}"
+        body = [self.iteration, about, f"Source: {told.source}.", f"Confidence: {sure}."]
+        body.append(f"Tested: {told.tested}")
+        return "\n".join([self.signature, *map(_indented, body)])
 
 
 def entries() -> Iterator[Entry]:
     """Yield all methods, family by family."""
     for name, method in sorted(roles.METHODS.items(), key=lambda item: item[1].__module__):
-        module, needs = sys.modules[method.__module__], roles.built(name).needs
-        _, source, rest = str(module.__doc__).partition("Source: ")
+        needs = roles.built(name).needs
         yield Entry(
             name,
             f"{name}({', '.join(_arguments(method))})",
             method.__module__.split(".")[2],
             tuple(word for word in (*jd.roles.WORDS, *jd.roles.PROBLEMS) if word in needs),
             _sends(name),
-            str(method.__doc__).splitlines()[0],
-            (source + rest).strip(),
+            listing(method),
         )
+
+
+def _indented(text: str) -> str:
+    return textwrap.fill(
+        text, 100, initial_indent=" " * 4, subsequent_indent=" " * 8, replace_whitespace=False
+    )
 
 
 def _arguments(method: type) -> Iterator[str]:

@@ -114,7 +114,7 @@ def _legend_below(fig: Any) -> None:
                 entries.setdefault(label, handle)
     if entries:
         longest = max(map(len, entries))
-        columns = max(1, min(len(entries), int(fig.get_figwidth() * 14 / (longest + 7))))
+        columns = max(1, min(len(entries), int(fig.get_figwidth() * 16 / (longest + 6))))
         fig.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 

@@ -155,6 +155,7 @@ def panel(regime: str, network: str) -> Lines:
         data=functools.partial(best, regime),
         at={"network": network},
         x="rounds" if regime == "full" else "epochs",
+        xlabel="rounds" if regime == "full" else "epochs",
         floor=ROUNDING,
         title=f"{network}, spectral gap {gap:.2f}",
         ylabel="" if network != "ring" else f"{REGIMES[regime]}\n{jd.plot.NAMES['gap']}",

@@ -2,6 +2,73 @@
 
 All agents' states live in one pytree, updated by one jit-compiled step function a method; the
 network and the problem are pytrees too, so every sweep is a vmap and every run a scan.
+
+    >>> import jax, jaxdopt as jd
+    >>> problem = jd.problems.quadratic(agents=8, d=3)
+    >>> network = jd.networks.metropolis(jd.graphs.ring(8))
+    >>> x0, key = problem.start(), jax.random.key(0)
+    >>> result = jd.run(jd.EXTRA(0.3), problem, network, x0, key, steps=100)
+    >>> result.history["gap"].shape
+    (101,)
+
+Estimates are [n, d], a row for each agent. A method's numbers, such as its stepsize, may be
+schedules of the step or one number for each agent, [n, 1]; they can be swept and differentiated.
+What is called static is part of the program: another value compiles anew. This is the overview;
+``help(jd.EXTRA)`` has a method's arguments, the module that it names the source and the theorem,
+``help(jd.networks)`` a part of the library. All public classes follow in full below.
+
+Running:
+
+    run                a method on a problem over a network; returns a Result with its history
+    sweep              a function with some of its arguments swept, in one compilation
+    compare            methods, networks, fields and seeds in one xarray dataset; a method in a
+                       Setting has a problem or networks of its own
+    best, reach        the best member of a sweep, and when a value is reached
+    label              names for a sweep's axes: its results as an xarray dataset
+    metrics, costs     what is recorded, and what a step costs (Cost); an Axis of your own
+    plot               curves, heatmaps, networks, timelines
+    theory             the stepsizes and rates of theorems, to be held beside what is measured
+
+Problems:
+
+    problems           finite sums (logistic_regression, mlp, your own loss), quadratic; around them
+                       Minibatch, GaussianNoise, or Composite, which adds a regularizer of `prox`
+    data, partition    data sets, and how their samples are split over the agents
+    stack              several problems or methods as one, to be swept
+
+Networks:
+
+    graphs             ring, torus, erdos_renyi, ...; any networkx graph or adjacency matrix will do
+    networks           weights (metropolis, push_pull, spanning_tree, ...), change and failure
+                       (Cyclic, RandomLinks, Asleep, ...), a Server with participation, simulated
+                       time (timed, timeline, pairwise, arrivals)
+    compressors        what is sent in place of a vector: TopK, Dither, ...
+
+The methods:
+
+    centralized        GradientDescent, SGD, CentralizedRR
+    mix and descend    DGD, DSGD, LocalDSGD, OLDSGD (biased by the stepsize)
+    gradient tracking  GradientTracking, DIGing, ATCGT; variance-reduced GTSAGA, GTSVRG, GTVR
+    primal-dual        EXTRA, ExactDiffusion, NIDS, PGEXTRA, LinearizedADMM
+    reshuffling        DRR, GTRR, EDRR
+    compressed         CHOCOSGD, DeepSqueeze, BEER, CGT, LEAD, CEDAS; on digraphs CPP, BCPP
+    digraphs           PushSum, SGP, OSGP, PushDIGing, PushPull, AB, APD, APDSC
+    trees              STPP, RelaySGD
+    federated          FedAvg, FedProx, FedAvgMomentum, SCAFFOLD, SCAFFOLDMomentum, FedVARP, MIFA,
+                       FOCUS, FedSUM, FedSUMB, FedSUMCR; with a regularizer FedMid, FedDualAvg,
+                       FedNMap, ZhangHuJohansson
+    asynchronous       ADSGD, ASBCD, ADPSGD, RFAST; with a server AsyncFedAvg, FedBuff, FedFix,
+                       AFACD, AFACS
+    around any of them Averaged: its estimate is the running mean of the iterates
+
+Your own:
+
+    pytree             makes a class with init and step a method; its fields are Scalar,
+                       Nonnegative, Positive, Fraction or Count, or `static` or a `field` of state
+    schedules, at      stepsizes that change, and a method with their values at a step
+    replace, require   a copy with other fields; a check that is silent for traced values
+    roles, agents      what methods need of networks; rows of agents in a pytree
+    algorithms         the files of all methods
 """
 
 from jaxdopt import (
@@ -21,6 +88,7 @@ from jaxdopt._numbers import Fraction, Nonnegative, Positive, Scalar
 from jaxdopt._pytree import field, pytree, static
 from jaxdopt._pytree import replace_checked as replace
 from jaxdopt.algorithms import *  # noqa: F403
+from jaxdopt.averaging import Averaged
 from jaxdopt.compare import compare
 from jaxdopt.costs import Axis, Cost
 from jaxdopt.datasets import best, label, reach
@@ -35,6 +103,7 @@ from jaxdopt.sweep import sweep
 __version__ = "0.1.0"
 
 __all__ = [
+    "Averaged",
     "Axis",
     "Cost",
     "Count",

@@ -1,6 +1,7 @@
 """What `run` accepts: each refusal is one sentence that names the value and the remedy."""
 
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxdopt._checks import count, require
 from jaxdopt._leaves import is_traced
 from jaxdopt._numbers import Scheduled
 from jaxdopt._pytree import number_fields
+from jaxdopt._wrapper import layers
 
 
 def strong(leaf: Any) -> jax.Array:
@@ -266,8 +268,8 @@ def require_agents(problem: Any, network: Any, x: Any) -> None:
 
 def require_numbers(algorithm: Any, n: int) -> None:
     """Refuse number fields whose shape is neither a scalar's nor one row an agent's."""
-    for name in number_fields(type(algorithm)):
-        shape = np.shape(value) if _is_array(value := getattr(algorithm, name)) else ()
+    for name, value in _numbers(algorithm):
+        shape = np.shape(value) if _is_array(value) else ()
         require(
             shape in ((), (n, 1)),
             f"{name} has shape {shape}; give a scalar or [n, 1] = ({n}, 1), or sweep over it with "
@@ -279,9 +281,16 @@ def require_schedules(algorithm: Any, start: Any, steps: int) -> None:
     """Refuse schedules that leave their fields' ranges within a run: known at up to 256 steps."""
     if not is_traced(start):
         tried = int(start) + np.linspace(0, steps - 1, 256).astype(int)
-        for name in number_fields(type(algorithm)):
-            if isinstance(value := getattr(algorithm, name), Scheduled):
+        for _, value in _numbers(algorithm):
+            if isinstance(value, Scheduled):
                 value.require_along(tried)
+
+
+def _numbers(algorithm: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the number fields of a method and of what it wraps, with their values."""
+    for part in layers(algorithm):
+        for name in number_fields(type(part)):
+            yield name, getattr(part, name)
 
 
 def require_gradient(problem: Any, x: Any, key: Any) -> None:

@@ -29,7 +29,10 @@ def count(name: str, value: Any, minimum: int = 1, remedy: str = "") -> int:
 
 @runtime_checkable
 class Check(Protocol):
-    """What the annotation of a field asks of its value, as ``Annotated[type, check]``."""
+    """What the annotation of a field asks of its value, as ``Annotated[type, check]``.
+
+    Signatures show the check's ``kind``, if it has one, and else the name of the type.
+    """
 
     def accept(self, name: str, value: Any) -> Any:
         """Return the value in the form it is stored in, or raise a sentence with the remedy."""

@@ -5,7 +5,7 @@ import functools
 import math
 import numbers
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ class Number:
     maximum: float = math.inf
     above: float = -math.inf
     shared: bool = False  # one for all agents
+    kind: ClassVar[str] = "float | Schedule"  # in signatures
 
     def accept(self, name: str, value: Any) -> Any:
         """Return the value in the form it is stored in, or raise a sentence with the remedy."""

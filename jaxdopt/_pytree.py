@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import inspect
+import re
+import types
 import typing
 from typing import Any, TypeVar, dataclass_transform
 
@@ -29,14 +31,15 @@ def static(**options: Any) -> Any:
 def field(*, axis: int | None, **options: Any) -> Any:
     """Say of a State's field which axis of its arrays is the agents'; None if there is none.
 
-    Without it a first axis of n is the agents'. Those who sleep keep their rows of it.
+    Without it a first axis of n is the agents'. Those who sleep keep their rows of it. ``options``
+    go to ``dataclasses.field``.
     """
     return dataclasses.field(metadata={"axis": axis}, **options)
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static, field))
 def pytree(cls: type[T]) -> type[T]:
-    """Make a class a frozen dataclass whose fields are the leaves of a pytree.
+    """Make a class (``cls``) a frozen dataclass whose fields are the leaves of a pytree.
 
     Fields marked `static` belong to the program; all others are data: traced by jit, batched by
     vmap, differentiated by grad. Annotations are checked when a user constructs the object: numbers
@@ -45,6 +48,8 @@ def pytree(cls: type[T]) -> type[T]:
     and ``Annotated[type, check]``, the check any object with ``accept(name, value)``.
     ``Positive | None`` takes None too. A subclass keeps the checks of its bases, which run before
     its own. JAX rebuilds the object without running any check.
+
+    The signature that `help` shows has the names of types; a check's is its attribute ``kind``.
 
     A method, that is a class with ``init`` and ``step``, that says what it ``needs`` is checked
     against the network and the problem by ``init``, and its ``step`` leaves those who sleep as
@@ -73,8 +78,12 @@ def pytree(cls: type[T]) -> type[T]:
         for own in more:
             own(self)
 
+    def __post_init__(self: Any) -> None:
+        """Check the fields, and store numbers as floats."""
+        check(self, set(checks))
+
     if checks or more:
-        cls.__post_init__ = lambda self: check(self, set(checks))  # type: ignore[attr-defined]
+        cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
         cls._check_changed = check  # type: ignore[attr-defined]
     if getattr(cls, "needs", None) is not None:
         roles.play(cls, distinct)
@@ -82,6 +91,8 @@ def pytree(cls: type[T]) -> type[T]:
     by_hand = own or getattr(cls, "_by_hand", False)  # a constructor that a base has written
     cls._by_hand = by_hand  # type: ignore[attr-defined]
     cls = dataclasses.dataclass(frozen=True, eq=False, init=own or not by_hand)(cls)  # type: ignore[assignment]
+    if own or not by_hand:
+        cls.__init__.__signature__ = _named(cls, {} if own else checks)  # type: ignore[attr-defined]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     data = tuple(f.name for f in fields if not f.metadata.get("static"))
     program = tuple(f.name for f in fields if f.metadata.get("static"))
@@ -108,7 +119,7 @@ def pytree(cls: type[T]) -> type[T]:
 
 
 def replace_checked(instance: T, **changes: Any) -> T:
-    """Return a copy with some fields changed, checked as when a user constructs one.
+    """Return a copy of an instance with ``changes`` of fields, checked as when one is constructed.
 
     Numbers are checked and stored as the constructor does, and what the class itself asks of its
     fields is asked of all of them together. Nothing is checked of traced values.
@@ -173,6 +184,40 @@ def _checks_in(hint: Any) -> list[Check]:
     if typing.get_origin(hint) is typing.Literal:
         return [Choice(typing.get_args(hint))]
     return [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Check)]
+
+
+class _Name(str):
+    """The name of a type in a signature, shown without quotes."""
+
+    __repr__ = str.__str__
+
+
+def _named(cls: type, checks: dict[str, tuple[Check, bool]]) -> inspect.Signature:
+    """Return the signature of a class's constructor, with ``self``, and types by their names."""
+    parameters = []
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        if parameter.annotation is not inspect.Parameter.empty:
+            asked, optional = checks.get(name, (None, False))
+            kind = getattr(asked, "kind", None)
+            text = f"{kind}{' | None' * optional}" if kind else _type_name(parameter.annotation)
+            parameter = parameter.replace(annotation=_Name(text))
+        parameters.append(parameter)
+    return inspect.Signature(parameters)
+
+
+def _type_name(hint: Any) -> str:
+    """Return how one writes an annotation: short names, ``X | None``, no ``Annotated``."""
+    if isinstance(hint, str):
+        return hint
+    first, *others = typing.get_args(hint) or (None,)
+    if typing.get_origin(hint) is typing.Annotated:
+        return next((extra.kind for extra in others if hasattr(extra, "kind")), _type_name(first))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " | ".join(map(_type_name, (first, *others)))
+    if hint is type(None):
+        return "None"
+    short = str if typing.get_origin(hint) else inspect.formatannotation
+    return re.sub(r"(?<![\w.'])(?:\w+\.)+(?=\w)", "", short(hint))
 
 
 @functools.cache

@@ -24,12 +24,12 @@ def select(mask: jax.Array, new: T, old: T) -> T:
 
 
 def take(tree: T, agents: jax.Array) -> T:
-    """Gather the rows of some agents: leaves [n, ...] -> [s, ...] for ``agents`` [s]."""
+    """Gather a tree's rows of some agents: leaves [n, ...] -> [s, ...] for ``agents`` [s]."""
     return jax.tree.map(lambda leaf: leaf[agents], tree)
 
 
 def put(tree: T, agents: jax.Array, rows: T) -> T:
-    """Write rows back to where `take` read them; indices n and above are padding and are dropped.
+    """Write rows back into a tree, where `take` read them; indices n and above are dropped.
 
     ``agents`` [s] must not name an agent twice, as the rows are written in no order.
     """
@@ -41,12 +41,12 @@ def put(tree: T, agents: jax.Array, rows: T) -> T:
 
 
 def average(tree: T) -> T:
-    """Return the mean over agents, (1/n) Σᵢ xᵢ: leaves [n, ...] -> [...]."""
+    """Return a tree's mean over agents, (1/n) Σᵢ xᵢ: leaves [n, ...] -> [...]."""
     return jax.tree.map(lambda leaf: leaf.mean(axis=0), tree)
 
 
 def disagreement(tree: Any) -> jax.Array:
-    """Return (1/n) Σᵢ |xᵢ − x̄|², summed over the leaves: the consensus error."""
+    """Return (1/n) Σᵢ |xᵢ − x̄|², summed over a tree's leaves: the consensus error."""
     squares = (
         jnp.sum((leaf - leaf.mean(axis=0, keepdims=True)) ** 2) / leaf.shape[0]
         for leaf in jax.tree.leaves(tree)

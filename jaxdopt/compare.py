@@ -18,6 +18,7 @@ from tqdm import tqdm
 from jaxdopt._arguments import require_kinds
 from jaxdopt._checks import require
 from jaxdopt._pytree import number_fields
+from jaxdopt._wrapper import layers
 from jaxdopt.datasets import DIMENSIONS, labelled
 from jaxdopt.grids import Grid, grids_of, named
 from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
@@ -266,7 +267,8 @@ def _assembled(
         axes = ("algorithm", "choice")
         dataset = dataset.assign_coords({field: (axes, rows) for field, rows in values.items()})
     for grid in grids.values():
-        bounds = number_fields(type(grid.method))
+        parts = reversed([*layers(grid.method)])
+        bounds = dict(itertools.chain(*(number_fields(type(part)).items() for part in parts)))
         for field in set(grid.fields) & set(bounds):
             dataset[field].attrs |= {"least": bounds[field].minimum, "most": bounds[field].maximum}
     return dataset

@@ -33,6 +33,8 @@ FLOAT = 32
 class _Compresses:
     """The check of a compressor."""
 
+    kind = "Compressor"
+
     def accept(self, name: str, value: Any) -> Any:
         """Return what can be called and knows its bits."""
         require(
@@ -75,6 +77,9 @@ class TopK:
 
     Of coordinates that tie for the last place the first are kept. Positions are sent with the
     values, ⌈log₂ d⌉ bits each.
+
+    Args:
+        k: the number of coordinates to keep, at least 1; d if it is more; static.
     """
 
     k: int = static()
@@ -108,6 +113,11 @@ class RandomK:
     With ``scaled=False`` there is no factor: the compressor is biased and contractive, δ = k / d.
     With ``shared_seed`` a message has a seed of `FLOAT` bits, from which the receiver draws the
     positions, instead of the positions; agents still draw independently of each other.
+
+    Args:
+        k: the number of coordinates to keep, at least 1; d if it is more; static.
+        scaled: whether they are multiplied by d / k, which makes the compressor unbiased; static.
+        shared_seed: whether a seed is sent in place of the positions; static.
     """
 
     k: int = static()
@@ -321,7 +331,11 @@ class Natural:
 
 @pytree
 class Contractive:
-    """Q(x) / (1 + ω) of an unbiased compressor Q: δ = 1 / (1 + ω)."""
+    """Q(x) / (1 + ω) of an unbiased compressor Q: δ = 1 / (1 + ω).
+
+    Args:
+        unbiased: Q, a compressor that knows its ``omega(d)``.
+    """
 
     unbiased: Any
 

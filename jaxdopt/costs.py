@@ -52,15 +52,19 @@ from jaxdopt.compressors import FLOAT
 class Cost:
     """The cost of one step, an agent's unless said otherwise.
 
-    ``gradients`` counts component gradients, ``exchanges`` rounds of communication, ``vectors``
-    the vectors and ``bits`` the bits that an agent sends over one of its links. ``links`` is how
-    many directed links they take, where these are not the network's. Where only some take part,
-    all are the average agent's.
+    Where only some take part, all are the average agent's. ``calls`` and ``overlap`` are for
+    simulated time.
 
-    Simulated time asks two things more. ``calls`` is how often an agent that takes part calls for a
-    gradient, one call after the other; None for ``gradients`` over the problem's ``samples``. And
-    messages of a step may travel while the gradients of this and the ``overlap`` − 1 steps that
-    follow are taken; 0 if they are waited for.
+    Args:
+        gradients: component gradients.
+        exchanges: rounds of communication.
+        vectors: vectors that an agent sends over one of its links.
+        bits: bits that it sends there.
+        links: directed links that they take; by default the network's.
+        calls: how often an agent that takes part calls for a gradient, one call after the other; by
+            default ``gradients`` over the problem's ``samples``.
+        overlap: the steps, this one and those that follow, under whose gradients messages travel; 0
+            if they are waited for.
     """
 
     gradients: Any
@@ -101,7 +105,10 @@ def cost_of(method: Any, state: Any, problem: Any, network: Any) -> Cost:
 
 
 def counted(method: Any, state: Any, problem: Any, network: Any) -> Cost:
-    """Return the cost of a step as the method's class variables say, for ``cost`` to change."""
+    """Return the cost of a step as the method's class variables say, for ``cost`` to change.
+
+    The arguments are those of ``method.cost``: the state after the step, the problem, the network.
+    """
     vectors, numbers, exchanges, calls = (
         getattr(method, name, default)
         for name, default in (("vectors", 1), ("numbers", 0), ("exchanges", 1), ("gradients", 1))
@@ -156,12 +163,20 @@ def _taking_part(network: Any) -> tuple[Any, Any] | None:
 
 
 class Step(NamedTuple):
-    """All that an axis may look at: the step that has just been taken."""
+    """All that an axis may look at: the step that has just been taken.
+
+    Attributes:
+        method: with its schedules' values of this step.
+        state: after the step.
+        problem: the run's.
+        network: the round's.
+        cost: what the step cost, a `Cost`.
+    """
 
     method: Any
-    state: Any  # after the step
+    state: Any
     problem: Any
-    network: Any  # the round's
+    network: Any
     cost: Cost
 
     @property
@@ -262,6 +277,8 @@ simulated seconds: a gradient takes one and messages none, unless the network te
 def axes_of(method: Any, problem: Any, network: Any) -> dict[str, Axis]:
     """Return all axes of a run by name: those of every run, and what its parts add.
 
+    The parts are the method, the problem and the network.
+
     Raises:
         ValueError: two axes of one name, or one that is no `Axis`.
     """
@@ -286,7 +303,10 @@ def axes_of(method: Any, problem: Any, network: Any) -> dict[str, Axis]:
 def increments(
     axes: Mapping[str, Axis], method: Any, state: Any, problem: Any, network: Any
 ) -> dict[str, jax.Array]:
-    """Return what a step adds to every axis that has a meaning in it, in float32."""
+    """Return what a step of a method adds to all axes that have a meaning in it, in float32.
+
+    ``state`` is the one after the step, and the network the round's of a run on the problem.
+    """
     step = Step(method, state, problem, network, cost_of(method, state, problem, network))
     found = {name: axis.increment(step) for name, axis in axes.items()}
     return {n: jnp.asarray(v, jnp.float32) for n, v in found.items() if v is not None}
@@ -296,6 +316,11 @@ class Ledger:
     """How a loop keeps its accounts: what varies goes round with it, the rest is added up after it.
 
     Sums are compensated (Kahan's), as float32 would lose small increments to large totals.
+
+    Args:
+        axes: by name.
+        costs: a function of ``args`` that returns the increments by name.
+        args: what it is called with, of which it may ignore some.
     """
 
     def __init__(self, axes: Mapping[str, Axis], costs: Callable[..., Any], *args: Any) -> None:

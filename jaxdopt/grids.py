@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt._checks import require
+from jaxdopt._wrapper import layers, wrapped
 from jaxdopt.sweep import listed
 
 
@@ -91,7 +92,7 @@ def _grid(name: str, method: Any, over: Mapping[str, Any]) -> Grid:
     """Return a method at all combinations of the values, checked by its constructor."""
     if not over:
         return Grid(method, {}, [method])
-    known = {field.name: field for field in fields_of(method) if field.init}
+    known = {name: field for name, field in fields_of(method).items() if field.init}
     fields = {}
     for field, values in over.items():
         require(
@@ -104,15 +105,28 @@ def _grid(name: str, method: Any, over: Mapping[str, Any]) -> Grid:
     combinations = itertools.product(*(values.values() for values in fields.values()))
     with named(name):
         points: list[Any] = [
-            dataclasses.replace(method, **dict(zip(fields, values, strict=True)))
-            for values in combinations
+            _with(method, dict(zip(fields, values, strict=True))) for values in combinations
         ]
     return Grid(method, fields, points)
 
 
-def fields_of(method: Any) -> Any:
-    """Return the dataclass fields of a method, none if it is no dataclass."""
-    return dataclasses.fields(method) if dataclasses.is_dataclass(method) else ()
+def fields_of(method: Any) -> dict[str, Any]:
+    """Return the dataclass fields of a method and of what it wraps, none if it is no dataclass."""
+    found: dict[str, Any] = {}
+    for layer in layers(method):
+        own = dataclasses.fields(layer) if dataclasses.is_dataclass(layer) else ()
+        found = {field.name: field for field in own} | found
+    return found
+
+
+def _with(method: Any, values: dict[str, Any]) -> Any:
+    """Return a method with other values of some fields, its own or those of what it wraps."""
+    own = {field.name for field in dataclasses.fields(method)}
+    changes = {name: value for name, value in values.items() if name in own}
+    rest = {name: value for name, value in values.items() if name not in own}
+    if rest:
+        changes[method.wraps] = _with(changes.get(method.wraps, wrapped(method)), rest)
+    return dataclasses.replace(method, **changes)
 
 
 def _values(field: str, values: Any, numbers: bool) -> dict[Any, Any]:

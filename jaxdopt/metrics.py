@@ -58,7 +58,11 @@ def prox_gradient_residual(state: Any, problem: Any) -> jax.Array:
 
 @pytree
 class NormalMapResidual:
-    """|F(z)|², F the normal map with its λ; see `normal_map_residual`."""
+    """|F(z)|², F the normal map with its λ; see `normal_map_residual`.
+
+    Args:
+        prox_stepsize: λ > 0, the method's own.
+    """
 
     prox_stepsize: Any
 
@@ -132,10 +136,17 @@ def defaults(problem: Any) -> dict[str, Metric]:
 
 @pytree
 class Accuracy:
-    """The share of held-out samples that a model classifies correctly; see `accuracy`."""
+    """The share of held-out samples that a model classifies correctly; see `accuracy`.
 
-    features: Any  # [m, ...]
-    labels: Any  # [m]
+    Args:
+        features: [m, ...] held-out samples.
+        labels: [m].
+        predict: ``predict(params, features) -> scores`` [m] or [m, classes].
+        each_agent: whether it is measured of every agent's model; static.
+    """
+
+    features: Any
+    labels: Any
     predict: Any
     each_agent: bool = static()
 

@@ -160,7 +160,7 @@ OF_ATTRIBUTE = {
 
 
 def lacks(network: Any, word: str, who: str) -> str:
-    """Return the sentence that says what a network does not offer, and which networks do."""
+    """Return the sentence that ``who`` needs a word that the network lacks, and which ones do."""
     what, remedy = WORDS[word]
     kind, name = getattr(network, "kind", None), type(network).__name__
     sums = f"{kind}-stochastic " if kind in ("row", "column") else ""
@@ -209,7 +209,7 @@ def check(method: Any, network: Any, problem: Any) -> None:
 
 
 def awake(network: Any) -> Any:
-    """Return which agents are awake in a round, [n] bool, or None if none is asleep.
+    """Return which agents are awake in a round's network, [n] bool, or None if none is asleep.
 
     In a server's rounds no client is asleep: the methods themselves use who takes part.
     """
@@ -220,7 +220,7 @@ def awake(network: Any) -> Any:
 
 
 def freeze(network: Any, old: T, new: T) -> T:
-    """Return the state after a step, with the rows of sleeping agents unchanged."""
+    """Return the new state after a step in a network, with the old rows of those who sleep."""
     active = awake(network)
     return new if active is None else _keep(active, old, new, 0)
 
@@ -285,7 +285,7 @@ def _described(x0: Any) -> str:
 
 
 def require_told_apart(method: Any, network: Any, state: Any) -> None:
-    """Refuse sleeping agents in a user's method if n = d, so that axes cannot be told apart."""
+    """Refuse a network's sleeping agents in a user's method whose state cannot tell n from d."""
     x = jax.tree.leaves(state.x)[0]
     square = np.shape(x)[1:2] == np.shape(x)[:1]
     if awake(network) is not None and square and not hasattr(method, "needs"):

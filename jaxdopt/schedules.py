@@ -6,6 +6,7 @@ A value is what the field accepts: a number in its range, or [n, 1], one for eac
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -19,6 +20,8 @@ from jaxdopt._opaque import traceable
 from jaxdopt._pytree import pytree, static
 
 M = TypeVar("M")
+Schedule = Callable[[Any], Any]
+"""A callable of the step: one of this module, of optax, or a function of one's own."""
 
 
 def at(method: M, k: Any) -> M:
@@ -34,7 +37,11 @@ def at(method: M, k: Any) -> M:
 
 @pytree
 class Constant:
-    """αₖ = value."""
+    """αₖ = value.
+
+    Args:
+        value: α.
+    """
 
     value: Scalar
 
@@ -44,7 +51,12 @@ class Constant:
 
 @pytree
 class InverseTime:
-    """αₖ = numerator / (k + offset); with numerator θ/μ, the schedule of strongly convex theory."""
+    """αₖ = numerator / (k + offset); with numerator θ/μ, the schedule of strongly convex theory.
+
+    Args:
+        numerator: such as θ/μ.
+        offset: > 0.
+    """
 
     numerator: Scalar
     offset: Positive = 1.0
@@ -55,7 +67,13 @@ class InverseTime:
 
 @pytree
 class Polynomial:
-    """αₖ = initial / (1 + k / offset)^power; nonconvex theorems have powers 1/2 or 3/4."""
+    """αₖ = initial / (1 + k / offset)^power; nonconvex theorems have powers 1/2 or 3/4.
+
+    Args:
+        initial: α₀.
+        power: of the decrease.
+        offset: > 0, the step by which αₖ has fallen to α₀ / 2^power.
+    """
 
     initial: Scalar
     power: Scalar = 0.5
@@ -112,7 +130,13 @@ class PiecewiseConstant:
 
 @pytree
 class Cosine:
-    """αₖ = final + (initial − final) (1 + cos(π min(k / steps, 1))) / 2."""
+    """αₖ = final + (initial − final) (1 + cos(π min(k / steps, 1))) / 2.
+
+    Args:
+        initial: α₀.
+        steps: > 0, from which on the value is final.
+        final: that value.
+    """
 
     initial: Scalar
     steps: Positive

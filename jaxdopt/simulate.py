@@ -38,15 +38,25 @@ from jaxdopt.schedules import at
 
 @pytree
 class Result:
-    """What a run leaves behind; under vmap every leaf has the sweep's axes in front."""
+    """What a run leaves behind; under vmap every leaf has the sweep's axes in front.
 
-    state: Any  # the last state
-    metrics: Any  # {name: [records + 1, ...]}
-    costs: Any  # {axis: [records + 1]} increments; `history` has their totals
-    diverged: Any  # bool: the last x has values that are not finite, or the state is not `valid`
-    key: Any  # the run's key, with which ``after`` goes on
-    axes: tuple[str | None, ...] = static(default=())  # names of the innermost swept axes
-    own_axes: tuple[tuple[str, _costs.Axis, int], ...] = static(default=())  # see `Ledger.read`
+    Attributes:
+        state: the last state; ``state.x`` is [n, d].
+        metrics: recorded values by name, [records + 1, ...].
+        costs: what was spent between records, by axis; ``history`` has the totals.
+        diverged: whether the last x has values that are not finite, or the state is not ``valid``.
+        key: the run's, with which ``after`` goes on.
+        axes: names of the innermost swept axes.
+        own_axes: the axes of costs that the run's parts have declared.
+    """
+
+    state: Any
+    metrics: Any
+    costs: Any
+    diverged: Any
+    key: Any
+    axes: tuple[str | None, ...] = static(default=())
+    own_axes: tuple[tuple[str, _costs.Axis, int], ...] = static(default=())
 
     @property
     def next_step(self) -> Any:

@@ -27,6 +27,7 @@ FLOORS = {
     "problems": 1,
     "networks": 1,
     "algorithms": 2,
+    "averaging": 2,
     "metrics": 2,
     "simulate": 3,
     "sweep": 3,

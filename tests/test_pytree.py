@@ -1,6 +1,7 @@
 """Frozen dataclasses as pytrees: what is checked, what is traced, what is part of the program."""
 
 import dataclasses
+import inspect
 import re
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,38 @@ def test_numbers_are_stored_as_floats(given):
     stored = Thing(rate=given).rate
     assert jnp.issubdtype(jnp.result_type(stored), jnp.floating)
     assert float(stored) == 1.0
+
+
+def test_signatures_have_the_names_of_types():
+    class Even:
+        def accept(self, name, value):
+            jd.require(value % 2 == 0, f"{name} is {value}; give an even number.")
+            return value
+
+    @jd.pytree
+    class Told(Thing):
+        extra: Annotated[int, Even()] = 2
+        model: jax.Array | None = None
+        inner: "jd.Nonnegative" = 1.0
+        times: float = jd.static(default=1.0)
+
+    number = "float | Schedule"
+    assert str(inspect.signature(Told)) == (
+        f"(rate: {number}, share: {number} = 0.5, offset: {number} = -1.0, payload: object = None, "
+        f"count: int = 2, extra: int = 2, model: Array | None = None, inner: {number} = 1.0, "
+        "times: float = 1.0)"
+    )
+    assert str(inspect.signature(Told.__init__)).startswith(f"(self, rate: {number}, ")
+    assert str(inspect.signature(jd.CHOCOSGD)) == (
+        f"(stepsize: {number}, compressor: Compressor, consensus_stepsize: {number} | None = None, "
+        "order: Literal['before', 'after'] = 'before')"
+    )
+
+    class Undecorated(Told):
+        def __init__(self, own: int) -> None:
+            super().__init__(own)
+
+    assert str(inspect.signature(Undecorated)) == "(own: int) -> None"
 
 
 def test_integer_arrays_become_floating():

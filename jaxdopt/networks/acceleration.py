@@ -70,7 +70,10 @@ class Repeated(Polynomial):
 
     Args:
         network: any network with one matrix; it may change with time.
-        repetitions: K.
+        repetitions: K ≥ 1; static.
+        key: the run's, for a network that changes with time; set by ``at``.
+        k: the round's number; set by ``at``.
+        active: which agents are awake, [n] bool; by default all.
 
     Raises:
         ValueError: a count below 1, or a network of two parts, with inactive agents, or that takes
@@ -120,8 +123,10 @@ class Chebyshev(Polynomial):
 
     Args:
         network: a fixed network with symmetric weights.
-        repetitions: K.
+        repetitions: K ≥ 1; static.
         radius: λ, at least the modulus of W's second eigenvalue; computed if not given.
+        k: the round's number; set by ``at``.
+        active: which agents are awake, [n] bool; by default all.
 
     Raises:
         ValueError: what `Repeated` refuses, a network that changes with time or is not symmetric,

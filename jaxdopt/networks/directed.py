@@ -20,6 +20,10 @@ class Directed(Parts):
     Push-pull methods mix estimates with R and gradient trackers with C. Build one with `push_pull`,
     or from your own matrices: ``Directed(mixing(R, kind="row"), mixing(C, kind="column"))``.
 
+    Args:
+        row: R, a row-stochastic network.
+        column: C, a column-stochastic one of the same n.
+
     Raises:
         ValueError: the parts are of other kinds or of different n, or have no common root, that is
             an agent whose values reach all others through R and that is reached by all through C.

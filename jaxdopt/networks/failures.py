@@ -124,7 +124,7 @@ class Asleep(Failing):
     Args:
         network: one with symmetric weights, or of row- and column-stochastic parts; it may itself
             change with time.
-        pattern: which agents are awake, as in `Disconnected`.
+        pattern: which agents are awake, such as `jd.networks.participation.uniform(n, size)`.
 
     Raises:
         ValueError: the network's links cannot be cut, or the pattern is for other agents.

@@ -65,7 +65,8 @@ def hypercube(dimension: int) -> nx.Graph:
 def tree(n: int, branching: int = 2) -> nx.Graph:
     """Return the tree of n agents in which agent i has the children B i + 1 ... B i + B.
 
-    `jd.networks.spanning_tree` makes a network of it, with values going down and sums going up.
+    B is the branching. `jd.networks.spanning_tree` makes a network of it, with values going down
+    and sums going up.
     """
     branching = count("branching", branching)
     graph = nx.empty_graph(count("n", n))
@@ -87,7 +88,7 @@ def exponential(n: int, *, directed: bool = False) -> nx.Graph:
 
 
 def regular(n: int, degree: int, *, seed: int = 0) -> nx.Graph:
-    """Return a connected random graph in which every agent has ``degree`` neighbors."""
+    """Return a connected random graph of n agents with ``degree`` neighbors each, by the seed."""
     count("n", n)
     require(
         isinstance(degree, int | np.integer) and 0 <= degree < n and n * degree % 2 == 0,
@@ -101,8 +102,8 @@ def regular(n: int, degree: int, *, seed: int = 0) -> nx.Graph:
 def watts_strogatz(n: int, degree: int, probability: float, *, seed: int = 0) -> nx.Graph:
     """Return a connected small world: a ring of ``degree`` neighbors, each link rewired at random.
 
-    Every link is rewired with the given probability: 0 leaves the ring lattice, 1 is nearly an
-    Erdos-Renyi graph. Source: Watts, Strogatz (1998).
+    Every link of the n agents is rewired with the given probability, by the seed: 0 leaves the ring
+    lattice, 1 is nearly an Erdos-Renyi graph. Source: Watts, Strogatz (1998).
     """
     count("n", n)
     require(
@@ -120,7 +121,8 @@ def watts_strogatz(n: int, degree: int, probability: float, *, seed: int = 0) ->
 def erdos_renyi(n: int, probability: float, *, seed: int = 0) -> nx.Graph:
     """Return a connected Erdos-Renyi graph: each pair is linked with the given probability.
 
-    Disconnected draws are discarded; for a probability above ln(n) / n most are connected.
+    Disconnected draws (from the seed) are discarded; for a probability above ln(n) / n most are
+    connected.
     """
     count("n", n)
     require(0 <= probability <= 1, f"probability is {probability}; give one between 0 and 1.")
@@ -138,8 +140,8 @@ def erdos_renyi(n: int, probability: float, *, seed: int = 0) -> nx.Graph:
 def random_geometric(n: int, radius: float | None = None, *, seed: int = 0) -> nx.Graph:
     """Return a connected random geometric graph: points in the unit square, linked within a radius.
 
-    ``radius`` defaults to √(2 ln n / n), for which most draws are connected. The points are the
-    nodes' ``pos`` attribute.
+    ``radius`` defaults to √(2 ln n / n), for which most draws (from the seed) are connected. The
+    points are the nodes' ``pos`` attribute.
     """
     count("n", n)
     radius = math.sqrt(2 * math.log(max(n, 2)) / n) if radius is None else radius
@@ -260,15 +262,15 @@ def require_connected(pattern: sp.csr_array) -> None:
 
 
 def common_root(heard: sp.csr_array, pushed: sp.csr_array) -> bool:
-    """Return whether some agent reaches all others along the first pattern, and is reached by all.
+    """Return whether an agent reaches all others along ``heard``, and is reached along ``pushed``.
 
-    It is reached along the second pattern; both ways may lead through other agents.
+    In both patterns ways may lead through other agents.
     """
     return bool(np.any(reaching(heard) & reaching(sp.csr_array(pushed.T))))
 
 
 def reaching(heard: sp.csr_array) -> np.ndarray:
-    """Return [n] bool: the agents whose values reach all others."""
+    """Return [n] bool: the agents whose values reach all others, where j is ``heard`` by i."""
     count, component = csgraph.connected_components(heard, directed=True, connection="strong")
     edges = heard.tocoo()
     hears_others = np.zeros(count, bool)

@@ -144,7 +144,7 @@ def sequence(
             adjacency matrices, or one array [T, n, n].
         weights: the scheme, by the name of its function: "metropolis", "lazy_metropolis",
             "row_stochastic" or "column_stochastic".
-        after: what follows the last graph, as in `Cyclic`.
+        after: what follows the last graph: "repeat" begins again, "hold" stays at the last.
 
     Raises:
         ValueError: an unknown scheme, no graphs, graphs of different n, or a union that is not

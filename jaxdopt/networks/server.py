@@ -20,7 +20,10 @@ class Server(Network):
     with distinct indices n and above.
 
     Args:
-        n: the number of clients.
+        n: the number of clients; static.
+        k: the round's number; set by ``at``.
+        active: which clients take part, [n] bool; by default all.
+        clients: their numbers, [s] int, padded.
 
     Raises:
         ValueError: n is not a positive integer.

@@ -27,7 +27,7 @@ def metropolis(graph: Any) -> Form:
 
 
 def lazy_metropolis(graph: Any) -> Form:
-    """Return (I + W) / 2 with W the Metropolis-Hastings weights: no negative eigenvalue."""
+    """Return (I + W) / 2, W the graph's Metropolis-Hastings weights: no negative eigenvalue."""
     return mixing(_lazy(metropolis_matrix(_connected(graph))))
 
 

@@ -25,9 +25,8 @@ class Composite(Wrapper):
         problem: the smooth problem, deterministic or stochastic.
         regularizer: from `jd.problems.prox`, or your own pytree with ``r(x)`` at one point [d] and
             ``prox(z, t)`` on rows, and with ``convex = True`` on its class if it is convex.
-
-    Attributes:
-        solution, optimum: a minimizer [d] and F there, or None; set by `solved`.
+        solution: a minimizer [d], if you know one; ``solved`` finds it.
+        optimum: F there.
 
     Raises:
         ValueError: the problem has no grad, or has a regularizer already, or this regularizer has

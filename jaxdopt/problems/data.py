@@ -33,6 +33,10 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 class Dataset(NamedTuple):
     """Samples in rows: ``features`` [m, p], and ``labels`` [m], integer classes or floats.
 
+    Attributes:
+        features: [m, p].
+        labels: [m], integer classes or floats.
+
     The digits 2 and 6, a fifth of them held out:
 
     >>> train, test = digits().only(2, 6).split(0.2)
@@ -141,8 +145,8 @@ def ada() -> Dataset:
 def sylva() -> Dataset:
     """Forest cover, one kind of pine or not: features [13086, 216], classes 0 (12281) and 1 (805).
 
-    UCI Covertype, four records a sample, where papers use covtype. Scale [0, 1] and source as for
-    `ada`.
+    UCI Covertype, four records a sample, where papers use covtype, scaled to [0, 1]. Source: the
+    challenge of `ada` (Guyon and others, IJCNN 2007).
     """
     return _challenge("sylva")
 
@@ -151,7 +155,7 @@ def hiva() -> Dataset:
     """Molecules, active against HIV or not: features [3845, 1617], classes 0 (3710) and 1 (135).
 
     The DTP AIDS antiviral screen; the features are 0 or 1, 9 % are 1: where papers use w8a.
-    Source as for `ada`.
+    Source: the challenge of `ada` (Guyon and others, IJCNN 2007).
     """
     return _challenge("hiva")
 
@@ -159,7 +163,8 @@ def hiva() -> Dataset:
 def mnist1d(*, train: bool = True, seed: int = 42) -> Dataset:
     """Synthetic signals: features [4000, 40] ([1000, 40] of the test set), classes 0..9.
 
-    Both sets together have mean 0 and variance 1. Package mnist1d seeds the global generators of
+    ``train`` says which set, ``seed`` of what signals. Both sets together have mean 0 and variance
+    1. Package mnist1d seeds the global generators of
     Python and NumPy; their states are put back. Source: S. Greydanus and D. Kobak, Scaling down
     deep learning with MNIST-1D, ICML 2024.
     """
@@ -179,8 +184,8 @@ def mnist1d(*, train: bool = True, seed: int = 42) -> Dataset:
 def libsvm(path: str | Path, *, features: int | None = None) -> Dataset:
     """Read LIBSVM text (a9a, w8a, covtype, ...; plain, .gz or .bz2) into dense features [m, p].
 
-    ``features`` is p, by default the largest index in the file: give it if a test set has fewer
-    columns than its training set. Labels become integers if all of them are whole numbers.
+    ``path`` is the file, ``features`` p, by default its largest index: give it if a test set has
+    fewer columns than its training set. Labels become integers if all of them are whole numbers.
     """
     load = _import("libsvm", "sklearn.datasets").load_svmlight_file
     with _reading(path, "name a file of lines 'label index:value ...', indices within features."):
@@ -190,17 +195,17 @@ def libsvm(path: str | Path, *, features: int | None = None) -> Dataset:
 
 
 def idx(path: str | Path) -> np.ndarray:
-    """Read one IDX file, MNIST's format, plain or gzip: the array in its own shape and dtype."""
+    """Read one IDX file, MNIST's format, plain or gzip, at ``path``: the array as it is stored."""
     return _read_idx(path, "name an IDX file, downloaded in full.")
 
 
 def cifar10(folder: str | Path, *, train: bool = True) -> Dataset:
     """CIFAR-10: features [50000, 3072] in [0, 1] ([10000, 3072] of the test set), classes 0..9.
 
-    The folder is cifar-10-batches-py of the Python version. A row is 32x32 pixels of red, then
-    green, then blue; the training set takes 1.2 GB. The pickles may hold arrays and plain values
-    only, so that none runs code. Source: A. Krizhevsky, Learning multiple layers of features from
-    tiny images, University of Toronto, 2009.
+    The folder is cifar-10-batches-py of the Python version, ``train`` says which set. A row is
+    32x32 pixels of red, then green, then blue; the training set takes 1.2 GB. The pickles may hold
+    arrays and plain values only, so that none runs code. Source: A. Krizhevsky, Learning multiple
+    layers of features from tiny images, University of Toronto, 2009.
     """
     remedy = "unpack cifar-10-python.tar.gz and name its folder cifar-10-batches-py."
     names = [f"data_batch_{k}" for k in range(1, 6)] if train else ["test_batch"]
@@ -214,7 +219,10 @@ def cifar10(folder: str | Path, *, train: bool = True) -> Dataset:
 
 
 def npz(path: str | Path, *, features: str = "features", labels: str = "labels") -> Dataset:
-    """Read two named arrays of an ``.npz`` file: [m, ...], flattened to [m, p], and labels [m]."""
+    """Read two arrays of an ``.npz`` file: [m, ...], flattened to [m, p], and labels [m].
+
+    ``path`` is the file's, ``features`` and ``labels`` are the arrays' names in it.
+    """
     remedy = "write it with numpy.savez(path, features=..., labels=...), or name its arrays."
     with _reading(path, remedy):
         if not zipfile.is_zipfile(path):

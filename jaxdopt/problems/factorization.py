@@ -43,8 +43,8 @@ def matrix_factorization(
         values: [m], the entries.
         rank: the number of columns of U and V.
         agents: n.
-        partition: as in `least_squares`, with the rows as labels: "by_label" gives every agent
-            its own rows.
+        partition: how entries are split, with the rows as labels: "iid", "by_label" (every agent
+            has its own rows), `jd.partition.dirichlet(alpha)`, or index arrays.
         l2: the regularizer's weight, at least 0.
         weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
         seed: of the start.

@@ -128,16 +128,17 @@ def huber_regression(
 ) -> FiniteSum:
     """Return fᵢ(x) = (1/mᵢ) Σⱼ H(aᵢⱼᵀx − bᵢⱼ) + (l2/2)|x|², x [p], robust to wild labels.
 
-    H(r) = r²/2 up to |r| = δ and δ|r| − δ²/2 beyond. All else is as in `least_squares`.
+    H(r) = r²/2 up to |r| = δ and δ|r| − δ²/2 beyond.
 
     Args:
-        features: as in `least_squares`.
-        labels: as in `least_squares`.
-        delta: δ, above 0; a leaf of the problem, so that a new one compiles nothing anew.
-        agents: as in `least_squares`.
-        partition: as in `least_squares`.
-        l2: as in `least_squares`.
-        weights: as in `least_squares`.
+        features: [m, p] pooled; [n, m, p] or a list or dict of n arrays [mᵢ, p] already split.
+        labels: [m]; [n, m] or a list of n arrays [mᵢ]; they take the features' dtype.
+        delta: δ > 0; a leaf of the problem, so that a new one compiles nothing anew.
+        agents: n, for pooled data.
+        partition: how pooled data are split: "iid" by default, "by_label",
+            `jd.partition.dirichlet(alpha)`, or index arrays, in a list or a dict {agent: indices}.
+        l2: the regularizer's weight, at least 0.
+        weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
 
     Raises:
         ValueError: also for a δ that is not above 0.
@@ -166,7 +167,14 @@ def logistic_regression(
 ) -> FiniteSum:
     """Return fᵢ(x) = (1/mᵢ) Σⱼ log(1 + exp(−bᵢⱼ aᵢⱼᵀx)) + (l2/2)|x|², x [p].
 
-    Labels are 0/1 or -1/+1; all else is as in `least_squares`.
+    Args:
+        features: [m, p] pooled; [n, m, p] or a list or dict of n arrays [mᵢ, p] already split.
+        labels: 0/1 or -1/+1, [m]; [n, m] or a list of n arrays [mᵢ].
+        agents: n, for pooled data.
+        partition: how pooled data are split: "iid" by default, "by_label",
+            `jd.partition.dirichlet(alpha)`, or index arrays, in a list or a dict {agent: indices}.
+        l2: the regularizer's weight, at least 0.
+        weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
 
     Raises:
         ValueError: also for labels of other than these two values.
@@ -190,17 +198,18 @@ def nonconvex_logistic_regression(
     """Return logistic regression with the penalty w Σⱼ xⱼ² / (1 + xⱼ²), which is not convex.
 
     Its curvature is between −w/2 and 2w, so that L is logistic regression's plus 2w. Neither μ nor
-    a solution is known or looked for; judge runs by `gradient_norm_squared`. All else is as in
-    `logistic_regression`. Used by Huang, Li, Milzarek, Pu, Qiu (2021), arXiv 2112.15287, and many.
+    a solution is known or looked for; judge runs by `gradient_norm_squared`. Used
+    by Huang, Li, Milzarek, Pu, Qiu (2021), arXiv 2112.15287, and many.
 
     Args:
-        features: as in `least_squares`.
-        labels: 0/1 or -1/+1.
+        features: [m, p] pooled; [n, m, p] or a list or dict of n arrays [mᵢ, p] already split.
+        labels: 0/1 or -1/+1, [m]; [n, m] or a list of n arrays [mᵢ].
         weight: w, at least 0; a leaf of the problem, so that a new one compiles nothing anew.
-        agents: as in `least_squares`.
-        partition: as in `least_squares`.
-        l2: as in `least_squares`.
-        weights: as in `least_squares`.
+        agents: n, for pooled data.
+        partition: how pooled data are split: "iid" by default, "by_label",
+            `jd.partition.dirichlet(alpha)`, or index arrays, in a list or a dict {agent: indices}.
+        l2: the regularizer's weight, at least 0.
+        weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
 
     Raises:
         ValueError: also for a negative weight.
@@ -224,7 +233,16 @@ def softmax_regression(
 ) -> FiniteSum:
     """Return the cross-entropy of a linear model, x [p, classes], labels 0 ... classes − 1.
 
-    All else is as in `least_squares`. Without l2 the solution is not unique.
+    Without l2 the solution is not unique.
+
+    Args:
+        features: [m, p] pooled; [n, m, p] or a list or dict of n arrays [mᵢ, p] already split.
+        labels: integers from 0, [m]; [n, m] or a list of n arrays [mᵢ].
+        agents: n, for pooled data.
+        partition: how pooled data are split: "iid" by default, "by_label",
+            `jd.partition.dirichlet(alpha)`, or index arrays, in a list or a dict {agent: indices}.
+        l2: the regularizer's weight, at least 0.
+        weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
 
     Raises:
         ValueError: also for labels that are not integers from 0.

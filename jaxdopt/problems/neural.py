@@ -52,7 +52,8 @@ def mlp(
         labels: classes 0, 1, 2, ...: [m]; [n, m] or a list of n arrays [mᵢ].
         hidden: the widths of the hidden layers; () is softmax regression with an intercept.
         agents: n, for pooled data.
-        partition: as in `least_squares`.
+        partition: how pooled data are split: "iid" by default, "by_label",
+            `jd.partition.dirichlet(alpha)`, or index arrays, in a list or a dict {agent: indices}.
         l2: the regularizer's weight, at least 0.
         weights: "agents" for pᵢ = 1/n, "samples" for pᵢ = mᵢ/m.
         seed: of the starting weights.

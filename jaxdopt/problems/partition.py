@@ -17,7 +17,7 @@ ATTEMPTS = 100  # Dirichlet draws before agents that are short of samples are gi
 
 
 def iid(seed: int = 0) -> Partition:
-    """Deal shuffled samples out evenly."""
+    """Deal samples out evenly, shuffled with this seed."""
 
     def deal(labels: np.ndarray, agents: int) -> Sequence[np.ndarray]:
         order = np.random.default_rng(seed).permutation(len(labels))
@@ -31,7 +31,7 @@ def by_label(shards: int = 1, seed: int = 0) -> Partition:
 
     One shard (the default) is the most heterogeneous split: agents hold consecutive stretches of
     the sorted samples. With two and more (McMahan et al. 2017, arXiv 1602.05629) the shards are
-    shuffled.
+    shuffled with the seed.
     """
     shards = count("shards", shards)
 
@@ -49,9 +49,10 @@ def dirichlet(alpha: float, seed: int = 0, *, minimum: int = 1) -> Partition:
     """Give each class to the agents in proportions drawn from Dirichlet(alpha): sizes are uneven.
 
     With a small alpha agents have few classes and very uneven sizes; with a large one they are
-    alike, and at infinity this is `iid`. Draws that leave an agent with fewer than ``minimum``
-    samples are discarded. If `ATTEMPTS` draws are, as with a small alpha and many agents, agents
-    that are short of samples in the last one get them one by one from the agent with the most.
+    alike, and at infinity this is `iid`. Draws (from the seed) that leave an agent with fewer than
+    ``minimum`` samples are discarded. If `ATTEMPTS` draws are, as with a small alpha and many
+    agents, agents that are short of samples in the last one get them one by one from the agent with
+    the most.
 
     Raises:
         ValueError: alpha is not positive; when dealt, fewer samples than agents need, or labels
@@ -93,10 +94,10 @@ def balanced_dirichlet(alpha: float, seed: int = 0) -> Partition:
     """Let each agent draw its own mix of classes from Dirichlet(alpha p), p the classes' shares.
 
     All agents have the same number of samples, up to one if n does not divide their number. One
-    after another, agents draw their samples by their own mix without replacement; a class that has
-    run out is dropped from the mixes of later agents. With a small alpha most agents have a single
-    class; at infinity this is `iid`. The entries of alpha p sum to alpha: with 10 classes of one
-    size, alpha = 10 draws mixes uniformly.
+    after another, agents draw (from the seed) their samples by their own mix without replacement; a
+    class that has run out is dropped from the mixes of later agents. With a small alpha most agents
+    have a single class; at infinity this is `iid`. The entries of alpha p sum to alpha: with 10
+    classes of one size, alpha = 10 draws mixes uniformly.
 
     Source: Hsu, Qi, Brown (2019), arXiv 1909.06335.
     """
@@ -211,7 +212,7 @@ def split(data: Any, labels: Any, *, agents: int | None, partition: Any = "iid")
 
 
 def in_order(of_agents: Mapping[Any, T]) -> list[T]:
-    """Return the values of a dict {agent: value}, in order of the keys if these are 0 ... n − 1.
+    """Return the values of a dict ``of_agents``, in order of the keys if these are 0 ... n − 1.
 
     Example:
         >>> in_order({1: "b", 0: "a"}), in_order({"x": "a", "y": "b"})
@@ -241,7 +242,7 @@ def _as_labels(labels: Any) -> np.ndarray:
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether this is None, NaN, or pandas' NA or NaT."""
+    """Return whether a value is None, NaN, or pandas' NA or NaT."""
     kind = type(value).__name__
     return kind in ("NoneType", "NAType", "NaTType") or (kind == "float" and value != value)
 

@@ -28,6 +28,9 @@ from jaxdopt._pytree import pytree, static
 class L1:
     """r(x) = w |x|₁, with prox the soft threshold: exactly 0 where |zⱼ| ≤ t w.
 
+    Args:
+        weight: w ≥ 0.
+
     Raises:
         ValueError: the weight is negative, or not one number.
 
@@ -37,7 +40,7 @@ class L1:
         [2.0, 0.0, -1.0]
     """
 
-    weight: Any  # w
+    weight: Any
 
     convex = True
 
@@ -57,6 +60,10 @@ class L1:
 @pytree
 class ElasticNet:
     """r(x) = l1 |x|₁ + (l2/2) |x|², with prox the soft threshold of `L1` over 1 + t l2.
+
+    Args:
+        l1: ≥ 0, the weight of the norm.
+        l2: ≥ 0, that of its square.
 
     Raises:
         ValueError: a weight is negative, or not one number.
@@ -88,11 +95,15 @@ class GroupL1:
     of parameters has its rows as groups. No group's norm is scaled: multiply w by √size for the
     convention of Yuan and Lin (2006). Where |z_g| ≤ t w the prox of the group is exactly 0.
 
+    Args:
+        weight: w ≥ 0.
+        size: of a group, a divisor of d; static.
+
     Raises:
         ValueError: the weight is negative; the size is not a positive integer, or no divisor of d.
     """
 
-    weight: Any  # w
+    weight: Any
     size: int = static()
 
     convex = True
@@ -133,12 +144,16 @@ class MCP:
     It is not convex, but r + |·|² / (2θ) is. Its prox shrinks like that of `L1` near 0, and leaves
     coordinates with |zⱼ| > θ w unchanged.
 
+    Args:
+        weight: w ≥ 0.
+        theta: θ > 0; 1/θ is its weak convexity.
+
     Raises:
         ValueError: the weight is negative, θ is not positive, or either is not one number.
     """
 
-    weight: Any  # w
-    theta: Any  # θ
+    weight: Any
+    theta: Any
 
     convex = False
 
@@ -180,6 +195,10 @@ class Box:
     nonnegative coordinates. A point counts as inside up to a relative error of √ε (ε the rounding
     unit), so that means of points of the box have value 0.
 
+    Args:
+        low: a number or [d].
+        high: a number or [d], at least ``low``.
+
     Raises:
         ValueError: a bound is NaN or of another shape, or low exceeds high.
     """
@@ -216,6 +235,10 @@ class Ball:
     The center is a number, the same for every coordinate, or a vector [d]. A point counts as inside
     up to a relative error of √ε (ε the rounding unit), so that means of points of the ball have
     value 0.
+
+    Args:
+        radius: ≥ 0.
+        center: a number or [d].
 
     Raises:
         ValueError: the radius is negative or not one number, the center NaN or of another shape.

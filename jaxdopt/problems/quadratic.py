@@ -17,12 +17,20 @@ class Quadratic:
     """fᵢ(x) = (x − x*)ᵀ Aᵢ (x − x*) / 2 + tᵢᵀ(x − x*) with Σᵢ tᵢ = 0, so that F(x*) = 0 is optimal.
 
     It is written in x − x*, so that gaps far below the rounding error of F are still exact.
+
+    Args:
+        hessians: Aᵢ, [n, d, d].
+        tilts: tᵢ, the agents' gradients at x*, [n, d].
+        center: x*, [d].
+        solution: x*, [d]; None for a part of the agents.
+        smoothness: L, the largest eigenvalue of any Aᵢ.
+        strong_convexity: μ of F.
     """
 
-    hessians: Any  # [n, d, d]
-    tilts: Any  # [n, d]: the agents' gradients at the solution
-    center: Any  # [d]: x*
-    solution: Any  # [d]: x*, or None for a part of the agents
+    hessians: Any
+    tilts: Any
+    center: Any
+    solution: Any
     smoothness: Any
     strong_convexity: Any
 

@@ -158,7 +158,7 @@ def distribute(features: Any, labels: Any, *, agents: int | None, partition: Any
         features: [m, p] pooled; [n, m, p] or a list of n arrays [mᵢ, p] already split.
         labels: [m]; [n, m] or a list of n arrays [mᵢ].
         agents: n, for pooled data.
-        partition: as in `split`, or None for "iid"; for pooled data.
+        partition: how pooled data are split, what `split` takes; None for "iid".
 
     Raises:
         ValueError: data that are neither pooled nor split, or arguments that do not apply to them.

@@ -11,9 +11,9 @@ thread of its own, however often: other events, the same mean. Workers count by 
 small α the limit is near the minimizer of Σᵢ pᵢ fᵢ, pᵢ i's share of all gradients, where that of
 `ADSGD` is near the objective's.
 
-Source: Lian, Zhang, Zhang, Liu (2018), arXiv 1710.06952, algorithm 1. Listing: from memory, as a
-later paper restates it.
-Property in the tests: that limit; averaging keeps the mean, so x̄ moves by −(α/n) gᵢ.
+Source: Lian, Zhang, Zhang, Liu (2018), arXiv 1710.06952, algorithm 1.
+Confidence: summaries (a later paper restates it).
+Property in the tests: the limit; averaging keeps the mean, so x̄ moves by −(α/n) gᵢ.
 """
 
 from typing import Any, ClassVar
@@ -36,9 +36,13 @@ class State:
 
 @pytree
 class ADPSGD:
-    """xᵢ, xⱼ ← (xᵢ + xⱼ) / 2,  then  xᵢ ← xᵢ − α gᵢ(x̂ᵢ), x̂ᵢ ← xᵢ, when i is done, with one j."""
+    """xᵢ, xⱼ ← (xᵢ + xⱼ) / 2,  then  xᵢ ← xᵢ − α gᵢ(x̂ᵢ), x̂ᵢ ← xᵢ, when i is done, with one j.
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0, one for all workers or [n, 1].
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"pairs"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

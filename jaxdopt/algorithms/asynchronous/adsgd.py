@@ -11,8 +11,9 @@ fast it gets there depends on them. With equal speeds and messages that arrive i
 gradient's time it is `DGD` itself. The mean does not follow the mean gradient: one agent moves at a
 time. The network is a `jd.networks.timeline`; a step is a run of completions.
 
-Source: Zhou, Pu (2025), arXiv 2505.10322, algorithm 2. Listing: update and timing from public
-reviews of the paper, the update confirmed by a summary; θ derived, for its double-stepsize variant.
+Source: Zhou, Pu (2025), arXiv 2505.10322, algorithm 2.
+Confidence: summaries (public reviews of the paper, for update and timing), derived (θ, which covers
+its double-stepsize variant).
 Theorem in the tests: for μ-strongly convex fᵢ and α ≤ 2 minᵢ wᵢᵢ / (L + μ) it converges for any
 bounded delays, as it contracts by 1 − αμ in the largest norm of a block (derived).
 """
@@ -38,10 +39,15 @@ class State:
 
 @pytree
 class ADSGD:
-    """xᵢ ← (1 − θ) xᵢ + θ (wᵢᵢ xᵢ + Σⱼ wᵢⱼ xⱼ[newest] − α gᵢ(xᵢ)), for agents that finish."""
+    """xᵢ ← (1 − θ) xᵢ + θ (wᵢᵢ xᵢ + Σⱼ wᵢⱼ xⱼ[newest] − α gᵢ(xᵢ)), for agents that finish.
 
-    stepsize: Nonnegative  # α
-    relaxation: Fraction = 1.0  # θ
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1]; converges up to 2 minᵢ wᵢᵢ / (L + μ).
+        relaxation: θ in [0, 1], the step's share of the way to the new model.
+    """
+
+    stepsize: Nonnegative
+    relaxation: Fraction = 1.0
     needs: ClassVar[set[str]] = {"timeline", "timeline of mixing"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -10,8 +10,9 @@ clients are not equally quick, which `AFACS` mends.
 
 The network is a `jd.networks.arrivals`, such as ``buffer=m``; ``calls=`` is there what Kᵢ is here.
 
-Source: Yang, Zhang, Khanduri, Liu (2022), arXiv 2108.09875. Listing: from memory, the structure
-confirmed by a summary, constants not.
+Source: Yang, Zhang, Khanduri, Liu (2022), arXiv 2108.09875.
+Confidence: summaries (a simulator's documentation, for the structure); open: the division by Kᵢ and
+the server's rate.
 Property in the tests: with all in S and Kᵢ = 1 it is gradient descent.
 """
 
@@ -43,12 +44,19 @@ class State(Central):
 
 @pytree
 class AFACD:
-    """x⁺ = x − η_g mean_{i ∈ S} Gᵢ,  Gᵢ the mean of the gradients of Kᵢ local steps."""
+    """x⁺ = x − η_g mean_{i ∈ S} Gᵢ,  Gᵢ the mean of the gradients of Kᵢ local steps.
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative  # η_g, along a gradient
-    local_steps: Count = static(default=1)  # K
-    own_steps: Steps | None = None  # Kᵢ ≤ K, [n, 1]; K if None
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0, along a gradient: of the size of a stepsize, not of 1.
+        local_steps: K ≥ 1, the most local steps of a visit; static.
+        own_steps: Kᵢ in [1, K], how many each client takes, [n, 1]; by default K.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative
+    local_steps: Count = static(default=1)
+    own_steps: Steps | None = None
     needs: ClassVar[set[str]] = {"returns"}
 
     def __post_init__(self) -> None:

@@ -10,10 +10,12 @@ changes nothing.
 
 The network is a `jd.networks.arrivals`; ``calls=`` is there what Kᵢ is here.
 
-Source: Yang, Zhang, Khanduri, Liu (2022), arXiv 2108.09875. Listing: from memory, the structure
-confirmed by a summary, constants not.
-Invariant: ``total`` = Σⱼ n pⱼ Tⱼ. Property in the tests: if all return for every aggregation it is
-`AFACD`; the limit with K = 1 is the solution.
+Source: Yang, Zhang, Khanduri, Liu (2022), arXiv 2108.09875.
+Confidence: summaries (a simulator's documentation, for the structure); open: the division by Kᵢ,
+the server's rate and the table's start.
+Invariant: ``total`` = Σⱼ n pⱼ Tⱼ.
+Property in the tests: if all return for every aggregation it is `AFACD`; the limit with K = 1 is
+the solution.
 """
 
 from typing import Any, ClassVar
@@ -47,12 +49,19 @@ class State(Central):
 
 @pytree
 class AFACS:
-    """Tᵢ ← Gᵢ, the mean of the gradients of Kᵢ local steps, i ∈ S;  x⁺ = x − η_g Σⱼ pⱼ Tⱼ."""
+    """Tᵢ ← Gᵢ, the mean of the gradients of Kᵢ local steps, i ∈ S;  x⁺ = x − η_g Σⱼ pⱼ Tⱼ.
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative  # η_g, along a gradient
-    local_steps: Count = static(default=1)  # K
-    own_steps: Steps | None = None  # Kᵢ ≤ K, [n, 1]; K if None
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0, along a gradient: of the size of a stepsize, not of 1.
+        local_steps: K ≥ 1, the most local steps of a visit; static.
+        own_steps: Kᵢ in [1, K], how many each client takes, [n, 1]; by default K.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative
+    local_steps: Count = static(default=1)
+    own_steps: Steps | None = None
     needs: ClassVar[set[str]] = {"returns"}
 
     def __post_init__(self) -> None:

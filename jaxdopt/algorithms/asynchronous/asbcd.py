@@ -11,8 +11,9 @@ The penalty p is fixed, and with it the limit, the minimizer of L; α only sets 
 it is `ADSGD`, as stepsize θα and penalty α are ADSGD's α and θ. The network is a
 `jd.networks.timeline`; a step is a run of completions.
 
-Source: Zhou, Pu (2025), arXiv 2505.10322, algorithm 1 on their augmented function. Listing: update
-from public reviews of the paper, confirmed by a summary; the penalty as a field of its own is ours.
+Source: Zhou, Pu (2025), arXiv 2505.10322, algorithm 1 on their augmented function.
+Confidence: summaries (public reviews of the paper), derived (the penalty as an argument of its
+own).
 Theorem in the tests: the limit solves (I − W) X + p ∇F(X) = 0 whatever the times are.
 """
 
@@ -37,10 +38,15 @@ class State:
 
 @pytree
 class ASBCD:
-    """xᵢ ← xᵢ − α (gᵢ(xᵢ) + (1/p) Σⱼ (I − W)ᵢⱼ x̂ⱼ) for agents that finish."""
+    """xᵢ ← xᵢ − α (gᵢ(xᵢ) + (1/p) Σⱼ (I − W)ᵢⱼ x̂ⱼ) for agents that finish.
 
-    stepsize: Nonnegative  # α
-    penalty: Positive  # p: disagreement weighs 1/p
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1]; it sets the pace, not the limit.
+        penalty: p > 0: disagreement weighs 1/p, so that a small p brings agents together.
+    """
+
+    stepsize: Nonnegative
+    penalty: Positive
     needs: ClassVar[set[str]] = {"timeline", "timeline of symmetric"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -13,8 +13,8 @@ clients count for more.
 The network is a `jd.networks.arrivals` of any rule; ``calls=`` is there what ``local_steps`` is
 here.
 
-Source: Fraboni, Vidal, Kameni, Lorenzi (2023), arXiv 2206.10189. Listing: authors' code (which
-takes momentum in local steps), and the paper's weights.
+Source: Fraboni, Vidal, Kameni, Lorenzi (2023), arXiv 2206.10189.
+Confidence: authors' code (which takes momentum in local steps), paper (its weights).
 Theorem in the tests: the two limits; with rule="all" it is FedAvg.
 """
 
@@ -40,12 +40,19 @@ class State(Central):
 
 @pytree
 class AsyncFedAvg:
-    """x⁺ = x + η_g Σ_{i ∈ S} dᵢ (yᵢ − sentᵢ),  yᵢ after K local steps from sentᵢ."""
+    """x⁺ = x + η_g Σ_{i ∈ S} dᵢ (yᵢ − sentᵢ),  yᵢ after K local steps from sentᵢ.
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative = 1.0  # η_g
-    weights: Nonnegative | None = None  # dᵢ, a number or [n, 1]; by default pᵢ / φᵢ
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0, on the weighted updates.
+        weights: dᵢ ≥ 0, a number or [n, 1]; by default pᵢ / φᵢ, which solves the objective.
+        local_steps: K ≥ 1, the gradient steps of a visit; static.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative = 1.0
+    weights: Nonnegative | None = None
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"returns"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -14,7 +14,8 @@ With equal pᵢ this is the paper's (1/c) Σ. The authors' simulator divides by 
 so that a stale buffer counts as much as a fresh one: its server takes longer steps.
 
 Source: Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba (2022), arXiv 2106.06639, algorithm 1.
-Listing: authors' code, but for that divisor. Property in the tests: a buffer of all n is FedAvg.
+Confidence: authors' code (but for that divisor, which is the paper's).
+Property in the tests: a buffer of all n is FedAvg.
 """
 
 from typing import Any, ClassVar
@@ -39,11 +40,17 @@ class State(Central):
 
 @pytree
 class FedBuff:
-    """x⁺ = x + η_g mean_{i ∈ S} (yᵢ − sentᵢ) / √(1 + tᵢ),  yᵢ after K local steps from sentᵢ."""
+    """x⁺ = x + η_g mean_{i ∈ S} (yᵢ − sentᵢ) / √(1 + tᵢ),  yᵢ after K local steps from sentᵢ.
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0, on the buffer's weighted mean update.
+        local_steps: K ≥ 1, the gradient steps of a visit; static.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"returns"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -8,8 +8,8 @@ that the limit is near the objective's minimizer however slow some are. Between 
 and asynchronous FedAvg (Δ → 0); `AsyncFedAvg` on ticks is the same. The network is
 ``jd.networks.arrivals(n, every=Δ, ...)``, which counts the ticks itself.
 
-Source: Fraboni, Vidal, Kameni, Lorenzi (2023), arXiv 2206.10189, section 5. Listing: authors' code
-(which takes momentum in local steps).
+Source: Fraboni, Vidal, Kameni, Lorenzi (2023), arXiv 2206.10189, section 5.
+Confidence: authors' code (which takes momentum in local steps).
 Theorem in the tests: the limit, and FedAvg with long ticks.
 """
 
@@ -35,11 +35,17 @@ class State(Central):
 
 @pytree
 class FedFix:
-    """x⁺ = x + η_g Σ_{i ∈ S} pᵢ cᵢ (yᵢ − sentᵢ),  cᵢ ticks of a visit, yᵢ after K steps."""
+    """x⁺ = x + η_g Σ_{i ∈ S} pᵢ cᵢ (yᵢ − sentᵢ),  cᵢ ticks of a visit, yᵢ after K steps.
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0, on the weighted updates.
+        local_steps: K ≥ 1, the gradient steps of a visit; static.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"returns", "ticks"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -11,10 +11,13 @@ message. W has rows and A columns that sum to 1, or both are a doubly stochastic
 `jd.networks.timeline`; a step is a run of completions. As A stays the same, ρⱼᵢ = aⱼᵢ rᵢ with rᵢ
 the sum of i's ẑ, which is kept in its place; in float32 long runs with noise lose digits of it.
 
-Source: Zhu, Tian, Huang, Xu, He (2024), arXiv 2307.11617, algorithm 1. Listing: from memory; that x
-is mixed of neighbors' v, and a gradient taken at the point just mixed, as in Push-Pull.
-Invariant: Σᵢ zᵢ + Σᵢⱼ (ρᵢⱼ − ρ̃ᵢⱼ) = Σᵢ gᵢ. Property in the tests: exact with full gradients, a
-constant stepsize, unequal speeds and lost messages.
+Source: Zhu, Tian, Huang, Xu, He (2024), arXiv 2307.11617, algorithm 1.
+Confidence: from memory (the abstract, and the earlier ASY-SONATA, arXiv 1803.10359, have the same
+running sums); open: that x is mixed of neighbors' v, and the gradient taken at the point just
+mixed, as in Push-Pull.
+Invariant: Σᵢ zᵢ + Σᵢⱼ (ρᵢⱼ − ρ̃ᵢⱼ) = Σᵢ gᵢ.
+Property in the tests: exact with full gradients, a constant stepsize, unequal speeds and lost
+messages.
 """
 
 from typing import Any, ClassVar
@@ -42,9 +45,13 @@ class State:
 
 @pytree
 class RFAST:
-    """xᵢ ← Σⱼ wᵢⱼ vⱼ,  ẑ = zᵢ + g⁺ − gᵢ + Σⱼ aᵢⱼ (rⱼ − r̃ᵢⱼ),  zᵢ ← aᵢᵢ ẑ,  rᵢ ← rᵢ + ẑ."""
+    """xᵢ ← Σⱼ wᵢⱼ vⱼ,  ẑ = zᵢ + g⁺ − gᵢ + Σⱼ aᵢⱼ (rⱼ − r̃ᵢⱼ),  zᵢ ← aᵢᵢ ẑ,  rᵢ ← rᵢ + ẑ.
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1].
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"timeline", "timeline of push-pull"}
     vectors: ClassVar[int] = 2
 

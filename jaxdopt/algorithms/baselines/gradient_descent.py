@@ -6,7 +6,8 @@ The network is ignored: this is what a method could reach if every exchange were
 exact average, and its rate is the one that linear speed-ups are measured against. With a stochastic
 problem it is minibatch SGD over n agents.
 
-Source: textbook; listing certain.
+Source: Cauchy (1847); Nesterov (2004), "Introductory lectures on convex optimization".
+Confidence: textbook.
 Theorem in the tests: for L-smooth μ-strongly convex F and α ≤ 2/(L + μ) the distance to the
 solution falls by 1 − αμ in every step (Nesterov 2004, theorem 2.1.15).
 """
@@ -30,9 +31,13 @@ class State:
 
 @pytree
 class GradientDescent:
-    """x̄ₖ₊₁ = x̄ₖ − (α/n) Σᵢ ∇fᵢ(x̄ₖ)      (centralized)."""
+    """x̄ₖ₊₁ = x̄ₖ − (α/n) Σᵢ ∇fᵢ(x̄ₖ)      (centralized).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0; stable below 2 / L.
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"all"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

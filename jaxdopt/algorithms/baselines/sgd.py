@@ -7,7 +7,8 @@ counts compare. It is `GradientDescent` on `Minibatch(problem, b)`, but takes th
 `CentralizedRR` does: a `Minibatch` problem says how many samples a step draws, a finite sum means
 one. The network is ignored.
 
-Source: Robbins, Monro (1951). Listing certain.
+Source: Robbins, Monro (1951), "A stochastic approximation method".
+Confidence: textbook.
 Theorem in the tests: the stationary error falls as α/n.
 """
 
@@ -31,9 +32,13 @@ class State:
 
 @pytree
 class SGD:
-    """x̄ₖ₊₁ = x̄ₖ − (α/n) Σᵢ ∇fᵢₛ(x̄ₖ)      (centralized)."""
+    """x̄ₖ₊₁ = x̄ₖ − (α/n) Σᵢ ∇fᵢₛ(x̄ₖ)      (centralized).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0; stable below 2 / L, with a noise floor proportional to α/n.
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"all", "finite sum"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -12,8 +12,9 @@ Costs are an agent's average: 1/n of a round and 2/n messages a step, and a grad
 that heard (though all n are computed here). γ and α have safe defaults (`messages.tracking`, at
 most 1/2, and `messages.memory`).
 
-Source: Song, Shi, Pu, Yan (2022), arXiv 2106.07243. Listing: reconstructed from the abstract and
-`CPP`: who takes a new gradient when may be otherwise in the paper. Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
+Source: Song, Shi, Pu, Yan (2022), arXiv 2106.07243.
+Confidence: derived (from the abstract and `CPP`); open: who takes a new gradient when.
+Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: linear convergence to the solution with full gradients.
 """
 
@@ -27,6 +28,7 @@ from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import pytree, replace
 from jaxdopt.agents import select
 from jaxdopt.algorithms.compressed import messages
+from jaxdopt.compressors import Compressor
 from jaxdopt.roles import awake
 
 WAKE = 0xA3A6E  # folded into a step's key for the one who wakes
@@ -45,12 +47,20 @@ class State:
 
 @pytree
 class BCPP:
-    """xᵢ⁺ = xᵢ + γ rᵢₐ(x̂ₐ − xᵢ),  y⁺ = y − γ(I − C) eₐ Q(yₐ) + g⁺ − g,  xₐ⁺ = xₐ − λ yₐ⁺."""
+    """xᵢ⁺ = xᵢ + γ rᵢₐ(x̂ₐ − xᵢ),  y⁺ = y − γ(I − C) eₐ Q(yₐ) + g⁺ − g,  xₐ⁺ = xₐ − λ yₐ⁺.
 
-    stepsize: Nonnegative  # λ
-    compressor: Any  # Q, unbiased
-    consensus_stepsize: Positive | None = None  # γ, of consensus
-    alpha: Fraction | None = None  # α, of the references
+    Args:
+        stepsize: λ ≥ 0, one for all agents or [n, 1].
+        compressor: Q, unbiased, such as `Dither`.
+        consensus_stepsize: γ > 0 of mixing; by default (1 + e)^(−3/2), at most 1/2, e the
+            compressor's ``error(d)``.
+        alpha: α in [0, 1], the references' share of a message; by default 0.9 / (1 + e).
+    """
+
+    stepsize: Nonnegative
+    compressor: Compressor
+    consensus_stepsize: Positive | None = None
+    alpha: Fraction | None = None
     needs: ClassVar[set[str]] = {"push-pull", "hop"}
     vectors: ClassVar[int] = 2
 

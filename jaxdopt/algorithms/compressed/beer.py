@@ -8,7 +8,9 @@ Public copies start at 0, so that the first messages are C(x₀) and C(v₀). Wi
 it is `DIGing`. γ has a default (`messages.feedback`).
 
 Source: Zhao, Li, Li, Richtárik, Chi (2022), arXiv 2201.13320, algorithm 1, written with the
-gradient first. Listing: authors' code. Invariant: Σᵢ vᵢ = Σᵢ gᵢ.
+gradient first.
+Confidence: authors' code.
+Invariant: Σᵢ vᵢ = Σᵢ gᵢ.
 Theorem in the tests: linear convergence to the solution with full gradients.
 """
 
@@ -36,11 +38,18 @@ class State:
 
 @pytree
 class BEER:
-    """Gradient tracking, X⁺ = X − γ(I − W)X̂ − ηV, V⁺ = V − γ(I − W)Ĝ + G⁺ − G, compressed."""
+    """Gradient tracking, X⁺ = X − γ(I − W)X̂ − ηV, V⁺ = V − γ(I − W)Ĝ + G⁺ − G, compressed.
 
-    stepsize: Nonnegative  # η
-    compressor: Compressor  # C, contractive
-    consensus_stepsize: Positive | None = None  # γ, of consensus
+    Args:
+        stepsize: η ≥ 0.
+        compressor: C, contractive, such as `TopK`.
+        consensus_stepsize: γ > 0 of mixing; by default (1 − e) / (1 + e), e the compressor's
+            ``error(d)``.
+    """
+
+    stepsize: Nonnegative
+    compressor: Compressor
+    consensus_stepsize: Positive | None = None
     needs: ClassVar[set[str]] = {"mixing"}
     vectors: ClassVar[int] = 2
 

@@ -12,8 +12,10 @@ with decreasing stepsizes they are different methods. With `Identity` and γ = 1
 γ and α have safe defaults (`messages.consensus`, `messages.memory`); the region of γ shrinks
 with the stepsize, so that a run can look well and blow up late if γ is too large.
 
-Source: Huang, Pu (2023), arXiv 2301.05872. Listing: third party's code, but for a plain step there
-before the first one here; its uncompressed form, authors' code. Invariant: Σᵢ dᵢ = 0.
+Source: Huang, Pu (2023), arXiv 2301.05872.
+Confidence: third-party code (with a plain step before what is the first one here), authors' code
+(the uncompressed form); open: the paper's start.
+Invariant: Σᵢ dᵢ = 0.
 Theorem in the tests: linear convergence to the solution with full gradients, a constant stepsize.
 """
 
@@ -39,12 +41,20 @@ class State:
 
 @pytree
 class CEDAS:
-    """dₖ₊₁ = dₖ + (γ/2)(I − W)(hₖ + Q(xₖ − ηgₖ − dₖ − hₖ)),  xₖ₊₁ = xₖ − ηgₖ − dₖ₊₁, W = Wᵀ."""
+    """dₖ₊₁ = dₖ + (γ/2)(I − W)(hₖ + Q(xₖ − ηgₖ − dₖ − hₖ)),  xₖ₊₁ = xₖ − ηgₖ − dₖ₊₁, W = Wᵀ.
 
-    stepsize: Nonnegative  # η
-    compressor: Compressor  # Q, unbiased
-    consensus_stepsize: Positive | None = None  # γ, of consensus
-    alpha: Fraction | None = None  # α, of the references
+    Args:
+        stepsize: η ≥ 0.
+        compressor: Q, unbiased, such as `Dither`.
+        consensus_stepsize: γ > 0 of mixing; by default (1 + e)⁻³, e the ``error(d)`` of an unbiased
+            compressor.
+        alpha: α in [0, 1], the references' share of a message; by default 0.9 / (1 + e).
+    """
+
+    stepsize: Nonnegative
+    compressor: Compressor
+    consensus_stepsize: Positive | None = None
+    alpha: Fraction | None = None
     needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -9,7 +9,8 @@ message. `BEER` mixes the references themselves, with α = 1. With `Identity` an
 
 Source: Liao, Li, Huang, Pu (2022), "A compressed gradient tracking method for decentralized
 optimization with linear convergence", arXiv 2205.12623; with error feedback, too, in "Compressed
-gradient tracking methods ...", arXiv 2103.13748. Listing: from memory, limit checked.
+gradient tracking methods ...", arXiv 2103.13748.
+Confidence: from memory (no second source, the limit checked).
 Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: linear convergence to the solution with full gradients.
 """
@@ -38,12 +39,20 @@ class State:
 
 @pytree
 class CGT:
-    """X⁺ = X − γ(I − W)X̂ − ηY, Y⁺ = Y − γ(I − W)Ŷ + G⁺ − G,  X̂ = H + C(X − H), H⁺ = H + αC."""
+    """X⁺ = X − γ(I − W)X̂ − ηY, Y⁺ = Y − γ(I − W)Ŷ + G⁺ − G,  X̂ = H + C(X − H), H⁺ = H + αC.
 
-    stepsize: Nonnegative  # η
-    compressor: Compressor  # C
-    consensus_stepsize: Positive | None = None  # γ, of consensus
-    alpha: Fraction | None = None  # α, of the references
+    Args:
+        stepsize: η ≥ 0, one for all agents or [n, 1].
+        compressor: C, unbiased or contractive.
+        consensus_stepsize: γ > 0 of mixing; by default (1 + e)^(−3/2), e the compressor's
+            ``error(d)``.
+        alpha: α in [0, 1], the references' share of a message; by default 0.9 / (1 + e).
+    """
+
+    stepsize: Nonnegative
+    compressor: Compressor
+    consensus_stepsize: Positive | None = None
+    alpha: Fraction | None = None
     needs: ClassVar[set[str]] = {"mixing"}
     vectors: ClassVar[int] = 2
 

@@ -11,8 +11,10 @@ that of DSGD at a stepsize divided by the smaller gap. γ has a default (`messag
 is no guarantee; theory's is orders of magnitude smaller, tuned ones lie about it.
 
 Source: Koloskova, Stich, Jaggi (2019), arXiv 1902.00340, algorithm 2 ("before"); Koloskova, Lin,
-Stich, Jaggi (2020), arXiv 1907.09356, and its authors' code ("after"). Listing: both from the code.
-Theorem in the tests: the mean is not compressed, x̄ₖ₊₁ = x̄ₖ − α ḡₖ; gossip alone converges linearly.
+Stich, Jaggi (2020), arXiv 1907.09356 ("after").
+Confidence: authors' code (both orders).
+Theorem in the tests: the mean is not compressed, x̄ₖ₊₁ = x̄ₖ − α ḡₖ; gossip alone converges
+linearly.
 """
 
 from typing import Any, ClassVar, Literal
@@ -36,11 +38,19 @@ class State:
 
 @pytree
 class CHOCOSGD:
-    """uₖ = xₖ − α gₖ,  x̂ₖ₊₁ = x̂ₖ + C(uₖ − x̂ₖ),  xₖ₊₁ = uₖ − γ(I − W) x̂ₖ₊₁."""
+    """uₖ = xₖ − α gₖ,  x̂ₖ₊₁ = x̂ₖ + C(uₖ − x̂ₖ),  xₖ₊₁ = uₖ − γ(I − W) x̂ₖ₊₁.
 
-    stepsize: Nonnegative  # α
-    compressor: Compressor  # C, contractive
-    consensus_stepsize: Positive | None = None  # γ, of consensus
+    Args:
+        stepsize: α ≥ 0.
+        compressor: C, contractive, such as `TopK`.
+        consensus_stepsize: γ > 0 of mixing; by default (1 − e) / (1 + e), e the compressor's
+            ``error(d)``.
+        order: whether messages are compressed "before" agents mix or "after"; static.
+    """
+
+    stepsize: Nonnegative
+    compressor: Compressor
+    consensus_stepsize: Positive | None = None
     order: Literal["before", "after"] = static(default="before")
     needs: ClassVar[set[str]] = {"mixing"}
 

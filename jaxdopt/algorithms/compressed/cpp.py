@@ -10,9 +10,11 @@ estimates need references u. With `Identity` and γ = 1 "atc" is `PushPull`, "ct
 agent, [n, 1], may be 0 but at a common root. γ and α have safe defaults (`messages.tracking`,
 `messages.memory`).
 
-Source: Song, Shi, Pu, Yan (2022), arXiv 2106.07243. Listing: reconstructed; which of the forms is
-printed and whether p is compressed so is not confirmed. Departs: one γ for both graphs, and R u is
-computed rather than kept by recursion. Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
+Source: Song, Shi, Pu, Yan (2022), arXiv 2106.07243.
+Confidence: from memory (no second source, the limit checked); open: which of the forms is printed,
+and whether p is compressed without a reference.
+Departs: one γ for both graphs, and R u is computed rather than kept by recursion.
+Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: linear convergence to the solution with full gradients.
 """
 
@@ -39,12 +41,21 @@ class State:
 
 @pytree
 class CPP:
-    """X⁺ = X − λY − γ(I − R)X̂,  Y⁺ = Y − γ(I − C) Q(Y) + G⁺ − G,  X̂ = U + Q(X − λY − U)."""
+    """X⁺ = X − λY − γ(I − R)X̂,  Y⁺ = Y − γ(I − C) Q(Y) + G⁺ − G,  X̂ = U + Q(X − λY − U).
 
-    stepsize: Nonnegative  # λ
-    compressor: Compressor  # Q, unbiased
-    consensus_stepsize: Positive | None = None  # γ, of consensus
-    alpha: Fraction | None = None  # α, of the references
+    Args:
+        stepsize: λ ≥ 0, one for all agents or [n, 1]; it may be 0 except at one common root.
+        compressor: Q, unbiased, such as `Dither`.
+        consensus_stepsize: γ > 0 of mixing, on both graphs; by default (1 + e)^(−3/2), e the
+            compressor's ``error(d)``.
+        alpha: α in [0, 1], the references' share of a message; by default 0.9 / (1 + e).
+        form: whether agents step before they mix, "atc", or after, "cta"; static.
+    """
+
+    stepsize: Nonnegative
+    compressor: Compressor
+    consensus_stepsize: Positive | None = None
+    alpha: Fraction | None = None
     form: Literal["atc", "cta"] = static(default="atc")
     needs: ClassVar[set[str]] = {"push-pull"}
     vectors: ClassVar[int] = 2

@@ -6,8 +6,9 @@ No agent keeps copies of its neighbors. Not exact, and as the messages do not te
 error of compression does not either: `CHOCOSGD` goes lower. With `Identity` and γ = 1 it is `DSGD`.
 γ has a default (`messages.feedback`).
 
-Source: Tang, Lian, Qiu, Yuan, Zhang, Zhang, Liu (2019), arXiv 1907.07346, algorithm 1. Listing:
-from a third party's code. Theorem in the tests: the mean is not compressed, x̄ₖ₊₁ = x̄ₖ − α ḡₖ.
+Source: Tang, Lian, Qiu, Yuan, Zhang, Zhang, Liu (2019), arXiv 1907.07346, algorithm 1.
+Confidence: third-party code.
+Theorem in the tests: the mean is not compressed, x̄ₖ₊₁ = x̄ₖ − α ḡₖ.
 """
 
 from typing import Any, ClassVar
@@ -31,11 +32,18 @@ class State:
 
 @pytree
 class DeepSqueeze:
-    """pₖ = xₖ − α gₖ,  qₖ = C(pₖ + eₖ),  eₖ₊₁ = pₖ + eₖ − qₖ,  xₖ₊₁ = pₖ − γ(I − W) qₖ."""
+    """pₖ = xₖ − α gₖ,  qₖ = C(pₖ + eₖ),  eₖ₊₁ = pₖ + eₖ − qₖ,  xₖ₊₁ = pₖ − γ(I − W) qₖ.
 
-    stepsize: Nonnegative  # α
-    compressor: Compressor  # C, contractive
-    consensus_stepsize: Positive | None = None  # γ, of consensus
+    Args:
+        stepsize: α ≥ 0.
+        compressor: C, contractive, such as `TopK`.
+        consensus_stepsize: γ > 0 of mixing; by default (1 − e) / (1 + e), e the compressor's
+            ``error(d)``.
+    """
+
+    stepsize: Nonnegative
+    compressor: Compressor
+    consensus_stepsize: Positive | None = None
     needs: ClassVar[set[str]] = {"mixing"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -10,8 +10,9 @@ another method. (I − W) ŷ is computed by differences where the paper keeps W 
 drifts. With `Identity` and γ = 1 it is `NIDS` with a constant stepsize. γ and α have safe defaults
 (`messages.consensus`, `messages.memory`); the paper's are 1 and 0.5.
 
-Source: Liu, Li, Wang, Tang, Yan (2021), arXiv 2007.00232, algorithm 1. Listing: authors' slides,
-from memory where γ enters. Invariant: Σᵢ dᵢ = 0 if agents share η.
+Source: Liu, Li, Wang, Tang, Yan (2021), arXiv 2007.00232, algorithm 1.
+Confidence: authors' slides (γ = 1), from memory (where γ enters, and the paper's 1 and 0.5).
+Invariant: Σᵢ dᵢ = 0 if agents share η.
 Theorem in the tests: linear convergence to the solution with full gradients.
 """
 
@@ -38,12 +39,21 @@ class State:
 
 @pytree
 class LEAD:
-    """dₖ₊₁ = dₖ + (γ/2η)(I − W)(hₖ + Q(xₖ − ηgₖ − ηdₖ − hₖ)),  xₖ₊₁ = xₖ − ηgₖ − ηdₖ₊₁, W = Wᵀ."""
+    """dₖ₊₁ = dₖ + (γ/2η)(I − W)(hₖ + Q(xₖ − ηgₖ − ηdₖ − hₖ)),  xₖ₊₁ = xₖ − ηgₖ − ηdₖ₊₁, W = Wᵀ.
 
-    stepsize: Positive  # η
-    compressor: Compressor  # Q, unbiased
-    consensus_stepsize: Positive | None = None  # γ, of consensus
-    alpha: Fraction | None = None  # α, of the references
+    Args:
+        stepsize: η > 0.
+        compressor: Q, unbiased, such as `Dither`.
+        consensus_stepsize: γ > 0 of mixing; by default (1 + e)⁻³, e the ``error(d)`` of an unbiased
+            one; the paper's is 1.
+        alpha: α in [0, 1], the references' share of a message; by default 0.9 / (1 + e); the
+            paper's is 0.5.
+    """
+
+    stepsize: Positive
+    compressor: Compressor
+    consensus_stepsize: Positive | None = None
+    alpha: Fraction | None = None
     needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

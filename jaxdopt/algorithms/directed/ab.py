@@ -5,7 +5,9 @@
 The file carries C yₖ in the state, so that the gradient is taken first. With a doubly stochastic
 R = C it is `DIGing`.
 
-Source: Xin, Khan (2018), arXiv 1803.02503. Listing: paper. Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
+Source: Xin, Khan (2018), arXiv 1803.02503.
+Confidence: paper.
+Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
 
@@ -29,9 +31,13 @@ class State:
 
 @pytree
 class AB:
-    """yₖ = C yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = R xₖ − α yₖ      (any R, C with a common root)."""
+    """yₖ = C yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = R xₖ − α yₖ      (any R, C with a common root).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1].
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"push-pull"}
     vectors: ClassVar[int] = 2
 

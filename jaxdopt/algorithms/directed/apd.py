@@ -13,8 +13,9 @@ steps and diverges later, in exact arithmetic too. On the directed ring of 16 th
 19 times below Push-DIGing's, and 2.6e-4/L goes from 4e-8 after 10,000 steps to 8 after 50,000.
 `APD.safe_stepsize` returns half of what is stable in the long run (`algorithms.coupling`).
 
-Source: Song, Shi, Pu, Yan (2024), arXiv 2107.12065. Listing: a co-author's slides; the start is
-ours. Departs: y, of which only this step's u is made, is not kept.
+Source: Song, Shi, Pu, Yan (2024), arXiv 2107.12065.
+Confidence: authors' slides (a co-author's); open: the start, which is ours.
+Departs: y, of which only this step's u is made, is not kept.
 Invariants: Σᵢ sᵢ = Σᵢ gᵢ, Σᵢ wᵢ = n.
 Theorem in the tests: F − F* = O(1/k²), where Push-DIGing has O(1/k).
 """
@@ -43,10 +44,15 @@ class State(Ratio):
 
 @pytree
 class APD:
-    """yₖ₊₁ = C(uₖ − γ sₖ),  zₖ₊₁ = C(zₖ − αₖγ sₖ),  uₖ₊₁ = (1 − τ) yₖ₊₁ + τ zₖ₊₁,  x = u / w."""
+    """yₖ₊₁ = C(uₖ − γ sₖ),  zₖ₊₁ = C(zₖ − αₖγ sₖ),  uₖ₊₁ = (1 − τ) yₖ₊₁ + τ zₖ₊₁,  x = u / w.
 
-    stepsize: Nonnegative  # γ
-    growth: Nonnegative = 0.05  # ω: αₖ = 1 + ω k
+    Args:
+        stepsize: γ ≥ 0; stable up to a limit of the network's: see ``safe_stepsize``.
+        growth: ω ≥ 0, by which long steps grow, αₖ = 1 + ω k; at most 1/20 in theory.
+    """
+
+    stepsize: Nonnegative
+    growth: Nonnegative = 0.05
     needs: ClassVar[set[str]] = {"push"}
     vectors: ClassVar[int] = 3
     numbers: ClassVar[int] = 1  # the weight

@@ -9,8 +9,9 @@ from u₀ = z₀ = x₀, w₀ = 1, s₀ = g(x₀). μ is the problem's unless gi
 the step (`algorithms.coupling`): 0.3 / L to 0.9 / L on the random digraphs that we tried, where all
 up to 1.9 times that converged, but 1.2e-4 / L (κ = ∞) on the directed ring of 16.
 
-Source: Song, Shi, Pu, Yan (2024), arXiv 2107.12065. Listing: a co-author's slides, which give
-orders of magnitude for α, β and γ; constants and the start are ours.
+Source: Song, Shi, Pu, Yan (2024), arXiv 2107.12065.
+Confidence: authors' slides (a co-author's, which give orders of magnitude for α, β and γ); open:
+the constants and the start, which are ours.
 Invariants: Σᵢ sᵢ = Σᵢ gᵢ, Σᵢ wᵢ = n.
 Theorem in the tests: linear convergence in √(L/μ) log(1/ε) steps, where Push-DIGing takes L/μ.
 """
@@ -40,10 +41,15 @@ class State(Ratio):
 
 @pytree
 class APDSC:
-    """yₖ₊₁ = C(uₖ − γ sₖ),  zₖ₊₁ = C((1 − β) zₖ + β uₖ − αγ sₖ),  uₖ₊₁ = (1 − τ) yₖ₊₁ + τ zₖ₊₁."""
+    """yₖ₊₁ = C(uₖ − γ sₖ),  zₖ₊₁ = C((1 − β) zₖ + β uₖ − αγ sₖ),  uₖ₊₁ = (1 − τ) yₖ₊₁ + τ zₖ₊₁.
 
-    stepsize: Nonnegative  # γ
-    strong_convexity: Positive | None = None  # μ; None: the problem's
+    Args:
+        stepsize: γ ≥ 0; stable up to a limit of the network's: see ``safe_stepsize``.
+        strong_convexity: μ > 0; by default the problem's.
+    """
+
+    stepsize: Nonnegative
+    strong_convexity: Positive | None = None
     needs: ClassVar[set[str]] = {"push"}
     vectors: ClassVar[int] = 3
     numbers: ClassVar[int] = 1  # the weight

@@ -16,10 +16,11 @@ max(τ t_c, t_m) in both, and "atc" sends τ times as much. Not exact: the bias 
 and more between); the largest stepsize of "cta" is half of that of "atc" there. On networks that
 change with time a message goes where its own step sent it.
 
-Source: Assran, Loizou, Ballas, Rabbat (2019), arXiv 1811.10792, algorithm 2 (τ-OSGP). Listing:
-"cta" authors' code, whose ``synch_freq`` is τ − 1; "atc" from memory; which order the paper prints
-is not confirmed. Invariant: Σᵢ wᵢ and what is in flight of it add up to n, and so does u's mass to
-Σᵢ x₀ − α Σ g. Property in the tests: that; that "atc" with τ = 0 is `SGP`; the biases.
+Source: Assran, Loizou, Ballas, Rabbat (2019), arXiv 1811.10792, algorithm 2 (τ-OSGP).
+Confidence: authors' code ("cta", whose ``synch_freq`` is τ − 1), from memory ("atc"); open: which
+order the paper prints.
+Invariant: Σᵢ wᵢ and what is in flight of it add up to n, and so does u's mass to Σᵢ x₀ − α Σ g.
+Property in the tests: that; that "atc" with τ = 0 is `SGP`; the biases.
 """
 
 from typing import Any, ClassVar, Literal
@@ -46,10 +47,17 @@ class State(Ratio):
 
 @pytree
 class OSGP:
-    """H = U − αG,  U⁺ = diag(C) H + (C − diag(C)) H of τ steps ago; "cta", τ = 1: U⁺ = CU − αG."""
+    """H = U − αG,  U⁺ = diag(C) H + (C − diag(C)) H of τ steps ago; "cta", τ = 1: U⁺ = CU − αG.
 
-    stepsize: Nonnegative  # α
-    overlap: int = static(default=1)  # τ: steps under whose gradients a message travels
+    Args:
+        stepsize: α ≥ 0.
+        overlap: τ, the steps under whose gradients a message travels: at least 0 ("atc") or 1
+            ("cta"); static.
+        order: whether agents step before they mix, "atc", or after, "cta"; static.
+    """
+
+    stepsize: Nonnegative
+    overlap: int = static(default=1)
     order: Literal["atc", "cta"] = static(default="atc")
     numbers: ClassVar[int] = 1  # the weight
 

@@ -5,7 +5,8 @@
 from y₀ = g(x₀), u₀ = x₀, w₀ = 1. The file carries C yₖ in the state, so that the gradient is taken
 first and a step exchanges everything together.
 
-Source: Nedić, Olshevsky, Shi (2017), arXiv 1607.03218, algorithm 2. Listing: paper.
+Source: Nedić, Olshevsky, Shi (2017), arXiv 1607.03218, algorithm 2.
+Confidence: paper.
 Invariants: Σᵢ yᵢ = Σᵢ gᵢ, Σᵢ wᵢ = n.
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
@@ -32,9 +33,13 @@ class State(Ratio):
 
 @pytree
 class PushDIGing:
-    """yₖ = C yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  uₖ₊₁ = C(uₖ − α yₖ),  wₖ₊₁ = C wₖ,  xₖ = uₖ / wₖ."""
+    """yₖ = C yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  uₖ₊₁ = C(uₖ − α yₖ),  wₖ₊₁ = C wₖ,  xₖ = uₖ / wₖ.
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1].
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"push"}
     vectors: ClassVar[int] = 2
     numbers: ClassVar[int] = 1  # the weight

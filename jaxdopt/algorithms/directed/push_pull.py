@@ -7,7 +7,8 @@ are used. The two graphs may differ, as long as they have a common root. The fil
 the state, so that the gradient is taken first. With a doubly stochastic R = C it is
 `GradientTracking`, on trees `STPP`; `AB` adapts after it has pulled.
 
-Source: Pu, Shi, Xu, Nedić (2021), arXiv 1810.06653, algorithm 1. Listing: paper.
+Source: Pu, Shi, Xu, Nedić (2021), arXiv 1810.06653, algorithm 1.
+Confidence: paper.
 Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
@@ -32,9 +33,13 @@ class State:
 
 @pytree
 class PushPull:
-    """yₖ = C yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = R(xₖ − α yₖ)      (any R, C with a common root)."""
+    """yₖ = C yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = R(xₖ − α yₖ)      (any R, C with a common root).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1].
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"push-pull"}
     vectors: ClassVar[int] = 2
 

@@ -6,8 +6,9 @@ Every agent splits what it has among those it can reach. The sums of u and of w 
 to the same multiples of the Perron vector of C, and their ratio x to the average of x₀. It takes no
 gradients; the problem says only how many agents there are.
 
-Source: Kempe, Dobra, Gehrke (2003), "Gossip-based computation of aggregate information". Listing:
-certain. Invariants: Σᵢ uᵢ = Σᵢ x₀ᵢ, Σᵢ wᵢ = n.
+Source: Kempe, Dobra, Gehrke (2003), "Gossip-based computation of aggregate information".
+Confidence: textbook.
+Invariants: Σᵢ uᵢ = Σᵢ x₀ᵢ, Σᵢ wᵢ = n.
 Theorem in the tests: linear convergence to the average on any strongly connected graph.
 """
 

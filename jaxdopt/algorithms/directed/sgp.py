@@ -6,7 +6,9 @@ Not exact, as `DSGD`; but, weights or not, the agents approach the minimizer of 
 and not of the Perron-weighted one.
 
 Source: Nedić, Olshevsky (2016), arXiv 1406.2075; Assran, Loizou, Ballas, Rabbat (2019), arXiv
-1811.10792, algorithm 1. Listing: papers. Invariant: Σᵢ wᵢ = n.
+1811.10792, algorithm 1.
+Confidence: paper (both).
+Invariant: Σᵢ wᵢ = n.
 Theorem in the tests: with a doubly stochastic C it is `DSGD`; the bias vanishes as O(α).
 """
 
@@ -30,9 +32,13 @@ class State(Ratio):
 
 @pytree
 class SGP:
-    """uₖ₊₁ = C(uₖ − α g(xₖ)),  wₖ₊₁ = C wₖ,  xₖ = uₖ / wₖ      (column-stochastic C)."""
+    """uₖ₊₁ = C(uₖ − α g(xₖ)),  wₖ₊₁ = C wₖ,  xₖ = uₖ / wₖ      (column-stochastic C).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0.
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"push"}
     numbers: ClassVar[int] = 1  # the weight
 

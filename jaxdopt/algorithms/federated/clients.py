@@ -143,6 +143,8 @@ def require_own_steps(method: Any) -> None:
 class _Descends:
     """The check of an optimizer: an optax transformation that does not turn gradients around."""
 
+    kind = "optax.GradientTransformation"
+
     def accept(self, name: str, value: Any) -> Any:
         """Return the transformation; those with a learning rate already point downhill."""
         remedy = "give an optax transformation without a learning rate, such as"

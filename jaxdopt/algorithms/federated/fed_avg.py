@@ -13,9 +13,10 @@ unless the updates are multiplied by K/Kᵢ (``normalized``, as FedNova).
 
 Source: McMahan, Moore, Ramage, Hampson, Agüera y Arcas (2017), arXiv 1602.05629; server optimizers:
 Reddi et al. (2021), arXiv 2003.00295; analysis without a heterogeneity condition: Huang, Li, Pu
-(2023), arXiv 2301.12677. Listing: certain; v₀ = τ² from memory.
-Theorem in the tests: with a constant η the bias is linear in η and grows with K, and it is 0 if
-f* = Σᵢ pᵢ fᵢ*; with unequal probabilities of taking part it stays for any η and K. With full
+(2023), arXiv 2301.12677.
+Confidence: textbook, from memory (FedAdam's v₀ = τ²).
+Theorem in the tests: with a constant η the bias is linear in η and grows with K, and it is 0 if f*
+= Σᵢ pᵢ fᵢ*; with unequal probabilities of taking part it stays for any η and K. With full
 participation and K = 1 it is gradient descent on F.
 """
 
@@ -49,15 +50,26 @@ class State(Central):
 
 @pytree
 class FedAvg:
-    """xₖ₊₁ = xₖ − η_g mean_{Sₖ} (xₖ − yᵢ),  yᵢ after K local steps yᵢ ← yᵢ − η gᵢ(yᵢ)."""
+    """xₖ₊₁ = xₖ − η_g mean_{Sₖ} (xₖ − yᵢ),  yᵢ after K local steps yᵢ ← yᵢ − η gᵢ(yᵢ).
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
-    own_steps: Steps | None = None  # Kᵢ ≤ K, [n, 1]; K if None
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0, on the clients' mean update; 1 averages their models.
+        local_steps: K ≥ 1, the most local steps of a client in a round; static.
+        own_steps: Kᵢ in [1, K], how many each client takes, [n, 1]; by default K.
+        normalized: whether updates are multiplied by K/Kᵢ, as FedNova's; static.
+        local: an optax transformation of local directions, without a learning rate; by default
+            none.
+        server: the same, of the mean update Δ, such as ``optax.trace(0.9)``.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
+    own_steps: Steps | None = None
     normalized: bool = static(default=False)
-    local: Optimizer | None = static(default=None)  # an optax transformation without learning rate
-    server: Optimizer | None = static(default=None)  # the same, of the mean of the clients' updates
+    local: Optimizer | None = static(default=None)
+    server: Optimizer | None = static(default=None)
     needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:

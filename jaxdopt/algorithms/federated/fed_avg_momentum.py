@@ -9,7 +9,8 @@ down (x and m) and one up. A round without participants changes nothing. If clie
 server takes their mean.
 
 Source: Cheng, Huang, Wu, Yuan (2024), arXiv 2306.16504; the same as FedCM (Xu, Wang, Wang, Yao
-2021, arXiv 2106.10874). Listing: authors' code of FedCM.
+2021, arXiv 2106.10874).
+Confidence: authors' code (of FedCM; public reviews confirm that it is the same).
 Theorem in the tests: without noise and with full participation, the bias is β times that of FedAvg.
 """
 
@@ -35,12 +36,20 @@ class State(Central):
 
 @pytree
 class FedAvgMomentum:
-    """yᵢ ← yᵢ − η (β gᵢ(yᵢ) + (1 − β) mₖ), K times;  mₖ₊₁ = mean_{Sₖ} (xₖ − yᵢ)/(ηK)."""
+    """yᵢ ← yᵢ − η (β gᵢ(yᵢ) + (1 − β) mₖ), K times;  mₖ₊₁ = mean_{Sₖ} (xₖ − yᵢ)/(ηK).
 
-    stepsize: Nonnegative  # η, of local steps
-    gradient_weight: Fraction = 0.2  # β, the weight of the new gradients
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        gradient_weight: β in [0, 1], of new gradients against the last mean direction; 1 is
+            `FedAvg`.
+        server_stepsize: η_g ≥ 0, on the clients' mean update; 1 averages their models.
+        local_steps: K ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Nonnegative
+    gradient_weight: Fraction = 0.2
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"server"}
     vectors: ClassVar[float] = 1.5  # two down, one up
 

@@ -9,7 +9,8 @@ With a constant η this is the paper's Tₖ = ηₛηQk. What is averaged is dua
 estimate stays sparse. The regularizer's weight T grows without bound, so r has to be convex.
 Clients drift: there is a bias O(ηQ).
 
-Source: Yuan, Zaheer, Reddi (2021), arXiv 2011.08474. Listing: authors' code.
+Source: Yuan, Zaheer, Reddi (2021), arXiv 2011.08474.
+Confidence: authors' code.
 Property in the tests: with Q = 1 and full gradients it converges to the solution, with Q > 1 to a
 neighbor that comes closer with η.
 """
@@ -38,11 +39,17 @@ class State(Central):
 
 @pytree
 class FedDualAvg:
-    """zᵢ ← zᵢ − ηgᵢ(prox_{(T + lη)r}(zᵢ)), Q times;  z⁺ = z + ηₛ mean(zᵢ − z),  T⁺ = T + ηₛηQ."""
+    """zᵢ ← zᵢ − ηgᵢ(prox_{(T + lη)r}(zᵢ)), Q times;  z⁺ = z + ηₛ mean(zᵢ − z),  T⁺ = T + ηₛηQ.
 
-    stepsize: Shared  # η
-    server_stepsize: Nonnegative = 1.0  # ηₛ
-    local_steps: Count = static(default=1)  # Q
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients.
+        server_stepsize: ηₛ ≥ 0, on the clients' mean update; 1 averages their dual states.
+        local_steps: Q ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Shared
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     composite: ClassVar[bool] = True
     needs: ClassVar[set[str]] = {"server"}
 

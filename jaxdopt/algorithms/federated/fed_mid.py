@@ -9,7 +9,8 @@ Clients and server both shrink: for small η this solves f + 2r. With ``client_p
 authors' second variant, clients take plain gradient steps and the server alone shrinks: f + r. The
 estimate is sparse in both. Either way clients drift: there is a bias O(ηQ) besides.
 
-Source: Yuan, Zaheer, Reddi (2021), arXiv 2011.08474. Listing: authors' code.
+Source: Yuan, Zaheer, Reddi (2021), arXiv 2011.08474.
+Confidence: authors' code.
 Property in the tests: comes to the minimizer of f + 2r as η → 0, and to that of f + r without the
 clients' prox, with the zeros of each.
 """
@@ -36,11 +37,18 @@ class State(Central):
 
 @pytree
 class FedMid:
-    """vᵢ ← prox_{ηr}(vᵢ − ηgᵢ(vᵢ)), Q times;  x⁺ = prox_{ηₛηQr}(x + ηₛ mean(vᵢ − x))."""
+    """vᵢ ← prox_{ηr}(vᵢ − ηgᵢ(vᵢ)), Q times;  x⁺ = prox_{ηₛηQr}(x + ηₛ mean(vᵢ − x)).
 
-    stepsize: Shared  # η
-    server_stepsize: Nonnegative = 1.0  # ηₛ
-    local_steps: Count = static(default=1)  # Q
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients.
+        server_stepsize: ηₛ ≥ 0, on the clients' mean update; 1 averages their models.
+        local_steps: Q ≥ 1, the gradient steps of a client in a round; static.
+        client_prox: whether clients apply the prox in local steps, which solves f + 2r; static.
+    """
+
+    stepsize: Shared
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     client_prox: bool = static(default=True)
     composite: ClassVar[bool] = True
     needs: ClassVar[set[str]] = {"server"}

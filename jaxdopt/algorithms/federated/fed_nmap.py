@@ -11,10 +11,12 @@ dᵢ = Σⱼ pⱼ Fⱼ − Fᵢ, and computed so: sums of differences over ηQ d
 All clients have to take part in every round, as Σᵢ pᵢ dᵢ = 0 rests on it.
 
 Source: Huang, Pu, Johansson (2026), arXiv 2602.03357; normal map: Robinson (1992), Qiu, Jiang,
-Milzarek (2023), arXiv 2305.05828. Listing: derived from the abstract. Where in a round the prox,
-the correction and the server's step stand may be otherwise in the paper.
+Milzarek (2023), arXiv 2305.05828.
+Confidence: derived (from the abstract); open: where in a round the prox, the correction and the
+server's step stand.
+Invariant: Σᵢ pᵢ dᵢ = 0.
 Theorem in the tests: E|F(z)|² nQ is constant at a fixed total step, linear speedup in n and Q;
-without noise F(z) → 0 linearly, with l1 and with MCP. Invariant: Σᵢ pᵢ dᵢ = 0.
+without noise F(z) → 0 linearly, with l1 and with MCP.
 """
 
 from typing import Any, ClassVar
@@ -41,12 +43,19 @@ class State(Central):
 
 @pytree
 class FedNMap:
-    """zᵢ ← zᵢ − η(gᵢ(xᵢ) + (zᵢ − xᵢ)/λ + dᵢ), xᵢ = prox_{λr}(zᵢ), Q times;  z⁺ = z + ηₛ(z̄ − z)."""
+    """zᵢ ← zᵢ − η(gᵢ(xᵢ) + (zᵢ − xᵢ)/λ + dᵢ), xᵢ = prox_{λr}(zᵢ), Q times;  z⁺ = z + ηₛ(z̄ − z).
 
-    stepsize: Shared  # η
-    prox_stepsize: Positive  # λ, below 1/ρ where r is ρ-weakly convex
-    server_stepsize: Nonnegative = 1.0  # ηₛ
-    local_steps: Count = static(default=1)  # Q
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients; ηₛηQ (L + 1/λ) should be about 1/2.
+        prox_stepsize: λ > 0 of the normal map, below 1/ρ where r is ρ-weakly convex.
+        server_stepsize: ηₛ ≥ 0, on the clients' mean update; 1 averages their z.
+        local_steps: Q ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Shared
+    prox_stepsize: Positive
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     composite: ClassVar[bool] = True
     needs: ClassVar[set[str]] = {"server", "all"}
 

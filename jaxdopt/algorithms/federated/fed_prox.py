@@ -8,7 +8,7 @@ reduces the clients' drift, and so the bias, at the price of progress; unequal p
 it as it does FedAvg. A round without participants changes nothing.
 
 Source: Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith (2020), arXiv 1812.06127, algorithm 2.
-Listing: paper, its local solver by gradient steps.
+Confidence: paper (its local solver by gradient steps).
 Theorem in the tests: with μ = 0 it is `FedAvg`, and the bias falls with μ.
 """
 
@@ -32,12 +32,19 @@ class State(Central):
 
 @pytree
 class FedProx:
-    """yᵢ ← yᵢ − η (gᵢ(yᵢ) + μ (yᵢ − xₖ)), K times;  xₖ₊₁ = xₖ − η_g mean_{Sₖ} (xₖ − yᵢ)."""
+    """yᵢ ← yᵢ − η (gᵢ(yᵢ) + μ (yᵢ − xₖ)), K times;  xₖ₊₁ = xₖ − η_g mean_{Sₖ} (xₖ − yᵢ).
 
-    stepsize: Nonnegative  # η, of local steps
-    proximal: Nonnegative = 0.1  # μ
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        proximal: μ ≥ 0, the pull back to the server's model; 0 is `FedAvg`.
+        server_stepsize: η_g ≥ 0, on the clients' mean update; 1 averages their models.
+        local_steps: K ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Nonnegative
+    proximal: Nonnegative = 0.1
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"server"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -8,8 +8,10 @@ often do not count more; a round without participants moves x along y. From hᵢ
 start, whose first steps are short until all have taken part). Two vectors go down and one up. If
 clients have own η the server takes their mean.
 
-Source: You, Pu (2025), arXiv 2512.18275. Listing: derived from what is published about the method
-(its variants, special cases and costs), not read in the paper. Invariant: y = Σᵢ pᵢ hᵢ.
+Source: You, Pu (2025), arXiv 2512.18275.
+Confidence: derived (from what is published of its variants, special cases and costs); open: the
+listing, not read in the paper.
+Invariant: y = Σᵢ pᵢ hᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
 with K = 1 and η_g = 1 it is `FedSUMB`, with full participation `SCAFFOLD`.
 """
@@ -37,11 +39,17 @@ class State(Central):
 
 @pytree
 class FedSUM:
-    """yₖ₊₁ = yₖ + Σ_{Sₖ} pᵢ (ḡᵢ − hᵢ),  xₖ₊₁ = xₖ − η_g η K yₖ₊₁,  locally gᵢ − hᵢ + yₖ."""
+    """yₖ₊₁ = yₖ + Σ_{Sₖ} pᵢ (ḡᵢ − hᵢ),  xₖ₊₁ = xₖ − η_g η K yₖ₊₁,  locally gᵢ − hᵢ + yₖ.
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0: the server steps by η_g η K along y.
+        local_steps: K ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"server"}
     vectors: ClassVar[float] = 1.5  # two down, one up
 

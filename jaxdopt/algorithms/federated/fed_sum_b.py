@@ -8,8 +8,9 @@ without participants moves x along y. From hᵢ = y = 0 (a cold start). ``local_
 gradients that a participant takes at the same point, each with samples of its own: with full
 gradients it changes nothing. If clients have own η the server takes their mean.
 
-Source: You, Pu (2025), arXiv 2512.18275. Listing: derived from what is published about the method;
-hardly another is possible. Invariant: y = Σᵢ pᵢ hᵢ.
+Source: You, Pu (2025), arXiv 2512.18275.
+Confidence: derived (from what is published about the method; hardly another is possible).
+Invariant: y = Σᵢ pᵢ hᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
 it is `MIFA` with K = 1, and `FOCUS` with one local step and η/n.
 """
@@ -37,11 +38,17 @@ class State(Central):
 
 @pytree
 class FedSUMB:
-    """yₖ₊₁ = yₖ + Σ_{Sₖ} pᵢ (gᵢ(xₖ) − hᵢ),  hᵢ ← gᵢ(xₖ),  xₖ₊₁ = xₖ − η_g η yₖ₊₁."""
+    """yₖ₊₁ = yₖ + Σ_{Sₖ} pᵢ (gᵢ(xₖ) − hᵢ),  hᵢ ← gᵢ(xₖ),  xₖ₊₁ = xₖ − η_g η yₖ₊₁.
 
-    stepsize: Nonnegative  # η
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K, gradients a participant
+    Args:
+        stepsize: η ≥ 0, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0: the server steps by η_g η along y.
+        local_steps: K ≥ 1, the gradients that a participant averages at the same point; static.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"server"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -9,8 +9,10 @@ time, and ŷᵢ = y₀ = 0 where t = k. So one vector goes down and one up, and 
 so far. From hᵢ = y₀ = 0 (a cold start); a round without participants moves x along y. If clients
 have own η the server takes their mean.
 
-Source: You, Pu (2025), arXiv 2512.18275. Listing: derived from what is published about the method,
-the least certain of the three. Invariant: y = Σᵢ pᵢ hᵢ.
+Source: You, Pu (2025), arXiv 2512.18275.
+Confidence: derived (from what is published about the method, the least certain of the three); open:
+how clients estimate y.
+Invariant: y = Σᵢ pᵢ hᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
 with full participation it is `FedSUM`.
 """
@@ -41,11 +43,17 @@ class State(Central):
 
 @pytree
 class FedSUMCR:
-    """yₖ₊₁ = yₖ + Σ_{Sₖ} pᵢ (ḡᵢ − hᵢ),  xₖ₊₁ = xₖ − sₖ yₖ₊₁,  locally gᵢ − hᵢ + ŷᵢ."""
+    """yₖ₊₁ = yₖ + Σ_{Sₖ} pᵢ (ḡᵢ − hᵢ),  xₖ₊₁ = xₖ − sₖ yₖ₊₁,  locally gᵢ − hᵢ + ŷᵢ.
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0: the server steps by η_g η K along y.
+        local_steps: K ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"server"}
     numbers: ClassVar[float] = 0.5  # one down
 

@@ -11,7 +11,8 @@ mean Σ pᵢ Dᵢ if all are equally likely to take part and weigh the same, as 
 unequal pᵢ only in the limit, as the first term stays an average, whose steps are no longer than η.
 
 Source: Jhunjhunwala, Sharma, Nagarkatti, Joshi (2022), arXiv 2207.14130, algorithm 2.
-Listing: third party's code. Invariant: the server's mean is Σⱼ pⱼ tⱼ.
+Confidence: third-party code (two implementations).
+Invariant: the server's mean is Σⱼ pⱼ tⱼ.
 Theorem in the tests: the limit does not depend on who takes part, and is the solution for K = 1;
 for K > 1 it has the bias of FedAvg with full participation.
 """
@@ -39,11 +40,17 @@ class State(Central):
 
 @pytree
 class FedVARP:
-    """v = mean_{Sₖ} (Dᵢ − tᵢ) + Σⱼ pⱼ tⱼ,  tᵢ ← Dᵢ for i ∈ Sₖ,  xₖ₊₁ = xₖ − η_g η v."""
+    """v = mean_{Sₖ} (Dᵢ − tᵢ) + Σⱼ pⱼ tⱼ,  tᵢ ← Dᵢ for i ∈ Sₖ,  xₖ₊₁ = xₖ − η_g η v.
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0: the server steps by η_g η along v, a sum of K gradients.
+        local_steps: K ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"server"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -9,7 +9,8 @@ methods'. In a round all but the first term of yᵢ cancel, so that yᵢ = gᵢ(
 before the round, as it is computed here. η_g = 1 in the paper. From hᵢ = y = 0; a round without
 participants moves x along y. If clients have own η the server takes their mean.
 
-Source: Ying, Li, Yang (2025), arXiv 2503.20117. Listing: authors' code.
+Source: Ying, Li, Yang (2025), arXiv 2503.20117.
+Confidence: authors' code.
 Invariant: y = Σᵢ n pᵢ hᵢ.
 Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
 with K = 1 and the stepsize γ/n it is `FedSUMB`.
@@ -38,11 +39,17 @@ class State(Central):
 
 @pytree
 class FOCUS:
-    """yₖ₊₁ = yₖ + Σ_{Sₖ} n pᵢ (gᵢ(zᵢ) − hᵢ),  hᵢ ← gᵢ(zᵢ),  xₖ₊₁ = xₖ − η_g η yₖ₊₁."""
+    """yₖ₊₁ = yₖ + Σ_{Sₖ} n pᵢ (gᵢ(zᵢ) − hᵢ),  hᵢ ← gᵢ(zᵢ),  xₖ₊₁ = xₖ − η_g η yₖ₊₁.
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0, one for all clients or [n, 1]: 1/n of other methods', as y is a sum.
+        server_stepsize: η_g ≥ 0: the server steps by η_g η along y; 1 in the paper.
+        local_steps: K ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"server"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

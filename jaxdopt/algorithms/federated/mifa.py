@@ -8,7 +8,8 @@ Gⱼ = 0, the authors' MIFA(0); their main form waits at x₀ until every client
 and is the same where all are in round 0. A round without participants moves x once more along the
 mean. If clients have own η the server takes their mean.
 
-Source: Gu, Huang, Zhang, Huang (2021), arXiv 2106.04159, algorithm 1. Listing: authors' code.
+Source: Gu, Huang, Zhang, Huang (2021), arXiv 2106.04159, algorithm 1.
+Confidence: authors' code.
 Invariant: the server's mean is Σⱼ pⱼ Gⱼ.
 Theorem in the tests: the limit does not depend on who takes part, and is the solution for K = 1;
 for K > 1 it has the bias of FedAvg with full participation. With K = 1 it is `FedSUMB`.
@@ -37,11 +38,17 @@ class State(Central):
 
 @pytree
 class MIFA:
-    """Gᵢ ← the sum of K local gradients for i ∈ Sₖ;  xₖ₊₁ = xₖ − η_g η Σⱼ pⱼ Gⱼ."""
+    """Gᵢ ← the sum of K local gradients for i ∈ Sₖ;  xₖ₊₁ = xₖ − η_g η Σⱼ pⱼ Gⱼ.
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0: the server steps by η_g η along the mean sum of K gradients.
+        local_steps: K ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"server"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

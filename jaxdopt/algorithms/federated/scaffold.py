@@ -10,9 +10,10 @@ without any changes nothing. Two vectors go down and one up: cᵢ⁺ − cᵢ sa
 Kη (cᵢ⁺ − cᵢ + c).
 
 Source: Karimireddy, Kale, Mohri, Reddi, Stich, Suresh (2020), arXiv 1910.06378, algorithm 1.
-Listing: authors' code. Invariant: c = Σᵢ pᵢ cᵢ.
-Theorem in the tests: reaches the solution with a constant stepsize under arbitrary
-participation; with full participation it is `FedSUM`.
+Confidence: authors' code.
+Invariant: c = Σᵢ pᵢ cᵢ.
+Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation;
+with full participation it is `FedSUM`.
 """
 
 from typing import Any, ClassVar
@@ -38,11 +39,17 @@ class State(Central):
 
 @pytree
 class SCAFFOLD:
-    """yᵢ ← yᵢ − η (gᵢ(yᵢ) − cᵢ + c), K times;  xₖ₊₁ = xₖ − η_g mean_{Sₖ} (xₖ − yᵢ)."""
+    """yᵢ ← yᵢ − η (gᵢ(yᵢ) − cᵢ + c), K times;  xₖ₊₁ = xₖ − η_g mean_{Sₖ} (xₖ − yᵢ).
 
-    stepsize: Nonnegative  # η, of local steps
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        server_stepsize: η_g ≥ 0, on the clients' mean update; 1 averages their models.
+        local_steps: K ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Nonnegative
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"server"}
     vectors: ClassVar[float] = 1.5  # two down, one up
 

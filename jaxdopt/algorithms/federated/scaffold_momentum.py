@@ -9,10 +9,11 @@
 paper starts with gradients at x₀. β = 1 is `SCAFFOLD`. Three vectors go down (x, m and c) and one
 up. A round without participants changes nothing. If clients have own η the server takes their mean.
 
-Source: Cheng, Huang, Wu, Yuan (2024), arXiv 2306.16504. Listing: from memory, limit checked.
+Source: Cheng, Huang, Wu, Yuan (2024), arXiv 2306.16504.
+Confidence: from memory (the limit checked; public reviews confirm what is sent); open: the local
+direction.
 Invariant: c = Σᵢ pᵢ cᵢ.
-Theorem in the tests: reaches the solution with a constant stepsize under arbitrary
-participation.
+Theorem in the tests: reaches the solution with a constant stepsize under arbitrary participation.
 """
 
 from typing import Any, ClassVar
@@ -39,12 +40,19 @@ class State(Central):
 
 @pytree
 class SCAFFOLDMomentum:
-    """yᵢ ← yᵢ − η (β (gᵢ(yᵢ) − cᵢ + c) + (1 − β) mₖ), K times;  mₖ₊₁ = mean_{Sₖ} (xₖ − yᵢ)/(ηK)."""
+    """yᵢ ← yᵢ − η (β (gᵢ(yᵢ) − cᵢ + c) + (1 − β) mₖ), K times;  mₖ₊₁ = mean_{Sₖ} (xₖ − yᵢ)/(ηK).
 
-    stepsize: Nonnegative  # η, of local steps
-    gradient_weight: Fraction = 0.2  # β, the weight of the new gradients
-    server_stepsize: Nonnegative = 1.0  # η_g
-    local_steps: Count = static(default=1)  # K
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients or [n, 1].
+        gradient_weight: β in [0, 1], of new directions against the last mean one; 1 is `SCAFFOLD`.
+        server_stepsize: η_g ≥ 0, on the clients' mean update; 1 averages their models.
+        local_steps: K ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Nonnegative
+    gradient_weight: Fraction = 0.2
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"server"}
     vectors: ClassVar[float] = 2.0  # three down, one up
 

@@ -11,7 +11,10 @@ difference over t would drift in float32. All clients take part in every round.
 If r is ρ-weakly convex, such as `MCP`, t < 1/ρ is needed.
 
 Source: Zhang, Hu, Johansson (2023), arXiv 2309.01795 (convex fᵢ), and (2025), arXiv 2502.03958
-(non-convex fᵢ, convex r). Listing: from memory, the limit checked. Invariant: Σᵢ wᵢ cᵢ = 0.
+(non-convex fᵢ, convex r).
+Confidence: from memory (the limit checked; a summary in prose agrees on the prox apart from
+communication and on one vector a client); open: the equations.
+Invariant: Σᵢ wᵢ cᵢ = 0.
 Property in the tests: converges to the solution with full gradients, whatever the heterogeneity.
 """
 
@@ -39,11 +42,17 @@ class State(Central):
 
 @pytree
 class ZhangHuJohansson:
-    """uᵢ ← uᵢ − η(gᵢ(vᵢ) + cᵢ), vᵢ = prox_{(l+1)ηr}(uᵢ), Q times;  x̄⁺ = p + ηₛ(ū − p)."""
+    """uᵢ ← uᵢ − η(gᵢ(vᵢ) + cᵢ), vᵢ = prox_{(l+1)ηr}(uᵢ), Q times;  x̄⁺ = p + ηₛ(ū − p).
 
-    stepsize: Shared  # η
-    server_stepsize: Nonnegative = 1.0  # ηₛ
-    local_steps: Count = static(default=1)  # Q
+    Args:
+        stepsize: η ≥ 0 of local steps, one for all clients.
+        server_stepsize: ηₛ ≥ 0, on the clients' mean update; 1 averages their u.
+        local_steps: Q ≥ 1, the gradient steps of a client in a round; static.
+    """
+
+    stepsize: Shared
+    server_stepsize: Nonnegative = 1.0
+    local_steps: Count = static(default=1)
     composite: ClassVar[bool] = True
     needs: ClassVar[set[str]] = {"server", "all"}
 

@@ -6,7 +6,8 @@ Inexact with a constant stepsize: the limit solves (I − W) X + α ∇F(X) = 0 
 solution where the agents' data differ. `DSGD` is the adapt-then-combine order, W (x − α g).
 
 Source: Nedić, Ozdaglar (2009), "Distributed subgradient methods for multi-agent optimization";
-Yuan, Ling, Yin (2016), arXiv 1310.7063. Listing certain.
+Yuan, Ling, Yin (2016), arXiv 1310.7063.
+Confidence: textbook (decent-bench's code agrees).
 Theorems in the tests: the fixed point above; stable for α < (1 + λ_min(W)) / L (arXiv 1310.7063,
 theorem 1).
 """
@@ -28,9 +29,13 @@ class State:
 
 @pytree
 class DGD:
-    """xₖ₊₁ = W xₖ − α g(xₖ): steps after mixing, where `DSGD` mixes what it has stepped."""
+    """xₖ₊₁ = W xₖ − α g(xₖ): steps after mixing, where `DSGD` mixes what it has stepped.
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0; stable below (1 + λ_min(W)) / L.
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"mixing"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

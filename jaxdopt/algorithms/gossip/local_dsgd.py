@@ -7,7 +7,8 @@ t = k τ + l. Stepsizes stay the same within a round. Not exact with heterogeneo
 O(α), growing with τ.
 
 Source: Koloskova, Loizou, Boreiri, Jaggi, Stich (2020), arXiv 2003.10422, cover it by weights that
-are the identity between exchanges. Listing: certain.
+are the identity between exchanges.
+Confidence: textbook.
 Theorem in the tests: whatever W, noise and data, x̄⁺ = x̄ − (α/n) Σᵢ Σₗ gᵢ(yᵢₗ).
 """
 
@@ -30,10 +31,15 @@ class State:
 
 @pytree
 class LocalDSGD:
-    """yᵢ ← yᵢ − α gᵢ(yᵢ), τ times from xᵢ,  then  X⁺ = W Y."""
+    """yᵢ ← yᵢ − α gᵢ(yᵢ), τ times from xᵢ,  then  X⁺ = W Y.
 
-    stepsize: Nonnegative  # α
-    local_steps: Count = static(default=1)  # τ
+    Args:
+        stepsize: α ≥ 0 of local steps.
+        local_steps: τ ≥ 1, the gradient steps of a round; static.
+    """
+
+    stepsize: Nonnegative
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"mixing"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

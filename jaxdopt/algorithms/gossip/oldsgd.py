@@ -8,8 +8,9 @@ step is a round, so the paper's time of single gradients is t = k τ + l and its
 its objective is the sum over agents, ours the mean. Not exact with heterogeneous data: the bias is
 O(α). Stable for smaller stepsizes than `LocalDSGD` is, α ≲ 1 / (τ L).
 
-Source: Zhou, Pu (2026), arXiv 2601.01493. Listing: two independent summaries, one of which has the
-two cases of the recursion the other way; they are assigned by what the paper says of its mean.
+Source: Zhou, Pu (2026), arXiv 2601.01493.
+Confidence: summaries (two, independent; one has the two cases of the recursion the other way, and
+they are assigned by what the paper says of its mean).
 Theorem in the tests: x̄⁺ = x̄ − (α/n) Σᵢ Σₗ gᵢ(yᵢₗ), the recursion of local SGD, and where all
 Hessians are equal x̄ is centralized gradient descent's. τ = 1 is `DGD`.
 """
@@ -33,10 +34,15 @@ class State:
 
 @pytree
 class OLDSGD:
-    """yᵢ ← yᵢ − α gᵢ(yᵢ), τ times from xᵢ,  and  X⁺ = W X − α Σₗ G(Yₗ)."""
+    """yᵢ ← yᵢ − α gᵢ(yᵢ), τ times from xᵢ,  and  X⁺ = W X − α Σₗ G(Yₗ).
 
-    stepsize: Nonnegative  # α
-    local_steps: Count = static(default=1)  # τ
+    Args:
+        stepsize: α ≥ 0 of local steps; stable below about 1 / (τ L).
+        local_steps: τ ≥ 1, the gradient steps of a round; static.
+    """
+
+    stepsize: Nonnegative
+    local_steps: Count = static(default=1)
     needs: ClassVar[set[str]] = {"mixing"}
     overlap: ClassVar[int] = 1
 

@@ -11,7 +11,8 @@ nothing of W but symmetry; θ = 1 is D² on W itself and needs λ_min(W) > −1/
 weights 1/3 and even n just misses. With a schedule, each αₖ stays with its own gradient.
 
 Source: Yuan, Ying, Zhao, Sayed (2018), arXiv 1702.05122 (exact diffusion, V = (I + W)/2); Tang,
-Lian, Yan, Zhang, Liu (2018), arXiv 1803.07068 (D², V = W). Listing: papers.
+Lian, Yan, Zhang, Liu (2018), arXiv 1803.07068 (D², V = W).
+Confidence: paper (both; decent-bench's code agrees).
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
 
@@ -34,10 +35,15 @@ class State:
 
 @pytree
 class ExactDiffusion:
-    """φₖ = xₖ − α g(xₖ) − dₖ,  xₖ₊₁ = V φₖ,  dₖ₊₁ = dₖ + (I − V) φₖ      (symmetric W)."""
+    """φₖ = xₖ − α g(xₖ) − dₖ,  xₖ₊₁ = V φₖ,  dₖ₊₁ = dₖ + (I − V) φₖ      (symmetric W).
 
-    stepsize: Nonnegative  # α
-    relaxation: Fraction = 0.5  # θ: V = (1 − θ) I + θ W
+    Args:
+        stepsize: α ≥ 0.
+        relaxation: θ in [0, 1]: V = (1 − θ) I + θ W; 1/2 suits every symmetric W, 1 is D².
+    """
+
+    stepsize: Nonnegative
+    relaxation: Fraction = 0.5
     needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

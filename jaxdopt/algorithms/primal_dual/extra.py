@@ -10,8 +10,9 @@ in its primal-dual form, the same sequence:
 a schedule, each αₖ stays with its own gradient. In exact arithmetic Σᵢ dᵢ = 0; the laplacian's
 differences keep it so in float32.
 
-Source: Shi, Ling, Wu, Yin (2015), arXiv 1404.6264. Listing: paper. W symmetric.
-Theorem in the tests: converges for α < 2 λ_min(W̃) / L (theorem 3.3).
+Source: Shi, Ling, Wu, Yin (2015), arXiv 1404.6264.
+Confidence: paper (decent-bench's code agrees).
+Theorem in the tests: with a symmetric W it converges for α < 2 λ_min(W̃) / L (theorem 3.3).
 """
 
 from typing import Any, ClassVar
@@ -33,9 +34,13 @@ class State:
 
 @pytree
 class EXTRA:
-    """xₖ₊₁ = W xₖ − α g(xₖ) − dₖ,  dₖ₊₁ = dₖ + (I − W) xₖ / 2      (symmetric W)."""
+    """xₖ₊₁ = W xₖ − α g(xₖ) − dₖ,  dₖ₊₁ = dₖ + (I − W) xₖ / 2      (symmetric W).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0; converges below (1 + λ_min(W)) / L.
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

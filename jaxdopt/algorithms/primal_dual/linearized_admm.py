@@ -8,11 +8,12 @@ ADMM's minimization (ρ in the paper), c the penalty of a link. λᵢⱼ = −λ
 the link and never sent. The network's weights do not matter, only its links.
 
 Source: Ling, Shi, Wu, Ribeiro (2015), "DLM: Decentralized linearized alternating direction method
-of multipliers", where the agents keep φᵢ = Σⱼ λᵢⱼ. Listing: third party's code, but for two things.
-It has one rate for all where here, as in the paper, an agent's falls with its links. And λ here is
-one step late, which is the same sequence from equal starts; from unequal ones its first dual is
-λᵢⱼ = c (xᵢ − xⱼ), and 0 there. Links that are down in a step are left out of its sums; dᵢ counts
-them, so that c and the weights of the steps stay the same.
+of multipliers", where the agents keep φᵢ = Σⱼ λᵢⱼ.
+Confidence: third-party code (but for its one rate for all, where here, as in the paper, an agent's
+falls with its links, and for unequal starts).
+Departs: λ is updated one step late, which gives the same sequence from equal starts; from unequal
+ones the first dual amounts to c (xᵢ − xⱼ) here, and to 0 in that code. Links that are down in a
+step are left out of its sums; dᵢ counts them, so that c and the weights of the steps stay the same.
 Theorem in the tests: for convex problems it converges for α < 2 / L and any c > 0.
 """
 
@@ -35,10 +36,15 @@ class State:
 
 @pytree
 class LinearizedADMM:
-    """xᵢ⁺ = xᵢ − αᵢ/(1 + 2αᵢc dᵢ) (gᵢ + Σⱼ (λᵢⱼ + 2c(xᵢ − xⱼ))),  λᵢⱼ⁺ = λᵢⱼ + c(xᵢ − xⱼ)."""
+    """xᵢ⁺ = xᵢ − αᵢ/(1 + 2αᵢc dᵢ) (gᵢ + Σⱼ (λᵢⱼ + 2c(xᵢ − xⱼ))),  λᵢⱼ⁺ = λᵢⱼ + c(xᵢ − xⱼ).
 
-    stepsize: Nonnegative  # α
-    penalty: Positive = 1.0  # c in units of 1 / (2 α d_max)
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1]; converges below 2 / L.
+        penalty: of disagreement on a link, > 0: c in units of 1 / (2 maxᵢ αᵢ maxᵢ dᵢ).
+    """
+
+    stepsize: Nonnegative
+    penalty: Positive = 1.0
     needs: ClassVar[set[str]] = {"mixing", "symmetric", "links"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

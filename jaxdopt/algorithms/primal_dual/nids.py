@@ -13,7 +13,8 @@ agents change with a schedule, the limit is no longer the solution). r is the pr
 (`jd.problems.Composite`); without one the prox is the identity.
 
 Source: Li, Shi, Yan (2019), arXiv 1704.07807, algorithm 1, with c = 1 / (2 maxᵢ αᵢ), which every
-symmetric W allows. Listing: paper.
+symmetric W allows.
+Confidence: paper (decent-bench's code agrees).
 Theorem in the tests: converges for α < 2 / L, whatever the network (theorem 1).
 """
 
@@ -39,9 +40,13 @@ class State:
 
 @pytree
 class NIDS:
-    """uₖ = xₖ − α gₖ,  dₖ₊₁ = dₖ + (I − W̃)(uₖ + xₖ − uₖ₋₁),  xₖ₊₁ = prox(uₖ − dₖ₊₁), W = Wᵀ."""
+    """uₖ = xₖ − α gₖ,  dₖ₊₁ = dₖ + (I − W̃)(uₖ + xₖ − uₖ₋₁),  xₖ₊₁ = prox(uₖ − dₖ₊₁), W = Wᵀ.
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1]; each has to be below its own 2 / Lᵢ only.
+    """
+
+    stepsize: Nonnegative
     composite: ClassVar[bool] = True
     needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 

@@ -9,8 +9,9 @@ in its primal-dual form, the same sequence:
 
 r is the problem's regularizer (`jd.problems.Composite`); without one this is `EXTRA`.
 
-Source: Shi, Ling, Wu, Yin (2015), arXiv 1506.02308, algorithm 1. Listing: paper. W symmetric.
-Theorem in the tests: converges for α < 2 λ_min(W̃) / L (theorem 1).
+Source: Shi, Ling, Wu, Yin (2015), arXiv 1506.02308, algorithm 1.
+Confidence: paper.
+Theorem in the tests: with a symmetric W it converges for α < 2 λ_min(W̃) / L (theorem 1).
 """
 
 from typing import Any, ClassVar
@@ -33,9 +34,13 @@ class State:
 
 @pytree
 class PGEXTRA:
-    """xₖ₊₁ = prox_{αr}(W xₖ − α g(xₖ) − dₖ),  dₖ₊₁ = dₖ + (I − W) xₖ / 2      (symmetric W)."""
+    """xₖ₊₁ = prox_{αr}(W xₖ − α g(xₖ) − dₖ),  dₖ₊₁ = dₖ + (I − W) xₖ / 2      (symmetric W).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0; converges below (1 + λ_min(W)) / L.
+    """
+
+    stepsize: Nonnegative
     composite: ClassVar[bool] = True
     needs: ClassVar[set[str]] = {"mixing", "symmetric"}
 

@@ -8,8 +8,9 @@ and an epoch of its own, a pass over its samples. The network is ignored; a sche
 `jd.schedules.PerEpoch`.
 
 Source: Mishchenko, Khaled, Richtárik (2020), arXiv 2006.05988; with an order an agent as in Huang,
-Li, Milzarek, Pu, Qiu (2023), arXiv 2112.15287. Listing: authors' code. Departs: takes
-batches and uneven agents too, as `algorithms.epochs` says.
+Li, Milzarek, Pu, Qiu (2023), arXiv 2112.15287.
+Confidence: authors' code (of the second).
+Departs: takes batches and uneven agents too, as `algorithms.epochs` says.
 Theorem in the tests: with a constant stepsize the error falls as α², SGD's as α; on a fixed problem
 it falls as α³ where epochs end that all agents share.
 """
@@ -35,9 +36,15 @@ class State:
 
 @pytree
 class CentralizedRR:
-    """x̄ₖ₊₁ = x̄ₖ − (α/n) Σᵢ ∇f_{i,πᵢ(k mod mᵢ)}(x̄ₖ)      (centralized)."""
+    """x̄ₖ₊₁ = x̄ₖ − (α/n) Σᵢ ∇f_{i,πᵢ(k mod mᵢ)}(x̄ₖ)      (centralized).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0.
+        sampling: how samples are ordered: "reshuffle" draws an order for each pass, "once" one for
+            all, "cyclic" takes them as stored; static.
+    """
+
+    stepsize: Nonnegative
     sampling: epochs.Sampling = static(default="reshuffle")
     needs: ClassVar[set[str]] = {"all", "finite sum"}
 

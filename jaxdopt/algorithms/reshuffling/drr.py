@@ -8,9 +8,9 @@ all, measure at the starts of epochs (k a multiple of m: give ``every`` accordin
 change there, as `jd.schedules.PerEpoch` does. With W = 11ᵀ/n and equal starts it is
 `CentralizedRR` with the same orders, with one sample an agent it is `DSGD`.
 
-Source: Huang, Li, Milzarek, Pu, Qiu (2023), arXiv 2112.15287, algorithm 1. Listing: authors' code,
-whose W is (I + `half_degree` weights)/2. Departs: takes batches and uneven agents
-too, as `algorithms.epochs` says.
+Source: Huang, Li, Milzarek, Pu, Qiu (2023), arXiv 2112.15287, algorithm 1.
+Confidence: authors' code (whose W is (I + `half_degree` weights)/2).
+Departs: takes batches and uneven agents too, as `algorithms.epochs` says.
 Theorem in the tests: with a constant stepsize the error falls as α², DSGD's as α.
 """
 
@@ -33,9 +33,15 @@ class State:
 
 @pytree
 class DRR:
-    """xₖ₊₁ = W(xₖ − α gₖ),  gₖ = ∇f_{i,πᵢ(k mod mᵢ)}(xᵢₖ)      (any doubly stochastic W)."""
+    """xₖ₊₁ = W(xₖ − α gₖ),  gₖ = ∇f_{i,πᵢ(k mod mᵢ)}(xᵢₖ)      (any doubly stochastic W).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0.
+        sampling: how samples are ordered: "reshuffle" draws an order for each pass, "once" one for
+            all, "cyclic" takes them as stored; static.
+    """
+
+    stepsize: Nonnegative
     sampling: epochs.Sampling = static(default="reshuffle")
     needs: ClassVar[set[str]] = {"mixing", "finite sum"}
 

@@ -12,12 +12,13 @@ The default θ = 1/2 needs nothing of W but symmetry; compare with others on the
 on over its end. ``restart`` sets it to 0 there, for all agents in the same step, or Σᵢ dᵢ = 0
 breaks: it needs even data and a batch that divides m.
 
-Source: Huang, Zhou, Pu (2025), arXiv 2306.12037. Listing: reconstructed from the authors' code of
-exact diffusion; whether the dual is carried on is not confirmed. With one sample an agent it is
-`ExactDiffusion`.
+Source: Huang, Zhou, Pu (2025), arXiv 2306.12037.
+Confidence: derived (from the authors' code of exact diffusion); open: whether the dual is carried
+on over the end of an epoch.
 Departs: takes batches and uneven agents too, as `algorithms.epochs` says.
 Invariant: Σᵢ dᵢ = 0.
-Theorem in the tests: as for `GTRR`.
+Theorem in the tests: with a constant stepsize the error does not depend on heterogeneity that is
+linear and sums to zero, as D-RR's does. With one sample an agent it is `ExactDiffusion`.
 """
 
 from typing import Any
@@ -41,10 +42,18 @@ class State:
 
 @pytree
 class EDRR:
-    """φₖ = xₖ − α gₖ − dₖ, xₖ₊₁ = V φₖ, dₖ₊₁ = dₖ + (I − V) φₖ, gₖ = ∇f_{i,πᵢ(k mod mᵢ)}(xᵢₖ)."""
+    """φₖ = xₖ − α gₖ − dₖ, xₖ₊₁ = V φₖ, dₖ₊₁ = dₖ + (I − V) φₖ, gₖ = ∇f_{i,πᵢ(k mod mᵢ)}(xᵢₖ).
 
-    stepsize: Nonnegative  # α
-    relaxation: Fraction = 0.5  # θ: V = (1 − θ) I + θ W
+    Args:
+        stepsize: α ≥ 0.
+        relaxation: θ in [0, 1]: V = (1 − θ) I + θ W; 1/2 suits every symmetric W.
+        sampling: how samples are ordered: "reshuffle" draws an order for each pass, "once" one for
+            all, "cyclic" takes them as stored; static.
+        restart: whether the dual is set to 0 at the end of each epoch; static.
+    """
+
+    stepsize: Nonnegative
+    relaxation: Fraction = 0.5
     sampling: epochs.Sampling = static(default="reshuffle")
     restart: bool = static(default=False)
 

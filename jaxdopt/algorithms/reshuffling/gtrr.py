@@ -8,11 +8,13 @@ forgets it there, yₖ = W gₖ at the first step of each epoch, which lets the 
 again once an epoch: worse in all our measurements, but perhaps what is published. All agents have
 to do so in the same step, or Σᵢ yᵢ = Σᵢ gᵢ breaks: it needs even data and a batch that divides m.
 
-Source: Huang, Zhou, Pu (2025), arXiv 2306.12037. Listing: reconstructed from the authors' code of
-gradient tracking and the paper's definitions. Third party's code has the same order and start and
-forgets the tracker once in n passes: whether it is carried on in the paper is not confirmed.
+Source: Huang, Zhou, Pu (2025), arXiv 2306.12037.
+Confidence: derived (from the authors' code of gradient tracking and the paper's definitions),
+third-party code (the same order and start; it forgets the tracker once in n passes); open: whether
+the tracker is carried on over the end of an epoch.
 Departs: starts from y₀ = W g₀ rather than g₀ (as `ATCGT`, which it is with one sample an agent);
-takes batches and uneven agents too, as `algorithms.epochs` says. Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
+takes batches and uneven agents too, as `algorithms.epochs` says.
+Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: with a constant stepsize the error does not depend on heterogeneity that is
 linear and sums to zero, as D-RR's does.
 """
@@ -39,9 +41,16 @@ class State:
 
 @pytree
 class GTRR:
-    """yₖ = W(yₖ₋₁ + gₖ − gₖ₋₁),  xₖ₊₁ = W(xₖ − α yₖ),  gₖ = ∇f_{i,πᵢ(k mod mᵢ)}(xᵢₖ)."""
+    """yₖ = W(yₖ₋₁ + gₖ − gₖ₋₁),  xₖ₊₁ = W(xₖ − α yₖ),  gₖ = ∇f_{i,πᵢ(k mod mᵢ)}(xᵢₖ).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1].
+        sampling: how samples are ordered: "reshuffle" draws an order for each pass, "once" one for
+            all, "cyclic" takes them as stored; static.
+        restart: whether the tracker forgets at the start of each epoch; static.
+    """
+
+    stepsize: Nonnegative
     sampling: epochs.Sampling = static(default="reshuffle")
     restart: bool = static(default=False)
     vectors: ClassVar[int] = 2

@@ -7,9 +7,10 @@ and `DIGing`), at the price of two exchanges one after the other in every step: 
 when y has arrived.
 
 Source: Xu, Zhu, Soh, Xie (2015), "Augmented distributed gradient methods for multi-agent
-optimization under uncoordinated constant stepsizes" (Aug-DGM). Listing: paper, but y₀ = W g(x₀)
-where the paper has g(x₀): it is the recursion from y₋₁ = g(x₋₁) = 0, with the same invariant
-Σᵢ yᵢ = Σᵢ gᵢ.
+optimization under uncoordinated constant stepsizes" (Aug-DGM).
+Confidence: paper (but for the start).
+Departs: y₀ = W g(x₀) where the paper has g(x₀): the recursion from y₋₁ = g(x₋₁) = 0.
+Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
 
@@ -33,9 +34,13 @@ class State:
 
 @pytree
 class ATCGT:
-    """yₖ = W(yₖ₋₁ + g(xₖ) − g(xₖ₋₁)),  xₖ₊₁ = W(xₖ − α yₖ)      (any doubly stochastic W)."""
+    """yₖ = W(yₖ₋₁ + g(xₖ) − g(xₖ₋₁)),  xₖ₊₁ = W(xₖ − α yₖ)      (any doubly stochastic W).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1].
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"mixing"}
     vectors: ClassVar[int] = 2
     exchanges: ClassVar[int] = 2  # y waits for x

@@ -6,9 +6,10 @@
 does neither, and wants the smallest stepsize of the three. The file carries W yₖ in the state, so
 that the gradient is taken first, and a step exchanges x and y together.
 
-Source: Nedić, Olshevsky, Shi (2017), arXiv 1607.03218 (undirected, fixed W); Qu, Li (2018),
-arXiv 1605.07112, found the same. Listing: paper. Invariant: Σᵢ yᵢ = Σᵢ gᵢ for any doubly
-stochastic W.
+Source: Nedić, Olshevsky, Shi (2017), arXiv 1607.03218 (undirected, fixed W); Qu, Li (2018), arXiv
+1605.07112, found the same.
+Confidence: paper (both).
+Invariant: Σᵢ yᵢ = Σᵢ gᵢ for any doubly stochastic W.
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
 
@@ -32,9 +33,13 @@ class State:
 
 @pytree
 class DIGing:
-    """yₖ = W yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = W xₖ − α yₖ      (any doubly stochastic W)."""
+    """yₖ = W yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = W xₖ − α yₖ      (any doubly stochastic W).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1].
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"mixing"}
     vectors: ClassVar[int] = 2
 

@@ -3,11 +3,13 @@
     yₖ = W yₖ₋₁ + g(xₖ) − g(xₖ₋₁),      xₖ₊₁ = W (xₖ − α yₖ)
 
 The file carries W yₖ in the state, so that the gradient is taken first, at the state's estimate,
-and a step exchanges x − α y and y together.
+and a step exchanges x − α y and y together. `DIGing` mixes before it steps, `ATCGT` (Aug-DGM) mixes
+the trackers too.
 
 Source: Pu, Nedić (2021), "Distributed stochastic gradient tracking methods", arXiv 1805.11454,
-where it is called DSGT. `DIGing` mixes before it steps, `ATCGT` (Aug-DGM) mixes the trackers too.
-Listing: paper. Invariant: Σᵢ yᵢ = Σᵢ gᵢ in every step, for any doubly stochastic W.
+where it is called DSGT.
+Confidence: paper (decent-bench's code agrees).
+Invariant: Σᵢ yᵢ = Σᵢ gᵢ in every step, for any doubly stochastic W.
 Theorem in the tests: linear convergence to the solution with a constant stepsize.
 """
 
@@ -31,9 +33,13 @@ class State:
 
 @pytree
 class GradientTracking:
-    """yₖ = W yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = W(xₖ − α yₖ)      (any doubly stochastic W)."""
+    """yₖ = W yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = W(xₖ − α yₖ)      (any doubly stochastic W).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1].
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"mixing"}
     vectors: ClassVar[int] = 2
 

@@ -11,8 +11,11 @@ with all gradients at x₀: as unbiased, with more noise in the first pass and n
 A `Minibatch` problem says how many samples are drawn in a step, a finite sum means one.
 
 Source: Xin, Khan, Kar (2020), arXiv 1912.04230, algorithm 1 ("cta"); the same (2020), arXiv
-2011.03853 ("atc"). Listing: "atc" third parties' code, of which one refreshes Tᵢₛ at the new x;
-"cta" from memory of the paper. Invariants: Σᵢ yᵢ = Σᵢ vᵢ, and the mean of the table.
+2011.03853 ("atc").
+Confidence: third-party code ("atc"; two, of which one refreshes Tᵢₛ at the new x), from memory
+("cta").
+Departs: the table starts at zero, as above.
+Invariants: Σᵢ yᵢ = Σᵢ vᵢ, and the mean of the table.
 Theorem in the tests: linear convergence to the solution with a constant stepsize and one sample.
 """
 
@@ -39,9 +42,14 @@ class State:
 
 @pytree
 class GTSAGA:
-    """vᵢ = ∇fᵢₛ(xᵢ) − Tᵢₛ + mean Tᵢ,  yₖ = W yₖ₋₁ + vₖ − vₖ₋₁,  xₖ₊₁ = W xₖ − α yₖ."""
+    """vᵢ = ∇fᵢₛ(xᵢ) − Tᵢₛ + mean Tᵢ,  yₖ = W yₖ₋₁ + vₖ − vₖ₋₁,  xₖ₊₁ = W xₖ − α yₖ.
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1].
+        order: whether agents step after they mix, "cta", or before, "atc"; static.
+    """
+
+    stepsize: Nonnegative
     order: Literal["cta", "atc"] = static(default="cta")
     needs: ClassVar[set[str]] = {"mixing", "finite sum"}
     vectors: ClassVar[int] = 2

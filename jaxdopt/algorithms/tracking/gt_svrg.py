@@ -7,12 +7,13 @@
 No table as `GTSAGA` has, but two component gradients a step and a full gradient in every T-th: in
 all others T is a branch not taken, in sweeps too. The trackers run on through the snapshots. A
 `Minibatch` problem says how many samples are drawn in a step, a finite sum means one. Who is asleep
-when snapshots are taken keeps its last one, and before its first one vᵢ lacks ∇fᵢ.
+when snapshots are taken keeps its last one, and before its first one vᵢ lacks ∇fᵢ. `GTVR` is
+another paper's method: its snapshots are Bernoulli, and it adapts, then combines.
 
-Source: Xin, Khan, Kar (2020), arXiv 1912.04230, algorithm 2. Listing: from memory of the paper,
-checked by its limit and its invariant Σᵢ yᵢ = Σᵢ vᵢ; third parties' code of the same authors'
-GT-SARAH combines, then adapts, as here. `GTVR` is another paper's method: its snapshots are
-Bernoulli, and it adapts, then combines.
+Source: Xin, Khan, Kar (2020), arXiv 1912.04230, algorithm 2.
+Confidence: from memory (the limit checked; third parties' code of the same authors' GT-SARAH
+combines, then adapts, as here).
+Invariant: Σᵢ yᵢ = Σᵢ vᵢ.
 Theorem in the tests: linear convergence to the solution with a constant stepsize and one sample.
 """
 
@@ -41,10 +42,16 @@ class State:
 
 @pytree
 class GTSVRG:
-    """vᵢ = ∇fᵢₛ(xᵢ) − ∇fᵢₛ(τᵢ) + ∇fᵢ(τᵢ),  yₖ = W yₖ₋₁ + vₖ − vₖ₋₁,  xₖ₊₁ = W xₖ − α yₖ."""
+    """vᵢ = ∇fᵢₛ(xᵢ) − ∇fᵢₛ(τᵢ) + ∇fᵢ(τᵢ),  yₖ = W yₖ₋₁ + vₖ − vₖ₋₁,  xₖ₊₁ = W xₖ − α yₖ.
 
-    stepsize: Nonnegative  # α
-    period: Count | None = static(default=None)  # T; None is one pass over the largest agent's data
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1].
+        period: T ≥ 1, steps from a snapshot to the next; by default one pass over the largest
+            agent's data; static.
+    """
+
+    stepsize: Nonnegative
+    period: Count | None = static(default=None)
     needs: ClassVar[set[str]] = {"mixing", "finite sum"}
     vectors: ClassVar[int] = 2
 

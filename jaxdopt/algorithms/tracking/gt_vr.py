@@ -11,10 +11,11 @@ drawn in a step, a finite sum means one. Where seeds or p are swept, the program
 gradients in every step and discards most of them; what is counted are the snapshots.
 
 Source: Jiang, Zeng, Sun, Chen (2022), "Distributed stochastic gradient tracking algorithm with
-variance reduction for non-convex optimization", arXiv 2106.14479, algorithm 1. Listing: third
-party's code, which refers to the paper's lines: a coin an agent, before the sample; both exchanges
-after the adaptation. Departs: starts from y₀ = W v₀ rather than v₀, as `ATCGT`; p's default is
-ours. Invariant: Σᵢ yᵢ = Σᵢ vᵢ.
+variance reduction for non-convex optimization", arXiv 2106.14479, algorithm 1.
+Confidence: third-party code (which refers to the paper's lines: a coin an agent, before the sample;
+both exchanges after the adaptation).
+Departs: starts from y₀ = W v₀ rather than v₀, as `ATCGT`; p's default is ours.
+Invariant: Σᵢ yᵢ = Σᵢ vᵢ.
 Theorem in the tests: with a constant stepsize |∇F|² → 0 on smooth non-convex problems (the paper
 has the rate O(1/k); its bound on α is not known to us), and linearly on strongly convex ones. With
 p = 1 it is `ATCGT`.
@@ -49,10 +50,16 @@ class State:
 
 @pytree
 class GTVR:
-    """vᵢ = ∇fᵢₛ(xᵢ) − ∇fᵢₛ(τᵢ) + ∇fᵢ(τᵢ),  yₖ = W(yₖ₋₁ + vₖ − vₖ₋₁),  xₖ₊₁ = W(xₖ − α yₖ)."""
+    """vᵢ = ∇fᵢₛ(xᵢ) − ∇fᵢₛ(τᵢ) + ∇fᵢ(τᵢ),  yₖ = W(yₖ₋₁ + vₖ − vₖ₋₁),  xₖ₊₁ = W(xₖ − α yₖ).
 
-    stepsize: Nonnegative  # α
-    probability: Fraction | None = None  # p; None: 1 in as many steps as one pass takes
+    Args:
+        stepsize: α ≥ 0, one for all agents or [n, 1].
+        probability: p in [0, 1], of an agent's snapshot in a step; by default 1 in as many steps as
+            one pass takes.
+    """
+
+    stepsize: Nonnegative
+    probability: Fraction | None = None
     needs: ClassVar[set[str]] = {"mixing", "finite sum"}
     vectors: ClassVar[int] = 2
     exchanges: ClassVar[int] = 2  # y, and then x

@@ -8,8 +8,8 @@ all agents of models as old as they are far. Not exact with noise or unequal ste
 exact with full gradients, whatever the heterogeneity.
 
 Source: Vogels, He, Koloskova, Karimireddy, Lin, Stich, Jaggi (2021), arXiv 2110.04175, algorithm 1.
-Listing: authors' code, which by default fills in x₀ for models that have not arrived yet where this
-file leaves them out (its option "counts"): the two differ in the first rounds only.
+Confidence: authors' code (which by default fills in x₀ for models that have not arrived yet where
+this file leaves them out, as its option "counts" does: the two differ in the first rounds only).
 Departs: messages to the parent and from it are kept in place of one for every link.
 Theorem in the tests: converges to the solution with full gradients and a constant stepsize.
 """
@@ -37,9 +37,13 @@ class State:
 
 @pytree
 class RelaySGD:
-    """uᵢ = xᵢ − αgᵢ,  mᵢⱼ = uᵢ + Σ_{k ≠ j} mₖᵢ,  xᵢ⁺ = (uᵢ + Σⱼ mⱼᵢ) / nᵢ   (undirected tree)."""
+    """uᵢ = xᵢ − αgᵢ,  mᵢⱼ = uᵢ + Σ_{k ≠ j} mₖᵢ,  xᵢ⁺ = (uᵢ + Σⱼ mⱼᵢ) / nᵢ   (undirected tree).
 
-    stepsize: Nonnegative  # α
+    Args:
+        stepsize: α ≥ 0.
+    """
+
+    stepsize: Nonnegative
     needs: ClassVar[set[str]] = {"tree", "both ways"}
     numbers: ClassVar[int] = 1  # how many agents a sum is of
 

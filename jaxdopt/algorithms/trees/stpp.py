@@ -13,9 +13,10 @@ The tracker is a sum, not a mean: γ is n times smaller than others' stepsizes. 
 ring); equal delays D allow n γ L < 2 sin(π / (4D + 2)), and a stepsize fit for shallow trees
 diverges on deep ones.
 
-Source: You, Pu (2025), arXiv 2503.16123; BTPP: You, Pu (2024), arXiv 2404.05454. Listing: authors'
-code of BTPP; how the paper chooses trees is not known to us, `spanning_tree` takes breadth-first
-ones. Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
+Source: You, Pu (2025), arXiv 2503.16123; BTPP: You, Pu (2024), arXiv 2404.05454.
+Confidence: authors' code (of BTPP); open: how the paper chooses trees, `spanning_tree` takes
+breadth-first ones.
+Invariant: Σᵢ yᵢ = Σᵢ gᵢ.
 Theorem in the tests: converges to the solution on a directed ring of 64 with the default stepsize;
 the noise floor falls as 1/n at the same n γ.
 """
@@ -47,9 +48,13 @@ class State:
 
 @pytree
 class STPP:
-    """yₖ = C yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = R(xₖ − γ yₖ)      (R and C of a `networks.Tree`)."""
+    """yₖ = C yₖ₋₁ + g(xₖ) − g(xₖ₋₁),  xₖ₊₁ = R(xₖ − γ yₖ)      (R and C of a `networks.Tree`).
 
-    stepsize: Nonnegative | None = None  # γ; None: 1 / (n L maxᵢ delayᵢ)
+    Args:
+        stepsize: γ ≥ 0, 1/n of other methods', as y is a sum; by default 1 / (n L maxᵢ delayᵢ).
+    """
+
+    stepsize: Nonnegative | None = None
     needs: ClassVar[set[str]] = {"tree", "push-pull"}
     vectors: ClassVar[int] = 2  # x down the tree and y up
 

@@ -84,14 +84,26 @@ class Returns(Round, Server):
 
 @pytree
 class Arrivals(Schedule, Pattern):
-    """Which clients return when, with how stale models: see `arrivals`, which builds it."""
+    """Which clients return when, with how stale models: see `arrivals`, which builds it.
 
-    end: Any  # [T] seconds at which every aggregation takes place
-    agents: Any  # [T, s] int: the clients that return, padded
-    staleness: Any  # [T, s] int
-    latest: Any  # [T, s] int
-    renewed: Any  # [T, s] bool
-    frequency: Any  # [n]
+    Attributes:
+        end: [T] seconds at which every aggregation takes place.
+        agents: [T, s] int: the clients that return, padded.
+        staleness: [T, s] int: versions made since what each had fetched.
+        latest: [T, s] int: as ``agents``, but padding where a client returns again in the same
+            round.
+        renewed: [T, s] bool: whether it goes on with the new model, or the present one.
+        frequency: [n]: returns of each client an aggregation, in the long run.
+        n: the number of clients.
+        ticks: whether aggregations take place at fixed times.
+    """
+
+    end: Any
+    agents: Any
+    staleness: Any
+    latest: Any
+    renewed: Any
+    frequency: Any
     n: int = static()
     ticks: bool = static(default=False)
     indices = ("agents", "latest")

@@ -11,14 +11,18 @@ from jaxdopt._pytree import pytree
 class DelayLine:
     """The last V versions of every agent's row: a ring buffer, in which steps read and write rows.
 
+    Attributes:
+        rows: [V, n, d] the versions.
+        head: [n] int: where every agent's newest version is.
+
     Example:
         >>> line = DelayLine.full(jnp.zeros((3, 1)), 2).push(jnp.array([2]), jnp.ones((1, 1)))
         >>> line.read(jnp.array([2, 2]), jnp.array([0, 1]))[:, 0].tolist()
         [1.0, 0.0]
     """
 
-    rows: jax.Array  # [V, n, d]
-    head: jax.Array  # [n] int: where every agent's newest version is
+    rows: jax.Array
+    head: jax.Array
 
     @classmethod
     def full(cls, x: jax.Array, versions: int) -> "DelayLine":

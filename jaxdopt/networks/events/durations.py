@@ -30,9 +30,13 @@ COMPUTE, DELAY = 0xF000C0DE, 0xF000DE1A
 
 @pytree
 class Fixed:
-    """Times that do not change: what a plain number or array becomes."""
+    """Times that do not change: what a plain number or array becomes.
 
-    seconds: Any  # [], [n], [n, 1] or [n, n]
+    Args:
+        seconds: at least 0, for all, one an agent, [n] or [n, 1], or one a link, [n, n].
+    """
+
+    seconds: Any
 
     def __post_init__(self) -> None:
         """Check the number."""
@@ -119,6 +123,11 @@ class Clipped:
     """A model's times, at least ``least`` and at most ``most``, as theory on asynchrony asks.
 
     Infinite times stay infinite.
+
+    Args:
+        model: of the times that are clipped.
+        least: the shortest time.
+        most: the longest one.
     """
 
     model: Any
@@ -231,14 +240,14 @@ def markov_modulated(
 
 
 def as_model(value: Any, name: str) -> Any:
-    """Return a model as it is, and a number or an array as a `Fixed` one."""
+    """Return a value as a model: as it is, or as a `Fixed` one; an error calls it by its name."""
     if hasattr(value, "at") and not isinstance(value, jax.Array | np.ndarray):
         return value
     return Fixed(_amount(name, value))
 
 
 def models(compute: Any, delay: Any, n: int) -> tuple[Any, Any]:
-    """Return the models of what users give as times of n agents and of messages between them."""
+    """Return what users give as ``compute`` and ``delay`` of n agents as models of both."""
     made = as_model(compute, "compute"), as_model(delay, "delay")
     for name, model in zip(("compute", "delay"), made, strict=True):
         _require_agents(model, n, name)

@@ -60,12 +60,20 @@ class Meetings(Round):
 
 @pytree
 class Pairs(Schedule):
-    """Which agents meet when: see `pairwise`, which builds it."""
+    """Which agents meet when: see `pairwise`, which builds it.
 
-    end: Any  # [T] seconds at which every run ends
-    agents: Any  # [T, s] int: whose gradient is ready, padded
-    partners: Any  # [T, s] int: the one that each meets, padded
-    finish: Any  # [T, s] seconds
+    Attributes:
+        end: [T] seconds at which every run ends.
+        agents: [T, s] int: whose gradient is ready, padded.
+        partners: [T, s] int: the one that each meets, padded.
+        finish: [T, s] seconds at which they meet.
+        n: the number of agents.
+    """
+
+    end: Any
+    agents: Any
+    partners: Any
+    finish: Any
     n: int = static()
     symmetric = True
     kind = "doubly"

@@ -33,10 +33,18 @@ from jaxdopt.networks.wrapper import Wrapper
 
 @pytree
 class Timed(Wrapper):
-    """A network whose rounds take simulated seconds: see `timed`, which builds it."""
+    """A network whose rounds take simulated seconds: see `timed`, which builds it.
+
+    Args:
+        network: any network of rounds.
+        compute: a model of the seconds of a gradient, from `jaxdopt.networks.durations`.
+        delay: a model of the seconds of a message.
+        key: the run's; set by ``at``.
+        k: the round's number; set by ``at``.
+    """
 
     network: Any
-    compute: Any  # models of `jaxdopt.networks.durations`
+    compute: Any
     delay: Any
     key: Any = None
     k: Any = None

@@ -106,20 +106,36 @@ class Timeline(Schedule):
     Memory grows with the number of completion events: T · s · (slots + 3) numbers here, and
     V · n · d in the state of a method, with V = ``versions`` the most versions of an agent that are
     still to be read.
+
+    Attributes:
+        end: [T] seconds at which every run ends.
+        agents: [T, s] int: which agents finish, padded.
+        finish: [T, s] seconds at which they do.
+        age: [T, s, slots] int: versions by which what they hear is older than the newest.
+        sender: [n, slots] int: whom each agent hears, padded with itself.
+        weights: [n, slots] wᵢⱼ of row sums, zero on the padding.
+        own: [n, 1] wᵢᵢ.
+        shares: [n, slots] wᵢⱼ of column sums.
+        kept: [n, 1] wᵢᵢ of column sums.
+        hearers: [n] int: how many agents hear each one.
+        n: the number of agents.
+        versions: V.
+        symmetric: whether the weights are.
+        kind: "doubly", "directed", "row" or "column": what sums to 1.
     """
 
-    end: Any  # [T] seconds at which every run ends
-    agents: Any  # [T, s] int: which agents finish, padded
-    finish: Any  # [T, s] seconds
-    age: Any  # [T, s, slots] int
-    sender: Any  # [n, slots] int, padded with the agent itself
-    weights: Any  # [n, slots]
-    own: Any  # [n, 1]
-    shares: Any  # [n, slots]
-    kept: Any  # [n, 1]
-    hearers: Any  # [n] int
+    end: Any
+    agents: Any
+    finish: Any
+    age: Any
+    sender: Any
+    weights: Any
+    own: Any
+    shares: Any
+    kept: Any
+    hearers: Any
     n: int = static()
-    versions: int = static()  # V
+    versions: int = static()
     symmetric: bool = static()
     kind: str = static()
     numbers = ("finish", "age")

@@ -39,12 +39,18 @@ class Links:
 
     An edge variable m is [n, s, ...], slot s of row i belonging to i's link with that neighbor;
     what arrives at every slot is ``m[sender, reverse]``.
+
+    Args:
+        sender: [n, s] int.
+        reverse: [n, s] int: the slot at the sender that belongs to agent i.
+        present: [n, s] bool: false where a slot is padding or its link is cut.
+        degree: [n] int: the number of neighbors, whether the links to them are cut or not.
     """
 
-    sender: jax.Array  # [n, s] int
-    reverse: jax.Array  # [n, s] int: the slot at the sender that belongs to agent i
-    present: jax.Array  # [n, s] bool: false where a slot is padding or its link is cut
-    degree: jax.Array  # [n] int: the number of neighbors, whether the links to them are cut or not
+    sender: jax.Array
+    reverse: jax.Array
+    present: jax.Array
+    degree: jax.Array
 
     def __post_init__(self) -> None:
         """Check the tables: the slot at j that ``reverse`` names has to be j's link with i."""

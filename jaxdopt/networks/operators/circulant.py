@@ -30,15 +30,24 @@ class Circulant(Operator):
 
     (W x)ᵢ = xᵢ + Σ_o w_o (x_{i + o mod n} − xᵢ), computed by shifts rather than gathers: if agents
     are spread over devices, shifts become exchanges between neighboring devices.
+
+    Args:
+        weights: w_o of each offset, [len(offsets)].
+        offsets: o, each in 1 ... n − 1; static.
+        n: the number of agents; static.
+        k: the round's number; set by ``at``.
+        active: which agents are awake, [n] bool; by default all.
+        symmetric: whether W = Wᵀ; static.
+        lasting: whether links are the same in every round; static.
     """
 
-    weights: Any  # [len(offsets)]
-    offsets: tuple[int, ...] = static()  # each in 1 ... n − 1
+    weights: Any
+    offsets: tuple[int, ...] = static()
     n: int = static()
     k: Any = None
     active: Any = None
     symmetric: bool = static(default=True)
-    lasting: bool = static(default=True)  # whether links are the same in every round
+    lasting: bool = static(default=True)
 
     def __post_init__(self) -> None:
         """Check offsets, and that the weights average."""

@@ -14,13 +14,21 @@ from jaxdopt.networks.operators.dense import Dense, all_links
 
 @pytree
 class Complete(Operator):
-    """W = 11ᵀ / n, the exact average."""
+    """W = 11ᵀ / n, the exact average.
+
+    Args:
+        n: the number of agents; static.
+        k: the round's number; set by ``at``.
+        active: which agents are awake, [n] bool; by default all.
+        symmetric: True; static.
+        lasting: whether links are the same in every round; static.
+    """
 
     n: int = static()
     k: Any = None
     active: Any = None
     symmetric: bool = static(default=True)
-    lasting: bool = static(default=True)  # whether links are the same in every round
+    lasting: bool = static(default=True)
 
     def __post_init__(self) -> None:
         """Check the number of agents."""

@@ -22,16 +22,27 @@ from jaxdopt.networks.operators.base import Keep, Links, Operator
 
 @pytree
 class Dense(Operator):
-    """W as an [n, n] array, for small or dense graphs; a projection keeps the mean exactly."""
+    """W as an [n, n] array, for small or dense graphs; a projection keeps the mean exactly.
 
-    weights: Any  # [n, n]
+    Args:
+        weights: W, [n, n].
+        k: the round's number; set by ``at``.
+        active: which agents are awake, [n] bool; by default all.
+        symmetric: whether W = Wᵀ; by default as it is; static.
+        kind: what sums to 1: "doubly", "row" or "column"; static.
+        pushes: whether push-sum weights stay positive; by default as W says; static.
+        lasting: whether links are the same in every round; static.
+        degree: [n] int: the number of neighbors, where links are cut.
+    """
+
+    weights: Any
     k: Any = None
     active: Any = None
     symmetric: bool = static(default=None)
-    kind: str = static(default="doubly")  # what sums to 1: "doubly", "row" or "column"
-    pushes: bool = static(default=None)  # whether push-sum weights stay positive
-    lasting: bool = static(default=True)  # whether links are the same in every round
-    degree: Any = None  # [n] int: the number of neighbors, where links are cut
+    kind: str = static(default="doubly")
+    pushes: bool = static(default=None)
+    lasting: bool = static(default=True)
+    degree: Any = None
 
     def __post_init__(self) -> None:
         """Check the shape; find out whether a concrete matrix is symmetric."""

@@ -96,17 +96,28 @@ class Neighbors(Operator):
     The first 16 slots of all agents are unrolled. Agents with more neighbors have the others in
     tiers of doubling width, so that the cost of a star or of a heavy-tailed graph is proportional
     to the number of its edges.
+
+    Args:
+        index: [n, s] int: the in-neighbors of agent i, padded with i itself.
+        weights: [n, s] wᵢⱼ, zero on the padding.
+        tiers: of (agents [h], index [h, s], weights [h, s]), for those with more neighbors.
+        k: the round's number; set by ``at``.
+        active: which agents are awake, [n] bool; by default all.
+        symmetric: whether W = Wᵀ; static.
+        kind: what sums to 1: "doubly" or "row"; static.
+        lasting: whether links are the same in every round; static.
+        degree: [n] int: the number of neighbors, where links are cut.
     """
 
-    index: Any  # [n, s] int: the in-neighbors of agent i, padded with i itself
-    weights: Any  # [n, s], zero on the padding
-    tiers: Any = ()  # of (agents [h], index [h, s], weights [h, s])
+    index: Any
+    weights: Any
+    tiers: Any = ()
     k: Any = None
     active: Any = None
     symmetric: bool = static(default=True)
-    kind: str = static(default="doubly")  # or "row"
-    lasting: bool = static(default=True)  # whether links are the same in every round
-    degree: Any = None  # [n] int: the number of neighbors, where links are cut
+    kind: str = static(default="doubly")
+    lasting: bool = static(default=True)
+    degree: Any = None
 
     def __post_init__(self) -> None:
         """Check shapes, agents' numbers, and that W is of the kind it is said to be."""
@@ -186,17 +197,29 @@ class Pushes(Operator):
 
     (W x)ᵢ = xᵢ + Σⱼ wᵢⱼ xⱼ − Σⱼ wⱼᵢ xᵢ: every product is added once and subtracted once, so that
     the sum over agents does not drift in float32.
+
+    Args:
+        index: [n, s] int: the in-neighbors of agent i, padded with i itself.
+        weights: [n, s] wᵢⱼ, zero on the padding.
+        receivers: [n, r] int: the out-neighbors of agent i, padded with i itself.
+        given: [n, r] wⱼᵢ, zero on the padding.
+        tiers: of ``weights``: (agents [h], index [h, s], weights [h, s]), for those with more
+            neighbors.
+        given_tiers: of ``given``, likewise.
+        k: the round's number; set by ``at``.
+        active: which agents are awake, [n] bool; by default all.
+        pushes: whether push-sum weights stay positive; static.
     """
 
-    index: Any  # [n, s] int: the in-neighbors of agent i, padded with i itself
-    weights: Any  # [n, s]: wᵢⱼ, zero on the padding
-    receivers: Any  # [n, r] int: the out-neighbors of agent i, padded with i itself
-    given: Any  # [n, r]: wⱼᵢ, zero on the padding
-    tiers: Any = ()  # of ``weights``, as in `Neighbors`
-    given_tiers: Any = ()  # of ``given``
+    index: Any
+    weights: Any
+    receivers: Any
+    given: Any
+    tiers: Any = ()
+    given_tiers: Any = ()
     k: Any = None
     active: Any = None
-    pushes: bool = static(default=True)  # whether push-sum weights stay positive
+    pushes: bool = static(default=True)
     kind = "column"
     symmetric = False
 

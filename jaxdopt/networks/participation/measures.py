@@ -54,7 +54,7 @@ def delay_metrics(rounds: Any, *, steps: int | None = None, key: jax.Array | Non
         rounds: [T, n] booleans; or a network, with ``steps`` and, if it is random, the run's
             ``key``.
         steps: the number of rounds of the network.
-        key: as in `active`.
+        key: the run's key; not needed where nothing is random.
 
     Raises:
         ValueError: an array of another shape or dtype, or a network without steps.

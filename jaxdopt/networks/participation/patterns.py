@@ -47,7 +47,12 @@ class Pattern(Varying):
 
 @pytree
 class Uniform(Pattern):
-    """A uniformly random subset of a given size in every round."""
+    """A uniformly random subset of a given size in every round.
+
+    Args:
+        n: the number of clients; static.
+        size: how many take part; static.
+    """
 
     n: int = static()
     size: int = static()
@@ -73,9 +78,14 @@ class Uniform(Pattern):
 
 @pytree
 class Bernoulli(Pattern):
-    """Independent participation, client i with probability pᵢ in every round."""
+    """Independent participation, client i with probability pᵢ in every round.
 
-    p: Any  # [n, 1]
+    Args:
+        p: pᵢ in [0, 1], [n, 1].
+        n: the number of clients; static.
+    """
+
+    p: Any
     n: int = static()
 
     def _active(self, k: Any, key: jax.Array) -> jax.Array:
@@ -85,7 +95,14 @@ class Bernoulli(Pattern):
 
 @pytree
 class Groups(Pattern):
-    """M groups that take turns; client i is in group i mod M."""
+    """M groups that take turns; client i is in group i mod M.
+
+    Args:
+        n: the number of clients; static.
+        groups: M; static.
+        reshuffled: whether the order of the groups is drawn anew for every epoch of M rounds;
+            static.
+    """
 
     n: int = static()
     groups: int = static()
@@ -113,7 +130,13 @@ class Groups(Pattern):
 
 @pytree
 class Rare(Pattern):
-    """One client takes part in one of every so many rounds, all others in every round."""
+    """One client takes part in one of every so many rounds, all others in every round.
+
+    Args:
+        n: the number of clients; static.
+        every: the rounds in one of which the client takes part; static.
+        client: its number; static.
+    """
 
     n: int = static()
     every: int = static()
@@ -156,12 +179,12 @@ def bernoulli(p: Any, *, n: int | None = None) -> Bernoulli:
 
 
 def cyclic(n: int, groups: int) -> Groups:
-    """Return M groups that take turns: in round k the clients with i mod M = k mod M."""
+    """Return M ``groups`` of n clients that take turns: in round k those with i mod M = k mod M."""
     return Groups(count("n", n), _at_most("groups", groups, n, "groups"), False)
 
 
 def reshuffled_cyclic(n: int, groups: int) -> Groups:
-    """Return M groups that take turns, in an order that is redrawn for every epoch of M rounds."""
+    """Return M ``groups`` of n clients that take turns, in an order drawn anew every M rounds."""
     return Groups(count("n", n), _at_most("groups", groups, n, "groups"), True)
 
 

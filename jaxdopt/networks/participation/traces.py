@@ -19,9 +19,15 @@ MARKOV = 0xF0003A2C  # folded into the key
 
 @pytree
 class Trace(Pattern):
-    """Participation by a table of rounds, which does not repeat."""
+    """Participation by a table of rounds, which does not repeat.
 
-    rows: Any  # [T, n] bool, or [T, s] int with a bound
+    Args:
+        rows: who takes part, [T, n] bool; or, with a bound, the clients' numbers, [T, s] int.
+        n: the number of clients; static.
+        bound: s, the most that take part in a round; None for a table of booleans; static.
+    """
+
+    rows: Any
     n: int = static()
     bound: int | None = static(default=None)
 
