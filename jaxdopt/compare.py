@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import itertools
 import json
 import math
 import operator
