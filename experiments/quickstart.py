@@ -175,6 +175,19 @@ def heat(regime: str, method: str, ax: Any, results: Results) -> None:
     ax.set(ylabel=REGIMES[regime])
 
 
+FIGURES = {
+    "quickstart": Figure(
+        [[panel(regime, network) for network in GRAPHS] for regime in REGIMES],
+        sharey=True,
+        height=2.3,
+    ),
+    "stepsizes": Figure(
+        [[functools.partial(heat, regime, method) for method in METHODS] for regime in REGIMES],
+        sharey=True,
+        height=1.6,
+    ),
+}
+
 STUDY = Study(
     name="quickstart",
     paper="Methods of arXiv 1310.7063, 1404.6264, 1607.03218, 1702.05122",
@@ -183,18 +196,7 @@ STUDY = Study(
     world=world,
     parts={name: Part("algorithm", functools.partial(regime, name)) for name in REGIMES},
     claims=CLAIMS,
-    figures={
-        "quickstart": Figure(
-            [[panel(regime, network) for network in GRAPHS] for regime in REGIMES],
-            sharey=True,
-            height=2.3,
-        ),
-        "stepsizes": Figure(
-            [[functools.partial(heat, regime, method) for method in METHODS] for regime in REGIMES],
-            sharey=True,
-            height=1.6,
-        ),
-    },
+    figures=FIGURES,
     tables={
         name: (f"{title}: means over seeds at the best stepsize", functools.partial(summary, name))
         for name, title in REGIMES.items()

@@ -124,7 +124,7 @@ class Results(dict[str, xr.Dataset]):
         raise NotRun(f"the part {part!r} is not run at the scale {self.scale!r}")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Study:
     """An experiment; constructing it enters it in `STUDIES`.
 

@@ -13,42 +13,51 @@ import xarray as xr
 from experiments import networks, quickstart
 from experiments.__main__ import main
 from experiments.benchmarks import speed
+from experiments.study import STUDIES, Program
 from experiments.tables import text
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """One quick run of the quick start."""
+    """One quick run of the quick start: its folder."""
     out = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:  # a compilation for every method, network, regime
         patch.setattr(quickstart, "METHODS", {k: quickstart.METHODS[k] for k in ("DGD", "EXTRA")})
-        return quickstart.run(quick=True, out=out, seed=1, progress=False), out
+        patch.setattr(quickstart.STUDY, "claims", [])  # of four methods
+        patch.setattr(quickstart.STUDY, "figures", {"quickstart": quickstart.FIGURES["quickstart"]})
+        main(["quickstart", "--quick", "--seed", "1", "--out", str(out)])
+    return out / "quickstart"
 
 
 @pytest.mark.slow
 def test_the_quick_start_writes_figures_tables_and_datasets(results):
-    written, out = results
-    assert all(path.stat().st_size > 0 for path in written)
-    assert {path.name for path in written} == {path.name for path in out.iterdir()}
-    dataset = xr.load_dataset(out / "quickstart_minibatch.nc")
-    assert list(dataset.sizes) == ["algorithm", "network", "stepsize", "seed", "step"]
+    names = {"full.nc", "minibatch.nc", "full.csv", "minibatch.csv", "claims.json"}
+    names |= {"quickstart.png", "quickstart.pdf", "cache"}
+    assert {path.name for path in results.iterdir()} == names
+    assert all(path.stat().st_size > 0 for path in results.iterdir())
+    dataset = xr.load_dataset(results / "minibatch.nc")
+    assert dict(dataset.gap.sizes) == {
+        "algorithm": 2,
+        "network": 3,
+        "stepsize": 4,
+        "seed": 2,
+        "step": 11,
+    }
     assert dataset.seed.values.tolist() == [1, 2]
-    rows = (out / "quickstart_full.csv").read_text().splitlines()
+    rows = (results / "full.csv").read_text().splitlines()
     assert len(rows) == 1 + 3 * 2
     assert len(quickstart.METHODS) == 4
 
 
 @pytest.mark.slow
 def test_the_quick_starts_table_is_its_dataset(results):
-    import jaxdopt as jd
-
-    dataset = xr.load_dataset(results[1] / "quickstart_full.nc")
-    table = quickstart.summary(jd.best(dataset, "gap"))
-    row = next(row for row in table.itertuples(index=False) if row[:2] == ("grid", "EXTRA"))
+    dataset = xr.load_dataset(results / "full.nc")
+    table = pd.read_csv(results / "full.csv").set_index(["network", "algorithm"])
+    row = table.loc["grid", "EXTRA"]
     here = dataset.sel(network="grid", algorithm="EXTRA").isel(seed=0)
     finals = np.abs(here.gap.isel(step=-1).values)
-    assert row[2] == f"{here.stepsize.values[finals.argmin()]:.3g}"
-    assert float(row[3]) == pytest.approx(finals.min(), rel=0.01)
+    assert row["best stepsize"] == here.stepsize.values[finals.argmin()]
+    assert row["final gap"] == pytest.approx(finals.min(), rel=1e-12)
 
 
 def test_the_held_out_images_are_not_trained_on():
@@ -62,7 +71,10 @@ def test_the_held_out_images_are_not_trained_on():
 
 def test_list_and_help(capsys):
     main(["list"])
-    assert "quickstart" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    for study in STUDIES.values():
+        for words in (study.name, study.paper, study.question):
+            assert words in listed
     with pytest.raises(SystemExit) as stopped:
         main(["quickstart", "--help"])
     assert stopped.value.code == 0
@@ -85,7 +97,7 @@ def test_list_and_help(capsys):
 def test_arguments_are_refused_without_a_traceback(arguments, says, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    monkeypatch.setattr(quickstart, "run", None)  # no work is begun
+    monkeypatch.setattr(Program, "kept", lambda *_: pytest.fail("work has begun"))
     with pytest.raises(SystemExit) as stopped:
         main([text.format(tmp=tmp_path) for text in arguments])
     assert stopped.value.code == 2
@@ -179,9 +191,7 @@ def test_failing_links_cost_rounds_and_not_bits(networks_results):
 
 
 @pytest.mark.slow
-def test_the_study_of_networks_writes_figures_and_numbers_agents_along_the_graph(
-    networks_results,
-):
+def test_the_study_of_networks_writes_figures_and_numbers_agents_along_the_graph(networks_results):
     names = {path.name for path in networks_results.iterdir()}
     figures = ("graphs", "spectra", "scaling", "stepsizes", "varying")
     assert {f"networks_{name}.{kind}" for name in figures for kind in ("png", "pdf")} <= names
