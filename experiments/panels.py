@@ -64,6 +64,7 @@ class Figure:
                     share["sharex"] = tops.get(j * span) if self.sharex else None
                     ax = fig.add_subplot(grid[i, j * span : (j + 1) * span], **share)
                     panel(ax, results)
+                    _name_log_ticks(ax)
                     if first is not None and self.sharey:
                         ax.set_ylabel("")
                         ax.tick_params(labelleft=False)
@@ -89,6 +90,21 @@ class Figure:
                 )
         plt.close(fig)
         return written
+
+
+def _name_log_ticks(ax: Any) -> None:
+    """Name at least two ticks of logarithmic axes, and no minor ones, which would overlap."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+    for axis, scale in ((ax.xaxis, ax.get_xscale()), (ax.yaxis, ax.get_yscale())):
+        if scale == "log" and not isinstance(axis.get_major_locator(), FixedLocator):
+            axis.set_minor_formatter(NullFormatter())
+            low, high = sorted(axis.get_view_interval())
+            powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.log10(high) + 1)
+            if np.sum((powers >= low) & (powers <= high)) < 2:
+                values = np.outer(powers, (1, 2, 5)).ravel()
+                axis.set_major_locator(FixedLocator(values[(values >= low) & (values <= high)]))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
 
 def _has_data(panel: Any, results: Any) -> bool:

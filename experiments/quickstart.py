@@ -20,7 +20,7 @@ import xarray as xr
 import jaxdopt as jd
 from experiments.claims import Claim, above, below
 from experiments.panels import Figure, Lines, level
-from experiments.study import Part, Program, Results, Study
+from experiments.study import Part, Program, Results, Study, comparisons
 
 AGENTS = 16
 DIGITS = (3, 8)
@@ -70,35 +70,21 @@ def world(sizes: Any, seed: int) -> Any:
 def regime(name: str, world: Any, _: Any) -> Mapping[str, Program]:
     """Return a comparison for every method: network, stepsize, seed, step."""
     full = name == "full"
-    seeds = range(world.seed, world.seed + (1 if full else world.sizes.seeds))
-    shared = {
-        "problem": world.problem if full else jd.problems.Minibatch(world.problem, BATCH),
-        "networks": world.networks,
-        "over": {"stepsize": jnp.logspace(-2, 1, world.sizes.stepsizes)},
-        "seeds": seeds,
-        "steps": getattr(world.sizes, name),
-        "every": 10,
-        "metrics": {"accuracy": world.accuracy},
-        "progress": False,
-    }
-    return {
-        label: Program(
-            shared | {"algorithms": {label: method}},
-            function=jd.compare,
-            reduce=lambda dataset: dataset.isel(algorithm=0, drop=True),
-        )
-        for label, method in METHODS.items()
-    }
-
-
-def best(name: str, results: Results) -> xr.Dataset:
-    """Return a regime's histories, each at its best stepsize."""
-    return jd.best(results[name], "gap")
+    return comparisons(
+        METHODS,
+        problem=world.problem if full else jd.problems.Minibatch(world.problem, BATCH),
+        networks=world.networks,
+        over={"stepsize": jnp.logspace(-2, 1, world.sizes.stepsizes)},
+        seeds=range(world.seed, world.seed + (1 if full else world.sizes.seeds)),
+        steps=getattr(world.sizes, name),
+        every=10,
+        metrics={"accuracy": world.accuracy},
+    )
 
 
 def summary(name: str, results: Results) -> xr.Dataset:
     """Return what each method reaches at its best stepsize; rounds only if every seed does."""
-    chosen = best(name, results)
+    chosen = results[f"{name}, best"]
     last = chosen.isel(step=-1, drop=True).mean("seed")
     rounds = jd.reach(chosen, "gap", TARGET, x="rounds")
     return xr.Dataset(
@@ -116,7 +102,7 @@ def final(regime: str, *methods: str) -> Any:
     """Return the measure of methods' final gaps, a mean over seeds."""
 
     def measure(results: Results) -> xr.DataArray:
-        gap = abs(best(regime, results).gap).isel(step=-1, drop=True).mean("seed")
+        gap = abs(results[f"{regime}, best"].gap).isel(step=-1, drop=True).mean("seed")
         return gap.sel(algorithm=list(methods)).drop_vars("stepsize", errors="ignore")
 
     return measure
@@ -152,7 +138,7 @@ def panel(regime: str, network: str) -> Lines:
     """Return the panel of a regime on a network."""
     gap = jd.networks.metropolis(GRAPHS[network]).spectral_gap
     return Lines(
-        data=functools.partial(best, regime),
+        data=f"{regime}, best",
         at={"network": network},
         x="rounds" if regime == "full" else "epochs",
         xlabel="rounds" if regime == "full" else "epochs",
@@ -194,7 +180,11 @@ STUDY = Study(
     question="How do DGD, gradient tracking, EXTRA and exact diffusion compare on real data?",
     scales=SCALES,
     world=world,
-    parts={name: Part("algorithm", functools.partial(regime, name)) for name in REGIMES},
+    parts={name: Part("algorithm", functools.partial(regime, name)) for name in REGIMES}
+    | {
+        f"{name}, best": Part(None, None, lambda _, __, done, name=name: jd.best(done[name], "gap"))
+        for name in REGIMES
+    },
     claims=CLAIMS,
     figures=FIGURES,
     tables={

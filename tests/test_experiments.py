@@ -31,7 +31,7 @@ def results(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_quick_start_writes_figures_tables_and_datasets(results):
-    names = {"full.nc", "minibatch.nc", "full.csv", "minibatch.csv", "claims.json"}
+    names = {"full.nc", "minibatch.nc", "full, best.nc", "minibatch, best.nc", "full.csv", "minibatch.csv", "claims.json"}
     names |= {"quickstart.png", "quickstart.pdf", "cache"}
     assert {path.name for path in results.iterdir()} == names
     assert all(path.stat().st_size > 0 for path in results.iterdir())
