@@ -6,11 +6,10 @@
 or, for programs in other languages, `python checker.py EXTRA.json mine.json`, where mine.json holds
 the nested list of your x. Both name the first step, agent and coordinate that differ.
 
-A file is one JSON object: `method`; its `iteration`; its `arguments` by name; and
+A file is an object: the `method`, its `iteration`, its `arguments` by name, and what it needs of:
 
-    x        [steps + 1][n][d]: the estimates, x[0] the start; where a server has the only model,
-             [steps + 1][1][d], of its versions. A step is one event for methods that never wait:
-             x is that after each of the events
+    x        [steps + 1][n][d]: the estimates, x[0] the start; [steps + 1][1][d] where a server has
+             the only model. With methods that never wait a step is one event
     features, labels, l2: aᵢⱼ [n][mᵢ][d], bᵢⱼ [n][mᵢ] and λ in F = (1/n) Σᵢ fᵢ, where agent i has
              fᵢ(x) = (1/mᵢ) Σⱼ log(1 + exp(−bᵢⱼ aᵢⱼᵀx)) + (λ/2) |x|²; see `gradient`
     l1       w of a regularizer w |x|₁ of F; see `prox`
@@ -31,11 +30,10 @@ A file is one JSON object: `method`; its `iteration`; its `arguments` by name; a
              it does not hear. x[0] is version 0, the m-th update makes version m
     rule, returns: when the server aggregates ("each" return, "every" so many seconds, or with a
              "buffer" of so many), and [steps][·][client, version fetched]; `weights` [n]
-
-A file has those of them that its method needs.
 """
 
 import json
+import pathlib
 import sys
 
 import numpy as np
@@ -43,8 +41,7 @@ import numpy as np
 
 def load(path):
     """Return a case; tables of numbers are arrays, ragged ones lists of arrays, null is NaN."""
-    with open(path, encoding="utf-8") as file:
-        case = json.load(file)
+    case = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     for name in ("x", "W", "row", "column", "uniform", "toss", "compute", "delay"):
         if name in case:
             case[name] = np.array(case[name], dtype=np.float64)
@@ -99,6 +96,5 @@ def check(case, step, tolerance=1e-10):
 
 
 if __name__ == "__main__":
-    with open(sys.argv[2], encoding="utf-8") as file:
-        compare(load(sys.argv[1]), json.load(file))
+    compare(load(sys.argv[1]), json.loads(pathlib.Path(sys.argv[2]).read_text(encoding="utf-8")))
     print("the same")

@@ -46,12 +46,13 @@ GIVEN: dict[str, Any] = {
     "probability": 0.2,
     "prox_stepsize": 2.0,
     "proximal": 0.3,
-    "relaxation": 0.8,
+    "relaxation": 0.5,
     "strong_convexity": 0.1,
     "compressor": jd.compressors.Dither(bits=4),
 }
 """What methods are built with, by the names of their fields."""
 OWN: dict[str, dict[str, Any]] = {
+    "ADSGD": {"relaxation": 0.8},
     "BCPP": {"stepsize": 0.5},
     "BEER": {"compressor": jd.compressors.TopK(2)},
     "CHOCOSGD": {"compressor": jd.compressors.TopK(2)},
@@ -59,7 +60,7 @@ OWN: dict[str, dict[str, Any]] = {
     "FOCUS": {"stepsize": 0.05},
     "STPP": {"stepsize": 0.05},
 }
-COMPOSITE = ("FedDualAvg", "FedMid", "FedNMap", "NIDS", "PGEXTRA", "ZhangHuJohansson")
+COMPOSITE = ("FedDualAvg", "FedMid", "FedNMap", "PGEXTRA", "ZhangHuJohansson")
 
 
 def built(name: str) -> Any:
@@ -101,22 +102,22 @@ def world(method: Any) -> tuple[Any, dict[str, Any]]:
     )
     work = random.integers(32, 128, (60, N)) / 32
     travel = random.integers(0, 128, (60, N, N)) / 32
-    clock = {"compute": durations.Table(work)}
+    clock: dict[str, Any] = {"compute": _table(work)}
     if "returns" in needs:
         spoken: list[Any] = ["every", 1.5] if "ticks" in needs else ["buffer", 2]
         spoken = ["each"] if type(method) is jd.AsyncFedAvg else spoken
-        rule = {"rule": "each"} if spoken == ["each"] else dict([spoken])
+        rule: dict[str, Any] = {"rule": "each"} if spoken == ["each"] else dict([spoken])
         served = networks.arrivals(N, **rule, **clock, steps=STEPS)
         known = {"rule": spoken, "returns": _returns(served), "compute": work}
         return served, known | {"weights": 1 / N / np.asarray(served.frequency)}
     if "timeline" in needs:
         wires = directed if "timeline of push-pull" in needs else undirected
         lost = np.where(random.random(travel.shape) < 0.3, np.inf, travel)
-        timed = networks.timeline(wires, **clock, delay=durations.Table(lost), steps=EVENTS)
+        timed = networks.timeline(wires, **clock, delay=_table(lost), steps=EVENTS)
         known = {"row": row, "column": column} if wires is directed else {"W": W}
         return timed, known | {"compute": work, "delay": lost, "read": _read(timed)}
     if "pairs" in needs:
-        met = networks.pairwise(undirected, **clock, delay=durations.Table(travel), steps=EVENTS)
+        met = networks.pairwise(undirected, **clock, delay=_table(travel), steps=EVENTS)
         return met, {"W": W, "compute": work, "delay": travel}
     if "server" in needs:
         if "all" in needs or type(method) in (jd.FedMid, jd.FedDualAvg):
@@ -132,6 +133,10 @@ def world(method: Any) -> tuple[Any, dict[str, Any]]:
         used = {"row": row, "column": column} if "push-pull" in needs else {"column": column}
         return directed, used
     return undirected, {"W": W}
+
+
+def _table(seconds: np.ndarray) -> Any:
+    return durations.Table(seconds)
 
 
 def _returns(served: Any) -> list[list[list[int]]]:
@@ -234,8 +239,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     if isinstance(value, np.ndarray | jax.Array | np.generic):
-        rows = np.asarray(value)
-        return np.where(np.isinf(rows), None, rows.astype(object)).tolist()
+        rows = np.asarray(value).astype(object)
+        rows[np.isinf(np.asarray(value))] = None
+        return rows.tolist()
     return value
 
 

@@ -82,6 +82,7 @@ from jaxdopt import (
     problems,
     roles,
     schedules,
+    theory,
 )
 from jaxdopt._checks import Count, require
 from jaxdopt._numbers import Fraction, Nonnegative, Positive, Scalar
@@ -139,5 +140,6 @@ __all__ = [
     "stack",
     "static",
     "sweep",
+    "theory",
 ]
 __all__ += algorithms.__all__

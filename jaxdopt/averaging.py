@@ -124,7 +124,7 @@ class Averaged(Wrapper):
         ...     name: jd.run(method, *setting, jax.random.key(0), steps=2000).history["gap"]
         ...     for name, method in methods.items()
         ... }
-        >>> bool(gaps["mean"][-1] < gaps["last"][-1] / 10)
+        >>> bool(gaps["mean"][-1] < gaps["last"][1000:].mean() / 4)
         True
     """
 

@@ -29,6 +29,7 @@ FLOORS = {
     "algorithms": 2,
     "averaging": 2,
     "metrics": 2,
+    "theory": 2,
     "simulate": 3,
     "sweep": 3,
     "datasets": 3,

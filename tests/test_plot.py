@@ -295,3 +295,39 @@ def test_a_heatmap_of_a_methods_own_stepsizes():
     np.testing.assert_allclose(np.ravel(mesh.get_array()), np.ravel(last))
     edges = mesh.get_coordinates()[0, :, 0]
     np.testing.assert_allclose(edges, [0.005, 0.015, 0.025])
+
+
+class TestSlope:
+    def test_is_a_power_on_two_logarithmic_axes(self):
+        ax = jd.plot.curves(made().sel(network="graph 0"), x="rounds", logx=True)
+        limits = ax.get_xlim(), ax.get_ylim()
+        decay = jd.theory.of(jd.DRR, jd.theory.Constants()).decay
+        assert jd.plot.slope(ax, decay, through=(20, 0.5)) is ax
+        x, y = ax.lines[-1].get_data()
+        np.testing.assert_allclose(y, 0.5 * (np.asarray(x) / 20) ** -2)
+        assert x[-1] == pytest.approx(limits[0][1])
+        assert (ax.get_xlim(), ax.get_ylim()) == limits
+        assert ax.texts[-1].get_text() == "slope −2"
+        assert len(ax.get_legend().get_texts()) == 2  # the methods alone
+
+    def test_is_a_geometric_sequence_on_a_linear_one(self):
+        ax = jd.plot.curves(made().sel(network="graph 0"))
+        jd.plot.slope(ax, rate=0.9, through=(10, 0.5), end=40, label="theory")
+        x, y = ax.lines[-1].get_data()
+        np.testing.assert_allclose(y, 0.5 * 0.9 ** (np.asarray(x) - 10))
+        assert (x[-1], ax.texts[-1].get_text()) == (40, "theory")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"exponent": -1.0, "rate": 0.9, "through": (10, 1)}, "give exactly one"),
+            ({"exponent": -1.0, "through": (10, 1)}, "the axes are linear and log, on which"),
+            ({"rate": 0.9, "through": (10, 0)}, "give a point that logarithmic axes have"),
+            ({"rate": -0.9, "through": (10, 1)}, "rate is -0.9; give more than 0"),
+            ({"rate": 0.9, "through": (100, 1)}, "the line would go from 100 to"),
+        ],
+    )
+    def test_refuses_lines_that_are_not_straight(self, options, message):
+        ax = jd.plot.curves(made().sel(network="graph 0"))
+        with pytest.raises(ValueError, match=message):
+            jd.plot.slope(ax, **options)

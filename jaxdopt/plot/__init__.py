@@ -1,6 +1,6 @@
 """Pictures of results and networks: functions that return Axes, following rcParams (`plot`)."""
 
-from jaxdopt.plot.curves import curves, heatmap
+from jaxdopt.plot.curves import curves, heatmap, slope
 from jaxdopt.plot.matrices import matrix, spectrum
 from jaxdopt.plot.networks import graph
 from jaxdopt.plot.style import NAMES, PALETTE, styles
@@ -13,6 +13,7 @@ __all__ = [
     "graph",
     "heatmap",
     "matrix",
+    "slope",
     "spectrum",
     "styles",
     "timeline",

@@ -107,6 +107,88 @@ def curves(
     return ax
 
 
+def slope(
+    ax: Any,
+    exponent: Any = None,
+    *,
+    rate: Any = None,
+    through: tuple[float, float],
+    end: float | None = None,
+    label: str | None = None,
+) -> Any:
+    """Draw the slope that a theorem predicts, as a thin gray line beside the curves.
+
+    The line is y = y₀ (x/x₀)^p, straight on two logarithmic axes, or y = y₀ ρ^(x − x₀), straight
+    where only the vertical axis is logarithmic. The limits of the axes stay as they are. Squared
+    distances fall by the square of a distance's rate.
+
+    Args:
+        ax: the Axes to draw in, after the curves.
+        exponent: p, such as ``theory.decay`` of `jd.theory.of`; or
+        rate: ρ > 0, such as ``theory.rate``.
+        through: (x₀, y₀), where the line begins.
+        end: the x where it ends; default: the end of the horizontal axis.
+        label: text at the beginning of the line; default: "slope −2" or "rate 0.98".
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ValueError: not exactly one of exponent and rate, a rate or a coordinate that is not
+            positive, or an axis on which the line would not be straight.
+
+    Example:
+        >>> import jaxdopt as jd
+        >>> method = jd.GradientDescent(0.1)
+        >>> result = jd.run(
+        ...     method, problem, network, problem.start(), jax.random.key(0), steps=100, every=10
+        ... )
+        >>> ax = jd.plot.curves(result, "distance_squared")
+        >>> rate = float(jd.theory.of(method, problem).rate)
+        >>> ax = jd.plot.slope(ax, rate=rate**2, through=(0, 1.0))
+    """
+    require(
+        (exponent is None) != (rate is None),
+        f"exponent is {exponent} and rate is {rate}; give exactly one.",
+    )
+    x0, y0 = through
+    scales = ax.get_xscale(), ax.get_yscale()
+    wanted = ("linear" if exponent is None else "log", "log")
+    require(
+        scales == wanted,
+        f"the axes are {scales[0]} and {scales[1]}, on which this is no straight line; give "
+        f"{'a rate on linear and log' if exponent is None else 'an exponent on log and log'} axes.",
+    )
+    require(
+        y0 > 0 and (exponent is None or x0 > 0),
+        f"through is ({x0}, {y0}); give a point that logarithmic axes have.",
+    )
+    limits = ax.get_xlim(), ax.get_ylim()
+    last = max(limits[0]) if end is None else end
+    require(last > x0, f"the line would go from {x0} to {last}; give a through or an end inside.")
+    if exponent is None:
+        factor = float(rate)
+        require(factor > 0, f"rate is {factor:g}; give more than 0.")
+        x, own = np.linspace(x0, last), f"rate {factor:.3g}"
+        logs = (x - x0) * np.log(factor)
+    else:
+        power = float(exponent)
+        x, own = np.geomspace(x0, last), f"slope {power:.3g}".replace("-", "−")
+        logs = power * np.log(x / x0)
+    style = {"color": "0.4", "linestyle": (0, (4, 2)), "linewidth": 1.0, "marker": ""}
+    ax.plot(x, y0 * np.exp(logs), label="_slope", **style)
+    ax.annotate(
+        own if label is None else label,
+        (x[len(x) // 8], y0 * np.exp(logs[len(x) // 8])),
+        xytext=(2, 2),
+        textcoords="offset points",
+        fontsize="small",
+        color=style["color"],
+    )
+    ax.set(xlim=limits[0], ylim=limits[1])
+    return ax
+
+
 def heatmap(
     dataset: Any,
     y: str = "gap",

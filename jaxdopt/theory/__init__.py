@@ -1,0 +1,15 @@
+"""What theorems say of methods, and the measured edge of stability beside it.
+
+`of` gives stepsize bounds, rates, transient times and stationary errors as functions of the
+`Constants` L, μ, σ, ζ, n and the spectral gap, each with its source, and says whether it is exact,
+sufficient or an order. `edge` measures the largest stable stepsize.
+"""
+
+from jaxdopt.theory.constants import Constants
+from jaxdopt.theory.edge import edge
+from jaxdopt.theory.theorems import LAWS, Claim, Theory, of
+
+METHODS = tuple(sorted(method.__name__ for method in LAWS))
+"""The names of the methods on which `of` knows a theorem."""
+
+__all__ = ["METHODS", "Claim", "Constants", "Theory", "edge", "of"]
