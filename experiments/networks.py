@@ -4,7 +4,8 @@ Sixteen agents on twelve graphs with Metropolis weights, whose spectral gaps 1 �
 0.01 and 1. Questions: how fast do the agents average, plainly and with Chebyshev polynomials? How
 many rounds do decentralized methods need on the digits data (3 against 8, split by label), each at
 its own best stepsize, and what happens at other stepsizes? Does it matter which agent holds which
-data? What do time-varying networks cost in rounds and in bits? Everything is in float64.
+data? Everything is in float64; `experiments.varying` has
+networks that change with time.
 
 The gap describes the worst case, so the agents are numbered along the eigenvector of λ₂, which puts
 the two digits at the two ends of the graph. Shuffled placements serve as the comparison.
@@ -12,7 +13,6 @@ the two digits at the two ends of the graph. Shuffled placements serve as the co
 
 import functools
 import math
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,10 +23,10 @@ import numpy as np
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.claims import Claim, above, below, near
+from experiments.claims import Claim, above, near
 from experiments.measures import exponent
-from experiments.panels import REFERENCE, Figure, Lines, LogLog, level
-from experiments.study import Part, Program, Results, Study
+from experiments.panels import REFERENCE, Figure, LogLog, level
+from experiments.study import Part, Program, Results, Study, comparisons
 
 AGENTS = 16
 DIGITS = (3, 8)
@@ -45,27 +45,12 @@ METHODS = {
 QUICK = ("grid 2 x 8", "ring", "grid 4 x 4", "exponential", "complete")
 SHUFFLED = ("path", "ring", "grid 4 x 4", "exponential")
 PICTURES = ("ring", "grid 4 x 4", "4-regular", "exponential")
-UP_AND_AWAKE = {
-    "grid 4 x 4, p = 1": (1.0, 1.0),
-    "links up, p = 0.7": (0.7, 1.0),
-    "links up, p = 0.4": (0.4, 1.0),
-    "agents awake, p = 0.7": (1.0, 0.7),
-    "agents awake, p = 0.4": (1.0, 0.4),
-}
-"""The probabilities that a link is up and that an agent is awake."""
 SCHEMES = ("averaging", "Chebyshev")
-SIZES = {
-    "quick": SimpleNamespace(
-        graphs=QUICK, stepsizes=jnp.logspace(-1.5, -0.25, 6), steps=900, varying=(3, 2, 600, 1)
-    ),
-    "default": SimpleNamespace(
-        graphs=None, stepsizes=jnp.logspace(-2.5, 0, 11), steps=2400, varying=(6, 3, 2000, 0)
-    ),
-    "full": SimpleNamespace(
-        graphs=None, stepsizes=jnp.logspace(-2.5, 0, 21), steps=4800, varying=(12, 10, 4000, 0)
-    ),
+SCALES = {
+    "quick": SimpleNamespace(graphs=QUICK, stepsizes=jnp.logspace(-1.5, -0.25, 6), steps=900),
+    "default": SimpleNamespace(graphs=None, stepsizes=jnp.logspace(-2.5, 0, 11), steps=2400),
+    "full": SimpleNamespace(graphs=None, stepsizes=jnp.logspace(-2.5, 0, 21), steps=4800),
 }
-"""``varying``: stepsizes, seeds, steps, and 1 to leave out every second family."""
 
 
 def graphs(seed: int = 0) -> dict[str, nx.Graph]:
@@ -168,24 +153,16 @@ def averaging(world: Any, _: Any) -> dict[str, Program]:
 
 def optimization(members: str, methods: Any, world: Any, _: Any) -> dict[str, Program]:
     """Return the histories of the methods on the networks at all stepsizes, full gradients."""
-    shared = {
-        "problem": world.problem,
-        "networks": getattr(world, members),
-        "over": {"stepsize": world.sizes.stepsizes},
-        "seeds": [world.seed],
-        "steps": world.sizes.steps,
-        "every": 5,
-        "progress": False,
-    }
-    kept = ["gap", "consensus_error", "rounds", "diverged"]
-    return {
-        name: Program(
-            shared | {"algorithms": {name: METHODS[name]}},
-            function=jd.compare,
-            reduce=lambda dataset: dataset[kept].isel(algorithm=0, drop=True),
-        )
-        for name in methods
-    }
+    return comparisons(
+        {name: METHODS[name] for name in methods or METHODS},
+        ["gap", "consensus_error", "rounds", "diverged"],
+        problem=world.problem,
+        networks=getattr(world, members),
+        over={"stepsize": world.sizes.stepsizes},
+        seeds=[world.seed],
+        steps=world.sizes.steps,
+        every=5,
+    )
 
 
 def with_gaps(members: str, dataset: xr.Dataset, world: Any, _: Any) -> xr.Dataset:
@@ -193,74 +170,6 @@ def with_gaps(members: str, dataset: xr.Dataset, world: Any, _: Any) -> xr.Datas
     gaps = {name: network.spectral_gap for name, network in getattr(world, members).items()}
     found = [gaps[name] for name in dataset.network.values]
     return dataset.assign_coords(spectral_gap=("network", found))
-
-
-def varying(world: Any, _: Any) -> dict[int, Program]:
-    """Return gradient tracking's histories on networks that change with time and on fixed ones."""
-    stepsizes, seeds, steps, odd = world.sizes.varying
-    families = varying_networks()[1::2] if odd else varying_networks()
-    shared = {
-        "algorithms": {"GradientTracking": METHODS["GradientTracking"]},
-        "problem": world.problem,
-        "over": {"stepsize": jnp.logspace(-1.5, -0.25, stepsizes)},
-        "seeds": range(world.seed, world.seed + seeds),
-        "steps": steps,
-        "every": 10,
-        "progress": False,
-    }
-    return {
-        i: Program(shared | {"networks": members, "mixing": world.seed}, function=compare_mixing)
-        for i, members in enumerate(families)
-    }
-
-
-def compare_mixing(networks: Mapping[str, Any], mixing: int, **options: Any) -> xr.Dataset:
-    """Return a comparison with ``contraction``, by what factor a round shrinks disagreement."""
-    dataset = jd.compare(networks=networks, **options).isel(algorithm=0, drop=True)
-    key = jax.random.key(mixing)
-    found = [jd.networks.contraction(network, key, rounds=1000) for network in networks.values()]
-    return dataset.assign(contraction=("network", found))
-
-
-def with_means(dataset: xr.Dataset, *_: Any) -> xr.Dataset:
-    """Add ``mean``, |λ₂| of the rounds' mean W."""
-    radii = mean_radii()
-    return dataset.assign(mean=("network", [radii[name] for name in dataset.network.values]))
-
-
-def varying_networks() -> list[dict[str, Any]]:
-    """Return networks that change and fixed ones, a dictionary for each program to compile."""
-    grid = dense(placed(jd.graphs.grid(4, AGENTS // 4)))
-    return [
-        {
-            "ring": dense(jd.graphs.ring(AGENTS)),
-            "exponential": dense(jd.graphs.exponential(AGENTS, directed=True)),
-        },
-        {"one-peer exponential": jd.networks.one_peer_exponential(AGENTS)},
-        {"random matching": jd.networks.RandomMatching(jd.graphs.complete(AGENTS))},
-        {
-            name: jd.networks.RandomLinks(jd.networks.Disconnected(grid, awake), up)
-            for name, (up, awake) in UP_AND_AWAKE.items()
-        },
-    ]
-
-
-def mean_radii() -> dict[str, float]:
-    """Return the |λ₂| of the mean over rounds of each varying network's W, in closed form."""
-    eye, ones = np.eye(AGENTS), np.ones((AGENTS, AGENTS))
-    ring = dense(jd.graphs.ring(AGENTS))
-    exponential = dense(jd.graphs.exponential(AGENTS, directed=True))
-    grid = dense(placed(jd.graphs.grid(4, AGENTS // 4))).csr().toarray()
-    hops = [np.roll(eye, 2**h, axis=1) for h in range((AGENTS - 1).bit_length())]
-    means = {
-        "ring": ring.csr().toarray(),
-        "exponential": exponential.csr().toarray(),
-        "one-peer exponential": (eye + np.mean(hops, axis=0)) / 2,
-        "random matching": eye / 2 + (ones - eye) / (2 * (AGENTS - 1)),
-    }
-    for name, (up, awake) in UP_AND_AWAKE.items():
-        means[name] = eye + up * awake**2 * (grid - eye)
-    return {name: float(np.sort(np.abs(np.linalg.eigvals(w)))[-2]) for name, w in means.items()}
 
 
 def rounds_to(dataset: xr.Dataset, target: float) -> xr.DataArray:
@@ -300,38 +209,6 @@ def placement(target: float, results: Results) -> xr.DataArray:
     return ratio.sel(network="ring")
 
 
-def failing(results: Results) -> xr.Dataset:
-    """Return links a round and 1 − contraction, over those of the whole grid, and 1 − |λ₂|."""
-    dataset = results["varying"].isel(stepsize=0, seed=0, step=-1)
-    links = dataset.traffic / dataset.bits
-    found = xr.Dataset(
-        {"links": links, "gap": 1 - dataset.contraction, "mean": 1 - dataset["mean"]}
-    )
-    names = [name for name in UP_AND_AWAKE if name in found.network.values]
-    shares = [up * awake**2 for up, awake in (UP_AND_AWAKE[name] for name in names)]
-    found = found.sel(network=names)
-    return (
-        found / found.isel(network=0, drop=True) / xr.DataArray(shares, dims="network")
-    ).drop_vars(("stepsize", "seed", "step"), errors="ignore")
-
-
-def varying_table(results: Results) -> xr.Dataset:
-    """Return how fast time-varying networks mix, and what they cost gradient tracking."""
-    best = jd.best(results["varying"], "gap")
-    links = (best.traffic / best.bits).isel(step=-1, drop=True).mean("seed")
-    reached = {x: jd.reach(best, "gap", TARGET, x=x).mean("seed") for x in ("rounds", "traffic")}
-    return xr.Dataset(
-        {
-            "links a round": links,
-            "|λ₂| of mean W": best["mean"],
-            "contraction": best.contraction,
-            "best stepsize": best.stepsize,
-            f"rounds to {TARGET:g}": reached["rounds"],
-            "Mbit": reached["traffic"] / 1e6,
-        }
-    ).drop_vars("stepsize")
-
-
 CLAIMS = [
     Claim(
         "averaging: rounds ~ gap^p",
@@ -355,11 +232,19 @@ CLAIMS = [
         near(-1, 0.3),
     ),
     Claim(
-        "EXTRA and exact diffusion at their best stepsizes: rounds ~ gap^p",
+        "exact diffusion at its best stepsize: rounds ~ gap^p",
         "theory: κ + 1 / gap, √(κ / gap) at the best stepsize",
         "-1/2",
-        fitted("EXTRA", "ExactDiffusion"),
+        fitted("ExactDiffusion"),
         near(-0.5, 0.2),
+    ),
+    Claim(
+        "EXTRA, too",
+        "theory, likewise",
+        "-1/2",
+        fitted("EXTRA"),
+        near(-0.5, 0.2),
+        scales=("default", "full"),
     ),
     Claim(
         "on the ring, shuffled agents are quicker to a rough accuracy: factor in rounds",
@@ -375,50 +260,28 @@ CLAIMS = [
         functools.partial(placement, TARGET),
         near(1, 0.2),
     ),
-    Claim(
-        "failing links cost 1 − |λ₂| of the mean W, as many as are down",
-        "derived: E W = I + p (W − I)",
-        "p",
-        lambda results: failing(results)["mean"],
-        near(1, 0.02),
-    ),
-    Claim(
-        "so does the measured contraction", "derived", "p", lambda r: failing(r).gap, near(1, 0.1)
-    ),
-    Claim("and as many bits are saved", "derived", "p", lambda r: failing(r).links, near(1, 0.05)),
-    Claim(
-        "the one-peer exponential graph averages exactly: contraction",
-        "arXiv 2110.13363",
-        "0",
-        lambda r: r["varying"].contraction.sel(network="one-peer exponential"),
-        below(1e-9),
-    ),
 ]
 
 
 def draw_graph(name: str, ax: Any, results: Results) -> None:
     """Draw a graph with its weights, each agent labelled with its most frequent digit."""
-    graph = placed(graphs(results.world.seed)[name])
-    network = dense(graph)
-    where = nx.get_node_attributes(graph, "pos") or nx.circular_layout(
-        graphs(results.world.seed)[name]
-    )
+    made = graphs(results.world.seed)[name]
+    network = dense(placed(made))
+    where = nx.get_node_attributes(made, "pos") or nx.circular_layout(made)
+    points = np.array([where[node] for node in placed(made)])
     digits = [str(DIGITS[2 * i >= AGENTS]) for i in range(AGENTS)]
-    points = np.array([where[node] for node in graph])
     jd.plot.graph(network, ax=ax, positions=points, labels=digits)
     ax.set_title(f"{name}, gap {network.spectral_gap:.2f}")
 
 
-def draw_spectrum(ax: Any, results: Results) -> None:
-    """Draw the spectra of four graphs."""
-    made = graphs(results.world.seed)
-    jd.plot.spectrum({name: dense(placed(made[name])) for name in PICTURES}, ax=ax)
-
-
-def draw_matrix(name: str, ax: Any, results: Results) -> None:
-    """Draw a mixing matrix."""
-    jd.plot.matrix(dense(placed(graphs(results.world.seed)[name])), ax=ax)
-    ax.set_title(name)
+def draw_spectra(which: str, ax: Any, results: Results) -> None:
+    """Draw the spectra of four graphs, or the matrix of one."""
+    made = {name: dense(placed(graph)) for name, graph in graphs(results.world.seed).items()}
+    if which:
+        jd.plot.matrix(made[which], ax=ax)
+        ax.set_title(which)
+    else:
+        jd.plot.spectrum({name: made[name] for name in PICTURES}, ax=ax)
 
 
 def guide(scale: float, power: float, label: str, dashes: str) -> Any:
@@ -441,23 +304,6 @@ def draw_stepsizes(name: str, ax: Any, results: Results) -> None:
     ax.set(title=name, ylabel=r"spectral gap  $1 - |\lambda_2|$")
 
 
-def changing(fails: bool, x: str) -> Lines:
-    """Return the panel of gradient tracking's gap on networks that change, or whose links fail."""
-
-    def data(results: Results) -> xr.Dataset:
-        best = jd.best(results["varying"], "gap")
-        return best.sel(network=[name for name in best.network.values if ("p = " in name) == fails])
-
-    return Lines(
-        data=data,
-        x=x,
-        floor=ROUNDING,
-        legend="panel" if x == "rounds" else None,
-        title="failing links" if fails else "sequences",
-        ylabel=None if x == "rounds" else "",
-    )
-
-
 GAP_AXIS = {
     "x": "spectral_gap",
     "ticks": False,
@@ -469,14 +315,14 @@ LOG = -math.log(AVERAGED)
 STUDY = Study(
     name="networks",
     paper="Gossip, Chebyshev acceleration, and the methods of the quick start",
-    question="What does good connectivity gain, in rounds and in bits?",
-    scales=SIZES,
+    question="How many rounds does good connectivity save, at which stepsizes?",
+    scales=SCALES,
     world=world,
     parts={
         "averaging": Part("network", averaging, functools.partial(with_gaps, "networks")),
         "optimization": Part(
             "algorithm",
-            functools.partial(optimization, "networks", list(METHODS)),
+            functools.partial(optimization, "networks", None),
             functools.partial(with_gaps, "networks"),
         ),
         "shuffled": Part(
@@ -484,14 +330,11 @@ STUDY = Study(
             functools.partial(optimization, "shuffled", ["DSGD", "GradientTracking"]),
             functools.partial(with_gaps, "shuffled"),
         ),
-        "varying": Part("network", varying, with_means),
     },
     claims=CLAIMS,
     figures={
         "graphs": Figure([[functools.partial(draw_graph, name) for name in PICTURES]], height=1.9),
-        "spectra": [
-            [draw_spectrum, *(functools.partial(draw_matrix, n) for n in ("path", "exponential"))]
-        ],
+        "spectra": [[functools.partial(draw_spectra, n) for n in ("", "path", "exponential")]],
         "scaling": Figure(
             [
                 [
@@ -529,20 +372,16 @@ STUDY = Study(
         "stepsizes": Figure(
             [[functools.partial(draw_stepsizes, name) for name in METHODS]], sharey=True
         ),
-        "varying": Figure(
-            [[changing(fails, x) for x in ("rounds", "traffic")] for fails in (False, True)],
-            height=2.6,
-        ),
     },
     tables={
         "rounds": (
             "rounds to a relative disagreement, or a gap",
-            lambda r: rounds(r).to_dataset("algorithm").reset_coords("spectral_gap"),
-        ),
-        "varying": ("gradient tracking on networks that change", varying_table),
+            lambda results: rounds(results).to_dataset("algorithm").reset_coords(),
+        )
     },
     minutes={"quick": 0.7, "default": 3, "full": 20},
     data=lambda world: (
-        f"digits {DIGITS[0]} against {DIGITS[1]} (scikit-learn), {AGENTS} agents, {world.problem.d} features"
+        f"digits {DIGITS[0]} against {DIGITS[1]} of scikit-learn over {AGENTS} agents by label, "
+        f"{world.problem.d} features"
     ),
 )

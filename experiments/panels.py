@@ -44,6 +44,11 @@ class Figure:
     sharex: bool = False
     sharey: bool = False
 
+    @classmethod
+    def of(cls, given: Any) -> "Figure":
+        """Return a figure, of rows of panels too."""
+        return given if isinstance(given, cls) else cls(given)
+
     def draw(self, results: Any) -> Any:
         """Return the matplotlib figure; None if no panel has anything to show."""
         import matplotlib.pyplot as plt

@@ -216,7 +216,7 @@ class Study:
             write(dataset.assign_attrs(command=command), written[-1])
         figures = []
         for name, figure in self.figures.items():
-            figure = figure if isinstance(figure, Figure) else Figure(figure)
+            figure = Figure.of(figure)
             paths = figure.write(results, folder / name)
             if paths:
                 written += paths

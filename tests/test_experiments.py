@@ -1,6 +1,5 @@
 """The command line, small: every experiment runs, writes what it says, and measures real things."""
 
-import csv
 import json
 import re
 
@@ -10,9 +9,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from experiments import networks, quickstart
+from experiments import networks, quickstart, varying
 from experiments.__main__ import main
 from experiments.benchmarks import speed
+from experiments.panels import Figure
 from experiments.study import STUDIES, Program
 from experiments.tables import text
 
@@ -31,7 +31,15 @@ def results(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_quick_start_writes_figures_tables_and_datasets(results):
-    names = {"full.nc", "minibatch.nc", "full, best.nc", "minibatch, best.nc", "full.csv", "minibatch.csv", "claims.json"}
+    names = {
+        "full.nc",
+        "minibatch.nc",
+        "full, best.nc",
+        "minibatch, best.nc",
+        "full.csv",
+        "minibatch.csv",
+        "claims.json",
+    }
     names |= {"quickstart.png", "quickstart.pdf", "cache"}
     assert {path.name for path in results.iterdir()} == names
     assert all(path.stat().st_size > 0 for path in results.iterdir())
@@ -124,35 +132,34 @@ METHODS = ("DSGD", "GradientTracking", "ExactDiffusion")
 
 
 @pytest.fixture(scope="module")
-def networks_results(tmp_path_factory):
-    """One quick run of the study of networks: the tables' texts by name, and the folder."""
-    out = tmp_path_factory.mktemp("networks")
+def networks_results():
+    """One quick run of the study of networks."""
     with pytest.MonkeyPatch.context() as patch:  # exact diffusion is EXTRA's close relative
-        patch.setattr(networks, "METHODS", {k: networks.METHODS[k] for k in METHODS})
-        main(["networks", "--quick", "--out", str(out)])
-    return out
+        own = {k: networks.METHODS[k] for k in METHODS}
+        patch.setattr(networks, "METHODS", own)
+        yield networks.STUDY.results("quick")
 
 
-def _columns(path):
-    header, *rows = csv.reader(path.read_text().splitlines())
-    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+@pytest.fixture(scope="module")
+def varying_results():
+    """One quick run of the study of networks that change."""
+    return varying.STUDY.results("quick")
 
 
 @pytest.mark.slow
 def test_the_study_of_networks_measures_what_theory_says(networks_results):
-    slopes = _columns(networks_results / "networks_slopes.csv")
-    fit = {name: float(row["fit, gap < 0.25"]) for name, row in slopes.items()}
-    assert fit["averaging"] == pytest.approx(-1, abs=0.1)
-    assert fit["Chebyshev"] == pytest.approx(-0.5, abs=0.1)
-    assert fit["GradientTracking"] == pytest.approx(-1, abs=0.3)
-    assert fit["ExactDiffusion"] == pytest.approx(-0.5, abs=0.2)
+    def fit(name):
+        return float(networks.fitted(name)(networks_results).item())
+
+    assert fit("averaging") == pytest.approx(-1, abs=0.1)
+    assert fit("Chebyshev") == pytest.approx(-0.5, abs=0.1)
+    assert fit("GradientTracking") == pytest.approx(-1, abs=0.3)
+    assert fit("ExactDiffusion") == pytest.approx(-0.5, abs=0.2)
 
 
 @pytest.mark.slow
 def test_exact_methods_reach_the_accuracy_and_dsgd_does_not(networks_results):
-    rounds = networks.rounds_to(
-        xr.load_dataset(networks_results / "networks_optimization.nc"), networks.TARGET
-    )
+    rounds = networks.rounds_to(networks_results["optimization"], networks.TARGET)
     exact = rounds.sel(algorithm=["GradientTracking", "ExactDiffusion"])
     assert exact.notnull().all()
     dsgd = rounds.sel(algorithm="DSGD").notnull()  # on the complete graph it is gradient descent
@@ -163,14 +170,8 @@ def test_exact_methods_reach_the_accuracy_and_dsgd_does_not(networks_results):
 
 @pytest.mark.slow
 def test_shuffled_agents_are_quicker_to_a_rough_accuracy_only(networks_results):
-    slow, shuffled = (
-        xr.load_dataset(networks_results / f"networks_{name}.nc").sel(
-            algorithm="GradientTracking", network="ring"
-        )
-        for name in ("optimization", "shuffled")
-    )
     rough, fine = (
-        float(networks.rounds_to(slow, target) / networks.rounds_to(shuffled, target))
+        float(networks.placement(target, networks_results))
         for target in (networks.COARSE, networks.TARGET)
     )
     assert rough > 3
@@ -178,23 +179,21 @@ def test_shuffled_agents_are_quicker_to_a_rough_accuracy_only(networks_results):
 
 
 @pytest.mark.slow
-def test_failing_links_cost_rounds_and_not_bits(networks_results):
-    rows = _columns(networks_results / "networks_varying.csv")
-    assert float(rows["one-peer exponential"]["contraction"]) == 0
-    whole, p = rows["grid 4 x 4, p = 1"], 0.7
-    gap = 1 - float(whole["contraction"])
-    for name, share in (("links up, p = 0.7", p), ("agents awake, p = 0.7", p**2)):
-        links = float(rows[name]["links a round"]) / float(whole["links a round"])
-        assert links == pytest.approx(share, rel=0.05)
-        assert 1 - float(rows[name]["contraction"]) == pytest.approx(share * gap, rel=0.1)
-        assert 1 - float(rows[name]["|λ₂| of mean W"]) == pytest.approx(share * gap, rel=0.02)
+def test_failing_links_cost_rounds_and_not_bits(varying_results):
+    dataset = varying_results["varying"]
+    assert float(dataset.contraction.sel(network="one-peer exponential")) == 0
+    shares = varying.failing(varying_results)
+    np.testing.assert_allclose(shares.links, 1, atol=0.05)
+    np.testing.assert_allclose(shares.gap, 1, atol=0.1)
+    np.testing.assert_allclose(shares["mean"], 1, atol=0.02)
 
 
 @pytest.mark.slow
-def test_the_study_of_networks_writes_figures_and_numbers_agents_along_the_graph(networks_results):
-    names = {path.name for path in networks_results.iterdir()}
-    figures = ("graphs", "spectra", "scaling", "stepsizes", "varying")
-    assert {f"networks_{name}.{kind}" for name in figures for kind in ("png", "pdf")} <= names
+def test_the_study_of_networks_draws_its_figures_and_numbers_agents_along_the_graph(
+    networks_results,
+):
+    for name, figure in networks.STUDY.figures.items():
+        assert Figure.of(figure).draw(networks_results) is not None, name
     path = networks.graphs()["path"]
     order = list(networks.placed(path))
     assert order in (sorted(order), sorted(order)[::-1])
