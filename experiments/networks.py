@@ -25,7 +25,7 @@ import xarray as xr
 import jaxdopt as jd
 from experiments.claims import Claim, above, near
 from experiments.measures import exponent
-from experiments.panels import REFERENCE, Figure, LogLog, level
+from experiments.panels import REFERENCE, Figure, LogLog, level, present
 from experiments.study import Part, Program, Results, Study, comparisons
 
 AGENTS = 16
@@ -299,7 +299,7 @@ def draw_stepsizes(name: str, ax: Any, results: Results) -> None:
     early = results["optimization"].sel(step=slice(None, 500)).swap_dims(network="spectral_gap")
     high = float(early.gap.isel(step=0).max())
     last = name == list(METHODS)[-1]
-    chosen = early.sel(algorithm=name)
+    chosen = early.sel(algorithm=present(early, "algorithm", name))
     jd.plot.heatmap(chosen, by="spectral_gap", ax=ax, vmin=1e-12, vmax=high, colorbar=last)
     ax.set(title=name, ylabel=r"spectral gap  $1 - |\lambda_2|$")
 
