@@ -71,6 +71,9 @@ Your own:
     algorithms         the files of all methods
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from jaxdopt import (
     agents,
     algorithms,
@@ -78,7 +81,6 @@ from jaxdopt import (
     costs,
     metrics,
     networks,
-    plot,
     problems,
     roles,
     schedules,
@@ -93,13 +95,16 @@ from jaxdopt.averaging import Averaged
 from jaxdopt.compare import compare
 from jaxdopt.costs import Axis, Cost
 from jaxdopt.datasets import best, label, reach
-from jaxdopt.networks import graphs
 from jaxdopt.problems import data, partition
 from jaxdopt.problems.stacking import stack
 from jaxdopt.schedules import at
 from jaxdopt.settings import Setting
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import sweep
+
+if TYPE_CHECKING:
+    from jaxdopt import plot
+    from jaxdopt.networks import graphs
 
 __version__ = "0.1.0"
 
@@ -143,3 +148,17 @@ __all__ = [
     "theory",
 ]
 __all__ += algorithms.__all__
+
+LATER = {"graphs": "jaxdopt.networks.graphs", "plot": "jaxdopt.plot"}  # on libraries slow to load
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module when it is asked for first."""
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = importlib.import_module(LATER[name])
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATER})

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 import jax
 
-from jaxdopt import roles
+from jaxdopt import _repr, roles
 from jaxdopt._checks import Check, Choice, Count
 from jaxdopt._leaves import distinct
 from jaxdopt._numbers import Fraction, Nonnegative, Number, Positive, Scalar
@@ -65,6 +65,10 @@ def pytree(cls: type[T]) -> type[T]:
         [1.0]
     """
     checks = checked_fields(cls)
+    if cls.__repr__ is object.__repr__:
+        cls._repr_html_ = _repr.html  # type: ignore[attr-defined]
+        cls.__repr__ = _repr.text
+    cls.__repr__ = cls.__repr__  # the class's own, which a dataclass keeps
     cls._own_check = cls.__dict__.get("__post_init__")  # type: ignore[attr-defined]
     more = [base.__dict__.get("_own_check") for base in reversed(cls.__mro__)]
     more = [check for check in more if check is not None]

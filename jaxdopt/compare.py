@@ -1,5 +1,7 @@
 """Methods compared on networks, over hyperparameters and seeds, as one labelled dataset."""
 
+from __future__ import annotations
+
 import datetime
 import functools
 import itertools
@@ -8,14 +10,14 @@ import math
 import operator
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from tqdm import tqdm
 
+from jaxdopt import _repr
 from jaxdopt._arguments import require_kinds
 from jaxdopt._checks import require
 from jaxdopt._pytree import number_fields
@@ -25,6 +27,9 @@ from jaxdopt.grids import Grid, grids_of, named
 from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import listed, sweep
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 RESERVED = (*DIMENSIONS, "choice", "diverged")
 
@@ -249,6 +254,8 @@ def _assembled(
     own: bool,
 ) -> xr.Dataset:
     """Return the datasets of methods and networks as one; what is missing is NaN."""
+    import xarray as xr
+
     sizes: dict[str, list[Any]] = {"network": labels}
     if own:
         sizes["choice"] = list(range(max(len(grid.points) for grid in grids.values())))
@@ -291,7 +298,7 @@ def _about(methods: Mapping[str, Any], algorithms: Mapping[str, Any], steps: int
 
     settings = {
         name: {
-            role: repr(getattr(member, role))
+            role: _repr.line(getattr(member, role))
             for role in ("problem", "network")
             if getattr(member, role) is not None
         }
@@ -299,7 +306,7 @@ def _about(methods: Mapping[str, Any], algorithms: Mapping[str, Any], steps: int
         if isinstance(member, Setting)
     }
     return {
-        "algorithms": json.dumps({name: repr(method) for name, method in methods.items()}),
+        "algorithms": json.dumps({name: _repr.line(method) for name, method in methods.items()}),
         "settings": json.dumps(settings),
         "steps": steps,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -311,4 +318,6 @@ def _about(methods: Mapping[str, Any], algorithms: Mapping[str, Any], steps: int
 
 
 def _index(name: str, members: Iterable[str]) -> Any:
+    import xarray as xr
+
     return xr.DataArray(list(members), dims=name, name=name)

@@ -1,18 +1,25 @@
-"""Results as labelled datasets; the best members of them, and when they reach a level."""
+"""Results as labelled datasets; the best members of them, and when they reach a level.
+
+xarray is imported where it is needed, as it takes long to load.
+"""
+
+from __future__ import annotations
 
 import itertools
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from jaxdopt._checks import require
 from jaxdopt._numbers import number
 from jaxdopt.simulate import Result
 from jaxdopt.sweep import listed
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 RESOLUTION = (
     1000  # rounding errors (of the starting value) within which final values count as equal
@@ -78,6 +85,8 @@ def label(result: Result, **coordinates: Any) -> xr.Dataset:
 
 def labelled(history: dict[str, Any], labels: dict[str, Any]) -> xr.Dataset:
     """Return arrays by name over the labels and steps as a dataset."""
+    import xarray as xr
+
     steps = np.asarray(history["step"])
     axes = [*labels, "step"]
     variables = {}
@@ -167,7 +176,7 @@ def _scores(
     eps = np.finfo(values.dtype if values.dtype.kind == "f" else float).eps
     floor = RESOLUTION * eps * start.where(np.isfinite(start), 0)
     arrival = (values > floor).sum("step") / (values.sizes["step"] + 1)
-    return last.where(last > floor, floor * arrival), xr.zeros_like(last)
+    return last.where(last > floor, floor * arrival), 0 * arrival
 
 
 def _warn_at_the_edge(field: str, tried: Any, chosen: Any, choices: list[str]) -> None:
@@ -236,6 +245,8 @@ def as_dataset(given: Any) -> xr.Dataset:
 
 def require_dataset(dataset: Any) -> None:
     """Refuse anything other than a labelled dataset."""
+    import xarray as xr
+
     remedy = "give an xarray.Dataset such as jd.compare's"
     if isinstance(dataset, Result):
         remedy = "name its axes with jd.label(result, ...), such as jd.label(result, seed=10)"

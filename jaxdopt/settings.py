@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from jaxdopt import _repr
 from jaxdopt import networks as _networks
 from jaxdopt._checks import require
 from jaxdopt.sweep import listed
@@ -14,7 +15,7 @@ from jaxdopt.sweep import listed
 ONLY = "network"  # the label of a network that nobody has named
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Setting:
     """A method on a problem or a network of its own, as a member of `compare`.
 
@@ -43,6 +44,8 @@ class Setting:
     _: dataclasses.KW_ONLY
     problem: Any = None
     network: Any = None
+    __repr__ = _repr.text
+    _repr_html_ = _repr.html
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdopt import _repr, roles
 from jaxdopt import costs as _costs
 from jaxdopt import metrics as _metrics
-from jaxdopt import roles
 from jaxdopt._arguments import (
     as_estimates,
     kind,
@@ -57,6 +57,20 @@ class Result:
     key: Any
     axes: tuple[str | None, ...] = static(default=())
     own_axes: tuple[tuple[str, _costs.Axis, int], ...] = static(default=())
+
+    def _facts(self) -> dict[str, str]:
+        batch = np.ndim(self.diverged)
+        rows = next(iter(self.costs.values())).shape[batch]
+        facts = {"steps": _repr.span(self.next_step), "records": str(rows)}
+        if batch:
+            unnamed = (None,) * (batch - len(self.axes))
+            named = zip((*unnamed, *self.axes), np.shape(self.diverged), strict=True)
+            facts["swept"] = " x ".join(f"{name or 'members'}[{size}]" for name, size in named)
+        facts["diverged"] = _repr.share(self.diverged)
+        for name, rows in self.metrics.items():
+            scalar = np.ndim(rows) == batch + 1 and not is_traced(rows)
+            facts[name] = _repr.span(np.asarray(rows)[..., -1]) if scalar else _repr.brief(rows)
+        return facts | {"memory": _repr.memory(self)}
 
     @property
     def next_step(self) -> Any:

@@ -687,7 +687,7 @@ RESULTS = [
     ),
     Case(
         "heatmap of three",
-        lambda: draw(jd.plot.heatmap, compared()),
+        lambda: draw(jd.plot.heatmap, twice(twice(compared(), "algorithm"), "network")),
         "algorithm, network, stepsize .*stepsize and network; name two with x= and by=, and select",
     ),
     Case(

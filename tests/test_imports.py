@@ -17,6 +17,7 @@ FLOORS = {
     "_checks": 0,
     "_numbers": 0,
     "_pytree": 0,
+    "_repr": 0,
     "_wrapper": 0,
     "roles": 0,
     "costs": 0,
@@ -50,9 +51,10 @@ SHARED = {  # what methods of a family take from each other
     )
 }
 ONLY_IN = {
-    "networkx": {"networks/graphs.py", "plot/networks.py"},
+    "networkx": {"networks/connectivity.py", "networks/graphs.py", "plot/networks.py"},
     "pandas": set(),  # tables are printed and written by the experiments
-    "scipy.optimize": {"problems/solver.py"},
+    "scipy.optimize": set(),  # scipy loads its parts where they are used
+    "optax": {"problems/linear.py", "problems/neural.py"},
     "xarray": {"compare.py", "datasets.py"},
     "matplotlib": {
         "plot/curves.py",
@@ -111,13 +113,23 @@ def test_every_module_has_a_floor():
     assert top - {"__init__"} == set(FLOORS)
 
 
-def test_importing_changes_no_configuration_and_needs_no_extra():
-    """A fresh process: no matplotlib, scikit-learn or flax is loaded, and x64 stays off."""
+SLOW_TO_LOAD = {
+    *("networkx", "optax", "pandas", "xarray"),
+    *("scipy.linalg", "scipy.optimize", "scipy.sparse.csgraph", "scipy.sparse.linalg"),
+}
+
+
+def test_importing_changes_no_configuration_and_loads_nothing_slow():
+    """A fresh process: no extra and nothing that takes long is loaded, and x64 stays off."""
     code = (
         "import sys, jax; before = dict(jax.config.values); import jaxdopt; "
         "assert dict(jax.config.values) == before; "
-        "loaded = {'matplotlib', 'sklearn', 'flax', 'chex'} & set(sys.modules); "
-        "assert not loaded, loaded"
+        "extras = {'matplotlib', 'sklearn', 'flax', 'chex'}; "
+        f"loaded = (extras | {SLOW_TO_LOAD}) & set(sys.modules); "
+        "assert not loaded, loaded; "
+        "assert {'graphs', 'plot'} <= set(dir(jaxdopt)); "
+        "from jaxdopt import graphs, plot; assert jaxdopt.graphs is graphs; "
+        "assert 'networkx' in sys.modules; assert not hasattr(jaxdopt, 'graph')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -260,6 +260,43 @@ def test_a_heatmap_hatches_what_diverged_and_clips_below():
     assert inside == [(True, True), (True, True)]
 
 
+def test_a_heatmap_shows_what_has_more_than_one_member():
+    values = [[1, 0.1, 1e-3, 2.0], [3, 0.3, 1e-2, 4.0]]
+    plain = grid(values, [0.1, 0.2, 0.3, 0.4])
+    for dataset, labels in (
+        (plain.expand_dims(algorithm=["GT"]), ["ring", "path"]),
+        (plain.rename(network="algorithm").expand_dims(network=["ring"]), ["ring", "path"]),
+        (plain.rename(stepsize="gamma").transpose("gamma", ...), None),
+    ):
+        ax = jd.plot.heatmap(dataset)
+        mesh: Any = ax.collections[0]
+        shown = mesh.get_array().reshape(2, -1)
+        if labels is None:  # gamma is the other one
+            assert (ax.get_xlabel(), ax.get_ylabel()) == ("gamma", "network")
+        else:
+            assert [text.get_text() for text in ax.get_yticklabels()] == labels
+        np.testing.assert_allclose(shown, values)
+    turned = jd.plot.heatmap(plain, by="stepsize")
+    assert [text.get_text() for text in turned.get_xticklabels()] == ["ring", "path"]
+    (row,) = jd.plot.heatmap(plain.isel(network=[1])).collections
+    np.testing.assert_allclose(np.ravel(row.get_array()), values[1])
+
+
+def test_a_heatmap_of_a_result_has_numbers_for_values():
+    problem = jd.problems.quadratic(4, 2)
+    rings = jd.networks.metropolis(jd.graphs.ring(4)), jd.networks.metropolis(jd.graphs.path(4))
+    named = {"network": "network", "algorithm": "stepsize"}
+    for over, x in ((("network", "algorithm"), "member_1"), (named, "stepsize  $\\alpha$")):
+        swept = jd.sweep(jd.run, over=over)(
+            jax.vmap(jd.DGD)(np.array([0.1, 0.2, 0.3])), problem, jd.networks.stack(rings),
+            problem.start(), jax.random.key(0), steps=3,
+        )  # fmt: skip
+        ax = jd.plot.heatmap(swept)
+        assert ax.get_xlabel() == x
+        shown = np.reshape(ax.collections[0].get_array(), (2, 3))
+        np.testing.assert_allclose(shown, swept.history["gap"][..., -1])
+
+
 def test_a_heatmap_takes_the_median_over_seeds():
     values = np.array([[[1.0, 5.0, 2.0], [1.0, 1e-3, 1e-2]]])  # [network, stepsize, seed]
     flags = np.array([[[False] * 3, [False, True, False]]])

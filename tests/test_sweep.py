@@ -414,7 +414,7 @@ def test_a_result_goes_along_with_a_sweep():
         (lambda r: jd.label(r.history, a=2), "result is a dict; give the Result of jd.run"),
         (lambda r: jd.best(r), r"dataset is a Result; name its axes with jd.label\(result, ...\)"),
         (lambda r: jd.reach(r, "gap", 1.0), r"dataset is a Result; name its axes with jd.label"),
-        (lambda r: jd.plot.heatmap(r), r"dataset is a Result; name its axes with jd.label"),
+        (lambda r: jd.plot.heatmap(r.history), r"dataset is a dict; give an xarray.Dataset"),
         (lambda r: curves_of(algorithm="a", key="a"), "give every axis a name of its own"),
         (lambda r: curves_of(algorithm=1), "give every axis a name of its own"),
     ],

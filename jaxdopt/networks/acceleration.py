@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdopt import _repr
 from jaxdopt._checks import count, require
 from jaxdopt._numbers import number
 from jaxdopt._opaque import traceable
@@ -39,6 +40,9 @@ class Polynomial(Operator, Wrapper):
         """The number of steps for which the wrapped network has rounds; None if unlimited."""
         rounds = getattr(wrapped(self), "horizon", None)
         return None if rounds is None else rounds // self.repetitions
+
+    def _facts(self) -> dict[str, str]:
+        return _repr.fields(self)
 
     @property
     def link_count(self) -> Any:

@@ -5,9 +5,9 @@ from typing import Any
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree
-from jaxdopt.networks import graphs
+from jaxdopt.networks import connectivity
 from jaxdopt.networks.checks import require_network
-from jaxdopt.networks.graphs import common_root, require_connected
+from jaxdopt.networks.connectivity import common_root, require_connected
 from jaxdopt.networks.operators.choose import choose
 from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.weights import column_matrix, row_matrix
@@ -70,7 +70,7 @@ def push_pull(graph: Any, push: Any = None) -> Directed:
     Source: Pu, Shi, Xu, Nedić (2021), "Push-pull gradient methods for distributed optimization in
     networks", arXiv 1810.06653, assumption 2 and section 2.
     """
-    both = graphs.adjacencies([graph] if push is None else [graph, push])
+    both = connectivity.adjacencies([graph] if push is None else [graph, push])
     pulled, pushed = both[0].astype(float), both[-1].astype(float)
     if push is None:
         require_connected(pulled)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import scipy.sparse as sp
 
-from jaxdopt import agents
+from jaxdopt import _repr, agents
 from jaxdopt._pytree import pytree, replace
 from jaxdopt.roles import Missing, Network, lacks
 
@@ -27,6 +27,9 @@ class Parts(Network):
     def parts(self) -> dict[str, Any]:
         """The parts by name."""
         return {name: part for name, part in vars(self).items() if name in ("row", "column")}
+
+    def _facts(self) -> dict[str, str]:
+        return {"agents": str(self.n)} | _repr.fields(self)
 
     @property
     def _first(self) -> Any:

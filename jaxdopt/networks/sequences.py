@@ -14,13 +14,13 @@ import numpy as np
 import scipy.sparse as sp
 from jax.extend.random import threefry_2x32
 
-from jaxdopt import agents
+from jaxdopt import _repr, agents
 from jaxdopt._checks import count, require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace, static
 from jaxdopt._wrapper import passed_on, rewrap, wrapped
-from jaxdopt.networks import graphs
-from jaxdopt.networks.graphs import require_connected
+from jaxdopt.networks import connectivity
+from jaxdopt.networks.connectivity import require_connected
 from jaxdopt.networks.operators.choose import choose
 from jaxdopt.networks.operators.sparse import Neighbors
 from jaxdopt.networks.parts import Parts
@@ -66,6 +66,9 @@ class Varying(Network):
     def cuttable(self) -> bool:
         """Whether links of every round can be cut."""
         return self.symmetric or self.kind != "doubly"
+
+    def _facts(self) -> dict[str, str]:
+        return {"agents": str(self.n)} | _repr.fields(self, "n")
 
     def mean(self, x: Any) -> Any:
         """Return the mean over agents, leaves [n, ...] -> [...]."""
@@ -125,7 +128,7 @@ def _in_turn(together: Any, members: Sequence[Any]) -> Any:
     if "pushes" in vars(together) and together.kind == "column" and not is_traced(together):
         least = min(float(np.min(member.csr().diagonal())) for member in members)
         union = sum((member.csr() for member in members[1:]), members[0].csr())
-        changes["pushes"] = least > 0 and graphs.keeps_pushing(sp.csr_array(union))
+        changes["pushes"] = least > 0 and connectivity.keeps_pushing(sp.csr_array(union))
     return replace(together, **changes)
 
 
@@ -155,7 +158,7 @@ def sequence(
         f"weights is {weights!r}; give one of {', '.join(map(repr, SCHEMES))}.",
     )
     scheme, kind = SCHEMES[weights]
-    patterns = [pattern.astype(float) for pattern in graphs.adjacencies(graphs_or_adjacency)]
+    patterns = [pattern.astype(float) for pattern in connectivity.adjacencies(graphs_or_adjacency)]
     require(patterns, "the trace has no graphs; give at least one.")
     counts = sorted({p.shape[0] for p in patterns})
     require(
@@ -201,7 +204,7 @@ class RandomMatching(Varying):
     offers = frozenset({"mixing", "symmetric", "pull", "push", "push-pull", "hop", "all"})
 
     def __init__(self, graph: Any) -> None:
-        pattern = graphs.adjacency(graph)
+        pattern = connectivity.adjacency(graph)
         require_connected(pattern)
         require(
             (pattern != pattern.T).nnz == 0,

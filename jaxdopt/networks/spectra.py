@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
-import scipy.sparse.linalg
 
 from jaxdopt._checks import count
 from jaxdopt.networks.checks import require_network
@@ -37,14 +36,14 @@ def sparse_gap(matrix: sp.csr_array, symmetric: bool) -> float:
     With W 1 = 1 or 1ᵀ W = 1ᵀ this removes the eigenvalue 1 and keeps all others (Brauer 1952).
     """
     n = matrix.shape[0]
-    away = scipy.sparse.linalg.LinearOperator(
+    away = sp.linalg.LinearOperator(
         shape=matrix.shape, matvec=lambda v: matrix @ v - v.mean(), dtype=float
     )
-    solve = scipy.sparse.linalg.eigsh if symmetric else scipy.sparse.linalg.eigs
+    solve = sp.linalg.eigsh if symmetric else sp.linalg.eigs
     start = np.cos(np.arange(n) ** 1.5)  # fixed, and not orthogonal to any smooth eigenvector
     try:
         value = solve(away, k=1, which="LM", v0=start, return_eigenvectors=False, ncv=min(n, 64))
-    except scipy.sparse.linalg.ArpackNoConvergence:
+    except sp.linalg.ArpackNoConvergence:
         raise ValueError(
             f"the spectral gap of this network of {n} agents did not converge, as it is tiny; "
             "compute it in closed form, or for a smaller network of the kind."

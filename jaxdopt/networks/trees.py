@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse import csgraph
 
+from jaxdopt import _repr
 from jaxdopt._checks import count, require
 from jaxdopt._pytree import pytree, static
 from jaxdopt.agents import select
-from jaxdopt.networks import graphs
-from jaxdopt.networks.graphs import require_connected
+from jaxdopt.networks import connectivity
+from jaxdopt.networks.connectivity import require_connected
 from jaxdopt.networks.operators.base import Operator
 from jaxdopt.networks.operators.sparse import add, table
 from jaxdopt.networks.parts import Parts
@@ -134,6 +134,13 @@ class Tree(Parts):
     delay: Any
     undirected: bool = static()
 
+    def _facts(self) -> dict[str, str]:
+        return {
+            "agents": str(self.n),
+            **{name: _repr.brief(getattr(self, name)) for name in ("root", "delay", "undirected")},
+            "memory": _repr.memory(self),
+        }
+
     def __init__(self, parent: Any, push: Any = None) -> None:
         down = _parents(parent, "parent")
         up = down if push is None else _parents(push, "push")
@@ -204,13 +211,13 @@ def spanning_tree(graph: Any, root: int | None = None) -> Tree:
     Raises:
         ValueError: the graph is not strongly connected, or the root is not one of its agents.
     """
-    heard = graphs.adjacency(graph).astype(float)
+    heard = connectivity.adjacency(graph).astype(float)
     require_connected(heard)
     n = heard.shape[0]
     if root is None:
         tried = np.unique(np.linspace(0, n - 1, min(n, max(SEARCH // n, 8))).astype(int))
         away = [
-            csgraph.dijkstra(g, indices=tried, unweighted=True).max(axis=1)
+            sp.csgraph.dijkstra(g, indices=tried, unweighted=True).max(axis=1)
             for g in (heard, sp.csr_array(heard.T))
         ]
         root = int(tried[np.argmin(np.maximum(*away))])
@@ -220,7 +227,7 @@ def spanning_tree(graph: Any, root: int | None = None) -> Tree:
     )
     # csgraph follows entries (i, j) from i to j, and entry (i, j) of `heard` carries j's to i
     down, up = (
-        csgraph.breadth_first_order(g, root, return_predecessors=True)[1]
+        sp.csgraph.breadth_first_order(g, root, return_predecessors=True)[1]
         for g in (sp.csr_array(heard.T), heard)
     )
     down[root] = up[root] = root

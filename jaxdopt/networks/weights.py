@@ -6,8 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from jaxdopt._checks import require
-from jaxdopt.networks import graphs
-from jaxdopt.networks.graphs import require_connected
+from jaxdopt.networks import connectivity
+from jaxdopt.networks.connectivity import require_connected
 from jaxdopt.networks.operators.choose import Form, choose, is_symmetric, mixing
 
 
@@ -135,7 +135,7 @@ def _lazy(matrix: sp.csr_array) -> sp.csr_array:
 
 
 def _connected(graph: Any) -> sp.csr_array:
-    edges = graphs.adjacency(graph).astype(float)
+    edges = connectivity.adjacency(graph).astype(float)
     require_connected(edges)
     return edges
 

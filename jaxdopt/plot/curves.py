@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxdopt._checks import require
-from jaxdopt.datasets import as_dataset, diverged, require_dataset
+from jaxdopt.datasets import as_dataset, diverged
 from jaxdopt.plot.style import DASHES, NAMES, pyplot, styles
 
 
@@ -193,8 +193,8 @@ def heatmap(
     dataset: Any,
     y: str = "gap",
     *,
-    x: str = "stepsize",
-    by: str = "network",
+    x: str | None = None,
+    by: str | None = None,
     ax: Any = None,
     seeds: str = "seed",
     colorbar: bool = True,
@@ -207,11 +207,13 @@ def heatmap(
     below the scale, such as gaps that are rounding errors, have its lowest color.
 
     Args:
-        dataset: from `jd.compare` or `jd.label`, with ``x`` and ``by`` its only other dimensions.
+        dataset: from `jd.compare` or `jd.label`, with ``x`` and ``by`` its only dimensions of more
+            than one member; or a `Result`, whose members have their numbers in place of values.
         y: the variable to draw.
         x: the horizontal dimension, on a logarithmic scale if its values span more than a decade;
-            the values of methods with grids of their own may lie along ``choice``.
-        by: the vertical dimension.
+            the values of methods with grids of their own may lie along ``choice``. By default
+            "stepsize" or, if there is none, the last dimension.
+        by: the vertical dimension; by default "network", or the other dimension.
         ax: the Axes to draw in; default: those of a new figure.
         seeds: the dimension to take the median over.
         colorbar: draw one beside the Axes.
@@ -227,9 +229,12 @@ def heatmap(
     plt = pyplot()
     from matplotlib.colors import ListedColormap, LogNorm
 
-    require_dataset(dataset)
+    dataset = as_dataset(dataset)
     _require_known(dataset, y)
+    x, by = _axes(dataset, y, x, by, seeds)
     dataset = _by_value(_by_value(dataset, x), by)
+    single = {d: 0 for d in dataset[y].dims if d not in (x, by, "step") and dataset.sizes[d] == 1}
+    dataset = dataset.isel(single)
     values = dataset[y].isel(step=-1) if "step" in dataset[y].dims else dataset[y]
     lost = diverged(dataset, y)
     if seeds in values.dims:
@@ -265,6 +270,21 @@ def heatmap(
     ax.set_xlabel(NAMES.get(x, x))
     ax.set_ylabel(NAMES.get(by, by))
     return ax
+
+
+def _axes(dataset: Any, y: str, x: str | None, by: str | None, seeds: str) -> tuple[str, str]:
+    """Return the dimensions of a heat map, those that are not given as its docstring says."""
+    dims = [str(d) for d in dataset[y].dims if d not in (seeds, "step")]
+    dims.sort(key=lambda d: (dataset.sizes[d] > 1, d != "network"))  # the best for x is last
+    if x is None:
+        along = by != "stepsize" and "stepsize" in dataset.coords and dataset["stepsize"].ndim == 1
+        x = "stepsize" if along else next((d for d in reversed(dims) if d != by), "stepsize")
+    if by is None:
+        own = dataset[x].dims if x in dataset.coords else ()
+        others = [d for d in dims if d != x and d not in own]
+        wide = [d for d in others if dataset.sizes[d] > 1] or others
+        by = "network" if "network" in wide else next(reversed(wide), "network")
+    return x, by
 
 
 def _edges(axis: Any, ticks: np.ndarray) -> np.ndarray:

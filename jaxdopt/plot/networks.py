@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from jaxdopt._checks import require
-from jaxdopt.networks.graphs import adjacency
+from jaxdopt.networks.connectivity import adjacency
 from jaxdopt.plot.matrices import LINK, OWN, ROUNDING, colorbar, one, sides, weights_of, write
 from jaxdopt.plot.style import cycle, pyplot
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdopt import _repr
 from jaxdopt import agents as _agents
 from jaxdopt._checks import require
-from jaxdopt._leaves import cast_floats
+from jaxdopt._leaves import cast_floats, is_traced
 from jaxdopt._numbers import number
 from jaxdopt._opaque import traceable
 from jaxdopt._pytree import pytree, replace, static
@@ -116,6 +117,24 @@ class FiniteSum:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
         _require_differentiable_loss(self)
+
+    def _facts(self) -> dict[str, str]:
+        counts = self.counts
+        each = _repr.brief(counts) if is_traced(counts) else _repr.span(counts)
+        known = {
+            "smoothness": self.smoothness,
+            "strong convexity": self.strong_convexity,
+            "optimum": self.optimum,
+        }
+        return {
+            "agents": str(self.n),
+            "dimension": str(self.d),
+            "samples": f"{each} an agent",
+            "loss": _repr.brief(self.loss),
+            "l2": _repr.brief(self.l2),
+            **{label: _repr.brief(value) for label, value in known.items() if value is not None},
+            "memory": _repr.memory(self),
+        }
 
     @property
     def n(self) -> int:

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxdopt._numbers import number
 from jaxdopt._pytree import pytree, replace
@@ -57,6 +56,8 @@ def logistic_loss(x: jax.Array, sample: Sample) -> jax.Array:
 
 def softmax_loss(x: jax.Array, sample: Sample) -> jax.Array:
     """Log Σ_c exp(aᵀx_c) − aᵀx_b for a sample (a, b), b a class; x is [p, classes]."""
+    import optax
+
     a, b = sample
     chosen = jax.nn.one_hot(b, x.shape[1], dtype=x.dtype)  # a gather's slope would be a scatter
     return optax.losses.softmax_cross_entropy(a @ x, chosen)
@@ -70,6 +71,8 @@ class HuberLoss:
 
     def __call__(self, x: jax.Array, sample: Sample) -> jax.Array:
         """Return the loss of one sample."""
+        import optax
+
         a, b = sample
         return optax.losses.huber_loss(a @ x, b, delta=self.delta)
 

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxdopt._checks import count, require
 from jaxdopt.problems.finite_sum import FiniteSum, Weighting
@@ -24,6 +23,8 @@ def predict(params: Any, features: jax.Array) -> jax.Array:
 
 def cross_entropy(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
     """−log of the probability that the scores of a sample (a, b) give to its class b."""
+    import optax
+
     a, b = sample
     scores = predict(params, a)
     chosen = jax.nn.one_hot(b, scores.shape[-1], dtype=scores.dtype)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdopt import _repr
 from jaxdopt._checks import require
 from jaxdopt._opaque import traceable
 from jaxdopt._pytree import pytree, static
@@ -98,6 +99,14 @@ class Oracle:
         params = layout.unravel(self.origin)
         mine = jax.tree.map(lambda leaf: leaf[0], data), jax.random.key(0)
         require_gradient("the oracle", self.gradient, layout, params, *mine, may_vanish=True)
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "agents": str(self.n),
+            "dimension": str(self.d),
+            "gradient": _repr.brief(self.gradient),
+            "memory": _repr.memory(self),
+        }
 
     @property
     def d(self) -> int:

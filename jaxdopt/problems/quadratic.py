@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdopt import _repr
 from jaxdopt import agents as _agents
 from jaxdopt._checks import count, require
 from jaxdopt._numbers import number
@@ -33,6 +34,15 @@ class Quadratic:
     solution: Any
     smoothness: Any
     strong_convexity: Any
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "agents": str(self.n),
+            "dimension": str(self.d),
+            "smoothness": _repr.brief(self.smoothness),
+            "strong convexity": _repr.brief(self.strong_convexity),
+            "memory": _repr.memory(self),
+        }
 
     @property
     def n(self) -> int:

@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
-from scipy.sparse.linalg import LinearOperator, cg
+import scipy  # whose parts are loaded where they are used
 
 from jaxdopt._leaves import cast_floats
 
@@ -55,9 +54,11 @@ def minimize(problem: Any) -> tuple[np.ndarray, float, bool]:
         value, gradient = value_and_grad(x)
         for _ in range(ITERATIONS):
             norm = np.linalg.norm(gradient)
-            hessian = LinearOperator((len(x), len(x)), partial(curvature, x), dtype=float)
+            hessian = scipy.sparse.linalg.LinearOperator(
+                (len(x), len(x)), partial(curvature, x), dtype=float
+            )
             with np.errstate(divide="ignore", invalid="ignore"):  # no curvature: not a number
-                direction, _ = cg(hessian, -gradient, rtol=1e-10, maxiter=1000)
+                direction, _ = scipy.sparse.linalg.cg(hessian, -gradient, rtol=1e-10, maxiter=1000)
             trial = value_and_grad(x + direction)
             if norm <= 1e-16 * start or not np.linalg.norm(trial[1]) < norm:
                 break

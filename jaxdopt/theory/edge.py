@@ -44,9 +44,9 @@ def edge(
     Args:
         method: the class; or an instance, whose stepsize is varied while all else stays.
         problem: with full gradients and a known solution.
-        network: a network that does not change with time; or one that repeats itself, and:
-        period: after how many steps the network repeats itself; their product is then examined.
+        network: a network that does not change with time, or one that repeats itself.
         largest: the largest stepsize to try; default: 8 / L with the problem's smoothness.
+        period: after how many steps the network repeats itself; their product is then examined.
 
     Returns:
         The edge, to six digits; 0 if already the smallest stepsize tried, 1e-4 of the largest,

@@ -82,7 +82,7 @@ class TestTables:
     def test_seconds_end_where_they_say(self):
         network = arrivals(3, compute=[1.0, 0.5, 0.25], rule="each", seconds=3.0)
         assert network.horizon == 3 + 6 + 12
-        assert "3 clients, 21 returns in 21 aggregations of at most 1, 3 seconds" in repr(network)
+        assert "clients=3, returns=21, aggregations=21 of at most 1, seconds=3" in repr(network)
 
     def test_clients_that_never_return_are_not_waited_for(self):
         times = [1.0, np.inf, 0.5]

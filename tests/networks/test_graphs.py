@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 from jaxdopt import graphs
+from jaxdopt.networks import connectivity
 
 
 def links(graph):
@@ -122,14 +123,14 @@ def test_one_agent_has_no_links_not_even_with_itself(name):
     graph = FAMILIES[name](1)
     assert list(graph) == [0]
     assert graph.number_of_edges() == 0
-    assert graphs.adjacency(graph).toarray().tolist() == [[False]]
+    assert connectivity.adjacency(graph).toarray().tolist() == [[False]]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_two_agents_hear_each_other_once(name):
     graph = FAMILIES[name](2)
     assert graph.number_of_edges() == (2 if graph.is_directed() else 1)
-    assert graphs.adjacency(graph).toarray().tolist() == [[False, True], [True, False]]
+    assert connectivity.adjacency(graph).toarray().tolist() == [[False, True], [True, False]]
 
 
 def test_grid_and_torus_number_row_by_row_and_know_where_to_draw():
@@ -224,7 +225,7 @@ FORMATS = {
 @pytest.mark.parametrize("kind", FORMATS)
 def test_adjacency_is_the_same_from_every_input(kind):
     for name, graph in some_graphs().items():
-        hears = graphs.adjacency(FORMATS[kind](graph))
+        hears = connectivity.adjacency(FORMATS[kind](graph))
         assert hears.dtype == bool
         assert hears.format == "csr"
         assert np.array_equal(hears.toarray(), loops_adjacency(graph)), name
@@ -232,17 +233,17 @@ def test_adjacency_is_the_same_from_every_input(kind):
 
 
 def test_adjacency_says_who_hears_whom():
-    assert graphs.adjacency(nx.DiGraph([(0, 1)])).toarray().tolist() == [
+    assert connectivity.adjacency(nx.DiGraph([(0, 1)])).toarray().tolist() == [
         [False, False],
         [True, False],  # the arc 0 -> 1: agent 1 hears agent 0
     ]
-    assert graphs.adjacency(np.array([[0, 1], [0, 0]])).toarray()[1, 0]
+    assert connectivity.adjacency(np.array([[0, 1], [0, 0]])).toarray()[1, 0]
 
 
 def test_adjacency_drops_stored_zeros_and_leaves_its_input_alone():
     stored = sp.csr_array(([0.0, 1.0, 3.0], ([0, 0, 1], [1, 2, 1])), shape=(3, 3))
     before = stored.copy()
-    hears = graphs.adjacency(stored)
+    hears = connectivity.adjacency(stored)
     assert hears.nnz == 1
     assert hears.toarray()[2, 0]
     assert stored.nnz == before.nnz
@@ -273,13 +274,16 @@ def one_sentence(error):
         ),
         (lambda: graphs.random_geometric(9, 0.0), "radius is 0.0; give a positive one"),
         (lambda: graphs.random_geometric(30, 0.01), "all disconnected; raise radius"),
-        (lambda: graphs.adjacency(nx.Graph()), "the graph has no nodes"),
+        (lambda: connectivity.adjacency(nx.Graph()), "the graph has no nodes"),
         (
-            lambda: graphs.adjacency(np.ones((2, 3))),
+            lambda: connectivity.adjacency(np.ones((2, 3))),
             r"shape \(2, 3\); give a networkx graph or a square",
         ),
-        (lambda: graphs.adjacency(np.ones(3)), r"shape \(3,\); give a networkx graph or a square"),
-        (lambda: graphs.adjacency(np.array([[0, np.nan], [1, 0]])), "entries that are NaN"),
+        (
+            lambda: connectivity.adjacency(np.ones(3)),
+            r"shape \(3,\); give a networkx graph or a square",
+        ),
+        (lambda: connectivity.adjacency(np.array([[0, np.nan], [1, 0]])), "entries that are NaN"),
     ],
 )
 def test_errors_name_the_number_and_the_remedy(call, match):
@@ -328,11 +332,11 @@ def test_errors_of_the_newer_graphs(call, match):
 
 def test_several_graphs_are_in_the_order_of_the_first():
     one, two = nx.Graph([("a", "b"), ("b", "c")]), nx.Graph([("c", "b"), ("c", "a")])
-    patterns = [p.toarray() for p in graphs.adjacencies([one, two])]
+    patterns = [p.toarray() for p in connectivity.adjacencies([one, two])]
     assert patterns[0].tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
     assert patterns[1].tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
-    arrays = [p.toarray() for p in graphs.adjacencies(np.stack(patterns))]
+    arrays = [p.toarray() for p in connectivity.adjacencies(np.stack(patterns))]
     assert np.array_equal(arrays, patterns)
     with pytest.raises(ValueError, match=r"a graph has the node \['d'\] and the first") as error:
-        graphs.adjacencies([one, nx.relabel_nodes(two, {"a": "d"})])
+        connectivity.adjacencies([one, nx.relabel_nodes(two, {"a": "d"})])
     assert one_sentence(error)

@@ -97,7 +97,7 @@ def test_a_token_walks_in_simulated_time():
     np.testing.assert_array_equal(x, np.bincount(at, minlength=N))
     np.testing.assert_allclose(seconds, compute[at])
     np.testing.assert_allclose(share, 1 / N)
-    assert repr(walk(steps=3)) == "Walk(5 agents, 3 visits in 3 rounds of at most 1, 3 seconds)"
+    assert repr(walk(steps=3)) == "Walk(agents=5, visits=3, rounds=3 of at most 1, seconds=3)"
     assert walk(seconds=7.5).horizon == 7
 
 
@@ -136,7 +136,7 @@ def test_stacks_have_one_size_and_the_shortest_horizon():
             jax.tree.leaves(counts(member, 6)), jax.tree.leaves(counts(alone, 6)), strict=True
         ):
             np.testing.assert_allclose(got, want)
-    assert repr(stacked) == "Walk(n=5)"
+    assert repr(stacked) == "Walk(agents=5)"
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ class TestTables:
     def test_it_says_what_it_holds(self):
         made = simulated(np.ones((2, N)), np.full((2, N, N), 0.5), seconds=3.0)
         assert repr(made) == (
-            "Timeline(5 agents, 15 completions in 3 runs of at most 5, 3 seconds, V = 1)"
+            "Timeline(agents=5, completions=15, runs=3 of at most 5, seconds=3, versions=1)"
         )
 
 

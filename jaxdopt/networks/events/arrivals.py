@@ -133,8 +133,8 @@ class Arrivals(Schedule, Pattern):
             ticks=self.ticks,
         )
 
-    def _more(self) -> str:
-        return f", staleness <= {np.asarray(self.staleness).max()}"
+    def _facts(self) -> dict[str, str]:
+        return super()._facts() | {"staleness": f"at most {np.asarray(self.staleness).max()}"}
 
 
 def arrivals(
@@ -189,7 +189,7 @@ def arrivals(
 
     Example:
         >>> arrivals(3, compute=[1.0, 1.5, 4.0], rule="each", seconds=4.0)
-        Arrivals(3 clients, 7 returns in 7 aggregations of at most 1, 4 seconds, staleness <= 6)
+        Arrivals(clients=3, returns=7, aggregations=7 of at most 1, seconds=4, staleness=at most 6)
         >>> arrivals(3, compute=[1.0, 1.5, 4.0], every=2.0, steps=4).frequency.tolist()
         [1.0, 1.0, 0.5]
     """

@@ -116,7 +116,7 @@ def pairwise(
         >>> import jaxdopt as jd
         >>> ring = jd.networks.metropolis(jd.graphs.ring(4))
         >>> pairwise(ring, compute=[1.0, 1.0, 1.0, 2.5], seconds=5.0)
-        Pairs(4 agents, 17 meetings in 12 runs of at most 2, 5 seconds)
+        Pairs(agents=4, meetings=17, runs=12 of at most 2, seconds=5)
     """
     until = length(steps, seconds)
     key = jax.random.key(0) if key is None else key

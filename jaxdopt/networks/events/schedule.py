@@ -102,9 +102,6 @@ class Schedule(Events):
     cuttable: Any = False
     k: Any = None
 
-    def __init_subclass__(cls) -> None:
-        cls.__repr__ = Schedule.__repr__  # where a dataclass would put one of its own
-
     @property
     def horizon(self) -> int:
         """T, the number of rounds: the most steps that `jd.run` can take."""
@@ -134,19 +131,16 @@ class Schedule(Events):
 
         return [one(member) for member in members]
 
-    def _more(self) -> str:
-        """Return what `repr` says at its end."""
-        return ""
-
-    def __repr__(self) -> str:
-        name, (who, what, rounds) = type(self).__name__, self.nouns
+    def _facts(self) -> dict[str, str]:
+        who, what, rounds = self.nouns
         if is_traced(self) or np.ndim(self.end) != 1:
-            return f"{name}(n={self.n})"
-        total = int(np.sum(np.asarray(self.agents) < self.n))
-        return (
-            f"{name}({self.n} {who}, {total} {what} in {self.horizon} {rounds} of at most "
-            f"{self.agents.shape[1]}, {float(self.end[-1]):.6g} seconds{self._more()})"
-        )
+            return {who: str(self.n)}
+        return {
+            who: str(self.n),
+            what: str(int(np.sum(np.asarray(self.agents) < self.n))),
+            rounds: f"{self.horizon} of at most {self.agents.shape[1]}",
+            "seconds": f"{float(self.end[-1]):.6g}",
+        }
 
 
 def length(steps: int | None, seconds: float | None) -> Length:

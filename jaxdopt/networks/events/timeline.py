@@ -197,8 +197,8 @@ class Timeline(Schedule):
 
         return super().aligned([one(t) for t in members])
 
-    def _more(self) -> str:
-        return f", V = {self.versions}"
+    def _facts(self) -> dict[str, str]:
+        return super()._facts() | {"versions": str(self.versions)}
 
 
 def _slots(timeline: Timeline) -> int:
@@ -237,7 +237,7 @@ def timeline(
         >>> import jaxdopt as jd
         >>> ring = jd.networks.metropolis(jd.graphs.ring(4))
         >>> timeline(ring, compute=[1.0, 1.0, 1.0, 2.5], delay=0.5, seconds=5.0)
-        Timeline(4 agents, 17 completions in 6 runs of at most 4, 5 seconds, V = 1)
+        Timeline(agents=4, completions=17, runs=6 of at most 4, seconds=5, versions=1)
     """
     until = length(steps, seconds)
     require_fixed(network, "a timeline")

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 
-from jaxdopt import agents
+from jaxdopt import _repr, agents
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced, wide_dtype
 from jaxdopt._pytree import pytree, replace
@@ -26,6 +26,8 @@ from jaxdopt.networks import spectra
 from jaxdopt.networks.checks import require_agents, require_network
 from jaxdopt.networks.parts import ColumnOnly, RowOnly
 from jaxdopt.roles import Missing, Network, lacks
+
+SMALL = 64  # agents up to which links and the spectral gap are part of what a network says
 
 T = TypeVar("T")
 Keep = Callable[[jax.Array, jax.Array], jax.Array]
@@ -187,6 +189,21 @@ class Operator(Network):
     def csr(self) -> sp.csr_array:
         """Return W as a scipy.sparse matrix, on the host."""
         return sp.csr_array(np.asarray(self.matrix(), float))
+
+    def _facts(self) -> dict[str, str]:
+        doubly = "symmetric" if self.symmetric else "doubly stochastic"
+        facts = {
+            "agents": str(self.n),
+            "weights": doubly if self.kind == "doubly" else f"{self.kind}-stochastic",
+        }
+        if self._stacked:
+            facts = {"networks": str(len(jax.tree.leaves(self)[0])), **facts}
+        elif self.n <= SMALL and not is_traced(self):
+            facts["links"] = str(int(self.link_count))
+            facts["spectral gap"] = f"{self.spectral_gap:.3g}"
+        if self.k is not None:
+            facts["round"] = _repr.brief(self.k)
+        return facts | {"memory": _repr.memory(self)}
 
     @property
     def cuttable(self) -> bool:

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
-from jaxdopt.networks import graphs, spectra
+from jaxdopt.networks import connectivity, spectra
 from jaxdopt.networks.checks import SUMS, TOLERANCE, require_real, require_sums
 from jaxdopt.networks.operators.circulant import SHIFTS, Circulant
 from jaxdopt.networks.operators.complete import Complete
@@ -86,7 +86,7 @@ def choose(matrix: sp.csr_array, kind: Kind = "doubly", form: Any = None) -> Any
     if form is Pushes:
         require(kind == "column", "Pushes is for column-stochastic weights; use Neighbors.")
         (index, values, tiers), (others, given, more) = table(away), table(sp.csr_array(away.T))
-        pushes = graphs.keeps_pushing(matrix)
+        pushes = connectivity.keeps_pushing(matrix)
         return Pushes(index, values, others, given, tiers, more, pushes=pushes)
     require(
         form is Dense, f"form is {form!r}; give Dense, Neighbors, Pushes, Circulant or Complete."
@@ -116,12 +116,12 @@ def _checked(weights: Any, kind: Kind) -> sp.csr_array:
     matrix.eliminate_zeros()
     require_sums(matrix, kind)
     if kind == "doubly":
-        graphs.require_connected(matrix)
+        connectivity.require_connected(matrix)
         if abs(matrix - matrix.T).max() <= TOLERANCE:
             matrix = sp.csr_array((matrix + matrix.T) / 2)
     else:
         require(
-            graphs.reaching(matrix if kind == "row" else sp.csr_array(matrix.T)).any(),
+            connectivity.reaching(matrix if kind == "row" else sp.csr_array(matrix.T)).any(),
             "the graph is disconnected: no agent "
             f"{'is heard by' if kind == 'row' else 'hears'} all others, maybe through some of "
             "them; add links.",
@@ -129,7 +129,7 @@ def _checked(weights: Any, kind: Kind) -> sp.csr_array:
     if matrix.data.min() < 0 or (kind != "doubly" and matrix.diagonal().min() <= 0):
         gap = _gap(matrix)
     else:  # Perron and Frobenius: a connected nonnegative matrix contracts unless it is periodic
-        gap = float(matrix.diagonal().max() > 0 or not graphs.is_periodic(matrix))
+        gap = float(matrix.diagonal().max() > 0 or not connectivity.is_periodic(matrix))
     require(
         gap > TOLERANCE,
         f"W does not average: its second largest eigenvalue has modulus {1 - gap:.6g}; use "

@@ -11,7 +11,7 @@ from jaxdopt import agents
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace, static
-from jaxdopt.networks import graphs
+from jaxdopt.networks import connectivity
 from jaxdopt.networks.checks import (
     require_real,
     require_sums,
@@ -66,7 +66,7 @@ class Dense(Operator):
             require_symmetry(self.symmetric, symmetric)
         if self.pushes is None:
             known = self.kind == "column" and not is_traced(weights)
-            lasts = not known or graphs.keeps_pushing(sp.csr_array(np.asarray(weights)))
+            lasts = not known or connectivity.keeps_pushing(sp.csr_array(np.asarray(weights)))
             object.__setattr__(self, "pushes", lasts)
         dtype = jnp.result_type(self.weights, float)
         object.__setattr__(self, "weights", jnp.asarray(self.weights, dtype))
