@@ -64,6 +64,7 @@ class Figure:
                     share["sharex"] = tops.get(j * span) if self.sharex else None
                     ax = fig.add_subplot(grid[i, j * span : (j + 1) * span], **share)
                     panel(ax, results)
+                    _name_log_ticks(ax)
                     if first is not None and self.sharey:
                         ax.set_ylabel("")
                         ax.tick_params(labelleft=False)
@@ -91,6 +92,21 @@ class Figure:
         return written
 
 
+def _name_log_ticks(ax: Any) -> None:
+    """Name at least two ticks of logarithmic axes, and no minor ones, which would overlap."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+    for axis, scale in ((ax.xaxis, ax.get_xscale()), (ax.yaxis, ax.get_yscale())):
+        if scale == "log" and not isinstance(axis.get_major_locator(), FixedLocator):
+            axis.set_minor_formatter(NullFormatter())
+            low, high = sorted(axis.get_view_interval())
+            powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.log10(high) + 1)
+            if np.sum((powers >= low) & (powers <= high)) < 2:
+                values = np.outer(powers, (1, 2, 5)).ravel()
+                axis.set_major_locator(FixedLocator(values[(values >= low) & (values <= high)]))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+
+
 def _has_data(panel: Any, results: Any) -> bool:
     """Return whether a panel has something to show; plain functions are drawn on a blank to see."""
     from matplotlib.figure import Figure as Blank
@@ -114,7 +130,7 @@ def _legend_below(fig: Any) -> None:
                 entries.setdefault(label, handle)
     if entries:
         longest = max(map(len, entries))
-        columns = max(1, min(len(entries), int(fig.get_figwidth() * 14 / (longest + 7))))
+        columns = max(1, min(len(entries), int(fig.get_figwidth() * 16 / (longest + 6))))
         fig.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
@@ -455,5 +471,20 @@ def slope(exponent: float, label: str, **style: Any) -> Callable[[Any, Any], Any
         through = u.mean(axis=0)
         line = np.exp(through[1] + exponent * (ends - through[0]))
         ax.plot(np.exp(ends), line, label=label, **REFERENCE | style)
+
+    return draw
+
+
+def beside(
+    member: str, exponent: float, label: str, factor: float = 2.0, **style: Any
+) -> Callable[[Any, Any], Any]:
+    """Return a drawing of y ~ x^exponent at ``factor`` times the last point of a member's curve."""
+
+    def draw(ax: Any, results: Any) -> None:  # noqa: ARG001
+        drawn = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        line = drawn[member]
+        x, y = np.asarray(getattr(line, "lines", [line])[0].get_data(), float)
+        x, y = (values[np.isfinite(x * y) & (x > 0)] for values in (x, y))
+        ax.plot(x, factor * y[-1] * (x / x[-1]) ** exponent, label=label, **REFERENCE | style)
 
     return draw

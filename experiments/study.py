@@ -104,12 +104,13 @@ class Part:
         dim: the dimension of the programs' labels; a tuple, with tuples of labels, for several;
             None for a single program.
         programs: (world, done) to {label: Program}; ``done`` holds the earlier parts' datasets.
-            Without programs the part is left out.
+            With no programs at a scale the part is left out; None for a part that is derived from
+            earlier ones, of which ``derive`` gets none.
         derive: (dataset, world, done) to the part's dataset.
     """
 
     dim: str | tuple[str, ...] | None
-    programs: Callable[[Any, "Results"], Mapping[Any, Program]]
+    programs: Callable[[Any, "Results"], Mapping[Any, Program]] | None
     derive: Callable[[xr.Dataset, Any, "Results"], xr.Dataset] | None = None
 
 
@@ -124,7 +125,7 @@ class Results(dict[str, xr.Dataset]):
         raise NotRun(f"the part {part!r} is not run at the scale {self.scale!r}")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Study:
     """An experiment; constructing it enters it in `STUDIES`.
 
@@ -174,17 +175,20 @@ class Study:
         world = self.world(self.scales[scale], seed, **options)
         results = Results(world, scale)
         for name, part in self.parts.items():
-            programs = part.programs(world, results)
+            programs = part.programs(world, results) if part.programs else {}
             found: dict[Any, xr.Dataset] = {}
             with tqdm(total=len(programs), desc=name, unit="program", disable=not progress) as bar:
                 for at, program in programs.items():
                     bar.set_postfix_str("" if part.dim is None else str(at))
                     found[at] = program.run() if cache is None else program.kept(cache)
                     bar.update()
-            if found:
-                dataset = joined(found, part.dim)
-                derive = part.derive
-                results[name] = dataset if derive is None else derive(dataset, world, results)
+            try:
+                if found or part.programs is None:
+                    dataset: Any = joined(found, part.dim) if found else None
+                    derive = part.derive
+                    results[name] = dataset if derive is None else derive(dataset, world, results)
+            except NotRun:  # derived from what is not run
+                continue
         return results
 
     def run(
@@ -246,13 +250,52 @@ class Study:
         return " ".join(words)
 
 
+def comparisons(
+    methods: Mapping[str, Any],
+    keep: Sequence[str] | None = None,
+    *,
+    over: Mapping[str, Any] | None = None,
+    **shared: Any,
+) -> dict[str, Program]:
+    """Return a `jd.compare` for each method, for a part along "algorithm".
+
+    Args:
+        methods: {name: method or `jd.Setting`}.
+        keep: variables of the dataset to keep; all by default.
+        over: {field: values} for all, or {name: {field: values}}.
+        shared: the other arguments of `jd.compare`.
+    """
+    own = over is not None and set(over) <= set(methods)
+
+    def kept(dataset: xr.Dataset) -> xr.Dataset:
+        dataset = dataset.isel(algorithm=0, drop=True)
+        return dataset if keep is None else dataset[[name for name in keep if name in dataset]]
+
+    return {
+        name: Program(
+            {
+                "algorithms": {name: method},
+                "over": ({name: over[name]} if name in over else None) if own and over else over,
+                "progress": False,
+                **shared,
+            },
+            function=jd.compare,
+            reduce=kept,
+        )
+        for name, method in methods.items()
+    }
+
+
 def keys(seeds: Iterable[int]) -> jax.Array:
     """Return the keys ``jax.random.key(seed)``, stacked."""
     return jax.vmap(jax.random.key)(np.asarray(list(seeds)))
 
 
 def joined(parts: Mapping[Any, xr.Dataset], dim: str | tuple[str, ...] | None) -> xr.Dataset:
-    """Return datasets by label as one, along one dimension or several; missing values are NaN."""
+    """Return datasets by label as one, along one dimension or several; missing values are NaN.
+
+    Along a dimension that the datasets have, they follow one another without further labels.
+    """
     if dim is None:
         (whole,) = parts.values()
         return whole
@@ -271,7 +314,8 @@ def joined(parts: Mapping[Any, xr.Dataset], dim: str | tuple[str, ...] | None) -
         for name in names
         if all(part[name].dtype == bool for part in parts.values() if name in part)
     }
-    index: Any = xr.DataArray(list(parts), dims=dim, name=dim)
+    has = all(dim in part.dims for part in parts.values())
+    index: Any = dim if has else xr.DataArray(list(parts), dims=dim, name=dim)
     fill: Any = {name: flags.get(name, np.nan) for name in names}
     whole: Any = xr.concat(
         list(parts.values()),
