@@ -129,6 +129,8 @@ class Claim:
                 dict(zip(array.dims, place, strict=True)) for place in np.ndindex(array.shape)
             )
         ]
+        if not array.size:  # nothing of the kind happened at this scale
+            return entry
         values = array.values.astype(float).ravel()
         misses = self.holds.miss(values)
         worst = self.holds.worst(misses)

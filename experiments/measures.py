@@ -32,3 +32,15 @@ def spread(values: xr.DataArray, dim: Any = None) -> xr.DataArray:
 def standard_error(values: xr.DataArray, dim: str = "seed") -> xr.DataArray:
     """Return the standard error of the mean along ``dim``."""
     return values.std(dim, ddof=1) / np.sqrt(values.sizes[dim])
+
+
+def crossing(ratio: xr.DataArray, dim: str) -> xr.DataArray:
+    """Return where along ``dim`` a ratio first crosses 1, linear in logarithms; NaN if nowhere."""
+    x = np.log(ratio[dim].values)
+
+    def first(y: np.ndarray) -> float:
+        i = int(np.argmax(np.diff(np.sign(y)) != 0))
+        at = x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1])
+        return np.exp(at) if y[i] * y[i + 1] <= 0 else np.nan
+
+    return xr.apply_ufunc(first, np.log(ratio), input_core_dims=[[dim]], vectorize=True)

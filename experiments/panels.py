@@ -478,3 +478,18 @@ def slope(exponent: float, label: str, **style: Any) -> Callable[[Any, Any], Any
         ax.plot(np.exp(ends), line, label=label, **REFERENCE | style)
 
     return draw
+
+
+def beside(
+    member: str, exponent: float, label: str, factor: float = 2.0, **style: Any
+) -> Callable[[Any, Any], Any]:
+    """Return a drawing of y ~ x^exponent at ``factor`` times the last point of a member's curve."""
+
+    def draw(ax: Any, results: Any) -> None:  # noqa: ARG001
+        drawn = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        line = drawn[member]
+        x, y = np.asarray(getattr(line, "lines", [line])[0].get_data(), float)
+        x, y = (values[np.isfinite(x * y) & (x > 0)] for values in (x, y))
+        ax.plot(x, factor * y[-1] * (x / x[-1]) ** exponent, label=label, **REFERENCE | style)
+
+    return draw
