@@ -196,7 +196,7 @@ class Roles(Plain):
 class Conformance(Plain):
     """Write golden trajectories of every method as JSON, and the checker that reads them."""
 
-    out: Path = Path("conformance")
+    out: Path = Path("experiments/conformance/suite")
     """The folder for the files; the repository's own by default, from its root."""
 
     def run(self) -> None:
