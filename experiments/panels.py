@@ -233,6 +233,7 @@ class LogLog(Panel):
         logx: logarithmic horizontal axis.
         logy: logarithmic vertical axis.
         joined: draw lines from point to point.
+        dodge: the factor from one member's x to the next one's, so that equal points are all seen.
     """
 
     x: str
@@ -243,6 +244,7 @@ class LogLog(Panel):
     logx: bool = True
     logy: bool = True
     joined: bool = True
+    dodge: float = 1.0
 
     def draw(self, ax: Any, data: xr.DataArray) -> None:
         """Draw the members."""
@@ -250,11 +252,13 @@ class LogLog(Panel):
         by = tuple(dim for dim in by if dim in data.dims)
         lost: list[tuple[Any, str]] = []
         ax.set(xscale="log" if self.logx else "linear", yscale="log" if self.logy else "linear")
-        for at, own, style in members(data, by, self.labels):
+        drawn = list(members(data, by, self.labels))
+        for i, (at, own, style) in enumerate(drawn):
             style = style if self.joined else style | {"linestyle": ""}
             x = own[self.x]
             mean, errors = _mean(own, self.seeds)
             x = x.mean(self.seeds) if self.seeds in x.dims else x
+            x = x * self.dodge ** (i - (len(drawn) - 1) / 2)
             shown = np.isfinite(mean.values)
             if shown.any():
                 ax.errorbar(
