@@ -32,6 +32,7 @@ from typing import Any
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
+import pandas as pd
 import xarray as xr
 from jax import random, vmap
 
@@ -363,25 +364,19 @@ def exponents(variable: str, *names: str) -> Callable[[Results], xr.DataArray]:
     """Return the measure of exponents over n, by method and network."""
 
     def measure(results: Results) -> xr.DataArray:
-        values = results["runs"][variable].sel(
-            algorithm=present(results["runs"], "algorithm", list(names))
-        )
         values = (
-            values.mean("seed") if "seed" in values.dims else values.clip(min=first_record(results))
+            times(results) if variable == "transient" else results["runs"][variable].mean("seed")
         )
+        values = values.sel(algorithm=present(values, "algorithm", list(names)))
         return exponent(values.n, values, "n")
 
     return measure
 
 
-def first_record(results: Results) -> int:
-    """Return the step of the first record, before which no transient is seen."""
-    return int(results["runs"].step[1])
-
-
-def last_record(results: Results) -> int:
-    """Return the last step of the runs."""
-    return int(results["runs"].step[-1])
+def times(results: Results) -> xr.DataArray:
+    """Return transient times, at least the first record's step."""
+    runs = results["runs"]
+    return runs.transient.clip(min=int(runs.step[1])).dropna("n", how="all")
 
 
 def ratios(*names: str) -> Callable[[Results], xr.DataArray]:
@@ -389,9 +384,8 @@ def ratios(*names: str) -> Callable[[Results], xr.DataArray]:
 
     def measure(results: Results) -> xr.DataArray:
         last = results["synthetic"].norm.sel(step=END)
-        return last.sel(algorithm=present(last, "algorithm", list(names))) / last.sel(
-            algorithm="BTPP, B = 2", drop=True
-        )
+        own = last.sel(algorithm="BTPP, B = 2", drop=True)
+        return last.sel(algorithm=present(last, "algorithm", list(names))) / own
 
     return measure
 
@@ -429,172 +423,78 @@ def rerun(results: Results) -> xr.DataArray:
     return last.sel(algorithm=names) / [RERUN[name] for name in names]
 
 
-def grown(rule: str) -> Callable[[Results], xr.DataArray]:
-    """Return the measure of the growth of errors with a stepsize, on the largest ring."""
-    return lambda results: results["stability"].growth.sel(rule=rule).isel(n=-1)
-
-
 MANY = ("default", "full")  # scales with more than two numbers of agents
-FEW_NEIGHBORS = (
-    "DSGD ring",
-    "DSGD one-peer",
-    "DSGT ring",
-    "Push-Pull ring",
-    "D2 ring, constant",
-    "RelaySGD tree",
-)
+RINGS = {"SGD": "SGD", "BTPP, B = 2": "BTPP", "DSGT ring": "DSGT", "DSGD ring": "DSGD"}
+RINGS |= {"Push-Pull ring": "Push-Pull", "RelaySGD tree": "RelaySGD"}
+OTHERS = {"SGD": "SGD", "STPP exponential": "STPP", "DSGT exponential": "DSGT"}
+OTHERS |= {"DSGD one-peer": "DSGD", "D2 ring, constant": "D2, ring, constant"}
 CLAIMS = [
-    Claim(
-        "linear speedup: exponent of the floor over n",
-        f"{BTPP}; {STPP}",
-        "-1",
-        exponents("floor", *TREES),
-        near(-1, 0.2),
-        MANY,
-    ),
-    Claim(
-        "BTPP's transient time is O(1) if strongly convex: exponent over n",
-        BTPP,
-        "0",
-        exponents("transient", "BTPP"),
-        below(0.2),
-        MANY,
-    ),
-    Claim(
-        "STPP's is O(n^3) at most: exponent over n",
-        STPP,
-        "<= 3",
-        exponents("transient", "STPP"),
-        below(3),
-        MANY,
-    ),
-    Claim(
-        "BTPP is close to centralized SGD: |∇F| of SGD at the end over BTPP's",
-        SYNTHETIC,
-        "1",
-        ratios("SGD"),
-        near(1, 0.1),
-    ),
-    Claim(
-        "and best among methods with Θ(1) neighbors: others' |∇F| at the end over BTPP's",
-        SYNTHETIC,
-        "> 1",
-        ratios(*FEW_NEIGHBORS),
-        above(1),
-    ),
-    Claim(
-        "a larger B is faster: |∇F| after 50 steps over that of the next smaller B",
-        SYNTHETIC,
-        "< 1",
-        lambda r: (by_branching(r) / by_branching(r).shift(B=1))[0, 1:],
-        below(1),
-    ),
-    Claim(
-        "|∇F| at the end over that of another run, by others",
-        "a re-run with 400 samples",
-        "1",
-        rerun,
-        within_factor(1, 1.2),
-        MANY,
-    ),
-    Claim(
-        "STPP beats DSGT and its like on the directed ring: others' last errors over STPP's",
-        STPP,
-        "> 1",
-        on_the_directed_ring,
-        above(1),
-    ),
-    Claim(
-        "2 (n - 1) vectors are sent in an iteration: share of them",
-        f"{BTPP}; {STPP}",
-        "1",
-        vectors,
-        near(1, 1e-9),
-    ),
-    Claim(
-        "STPP's default stepsize is stable on deep trees: growth of errors",
-        "derived",
-        "< 1",
-        grown("default"),
-        below(1),
-    ),
-    Claim(
-        f"{SHALLOW}, which is stable on shallow trees, is not: growth of errors",
-        "derived",
-        "> 1",
-        grown(SHALLOW),
-        above(1),
-    ),
-    Claim(
-        "the largest stable stepsize over that of equal delays n - 1",
-        "derived",
-        "1",
-        lambda r: r["stability"].limit,
-        near(1, 0.2),
-    ),
-]
-
-
-def curves_table(results: Results) -> xr.Dataset:
-    """Return the last errors at the best stepsizes, and steps and vectors to twice SGD's."""
-    chosen = results["curves"].mean("seed")
-    last = chosen.error.isel(step=-1, drop=True)
-    target = FACTOR * float(last.sel(algorithm="SGD")[0])
-    reached = {
-        f"{x} to {target:.1e}": jd.reach(chosen, "error", target, x=x) for x in ("step", "sent")
-    }
-    return xr.Dataset({"best stepsize": chosen.stepsize, "last error": last} | reached).drop_vars(
-        "stepsize"
-    )
+    Claim("linear speedup: exponent of the noise floor over n", f"{BTPP}; {STPP}", "-1",
+          exponents("floor", *TREES), near(-1, 0.2), MANY),
+    Claim("BTPP's transient time is O(1) if strongly convex, up to logarithms: exponent over n",
+          BTPP, "0", exponents("transient", "BTPP"), below(0.2), MANY),
+    Claim("STPP's transient time is O(n^3) at most if strongly convex: exponent over n",
+          STPP, "<= 3", exponents("transient", "STPP"), below(3), MANY),
+    Claim("BTPP is close to centralized SGD: |∇F| of SGD at the end over BTPP's", SYNTHETIC,
+          "1", ratios("SGD"), near(1, 0.1)),
+    Claim("and best among methods with Θ(1) neighbors: others' |∇F| at the end over BTPP's",
+          SYNTHETIC, "> 1", ratios(*list(RINGS)[2:], *list(OTHERS)[3:]), above(1)),
+    Claim("a larger B is faster: |∇F| after 50 steps over that of the next smaller B", SYNTHETIC,
+          "< 1", lambda r: (by_branching(r) / by_branching(r).shift(B=1))[0, 1:], below(1)),
+    Claim("|∇F| at the end over that of others' run in NumPy", "a re-run, 400 samples an agent",
+          "1", rerun, within_factor(1, 1.2), MANY),
+    Claim("STPP beats DSGT and its like on the directed ring: others' last errors over STPP's",
+          STPP, "> 1", on_the_directed_ring, above(1)),
+    Claim("2 (n - 1) vectors are sent in an iteration: share of them", f"{BTPP}; {STPP}", "1",
+          vectors, near(1, 1e-9)),
+    Claim("STPP's default stepsize is stable on deep trees: growth of errors", "derived", "< 1",
+          lambda r: r["stability"].growth.sel(rule="default"), below(1)),
+    Claim(f"{SHALLOW}, which is stable on shallow trees, is not: growth on the largest ring",
+          "derived", "> 1", lambda r: r["stability"].growth.sel(rule=SHALLOW)[-1], above(1)),
+    Claim("the largest stable stepsize over that of equal delays n - 1", "derived", "1",
+          lambda r: r["stability"].limit, near(1, 0.2)),
+]  # fmt: skip
 
 
 def floor_members(results: Results) -> xr.DataArray:
-    """Return n times the floors of BTPP, and of STPP on three graphs; the others' are alike."""
+    """Return n times the floors of SGD, BTPP, and STPP on three graphs; the others' are alike."""
     floor = results["runs"].floor * results["runs"].n
-    members = {
-        f"STPP, {w}": floor.sel(algorithm="STPP", network=w)
-        for w in SHOWN[:3]
-        if w in floor.network
-    }
-    if "BTPP" in floor.algorithm:
-        members["BTPP"] = floor.sel(algorithm="BTPP").isel(network=0)
-    parts = [part.reset_coords(drop=True) for part in members.values()]
-    return xr.concat(parts, xr.DataArray(list(members), dims="member", name="member"))
+    members = {(name, floor.network.values[0]): name for name in ANYWHERE}
+    members |= {("STPP", where): f"STPP, {where}" for where in SHOWN[:3]}
+    known = [at for at in members if at[0] in floor.algorithm and at[1] in floor.network]
+    parts = [floor.sel(algorithm=name, network=at).reset_coords(drop=True) for name, at in known]
+    names = [members[at] for at in known]
+    return xr.concat(parts, xr.DataArray(names, dims="member", name="member"))
+
+
+def table(results: Results) -> pd.DataFrame:
+    """Return transient times, a column for each n."""
+    return results["runs"].transient.to_series().dropna().unstack("n").reset_index()
 
 
 def theory(ax: Any, results: Results) -> None:
     """Draw n times the floors that theory gives SGD, without and with a delay."""
     runs = results["runs"]
-    ax.plot(runs.n, runs.n * runs.theory, label="SGD, theory", **REFERENCE)
-    ax.plot(
-        runs.n,
-        runs.n * runs.delayed,
-        label="SGD, delay $n - 1$, theory",
-        **REFERENCE | {"linestyle": ":"},
-    )
+    for name, label, dashes in (
+        ("theory", "SGD, theory", "--"),
+        ("delayed", "SGD, delay $n - 1$, theory", ":"),
+    ):
+        ax.plot(runs.n, runs.n * runs[name], label=label, **REFERENCE | {"linestyle": dashes})
     ax.ticklabel_format(axis="y", scilimits=(0, 0), useMathText=True)
-
-
-def times(results: Results) -> xr.DataArray:
-    """Return transient times, at least the first record's step."""
-    return results["runs"].transient.clip(min=first_record(results)).dropna("n", how="all")
 
 
 def transients_panel(where: str, **options: Any) -> LogLog:
     """Return the panel of one graph's transient times over n."""
-    at = {"network": where, "algorithm": list(METHODS)}
-    also = [
-        level(last_record, "end of the runs"),
-        level(first_record, "first record", linestyle=":"),
-    ]
+    end = level(lambda r: int(r["runs"].step[-1]), "end of the runs", color="0.7", linestyle="-")
     options = {"title": where, "ylabel": "transient time, steps"} | options
-    return LogLog(data=times, at=at, x="n", xlabel=AGENTS, dodge=1.04, also=also, **options)
+    at = {"network": where, "algorithm": list(METHODS)}
+    return LogLog(data=times, at=at, x="n", xlabel=AGENTS, dodge=1.04, also=[end], **options)
 
 
 def curves_panel(where: str, **options: Any) -> Lines:
     """Return the panel of one graph's errors at the best stepsizes."""
-    shown = DIRECTED if where == "directed ring" else UNDIRECTED
-    at = {"network": where, "algorithm": shown}
+    own = ("Push-Pull", "AB") if where == "directed ring" else ("ED", "RelaySGD")
+    at = {"network": where, "algorithm": ["SGD", "DSGD", "DSGT", *own, *TREES]}
     options = {"title": where, "ylabel": ERROR} | options
     return Lines(data="curves", at=at, y="error", x="step", **options)
 
@@ -605,84 +505,37 @@ def synthetic_panel(members: Mapping[str, str], **options: Any) -> Lines:
     return Lines(data="synthetic", at=at, y="norm", x="step", labels=members, **options)
 
 
-def trees_panel(name: str, part: str) -> Callable[[Any, Results], None]:
-    """Return a drawing of a graph's pull or push tree."""
-
-    def draw(ax: Any, _: Results) -> None:
-        graph = jd.graphs.grid(4, 4) if name == "grid" else graphs(16)[name]
-        tree = jd.networks.spanning_tree(graph)
-        places = nx.get_node_attributes(graph, "pos") or None
-        jd.plot.graph(getattr(tree, part), ax=ax, weights=False, labels=False, positions=places)
-        ax.set_title(f"{name}: {tree.delay:g} there and back" if part == "row" else "")
-
-    return draw
-
-
 ERROR, NORM = "error  $\\frac{1}{n}\\sum_i |x_i - x^\\star|^2$", "$|\\nabla F|$"
 AGENTS = "agents  $n$"
 SHOWN = ("directed ring", "exponential", "ring", "grid", "Erdos-Renyi")
-DIRECTED = ["SGD", "DSGD", "DSGT", "Push-Pull", "AB", "STPP", "BTPP"]
-UNDIRECTED = ["SGD", "DSGD", "DSGT", "ED", "RelaySGD", "STPP", "BTPP"]
-RINGS = {"SGD": "SGD", "BTPP, B = 2": "BTPP", "DSGT ring": "DSGT", "DSGD ring": "DSGD"}
-RINGS |= {"Push-Pull ring": "Push-Pull", "RelaySGD tree": "RelaySGD"}
-OTHERS = {"SGD": "SGD", "STPP exponential": "STPP", "DSGT exponential": "DSGT"}
-OTHERS |= {"DSGD one-peer": "DSGD", "D2 ring, constant": "D2, ring, constant"}
-FLOORS = LogLog(
-    data=floor_members,
-    x="n",
-    by="member",
-    logy=False,
-    dodge=1.04,
-    xlabel=AGENTS,
-    ylabel="$n\\,\\mathrm{E}|\\nabla F|^2$ at the root",
-    ylim=(0, None),
-    also=[theory],
-    title=f"noise floor, $n \\gamma L$ = {FLOOR_STEPSIZE:g}",
-)
-STABILITY = Heat(
-    data=lambda r: r["stability"].growth.clip(1e-99, 1e99),
-    x="rule",
-    y="n",
-    limits=(1e-12, 1e12),
-    cmap="RdBu_r",
-    labels={SHALLOW: "$0.5/(nL)$"},
-    ylabel=AGENTS,
-    xlabel="$\\gamma$, or multiple of $2 \\sin(\\pi / (4n - 2)) / (nL)$",
-    title="STPP on directed rings: last error / first",
-)
-BRANCHINGS = LogLog(
-    data=by_branching,
-    x="B",
-    logy=False,
-    xlabel="branching  $B$",
-    ylabel=f"{NORM} after 50 steps",
-    title="BTPP by branching",
-    also=[level(lambda r: float(r["synthetic"].norm.sel(algorithm="SGD", step=50)), "SGD")],
-)
-MAIN = [
-    [FLOORS, STABILITY],
-    [
-        transients_panel("directed ring", title="directed ring: transients"),
-        curves_panel("directed ring", title="directed ring: errors"),
-        curves_panel("exponential", title="exponential: errors", ylabel=""),
-    ],
-]
 ROWS = (SHOWN[:3], SHOWN[3:])
 FIGURES = {
-    "stpp": Figure(MAIN, height=2.5),
+    "stpp": Figure([
+        [
+            LogLog(data=floor_members, x="n", by="member", logy=False, dodge=1.03, ylim=(0, None),
+                   xlabel=AGENTS, ylabel="$n\\,\\mathrm{E}|\\nabla F|^2$ at the root", also=[theory],
+                   title=f"noise floor, $n \\gamma L$ = {FLOOR_STEPSIZE:g}"),
+            Heat(data=lambda r: np.log10(r["stability"].growth).clip(-99, 99), x="rule", y="n",
+                 form=".0f", log=False, limits=(-12, 12), cmap="RdBu_r", ylabel=AGENTS,
+                 labels={SHALLOW: "$0.5/(nL)$"}, title="directed rings: $\\log_{10}$(last error / first)",
+                 xlabel="$\\gamma$, or multiple of $2 \\sin(\\pi / (4n - 2)) / (nL)$"),
+        ],
+        [
+            transients_panel("directed ring", title="directed ring: transients"),
+            curves_panel("directed ring", title="directed ring: errors"),
+            curves_panel("exponential", title="exponential: errors", ylabel=""),
+        ],
+    ], height=2.5),
     "transients": Figure([list(map(transients_panel, row)) for row in ROWS], sharey=True),
     "curves": Figure([list(map(curves_panel, row)) for row in ROWS], sharey=True),
-    "synthetic": [
-        [
-            synthetic_panel(RINGS, title="$\\Theta(1)$ neighbors", ylabel=NORM),
-            synthetic_panel(OTHERS, title="exponential graphs", ylabel=""),
-            BRANCHINGS,
-        ]
-    ],
-    "trees": Figure(
-        [[trees_panel(name, part) for name in SHOWN] for part in ("row", "column")], height=1.6
-    ),
-}
+    "synthetic": [[
+        synthetic_panel(RINGS, title="$\\Theta(1)$ neighbors", ylabel=NORM),
+        synthetic_panel(OTHERS, title="exponential graphs", ylabel=""),
+        LogLog(data=by_branching, x="B", logy=False, xlabel="branching  $B$",
+               ylabel=f"{NORM} after 50 steps", title="BTPP by branching"),
+    ]],
+}  # fmt: skip
+
 
 STUDY = Study(
     name="stpp",
@@ -698,13 +551,7 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    tables={
-        "transients": (
-            "transient times in steps; inf: not reached",
-            lambda r: r["runs"].transient.to_series().dropna().unstack("n").reset_index(),
-        ),
-        "curves": ("each method at its own best stepsize", curves_table),
-    },
+    tables={"transients": ("transient times in steps; inf: not reached", table)},
     minutes={"quick": 1, "default": 10, "full": 240},
     data=lambda world: (
         "quadratics with noise of {} dimensions; logistic regression of {} agents with {} features "
