@@ -452,7 +452,8 @@ def slope(exponent: float, label: str, **style: Any) -> Callable[[Any, Any], Any
     """Return a drawing of y ~ x^exponent through the middle of what the Axes shows."""
 
     def draw(ax: Any, results: Any) -> None:  # noqa: ARG001
-        points = [np.column_stack(line.get_data()).astype(float) for line in ax.lines]
+        drawn = [line for line in ax.lines if line.get_transform() == ax.transData]
+        points = [np.column_stack(line.get_data()).astype(float) for line in drawn]
         points = [p[np.isfinite(p).all(axis=1) & (p > 0).all(axis=1)] for p in points]
         u = np.log(np.concatenate(points))
         ends = np.array([u[:, 0].min(), u[:, 0].max()])

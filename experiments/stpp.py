@@ -25,14 +25,13 @@ paper does not say.
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
-import pandas as pd
 import xarray as xr
 from jax import random, vmap
 
@@ -132,14 +131,14 @@ SCALES = {
 def graphs(n: int, names: Iterable[str] = GRAPHS, seed: int = 0) -> dict[str, nx.Graph]:
     """Return the graphs of n agents; the random one has a mean degree of about 2 ln n."""
     rows = max(r for r in range(1, math.isqrt(n) + 1) if n % r == 0)
-    made: dict[str, Callable[[], nx.Graph]] = {
-        "directed ring": lambda: jd.graphs.directed_ring(n),
-        "ring": lambda: jd.graphs.ring(n),
-        "grid": lambda: jd.graphs.grid(rows, n // rows),
-        "exponential": lambda: jd.graphs.exponential(n),
-        "Erdos-Renyi": lambda: jd.graphs.erdos_renyi(n, 2 * math.log(n) / n, seed=seed),
+    made = {
+        "directed ring": jd.graphs.directed_ring(n),
+        "ring": jd.graphs.ring(n),
+        "grid": jd.graphs.grid(rows, n // rows),
+        "exponential": jd.graphs.exponential(n),
+        "Erdos-Renyi": jd.graphs.erdos_renyi(n, 2 * math.log(n) / n, seed=seed),
     }
-    return {name: made[name]() for name in names}
+    return {name: made[name] for name in names}
 
 
 def agents_error(state: Any, problem: Any) -> Any:
@@ -147,7 +146,10 @@ def agents_error(state: Any, problem: Any) -> Any:
     return jnp.mean(jnp.sum((state.x - problem.solution) ** 2, axis=1))
 
 
-QUADRATICS = {"condition_number": CONDITION, "heterogeneity": 3.0}  # the same mean for any n
+def quadratic(n: int, spread: float, seed: int) -> Any:
+    """Return n agents' quadratics; mean Hessian and solution are the same for any n."""
+    options = {"condition_number": CONDITION, "heterogeneity": 3.0, "curvature_spread": spread}
+    return jd.problems.quadratic(n, DIMENSION, **options, seed=seed)
 
 
 def program(world: Any, name: str, n: int, steps: int, seeds: int, x0: float, **given: Any) -> Any:
@@ -162,14 +164,10 @@ def program(world: Any, name: str, n: int, steps: int, seeds: int, x0: float, **
     made = graphs(n, world.sizes.graphs[:1] if alike else world.sizes.graphs, world.seed)
     if name in ("ED", "RelaySGD"):
         made = {where: graph for where, graph in made.items() if not graph.is_directed()}
-    problem = jd.problems.quadratic(
-        n, DIMENSION, **QUADRATICS, curvature_spread=0.5, seed=world.seed
-    )
-    problem = jd.problems.GaussianNoise(problem, SIGMA)
+    problem = jd.problems.GaussianNoise(quadratic(n, 0.5, world.seed), SIGMA)
     numerators, offsets = np.array(list(stepsizes.values())).T
-    schedules = vmap(jd.schedules.InverseTime)(
-        jnp.asarray(numerators / (n if name in TREES else 1)), jnp.asarray(offsets)
-    )
+    numerators = numerators / (n if name in TREES else 1)
+    schedules = vmap(jd.schedules.InverseTime)(jnp.asarray(numerators), jnp.asarray(offsets))
     which = range(world.seed, world.seed + seeds)
     arguments = {"problem": problem, "steps": steps, "every": max(steps // 150, 1)}
     arguments |= {"algorithm": vmap(kind)(schedules), "metrics": {"agents_error": agents_error}}
@@ -180,15 +178,13 @@ def program(world: Any, name: str, n: int, steps: int, seeds: int, x0: float, **
     return Program(arguments, over | {"key": Axis("seed", which)}, reduce=kept)
 
 
-def reduced(dataset: xr.Dataset, alike: Iterable[str]) -> xr.Dataset:
+def reduced(dataset: xr.Dataset, alike: Sequence[str]) -> xr.Dataset:
     """Return a few variables, ``sent`` the vectors over all links, once for each alike network."""
     sent = (dataset.traffic / dataset.bits * dataset.vectors).fillna(0.0)
     names = ["agents_error", "distance_squared", "gradient_norm_squared", "sent", "diverged"]
     dataset = dataset.assign(sent=sent)[names].reset_coords(drop=True)
-    labels = list(alike)
-    return (
-        dataset.isel(network=[0] * len(labels)).assign_coords(network=labels) if labels else dataset
-    )
+    same = dataset.isel(network=[0] * len(alike)).assign_coords(network=list(alike))
+    return same if alike else dataset
 
 
 def runs(world: Any, _: Results) -> dict[Any, Program]:
@@ -200,18 +196,16 @@ def runs(world: Any, _: Results) -> dict[Any, Program]:
     jobs = {(n, m): decreasing | (constant if m in floored else {}) for n in some for m in methods}
     jobs |= {(n, name): constant for n in larger for name in floored}
     x0 = START / math.sqrt(DIMENSION)
-    return {
-        (n, m): program(world, m, n, steps, seeds, x0, kind=job) for (n, m), job in jobs.items()
-    }
+    run = functools.partial(program, world, steps=steps, seeds=seeds, x0=x0)
+    return {(n, name): run(name, n, kind=kinds) for (n, name), kinds in jobs.items()}
 
 
 def curves(world: Any, _: Results) -> dict[Any, Program]:
     """Return histories from x₀ = 0 with constant stepsizes α, which is n γ for trees."""
     n, values, steps, seeds = world.sizes.curves
     stepsize = {float(value): (value * FOREVER, FOREVER) for value in values}
-    return {
-        m: program(world, m, n, steps, seeds, 0.0, stepsize=stepsize) for m in world.sizes.methods
-    }
+    run = functools.partial(program, world, steps=steps, seeds=seeds, x0=0.0, stepsize=stepsize)
+    return {name: run(name, n) for name in world.sizes.methods}
 
 
 def smoothed(dataset: xr.Dataset, world: Any, _: Results) -> xr.Dataset:
@@ -273,7 +267,7 @@ def stability(n: int, steps: int, seed: int) -> xr.Dataset:
     D = n − 1, 2 sin(π / (2 (2 D + 1))) / (n L). ``growth`` is |x − x*| at the root at the end, over
     that at the start; ``limit`` the largest of the multiples at which it still fell.
     """
-    problem = jd.problems.quadratic(n, DIMENSION, **QUADRATICS, curvature_spread=0.0, seed=seed)
+    problem = quadratic(n, 0.0, seed)
     network = jd.networks.spanning_tree(jd.graphs.directed_ring(n))
     longest = 2 * math.sin(math.pi / (2 * (2 * (n - 1) + 1)))
     rates = np.concatenate([[0.5], longest * np.array(MULTIPLES)]) / (n * float(problem.smoothness))
@@ -288,13 +282,6 @@ def stability(n: int, steps: int, seed: int) -> xr.Dataset:
     growth = ("rule", np.where(np.isfinite(growth), growth, np.inf))
     rules = ["default", SHALLOW, *(f"{m:g}" for m in MULTIPLES)]
     return xr.Dataset({"growth": growth, "limit": limit}, {"rule": rules})
-
-
-def rings(world: Any, _: Results) -> dict[int, Program]:
-    """Return the program of each directed ring."""
-    some, steps = world.sizes.rings
-    shared = {"steps": steps, "seed": world.seed}
-    return {n: Program({"n": n} | shared, function=stability) for n in some}
 
 
 def logistic(n: int, d: int, samples: int, seed: int = 0) -> Any:
@@ -467,11 +454,6 @@ def floor_members(results: Results) -> xr.DataArray:
     return xr.concat(parts, xr.DataArray(names, dims="member", name="member"))
 
 
-def table(results: Results) -> pd.DataFrame:
-    """Return transient times, a column for each n."""
-    return results["runs"].transient.to_series().dropna().unstack("n").reset_index()
-
-
 def theory(ax: Any, results: Results) -> None:
     """Draw n times the floors that theory gives SGD, without and with a delay."""
     runs = results["runs"]
@@ -546,12 +528,25 @@ STUDY = Study(
     parts={
         "runs": Part(("n", "algorithm"), runs, measured),
         "curves": Part("algorithm", curves, smoothed),
-        "stability": Part("n", rings),
+        "stability": Part(
+            "n",
+            lambda world, _: {
+                n: Program(
+                    {"n": n, "steps": world.sizes.rings[1], "seed": world.seed}, function=stability
+                )
+                for n in world.sizes.rings[0]
+            },
+        ),
         "synthetic": Part("algorithm", synthetic),
     },
     claims=CLAIMS,
     figures=FIGURES,
-    tables={"transients": ("transient times in steps; inf: not reached", table)},
+    tables={
+        "transients": (
+            "transient times in steps; inf: not reached",
+            lambda r: r["runs"].transient.to_series().dropna().unstack("n").reset_index(),
+        )
+    },
     minutes={"quick": 1, "default": 10, "full": 240},
     data=lambda world: (
         "quadratics with noise of {} dimensions; logistic regression of {} agents with {} features "
