@@ -80,15 +80,17 @@ INEXACT_METHODS = {
 FULL = EXACT_METHODS | INEXACT_METHODS
 
 
-def sizes(steps: int, every: int, seeds: int, constant: Any, thetas: Any = THETAS,
-          methods: Sequence[str] = tuple(METHODS), full: Sequence[str] = tuple(FULL)) -> Any:  # fmt: skip
+def sizes(
+    steps: int, every: int, seeds: int, constant: Any, thetas: Any = THETAS, few: Any = None
+) -> Any:
     """Return how much is run; ``constant``: steps and stepsizes with full gradients."""
+    methods, full = few or (METHODS, FULL)
     return SimpleNamespace(**locals())
 
 
-FEW = (SGD, "EDAS", PLAIN, "CEDAS, dither, 1 level", RIVAL)
+FEW = ((SGD, "EDAS", PLAIN, "CEDAS, dither, 1 level", RIVAL), ("CEDAS", "CHOCO-SGD"))
 SCALES = {
-    "quick": sizes(2500, 50, 4, (1600, 7), (COMMON,), FEW, ("CEDAS", "CHOCO-SGD")),
+    "quick": sizes(2500, 50, 4, (1600, 7), (COMMON,), FEW),
     "default": sizes(16_000, 50, 8, (8000, 13)),
     "full": sizes(400_000, 500, 8, (8000, 13)),
 }
@@ -113,9 +115,8 @@ def world(sizes: Any, seed: int) -> Any:
     return SimpleNamespace(sizes=sizes, seed=seed, problem=problem(), network=ring)
 
 
-def kept(dataset: xr.Dataset) -> xr.Dataset:
-    """Return what the claims and figures need."""
-    ones = [dim for dim in ("algorithm", "network") if dim in dataset.dims]
+def kept(dataset: xr.Dataset, ones: Sequence[str] = ()) -> xr.Dataset:
+    """Return what the claims and figures need, without dimensions of one member."""
     return dataset[["error", "bits", "diverged"]].isel(dict.fromkeys(ones, 0), drop=True)
 
 
@@ -131,14 +132,12 @@ def samples(world: Any, _: Any) -> dict[str, Program]:
     def scheduled(theta: Any, method: Any) -> Any:
         return jd.replace(method, stepsize=jd.schedules.InverseTime(theta / L2, OFFSET))
 
-    thetas = jnp.asarray(world.sizes.thetas)
-    made = {
-        name: functools.partial(scheduled, method=METHODS[name]) for name in world.sizes.methods
-    }
-    return {
-        name: Program(shared | {"algorithm": jax.vmap(make)(thetas)}, over, reduce=kept)
-        for name, make in made.items()
-    }
+    found = {}
+    for name in world.sizes.methods:
+        make = jax.vmap(functools.partial(scheduled, method=METHODS[name]))
+        stacked = {"algorithm": make(jnp.asarray(world.sizes.thetas))}
+        found[name] = Program(shared | stacked, over, reduce=kept)
+    return found
 
 
 def full(world: Any, _: Any) -> dict[str, Program]:
@@ -147,14 +146,9 @@ def full(world: Any, _: Any) -> dict[str, Program]:
     shared = {"problem": world.problem, "networks": world.network, "seeds": [world.seed]}
     shared |= {"over": {"stepsize": np.logspace(-3, 0, stepsizes)}, "steps": steps, "every": 25}
     shared |= {"metrics": {"error": error}, "progress": False}
-    return {
-        name: Program(
-            shared | {"algorithms": {name: FULL[name]}},
-            function=jd.compare,
-            reduce=lambda dataset: kept(dataset).isel(seed=0, drop=True),
-        )
-        for name in world.sizes.full
-    }
+    members = {name: shared | {"algorithms": {name: FULL[name]}} for name in world.sizes.full}
+    alone = functools.partial(kept, ones=("algorithm", "network", "seed"))
+    return {name: Program(own, function=jd.compare, reduce=alone) for name, own in members.items()}
 
 
 def parameters(method: Any) -> tuple[float, float]:
@@ -222,6 +216,12 @@ def times(results: Results, *names: str) -> xr.DataArray:
     return steps.sel(algorithm=present(steps, "algorithm", list(names or steps.algorithm.values)))
 
 
+def at_the_end(results: Results) -> xr.DataArray:
+    """Return CEDAS' last ratios, by compressor."""
+    ratio = common(results).isel(step=-1, drop=True)
+    return ratio.sel(algorithm=present(ratio, "algorithm", CEDAS))
+
+
 def earlier(first: str, second: str) -> Callable[[Results], xr.DataArray]:
     """Return the measure of a method's transient time over another's."""
     return lambda results: times(results, first)[0] / times(results, second)[0]
@@ -271,8 +271,7 @@ def lowest(names: Any) -> Callable[[Results], xr.DataArray]:
 
 CLAIMS = [
     Claim("CEDAS has the rate of centralized SGD with every compressor: error / SGD's at the end",
-          PAPER, "1", lambda r: common(r).sel(algorithm=present(common(r), "algorithm", CEDAS))[..., -1],
-          below(CLOSE), ("full",)),
+          PAPER, "1", at_the_end, below(CLOSE), ("full",)),
     Claim("the rate is 1 / k, and steeper while a transient lasts: slope of the error", PAPER, "-1",
           lambda r: rate(r["samples"], SGD, PLAIN), below(-0.7)),
     Claim("transients are longer for larger errors of compression: time over the one before",
@@ -288,7 +287,8 @@ CLAIMS = [
     Claim(f"CEDAS sends fewer bits than exact diffusion to an error of {TARGET:g}: times fewer",
           PAPER, "> 1", savings, above(1)),
     Claim("with full gradients these are exact: lowest error",
-          "2301.05872, 2007.00232, 2201.13320, 2103.13748", "0", lowest(EXACT_METHODS), below(EXACT)),
+          "2301.05872, 2007.00232, 2201.13320, 2103.13748", "0",
+          lowest(EXACT_METHODS), below(EXACT)),
     Claim("and these stop at a plateau: lowest error", "1902.00340, 1907.07346", "> 0",
           lowest(INEXACT_METHODS), above(1e-6)),
 ]  # fmt: skip
@@ -298,18 +298,11 @@ def by_gamma(results: Results) -> xr.DataArray:
     """Return CEDAS' and LEAD's transient times over 1 / γ; infinite where they are not over."""
     steps = transients(common(results)).fillna(math.inf).rename("transient")
     steps = steps.assign_coords(rough=1 / results["samples"].gamma)
-    own = {
-        name: [n for n in steps.algorithm.values if n.startswith(name)]
-        for name in ("CEDAS", "LEAD")
-    }
-    parts = {
-        name: steps.sel(algorithm=names).swap_dims(algorithm="rough").drop_vars("algorithm")
-        for name, names in own.items()
-        if names
-    }
-    return xr.concat(
-        list(parts.values()), xr.DataArray(list(parts), dims="algorithm", name="algorithm")
-    )
+    names = [str(name) for name in steps.algorithm.values if name.startswith(("CEDAS", "LEAD"))]
+    steps = steps.sel(algorithm=names)
+    steps = steps.assign_coords(method=("algorithm", [name.split(",")[0] for name in names]))
+    whole = steps.set_index(algorithm=["method", "rough"]).unstack("algorithm")
+    return whole.rename(method="algorithm")
 
 
 def methods_table(results: Results) -> xr.Dataset:
@@ -357,33 +350,29 @@ def message_panel(name: str, compressor: Any) -> Callable[[Any, Results], None]:
     return draw
 
 
-MESSAGES = {"vector": compressors.Identity()} | {
-    k: UNBIASED[k] for k in ("dither, 2 bits", "dither, 1 level")
-}
+DITHER = {name: kind for name, kind in UNBIASED.items() if "dither" in name}
+MESSAGES = {"vector": compressors.Identity()} | DITHER
 SPARSE = {"random 1/4": compressors.RandomK(6), "top 1/4": compressors.TopK(6)}
 SPARSE |= {"scaled sign": compressors.ScaledSign()}
 ERROR = "error  $\\frac{1}{n}\\sum_i |x_i - x^\\star|^2$"
-LEARNT = {"algorithm": [SGD, "DSGD", "EDAS", PLAIN, "LEAD, dither, 2 bits", RIVAL]}
+SHOWN = (SGD, "DSGD", "EDAS", PLAIN, "LEAD, dither, 2 bits", RIVAL)
 CURVES = {"data": lambda r: jd.best(r["samples"], "error").isel(step=slice(1, None)), "y": "error"}
-CURVES |= {
-    "at": LEARNT,
-    "logx": True,
-    "labels": {name: name.split(",")[0] for name in LEARNT["algorithm"]},
-}
+CURVES |= {"at": {"algorithm": list(SHOWN)}, "labels": {k: k.split(",")[0] for k in SHOWN}}
 PANELS = [
     [
-        Lines(**CURVES, x="step", ylabel=ERROR, title="one sample a step"),
-        Lines(**CURVES, x="bits", ylabel="", title="one sample a step"),
+        Lines(**CURVES, x="step", logx=True, ylabel=ERROR, title="one sample a step"),
+        Lines(**CURVES, x="bits", logx=True, ylabel="", title="one sample a step"),
         Lines(data=lambda r: jd.best(r["full"], "error").isel(step=slice(1, None)), y="error",
               x="bits", logx=True, floor=FLOOR, ylabel="", title="full gradients"),
     ],
     [
-        Lines(data=lambda r: common(r).isel(step=slice(1, None)).to_dataset(name="ratio"), y="ratio",
+        Lines(data=lambda r: common(r)[..., 1:].to_dataset(name="ratio"), y="ratio",
               at={"algorithm": ["EDAS", *CEDAS, "LEAD, dither, 2 bits"]}, x="step", logx=True,
               ylabel="error / centralized SGD's", also=[level(CLOSE, f"close: {CLOSE:g}")],
               title=f"$\\eta_k$ = {COMMON / L2:g} / (k + {OFFSET:g})", legend="panel"),
         LogLog(data=by_gamma, x="rough", xlabel="$1 / \\gamma = (1 + e)^3$", title="transients",
-               ylabel="transient time, steps", also=[slope(1, "$\\propto 1 / \\gamma$")], legend="panel"),
+               ylabel="transient time, steps", legend="panel",
+               also=[slope(1, "$\\propto 1 / \\gamma$")]),
     ],
 ]  # fmt: skip
 PICTURES = [[message_panel(*each) for each in row.items()] for row in (MESSAGES, SPARSE)]

@@ -1,12 +1,12 @@
 """STPP and BTPP: Push-Pull on spanning trees, against methods for graphs, digraphs and trees.
 
-You, Pu (2025), arXiv 2503.16123 (STPP: breadth-first trees of any strongly connected graph), and
-You, Pu (2024), arXiv 2404.05454 (BTPP: a B-ary tree). Quadratics with Gaussian noise, where each
-method has one constant stepsize or αₖ = 2 / (μ (k + m)), over n on trees; then the logistic
-regression of BTPP's paper. The transient time is the first step after which the mean over agents
-and seeds of |xᵢ − x*|² stays within twice SGD's, from a start close to the solution. Every agent's
-own model counts: that of their mean is as good as SGD's from the beginning for nearly all methods.
-On the directed ring, DSGD and DSGT have the doubly stochastic (I + P) / 2. Everything in float64.
+STPP has breadth-first trees of any strongly connected graph, BTPP a B-ary tree. Quadratics with
+Gaussian noise: floors at a constant n γ; transient times with αₖ = 2 / (μ (k + m)), over n on
+trees, from a start close to the solution: the first step after which the mean over agents and seeds
+of |xᵢ − x*|² stays within twice SGD's (that of their mean is as good as SGD's from the beginning
+for nearly all methods); and curves at each method's best constant stepsize. Full gradients on
+directed rings: which stepsizes of STPP are stable. Then the logistic regression of BTPP's paper. On
+the directed ring, DSGD and DSGT have the doubly stochastic (I + P) / 2. Everything in float64.
 
 * STPP's root runs SGD with delays. Its floor is that of SGD times (1 + sin αhD) / cos αhD in a
   direction of curvature h if all delays are D: 1.5 at a third of the stability limit, which falls
@@ -106,26 +106,15 @@ def sizes(runs: Any, curves: Any, rings: Any, synthetic: Any, few: Any = (GRAPHS
 
 
 SCALES = {
-    "quick": sizes(
-        ((8, 32), (), ("SGD", "STPP"), 200.0, 1800, 4),
-        (8, (0.01, 0.03), 1800, 4),
-        ((16,), 1000),
-        (24, 50, 50, (2,), 2, 50, ("SGD", "BTPP, B = 2")),
-        (("directed ring", "exponential"), ("SGD", "DSGT", "STPP")),
-    ),
-    "default": sizes(
-        ((8, 16, 32, 64), (128,), METHODS, 400.0, 6000, 8),
-        (32, GRID, 1500, 4),
-        ((8, 16, 32, 64), 4000),
-        (100, 500, 100, (2, 3, 4, 8, 99), 2, 25, None),
-    ),
-    "full": sizes(
-        ((8, 16, 32, 64, 128), (), METHODS, 800.0, 102_000, 20),
-        (32, GRID, 4500, 20),
-        ((8, 16, 32, 64, 128), 20_000),
-        (100, 500, 1000, (2, 3, 4, 8, 16, 32, 64, 99), 5, 10, None),
-    ),
-}
+    "quick": sizes(((8, 32), (), ("SGD", "STPP"), 200.0, 1800, 4), (8, (0.01, 0.03), 1800, 4),
+                   ((16,), 1000), (24, 50, 50, (2,), 2, 50, ("SGD", "BTPP, B = 2")),
+                   (("directed ring", "exponential"), ("SGD", "DSGT", "STPP"))),
+    "default": sizes(((8, 16, 32, 64), (128,), METHODS, 400.0, 6000, 8), (32, GRID, 1500, 4),
+                     ((8, 16, 32, 64), 4000), (100, 500, 100, (2, 3, 4, 8, 99), 2, 25, None)),
+    "full": sizes(((8, 16, 32, 64, 128), (), METHODS, 800.0, 102_000, 20), (32, GRID, 4500, 20),
+                  ((8, 16, 32, 64, 128), 20_000),
+                  (100, 500, 1000, (2, 3, 4, 8, 16, 32, 64, 99), 5, 10, None)),
+}  # fmt: skip
 
 
 def graphs(n: int, names: Iterable[str] = GRAPHS, seed: int = 0) -> dict[str, nx.Graph]:
@@ -284,6 +273,13 @@ def stability(n: int, steps: int, seed: int) -> xr.Dataset:
     return xr.Dataset({"growth": growth, "limit": limit}, {"rule": rules})
 
 
+def rings(world: Any, _: Results) -> dict[int, Program]:
+    """Return the program of each directed ring."""
+    some, steps = world.sizes.rings
+    shared = {"steps": steps, "seed": world.seed}
+    return {n: Program({"n": n} | shared, function=stability) for n in some}
+
+
 def logistic(n: int, d: int, samples: int, seed: int = 0) -> Any:
     """Return logistic regression with the penalty 0.01 Σⱼ xⱼ² / (1 + xⱼ²) and batches of one.
 
@@ -333,10 +329,8 @@ def synthetic(world: Any, _: Results) -> dict[str, Program]:
     members, problem = synthetic_methods(n, branchings), logistic(n, d, samples, world.seed)
     shared = {"problem": problem, "x0": problem.start(), "key": keys(which)}
     shared |= {"steps": END, "every": every}
-    pairs = {
-        name: dict(zip(("algorithm", "network"), members[name], strict=True))
-        for name in names or members
-    }
+    members = {name: members[name] for name in names or members}
+    pairs = {name: {"algorithm": pair[0], "network": pair[1]} for name, pair in members.items()}
     over = {"key": Axis("seed", which)}
     return {name: Program(shared | pair, over, reduce=norms) for name, pair in pairs.items()}
 
@@ -347,17 +341,10 @@ def norms(dataset: xr.Dataset) -> xr.Dataset:
     return np.sqrt(square).reset_coords(drop=True).to_dataset(name="norm")
 
 
-def exponents(variable: str, *names: str) -> Callable[[Results], xr.DataArray]:
-    """Return the measure of exponents over n, by method and network."""
-
-    def measure(results: Results) -> xr.DataArray:
-        values = (
-            times(results) if variable == "transient" else results["runs"][variable].mean("seed")
-        )
-        values = values.sel(algorithm=present(values, "algorithm", list(names)))
-        return exponent(values.n, values, "n")
-
-    return measure
+def exponents(values: xr.DataArray, *names: str) -> xr.DataArray:
+    """Return exponents over n, by method and network."""
+    values = values.sel(algorithm=present(values, "algorithm", list(names)))
+    return exponent(values.n, values, "n")
 
 
 def times(results: Results) -> xr.DataArray:
@@ -396,9 +383,8 @@ def vectors(results: Results) -> xr.DataArray:
 
 def on_the_directed_ring(results: Results) -> xr.DataArray:
     """Return the other decentralized methods' last errors over STPP's."""
-    last = (
-        results["curves"].error.isel(step=-1).sel(network="directed ring").reset_coords(drop=True)
-    )
+    last = results["curves"].error.isel(step=-1).reset_coords(drop=True)
+    last = last.sel(network="directed ring", drop=True)
     others = present(last, "algorithm", ["DSGD", "DSGT", "Push-Pull", "AB"])
     return last.sel(algorithm=others) / last.sel(algorithm="STPP", drop=True)
 
@@ -417,11 +403,11 @@ OTHERS = {"SGD": "SGD", "STPP exponential": "STPP", "DSGT exponential": "DSGT"}
 OTHERS |= {"DSGD one-peer": "DSGD", "D2 ring, constant": "D2, ring, constant"}
 CLAIMS = [
     Claim("linear speedup: exponent of the noise floor over n", f"{BTPP}; {STPP}", "-1",
-          exponents("floor", *TREES), near(-1, 0.2), MANY),
+          lambda r: exponents(r["runs"].floor.mean("seed"), *TREES), near(-1, 0.2), MANY),
     Claim("BTPP's transient time is O(1) if strongly convex, up to logarithms: exponent over n",
-          BTPP, "0", exponents("transient", "BTPP"), below(0.2), MANY),
+          BTPP, "0", lambda r: exponents(times(r), "BTPP"), below(0.2), MANY),
     Claim("STPP's transient time is O(n^3) at most if strongly convex: exponent over n",
-          STPP, "<= 3", exponents("transient", "STPP"), below(3), MANY),
+          STPP, "<= 3", lambda r: exponents(times(r), "STPP"), below(3), MANY),
     Claim("BTPP is close to centralized SGD: |∇F| of SGD at the end over BTPP's", SYNTHETIC,
           "1", ratios("SGD"), near(1, 0.1)),
     Claim("and best among methods with Θ(1) neighbors: others' |∇F| at the end over BTPP's",
@@ -457,10 +443,8 @@ def floor_members(results: Results) -> xr.DataArray:
 def theory(ax: Any, results: Results) -> None:
     """Draw n times the floors that theory gives SGD, without and with a delay."""
     runs = results["runs"]
-    for name, label, dashes in (
-        ("theory", "SGD, theory", "--"),
-        ("delayed", "SGD, delay $n - 1$, theory", ":"),
-    ):
+    labels = {"theory": "SGD, theory", "delayed": "SGD, delay $n - 1$, theory"}
+    for (name, label), dashes in zip(labels.items(), ("--", ":"), strict=True):
         ax.plot(runs.n, runs.n * runs[name], label=label, **REFERENCE | {"linestyle": dashes})
     ax.ticklabel_format(axis="y", scilimits=(0, 0), useMathText=True)
 
@@ -495,11 +479,12 @@ FIGURES = {
     "stpp": Figure([
         [
             LogLog(data=floor_members, x="n", by="member", logy=False, dodge=1.03, ylim=(0, None),
-                   xlabel=AGENTS, ylabel="$n\\,\\mathrm{E}|\\nabla F|^2$ at the root", also=[theory],
-                   title=f"noise floor, $n \\gamma L$ = {FLOOR_STEPSIZE:g}"),
+                   xlabel=AGENTS, ylabel="$n\\,\\mathrm{E}|\\nabla F|^2$ at the root",
+                   also=[theory], title=f"noise floor, $n \\gamma L$ = {FLOOR_STEPSIZE:g}"),
             Heat(data=lambda r: np.log10(r["stability"].growth).clip(-99, 99), x="rule", y="n",
                  form=".0f", log=False, limits=(-12, 12), cmap="RdBu_r", ylabel=AGENTS,
-                 labels={SHALLOW: "$0.5/(nL)$"}, title="directed rings: $\\log_{10}$(last error / first)",
+                 title="directed rings: $\\log_{10}$(last error / first)",
+                 labels={SHALLOW: "$0.5/(nL)$"},
                  xlabel="$\\gamma$, or multiple of $2 \\sin(\\pi / (4n - 2)) / (nL)$"),
         ],
         [
@@ -528,15 +513,7 @@ STUDY = Study(
     parts={
         "runs": Part(("n", "algorithm"), runs, measured),
         "curves": Part("algorithm", curves, smoothed),
-        "stability": Part(
-            "n",
-            lambda world, _: {
-                n: Program(
-                    {"n": n, "steps": world.sizes.rings[1], "seed": world.seed}, function=stability
-                )
-                for n in world.sizes.rings[0]
-            },
-        ),
+        "stability": Part("n", rings),
         "synthetic": Part("algorithm", synthetic),
     },
     claims=CLAIMS,
