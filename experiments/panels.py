@@ -457,6 +457,8 @@ def slope(exponent: float, label: str, **style: Any) -> Callable[[Any, Any], Any
         points = [p[np.isfinite(p).all(axis=1) & (p > 0).all(axis=1)] for p in points]
         u = np.log(np.concatenate(points))
         ends = np.array([u[:, 0].min(), u[:, 0].max()])
+        if ends[0] == ends[1]:
+            return
         through = u.mean(axis=0)
         line = np.exp(through[1] + exponent * (ends - through[0]))
         ax.plot(np.exp(ends), line, label=label, **REFERENCE | style)

@@ -305,8 +305,8 @@ def synthetic_methods(n: int, branchings: Iterable[int]) -> dict[str, tuple[Any,
     ring = jd.networks.metropolis(jd.graphs.ring(n))
     exponential = jd.graphs.exponential(n, directed=True)
     hears = mixing(jd.networks.row_stochastic(exponential).csr())  # regular: doubly stochastic
-    pull, push = ((eye + one_way.T) / 2, "row"), ((eye + one_way) / 2, "column")
-    both = jd.networks.Directed(*(mixing(weights, kind=kind) for weights, kind in (pull, push)))
+    pull = mixing((eye + one_way.T) / 2, kind="row")
+    both = jd.networks.Directed(pull, mixing((eye + one_way) / 2, kind="column"))
     btpp = {f"BTPP, B = {b}": (jd.STPP(share), jd.networks.bary_tree(n, b)) for b in branchings}
     return {
         "SGD": (jd.SGD(own), ring),
@@ -437,7 +437,8 @@ def floor_members(results: Results) -> xr.DataArray:
     known = [at for at in members if at[0] in floor.algorithm and at[1] in floor.network]
     parts = [floor.sel(algorithm=name, network=at).reset_coords(drop=True) for name, at in known]
     names = [members[at] for at in known]
-    return xr.concat(parts, xr.DataArray(names, dims="member", name="member"))
+    whole: Any = xr.concat(parts, xr.DataArray(names, dims="member", name="member"))
+    return whole
 
 
 def theory(ax: Any, results: Results) -> None:
