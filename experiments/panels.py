@@ -254,6 +254,7 @@ class LogLog(Panel):
         logx: logarithmic horizontal axis.
         logy: logarithmic vertical axis.
         joined: draw lines from point to point.
+        dodge: the factor from one member's x to the next one's, so that equal points are all seen.
     """
 
     x: str
@@ -264,6 +265,7 @@ class LogLog(Panel):
     logx: bool = True
     logy: bool = True
     joined: bool = True
+    dodge: float = 1.0
 
     def draw(self, ax: Any, data: xr.DataArray) -> None:
         """Draw the members."""
@@ -271,11 +273,13 @@ class LogLog(Panel):
         by = tuple(dim for dim in by if dim in data.dims)
         lost: list[tuple[Any, str]] = []
         ax.set(xscale="log" if self.logx else "linear", yscale="log" if self.logy else "linear")
-        for at, own, style in members(data, by, self.labels):
+        drawn = list(members(data, by, self.labels))
+        for i, (at, own, style) in enumerate(drawn):
             style = style if self.joined else style | {"linestyle": ""}
             x = own[self.x]
             mean, errors = _mean(own, self.seeds)
             x = x.mean(self.seeds) if self.seeds in x.dims else x
+            x = x * self.dodge ** (i - (len(drawn) - 1) / 2)
             shown = np.isfinite(mean.values)
             if shown.any():
                 ax.errorbar(
@@ -469,10 +473,13 @@ def slope(exponent: float, label: str, **style: Any) -> Callable[[Any, Any], Any
     """Return a drawing of y ~ x^exponent through the middle of what the Axes shows."""
 
     def draw(ax: Any, results: Any) -> None:  # noqa: ARG001
-        points = [np.column_stack(line.get_data()).astype(float) for line in ax.lines]
+        drawn = [line for line in ax.lines if line.get_transform() == ax.transData]
+        points = [np.column_stack(line.get_data()).astype(float) for line in drawn]
         points = [p[np.isfinite(p).all(axis=1) & (p > 0).all(axis=1)] for p in points]
         u = np.log(np.concatenate(points))
         ends = np.array([u[:, 0].min(), u[:, 0].max()])
+        if ends[0] == ends[1]:
+            return
         through = u.mean(axis=0)
         line = np.exp(through[1] + exponent * (ends - through[0]))
         ax.plot(np.exp(ends), line, label=label, **REFERENCE | style)
