@@ -249,6 +249,7 @@ class LogLog(Panel):
         logx: logarithmic horizontal axis.
         logy: logarithmic vertical axis.
         joined: draw lines from point to point.
+        hollow: members with hollow markers, which do not hide others'.
     """
 
     x: str
@@ -259,6 +260,7 @@ class LogLog(Panel):
     logx: bool = True
     logy: bool = True
     joined: bool = True
+    hollow: Sequence[str] = ()
 
     def draw(self, ax: Any, data: xr.DataArray) -> None:
         """Draw the members."""
@@ -268,6 +270,7 @@ class LogLog(Panel):
         ax.set(xscale="log" if self.logx else "linear", yscale="log" if self.logy else "linear")
         for at, own, style in members(data, by, self.labels):
             style = style if self.joined else style | {"linestyle": ""}
+            style = style | ({"markerfacecolor": "none"} if at in self.hollow else {})
             x = own[self.x]
             mean, errors = _mean(own, self.seeds)
             x = x.mean(self.seeds) if self.seeds in x.dims else x
