@@ -59,9 +59,8 @@ GROUPS = {  # of runs, and their methods
     "gap": MAIN,
 }
 ERROR = "error  $\\frac{1}{n}\\sum_i |x_i - x^\\star|^2$"
-PLACE = ("network", "zeta", "stepsize", "laziness")
 DATA = "{} agents with {} samples each; shuffled, at x*: σ² = {:.3g}, μ = {:.3g}"
-PAPER = "arXiv 2306.12037"
+PLACE, PAPER = ("network", "zeta", "stepsize", "laziness"), "arXiv 2306.12037"
 # Samples of an agent, which are the steps of an epoch; epochs, and those between two records; the
 # stepsize of "order" and "tilt", and the smaller one of "gap"; ζ of "tilt" and of "bias"; θ.
 FIELDS = "agents samples epochs every seeds small smallest stepsizes tilts crossed laziness"
@@ -264,11 +263,13 @@ FAST = f"{PAPER}, abstract: O(1/((1-λ) m T²)) with α ~ 1/(mT)"
 THIRD = f"{PAPER}'s comparison, from memory: O(1/((1-λ)³ m T²))"
 NOISE = "textbook: noise α σ²/(nμ), and α²σ²/(1-λ)"
 BIAS, DRR = "derived: bias α²ζ²/(1-λ)²", "arXiv 2112.15287, abstract: O(1/T²)"
-ORDER, TEN = "derived, as an order", within_factor(1, 10)
+ORDER, TEN, ONE = "derived, as an order", within_factor(1, 10), ("D-RR",)
 RATE, OWN_RATE, GAP = ("crossover", "stepsize"), ("bias", "stepsize"), ("gap", "inverse_gap")
 AGAIN, RR = ("GT-RR, restart", "ED-RR, restart"), ("GT-RR", "ED-RR")
-WR, ONE = ("DSGT", "ED"), ("D-RR",)
-MANY = ("default", "full")  # the quick scale has two points, or too large stepsizes
+WR, MANY = (
+    ("DSGT", "ED"),
+    ("default", "full"),
+)  # the quick scale has two points, or too large stepsizes
 CLAIMS = [
     Claim(*row)
     for row in (
@@ -296,6 +297,7 @@ def stepsizes(network: str, ax: Any, results: Results) -> None:
     members = biased.rename(zeta="algorithm").assign_coords(algorithm=names)
     whole, title = xr.concat([others, members], "algorithm"), f"{network}, tilted by $\\zeta$"
     options = {"x": "stepsize", "ticks": False, "labels": dict.fromkeys(names, "D-RR")}
+    options["hollow"] = ["ED"]
     LogLog(data=lambda _: whole, title=title, ylabel=ERROR, **options)(ax, results)
     for own in biased.transpose("zeta", ...):
         end, place = (own.stepsize[-1], own[-1]), {"xytext": (4, 0), "textcoords": "offset points"}
@@ -321,6 +323,7 @@ STEPSIZES = [partial(stepsizes, network) for network in NETWORKS]
 TILT = LogLog(
     data=lambda results: stationary(results, "tilt"),
     x="zeta",
+    hollow=["ED"],
     also=[beside("D-RR", 2, "$\\propto \\zeta^2$"), from_zero],
     xlabel="heterogeneity  $\\zeta$",
     title="ring, tilted by $\\zeta$",
@@ -328,6 +331,7 @@ TILT = LogLog(
 BY_GAP = LogLog(
     data=lambda results: stationary(results, "gap").sel(network=list(NETWORKS)),
     x="inverse_gap",
+    hollow=["ED, ring", "ED, grid"],
     by=("algorithm", "network"),
     ticks=False,
     xlabel="$1/(1-\\lambda)$",

@@ -255,6 +255,7 @@ class LogLog(Panel):
         logy: logarithmic vertical axis.
         joined: draw lines from point to point.
         dodge: the factor from one member's x to the next one's, so that equal points are all seen.
+        hollow: members with hollow markers, which do not hide others'.
     """
 
     x: str
@@ -266,6 +267,7 @@ class LogLog(Panel):
     logy: bool = True
     joined: bool = True
     dodge: float = 1.0
+    hollow: Sequence[str] = ()
 
     def draw(self, ax: Any, data: xr.DataArray) -> None:
         """Draw the members."""
@@ -276,6 +278,7 @@ class LogLog(Panel):
         drawn = list(members(data, by, self.labels))
         for i, (at, own, style) in enumerate(drawn):
             style = style if self.joined else style | {"linestyle": ""}
+            style = style | ({"markerfacecolor": "none"} if at in self.hollow else {})
             x = own[self.x]
             mean, errors = _mean(own, self.seeds)
             x = x.mean(self.seeds) if self.seeds in x.dims else x
