@@ -249,21 +249,23 @@ class LogLog(Panel):
         x: the dimension or coordinate of the horizontal axis.
         by: the dimension that colors and markers distinguish; a second one has dashes.
         seeds: the dimension of the means.
-        ticks: ticks at the values of x.
+        ticks: ticks at the values of x, or at these.
         labels: {member: text in the legend}.
         logx: logarithmic horizontal axis.
         logy: logarithmic vertical axis.
         joined: draw lines from point to point.
+        dodge: the factor from one member's x to the next one's, so that equal points are all seen.
     """
 
     x: str
     by: str | tuple[str, ...] = "algorithm"
     seeds: str = "seed"
-    ticks: bool = True
+    ticks: bool | Sequence[float] = True
     labels: Mapping[str, str] | None = None
     logx: bool = True
     logy: bool = True
     joined: bool = True
+    dodge: float = 1.0
 
     def draw(self, ax: Any, data: xr.DataArray) -> None:
         """Draw the members."""
@@ -271,11 +273,13 @@ class LogLog(Panel):
         by = tuple(dim for dim in by if dim in data.dims)
         lost: list[tuple[Any, str]] = []
         ax.set(xscale="log" if self.logx else "linear", yscale="log" if self.logy else "linear")
-        for at, own, style in members(data, by, self.labels):
+        drawn = list(members(data, by, self.labels))
+        for i, (at, own, style) in enumerate(drawn):
             style = style if self.joined else style | {"linestyle": ""}
             x = own[self.x]
             mean, errors = _mean(own, self.seeds)
             x = x.mean(self.seeds) if self.seeds in x.dims else x
+            x = x * self.dodge ** (i - (len(drawn) - 1) / 2)
             shown = np.isfinite(mean.values)
             if shown.any():
                 ax.errorbar(
@@ -299,7 +303,7 @@ class LogLog(Panel):
             )
         if self.ticks:
             values = np.unique(data[self.x].values[np.isfinite(data[self.x].values)])
-            set_ticks(ax.xaxis, values)
+            set_ticks(ax.xaxis, values if self.ticks is True else self.ticks)
         ax.set_xlabel(jd.plot.NAMES.get(self.x, self.x))
         ax.set_ylabel(jd.plot.NAMES.get(str(data.name), str(data.name or "")))
 
@@ -452,7 +456,9 @@ def tick(value: float) -> str:
     if value > 0 and (value >= 1e4 or value < 1e-2):
         power = math.floor(math.log10(value) + 1e-9)
         lead = value / 10.0**power
-        return rf"$10^{{{power}}}$" if abs(lead - 1) < 1e-6 else f"{value:.2g}"
+        if abs(lead - 1) < 1e-6:
+            return rf"$10^{{{power}}}$"
+        return f"{value:.2g}" if value < 1 else rf"${lead:.2g}\!\cdot\!10^{{{power}}}$"
     return f"{value:.4g}"
 
 
