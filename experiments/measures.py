@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 import jaxdopt as jd
+from experiments.panels import present
 
 
 def exponent(x: Any, y: xr.DataArray, dim: str) -> xr.DataArray:
@@ -73,3 +74,16 @@ def soonest(
     last = last.where(~dataset.diverged.any("seed")).fillna(1e30)
     late = first.median("seed", skipna=False).fillna(1e9 * (1 + last))
     return dataset.assign(arrival=first).isel({over: late.argmin(over)})
+
+
+def over(values: xr.DataArray, one: str, other: str, dim: str = "algorithm") -> xr.DataArray:
+    """Return one member's values over another's; NotRun if one of them is not there."""
+    top, bottom = (
+        values.sel({dim: present(values, dim, name)}, drop=True) for name in (one, other)
+    )
+    return top / bottom
+
+
+def successive(values: xr.DataArray, dim: str) -> xr.DataArray:
+    """Return every value over the one before it along ``dim``."""
+    return values.isel({dim: slice(1, None)}) / values.isel({dim: slice(-1)}).values
