@@ -55,7 +55,7 @@ class Options:
 
 def keep_compiled(out: Path) -> None:
     """Keep compiled programs in ``out``, unless JAX has been told where: later runs are quicker."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(out.absolute() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
@@ -117,12 +117,22 @@ def execute(study: Study, scale: str, out: Path, seed: int, options: dict[str, A
 
 @dataclasses.dataclass(frozen=True)
 class All(Options):
-    """Run all studies, one after the other, and build the gallery."""
+    """Run all studies, one after the other, and build the gallery: the site with their claims."""
 
     def run(self) -> None:
-        """Run them and print the paths of their results."""
+        """Run them, print the paths of their results and of the gallery."""
+        began = time.perf_counter()
         for study in STUDIES.values():
             execute(study, "quick" if self.quick else "default", self.out, self.seed, {})
+        print(f"all studies: {(time.perf_counter() - began) / 60:.1f} minutes")
+        try:
+            from docs.__main__ import main as site
+        except ImportError as error:
+            raise ImportError(
+                f"{error}: the studies are done, and the gallery needs the tools of the site; "
+                f'pip install -e ".[docs]" && python -m docs --results {self.out}'
+            ) from error
+        site(["--results", str(self.out)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +196,7 @@ class Roles(Plain):
 class Conformance(Plain):
     """Write golden trajectories of every method as JSON, and the checker that reads them."""
 
-    out: Path = Path("conformance")
+    out: Path = Path("experiments/conformance/suite")
     """The folder for the files; the repository's own by default, from its root."""
 
     def run(self) -> None:

@@ -14,9 +14,11 @@ def exponent(x: Any, y: xr.DataArray, dim: str) -> xr.DataArray:
 
     Points where x or y is not positive and finite are left out; NaN if fewer than two are left.
     """
-    x, y = xr.broadcast(x if isinstance(x, xr.DataArray) else y[dim], y)
+    pair: Any = xr.broadcast(x if isinstance(x, xr.DataArray) else y[dim], y)
+    x, y = pair
     good = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
-    u, v = np.log(x.where(good)), np.log(y.where(good))
+    u: Any = np.log(x.where(good))
+    v: Any = np.log(y.where(good))
     u, v = u - u.mean(dim), v - v.mean(dim)
     return ((u * v).sum(dim) / (u * u).sum(dim)).where(good.sum(dim) > 1)
 

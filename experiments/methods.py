@@ -76,7 +76,7 @@ def _sends(name: str) -> str:
     if hasattr(method, "compressor"):
         method = jd.replace(method, compressor=jd.compressors.Identity())
     kind = next(kind for kind in roles.KINDS if roles.fits(name, kind))
-    network = roles.KINDS[kind]().at(0, KEY)
+    network = roles.network(kind).at(0, KEY)
     state = method.init(problem.start(), problem, network, KEY)
     cost = jd.costs.cost_of(method, state, problem, network)
     numbers = float(cost.bits) / 32 - float(cost.vectors) * problem.d

@@ -304,7 +304,7 @@ def draw_stepsizes(name: str, ax: Any, results: Results) -> None:
     ax.set(title=name, ylabel=r"spectral gap  $1 - |\lambda_2|$")
 
 
-GAP_AXIS = {
+GAP_AXIS: dict[str, Any] = {
     "x": "spectral_gap",
     "ticks": False,
     "joined": False,

@@ -107,8 +107,8 @@ def _name_log_ticks(ax: Any) -> None:
             low, high = sorted(axis.get_view_interval())
             powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.log10(high) + 1)
             if np.sum((powers >= low) & (powers <= high)) < 2:
-                values = np.outer(powers, (1, 2, 5)).ravel()
-                axis.set_major_locator(FixedLocator(values[(values >= low) & (values <= high)]))
+                values = [v for v in np.outer(powers, (1, 2, 5)).ravel() if low <= v <= high]
+                axis.set_major_locator(FixedLocator(values))
                 axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
 

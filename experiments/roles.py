@@ -5,6 +5,7 @@ A method runs where the network offers what it needs (`jaxdopt.roles`); everywhe
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -96,6 +97,7 @@ KINDS: dict[str, Callable[[], Any]] = {
 """A network of every kind, of N agents."""
 
 
+@functools.cache
 def problem() -> Any:
     """Return a finite sum that every method runs on, small and heterogeneous."""
     random = np.random.default_rng(0)
@@ -103,10 +105,16 @@ def problem() -> Any:
     return jd.problems.least_squares(features, features.sum(axis=2) + 1, l2=0.1)
 
 
+@functools.cache
+def network(kind: str) -> Any:
+    """Return the network of a kind, built once."""
+    return KINDS[kind]()
+
+
 def fits(name: str, kind: str) -> bool:
     """Return whether a method runs on a kind of network."""
     try:
-        jd.roles.check(built(name), KINDS[kind](), problem())
+        jd.roles.check(built(name), network(kind), problem())
     except ValueError:
         return False
     return True
@@ -114,7 +122,7 @@ def fits(name: str, kind: str) -> bool:
 
 def table() -> str:
     """Return the table, methods down and kinds across, in Markdown."""
-    kinds = {kind: jd.roles.offers(build()) for kind, build in KINDS.items()}
+    kinds = {kind: jd.roles.offers(network(kind)) for kind in KINDS}
     lines = ["| | needs | " + " | ".join(map(str, range(1, len(kinds) + 1))) + " |"]
     lines += ["|---" * (len(kinds) + 2) + "|"]
     runs = 0

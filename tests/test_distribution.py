@@ -29,7 +29,7 @@ def test_the_source_distribution_has_what_its_tests_need():
     include = set(PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
     here = {path.name for path in ROOT.iterdir() if path.suffix in (".md", ".cff")}
     assert here <= include
-    folders = {"conformance", "docs", "experiments", "jaxdopt", "notebooks", "tests"}
+    folders = {"docs", "experiments", "jaxdopt", "notebooks", "tests"}
     assert {*folders, ".ci", ".github"} <= include
 
 

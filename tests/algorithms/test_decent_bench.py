@@ -24,7 +24,7 @@ from decent_bench.costs import Cost
 from decent_bench.networks import P2PNetwork
 
 iop.set_backend("numpy")
-FOLDER = Path(__file__).parents[2] / "conformance"
+FOLDER = Path(__file__).parents[2] / "experiments" / "conformance" / "suite"
 SAME = {
     "DGD": p2p.DGD,
     "DSGD": p2p.ATC,

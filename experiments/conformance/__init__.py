@@ -2,7 +2,7 @@
 
 ``python -m experiments conformance --out FOLDER`` writes a file a method, with all that the method
 was given and all that it drew, and `checker.py`, which says what is in them and compares, in NumPy
-alone. The repository holds them in its folder `conformance`; a test asks that they are what the
+alone. The repository holds them in `suite`; a test asks that they are what the
 library computes today.
 
 Methods that ask the problem for a gradient get that of all samples: noise would be the problem's
@@ -28,7 +28,7 @@ from jaxdopt import networks
 from jaxdopt.algorithms.compressed import messages
 from jaxdopt.networks.events import durations
 
-FOLDER = Path(__file__).parent.parent / "conformance"
+FOLDER = Path(__file__).parent / "suite"
 STEPS, EVENTS = 20, 40
 N, D, L2, L1 = 5, 3, 0.05, 0.03
 KEY = jax.random.key(0)
