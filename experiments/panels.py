@@ -107,7 +107,10 @@ def _name_log_ticks(ax: Any) -> None:
             low, high = sorted(axis.get_view_interval())
             powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.log10(high) + 1)
             if np.sum((powers >= low) & (powers <= high)) < 2:
-                values = [v for v in np.outer(powers, (1, 2, 5)).ravel() if low <= v <= high]
+                for leads in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+                    values = [v for v in np.outer(powers, leads).ravel() if low <= v <= high]
+                    if len(values) > 1:
+                        break
                 axis.set_major_locator(FixedLocator(values))
                 axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
