@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+import jaxdopt as jd
+from experiments.panels import present
+
 
 def exponent(x: Any, y: xr.DataArray, dim: str) -> xr.DataArray:
     """Return p of y ~ xᵖ: the least-squares slope of log y over log x along ``dim``.
@@ -46,3 +49,43 @@ def crossing(ratio: xr.DataArray, dim: str) -> xr.DataArray:
         return np.exp(at) if y[i] * y[i + 1] <= 0 else np.nan
 
     return xr.apply_ufunc(first, np.log(ratio), input_core_dims=[[dim]], vectorize=True)
+
+
+def lasting(
+    dataset: xr.Dataset, metric: str, value: float, x: str = "step", *, records: int
+) -> xr.DataArray:
+    """Return the first ``x`` from which ``metric`` is at or below ``value`` for several records.
+
+    A value counts if those of the next ``records`` - 1 records are there, too; NaN where none does.
+    """
+    there = (dataset[metric] <= value).astype(float)
+    stays = there.rolling(step=records).min().shift(step=1 - records).fillna(0)
+    return jd.reach(dataset.assign(stays=stays), "stays", 1.0, x, largest=True)
+
+
+def soonest(
+    dataset: xr.Dataset, metric: str, value: float, x: str = "step", *, over: str, records: int
+) -> xr.Dataset:
+    """Return the dataset at the member along ``over`` that is first at ``value`` and stays there.
+
+    That is the least median over seeds of `lasting`, which is added as ``arrival`` for every seed;
+    where no member arrives, the lowest mean of as many last records. None that diverged is chosen.
+    """
+    first = lasting(dataset, metric, value, x, records=records).where(~dataset.diverged)
+    last = dataset[metric].isel(step=slice(-records, None)).mean(("step", "seed"))
+    last = last.where(~dataset.diverged.any("seed")).fillna(1e30)
+    late = first.median("seed", skipna=False).fillna(1e9 * (1 + last))
+    return dataset.assign(arrival=first).isel({over: late.argmin(over)})
+
+
+def over(values: xr.DataArray, one: str, other: str, dim: str = "algorithm") -> xr.DataArray:
+    """Return one member's values over another's; NotRun if one of them is not there."""
+    top, bottom = (
+        values.sel({dim: present(values, dim, name)}, drop=True) for name in (one, other)
+    )
+    return top / bottom
+
+
+def successive(values: xr.DataArray, dim: str) -> xr.DataArray:
+    """Return every value over the one before it along ``dim``."""
+    return values.isel({dim: slice(1, None)}) / values.isel({dim: slice(-1)}).values

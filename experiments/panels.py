@@ -107,7 +107,10 @@ def _name_log_ticks(ax: Any) -> None:
             low, high = sorted(axis.get_view_interval())
             powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.log10(high) + 1)
             if np.sum((powers >= low) & (powers <= high)) < 2:
-                values = [v for v in np.outer(powers, (1, 2, 5)).ravel() if low <= v <= high]
+                for leads in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+                    values = [v for v in np.outer(powers, leads).ravel() if low <= v <= high]
+                    if len(values) > 1:
+                        break
                 axis.set_major_locator(FixedLocator(values))
                 axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
@@ -249,7 +252,7 @@ class LogLog(Panel):
         x: the dimension or coordinate of the horizontal axis.
         by: the dimension that colors and markers distinguish; a second one has dashes.
         seeds: the dimension of the means.
-        ticks: ticks at the values of x.
+        ticks: ticks at the values of x, or at these.
         labels: {member: text in the legend}.
         logx: logarithmic horizontal axis.
         logy: logarithmic vertical axis.
@@ -261,7 +264,7 @@ class LogLog(Panel):
     x: str
     by: str | tuple[str, ...] = "algorithm"
     seeds: str = "seed"
-    ticks: bool = True
+    ticks: bool | Sequence[float] = True
     labels: Mapping[str, str] | None = None
     logx: bool = True
     logy: bool = True
@@ -306,7 +309,7 @@ class LogLog(Panel):
             )
         if self.ticks:
             values = np.unique(data[self.x].values[np.isfinite(data[self.x].values)])
-            set_ticks(ax.xaxis, values)
+            set_ticks(ax.xaxis, values if self.ticks is True else self.ticks)
         ax.set_xlabel(jd.plot.NAMES.get(self.x, self.x))
         ax.set_ylabel(jd.plot.NAMES.get(str(data.name), str(data.name or "")))
 
@@ -459,7 +462,9 @@ def tick(value: float) -> str:
     if value > 0 and (value >= 1e4 or value < 1e-2):
         power = math.floor(math.log10(value) + 1e-9)
         lead = value / 10.0**power
-        return rf"$10^{{{power}}}$" if abs(lead - 1) < 1e-6 else f"{value:.2g}"
+        if abs(lead - 1) < 1e-6:
+            return rf"$10^{{{power}}}$"
+        return f"{value:.2g}" if value < 1 else rf"${lead:.2g}\!\cdot\!10^{{{power}}}$"
     return f"{value:.4g}"
 
 

@@ -302,10 +302,11 @@ def test_tables_of_datasets_have_a_row_a_combination():
 
 
 def test_ticks():
-    assert [tick(v) for v in (8, 0.05, 1e4, 1e-3, 2e-3, 1000.0)] == [
+    assert [tick(v) for v in (8, 0.05, 1e4, 2e4, 1e-3, 2e-3, 1000.0)] == [
         "8",
         "0.05",
         "$10^{4}$",
+        r"$2\!\cdot\!10^{4}$",
         "$10^{-3}$",
         "0.002",
         "1000",
