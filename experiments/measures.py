@@ -32,3 +32,13 @@ def spread(values: xr.DataArray, dim: Any = None) -> xr.DataArray:
 def standard_error(values: xr.DataArray, dim: str = "seed") -> xr.DataArray:
     """Return the standard error of the mean along ``dim``."""
     return values.std(dim, ddof=1) / np.sqrt(values.sizes[dim])
+
+
+def flat(values: xr.DataArray, dim: str = "member") -> xr.DataArray:
+    """Return the entries that are not NaN along one dimension, labelled by where they stand."""
+    places = [
+        dict(zip(values.dims, at, strict=True)) for at in np.argwhere(values.notnull().values)
+    ]
+    names = [", ".join(f"{d} = {values[d].values[i]:.4g}" for d, i in at.items()) for at in places]
+    found = [float(values.isel(at)) for at in places]
+    return xr.DataArray(found, {dim: names}, dim)
