@@ -67,43 +67,58 @@ DIGITS_STEPS = (0.05, 10)  # α (αL = 0.34) and Q
 SHARDS = {"sorted": 1, "2 shards": 2, "4 shards": 4, "shuffled": 0}
 TAU, FIRST, SECOND = 1e-3, 0.9, 0.99  # τ, β₁ and β₂ of Reddi et al., from memory
 TARGET = 0.1  # of F − F*, mean over seeds and 50 rounds
-SERVER_GRIDS = {"FedAvg": -1.5, "FedAvgM": -2.5, "FedAdam (optax)": -3, "FedAdam (published)": -3}
-SERVER_GRIDS |= {
-    "FedAdagrad": -2,
-    "FedYogi": -3,
-}  # log10 of the lowest; the highest is 100 times it
+ENDS = ("server_stepsize", "rounds", "last gap", "last accuracy")
 PLAIN = "FedAvg, plain mean"
 MEASURES = {"measure": "σ_f*", "at_solution": "ζ² at x*", "at_start": "ζ² at the start"}
-OTHERS = ("ζ² at the start", "ζ² at x*")
 DEALT = ("measures", "digits")
 
 
-def sizes(alphas: Any, steps: Any, rounds: Any, seeds: Any, deals: Any, servers: Any) -> Any:
+with_ = functools.partial
+
+
+def published_adam() -> Any:
+    """Return FedAdam's server optimizer without bias correction, from v₀ = τ²."""
+
+    def init(x: jax.Array) -> Any:
+        return jnp.zeros_like(x), jnp.full_like(x, TAU**2)
+
+    def update(delta: jax.Array, memory: Any, _: Any = None) -> Any:
+        m = FIRST * memory[0] + (1 - FIRST) * delta
+        v = SECOND * memory[1] + (1 - SECOND) * delta**2
+        return m / (jnp.sqrt(v) + TAU), (m, v)
+
+    return optax.GradientTransformation(init, update)
+
+
+YOGI = optax.scale_by_yogi(FIRST, SECOND, TAU, initial_accumulator_value=TAU**2)
+SERVERS = {  # optimizer, log10 of the lowest server stepsize; the highest is 100 times as large
+    "FedAvg": (None, -1.5),
+    "FedAvgM": (optax.trace(FIRST), -2.5),
+    "FedAdam (optax)": (optax.scale_by_adam(FIRST, SECOND, eps=TAU), -3),
+    "FedAdam (published)": (published_adam(), -3),
+    "FedAdagrad": (optax.scale_by_rss(TAU**2, eps=TAU**2), -2),
+    "FedYogi": (YOGI, -3),
+}
+
+
+def sizes(alphas, steps, rounds, seeds, deals, servers) -> SimpleNamespace:
     """Return how much is run: the grid of biases, then rounds, seeds and members of parts."""
     return SimpleNamespace(**locals())
 
 
-ROUNDS = {"bias": 2500, "rounds": 4000, "digits": 1000, "measures": 1000, "servers": 400}
+LONG = {"bias": 2500, "rounds": 4000, "digits": 1000, "measures": 1000, "servers": 400}
 SHORT = {"bias": 1200, "rounds": 1000, "digits": 100, "measures": 400, "servers": 200}
-GRID = (STEPSIZES, (1, 2, 5, 10, 20))
-ALL = (tuple(SHARDS), (tuple(SERVER_GRIDS), 9))
+GRID, ALL = (STEPSIZES, (1, 2, 5, 10, 20)), (tuple(SHARDS), (tuple(SERVERS), 9))
 FEW = (("sorted", "shuffled"), (("FedAvg", "FedAdagrad"), 5))
 SCALES = {  # seeds of rounds, participation, measures and servers
     "quick": sizes(STEPSIZES[::2], (1, 2, 10), SHORT, (4, 8, 1, 2), *FEW),
-    "default": sizes(*GRID, ROUNDS, (8, 8, 1, 8), *ALL),
-    "full": sizes(*GRID, ROUNDS | {"digits": 4000}, (32, 32, 4, 32), *ALL),
+    "default": sizes(*GRID, LONG, (8, 8, 1, 8), *ALL),
+    "full": sizes(*GRID, LONG | {"digits": 4000}, (32, 32, 4, 32), *ALL),
 }
 
 
 @functools.cache
-def regression(
-    shift: float,
-    spread: float = 0.5,
-    scale: float = 1.0,
-    rest: float = 0.0,
-    seed: int = 0,
-    aligned: bool = False,
-) -> Any:
+def regression(shift, spread=0.5, scale=1.0, rest=0.0, seed=0, aligned=False) -> Any:
     """Return least squares of clients with Hessians that differ, the largest smoothness 1.
 
     Client i's minimizer is θ + shift vᵢ with |vᵢ| = 1, |θ| = scale, and fᵢ* = rest² / 2; ``spread``
@@ -167,12 +182,12 @@ def measured(problem: Any) -> dict[str, float]:
     return dict(zip((*MEASURES, "L"), own, strict=True))
 
 
-def with_bias(dataset: xr.Dataset, problems: Any, dim: str, steps: tuple[float, int]) -> xr.Dataset:
+def with_bias(part: str, dim: str, steps: Any, dataset: Any, world: Any, _: Any) -> xr.Dataset:
     """Add measures of heterogeneity, and the bias with constant steps: |∇F|² / (½ (αL(Q − 1))² L).
 
     ``used`` is its share of its bound F − F* + σ_f*.
     """
-    rows = [measured(problem) for problem in problems]
+    rows = [measured(problem) for problem in problems(part, world)]
     dataset = dataset.assign({name: (dim, [row[name] for row in rows]) for name in rows[0]})
     last = dataset.isel(step=-1, drop=True)
     last = last.sel(schedule="constant", drop=True) if "schedule" in last.dims else last
@@ -236,8 +251,8 @@ def with_theory(dataset: xr.Dataset, *_: Any) -> xr.Dataset:
 
 def over_rounds(world: Any, _: Any) -> dict[str, Program]:
     """Return both schedules with full gradients, then with one sample: problem, schedule, seed."""
-    problems, keys = [regression(*case) for case in SYNTHETIC.values()], world.seeds[0]
-    cases = {FULL: (problems, 1), SINGLE: ([jd.problems.Minibatch(p, 1) for p in problems], keys)}
+    whole, keys = [regression(*case) for case in SYNTHETIC.values()], world.seeds[0]
+    cases = {FULL: (whole, 1), SINGLE: ([jd.problems.Minibatch(p, 1) for p in whole], keys)}
     over = {"problem": ("problem", list(SYNTHETIC)), **SCHEDULED}
     methods, found = schedules(STEADY[0], OFFSET, STEADY[1]), {}
     for name, (made, n) in cases.items():
@@ -290,18 +305,18 @@ def with_limits(dataset: xr.Dataset, *_: Any) -> xr.Dataset:
     return dataset.assign(ends | {"expected": np.linalg.norm(points[0] - points[1])})
 
 
+def problems(part: str, world: Any) -> list[Any]:
+    """Return many synthetic problems, or the digits' partitions."""
+    if part == "digits":
+        return [digits(world.seed)[0][name] for name in world.deals]
+    return [regression(*case) for case in many(world)]
+
+
 def dealt(world: Any, _: Any) -> dict[str, Program]:
     """Return the digits with full gradients: partition, schedule."""
-    rounds, problems = world.rounds["digits"], [digits(world.seed)[0][name] for name in world.deals]
+    rounds, over = world.rounds["digits"], {"problem": ("partition", world.deals), **SCHEDULED}
     methods = schedules(DIGITS_STEPS[0], rounds / 10, DIGITS_STEPS[1])
-    over = {"problem": ("partition", world.deals), **SCHEDULED}
-    return {"": histories(problems, methods, rounds, 50, over)}
-
-
-def with_partitions(dataset: xr.Dataset, world: Any, _: Any) -> xr.Dataset:
-    """Add measures of heterogeneity and biases: partition."""
-    problems = [digits(world.seed)[0][name] for name in world.deals]
-    return with_bias(dataset, problems, "partition", DIGITS_STEPS)
+    return {"": histories(problems("digits", world), methods, rounds, 50, over)}
 
 
 def many(world: Any) -> list[tuple[Any, ...]]:
@@ -313,30 +328,9 @@ def many(world: Any) -> list[tuple[Any, ...]]:
 
 def scatter(world: Any, _: Any) -> dict[str, Program]:
     """Return constant steps and full gradients on many problems: case."""
-    problems = [regression(*case) for case in many(world)]
-    over = {"problem": ("case", range(len(problems)))}
-    method = jd.FedAvg(STEADY[0], local_steps=STEADY[1])
-    return {"": histories(problems, method, world.rounds["measures"], 1, over)}
-
-
-def with_cases(dataset: xr.Dataset, world: Any, _: Any) -> xr.Dataset:
-    """Add the Hessians' spread, measures of heterogeneity and biases: case."""
-    dataset = dataset.assign(spread=("case", [case[1] for case in many(world)]))
-    return with_bias(dataset, [regression(*case) for case in many(world)], "case", STEADY)
-
-
-@jax.jit
-def spread_of(problem: Any, points: jax.Array) -> tuple[jax.Array, ...]:
-    """Return clients' variances of one sample's gradient, fᵢ and |∇fᵢ|² at points: [r, n] each."""
-
-    def at(x: jax.Array) -> tuple[jax.Array, ...]:
-        rows, numbers = jnp.broadcast_to(x, (problem.n, problem.d)), jnp.arange(problem.most)
-        each = jax.lax.map(lambda j: problem.grad_at(rows, jnp.full(problem.n, j)), numbers)
-        mean = each.mean(axis=0)
-        values = jax.vmap(lambda i: problem.take(i[None]).objective(x))(jnp.arange(problem.n))
-        return ((each - mean) ** 2).sum(2).mean(0), values, (mean**2).sum(1)
-
-    return jax.lax.map(at, points)
+    over = {"problem": ("case", range(len(many(world))))}
+    method, rounds = jd.FedAvg(STEADY[0], local_steps=STEADY[1]), world.rounds["measures"]
+    return {"": histories(problems("measures", world), method, rounds, 1, over)}
 
 
 def condition(problem: Any, batch: int, points: np.ndarray) -> dict[str, Any]:
@@ -350,9 +344,18 @@ def condition(problem: Any, batch: int, points: np.ndarray) -> dict[str, Any]:
     least = np.array([client.sigma_squared / client.C for client in own])  # as σᵢ² is Cᵢ fᵢ*
     factor = max(client.C for client in own)
     floor = factor * max(least)  # both as `general_variance` has them for all clients
-    variances, values, squares = map(np.asarray, spread_of(problem, jnp.asarray(points)))
-    variances, away = variances / batch, values - least
-    bounds, mean = factor * away + floor, 2 * float(problem.smoothness) * away.mean(axis=1)
+
+    @jax.jit
+    def at(x: jax.Array) -> tuple[jax.Array, ...]:  # variances of one sample's gradient: [n]
+        rows, numbers = jnp.broadcast_to(x, (problem.n, problem.d)), jnp.arange(problem.most)
+        each = jax.lax.map(lambda j: problem.grad_at(rows, jnp.full(problem.n, j)), numbers)
+        mean = each.mean(axis=0)
+        values = jax.vmap(lambda i: problem.take(i[None]).objective(x))(jnp.arange(problem.n))
+        return ((each - mean) ** 2).sum(2).mean(0), values, (mean**2).sum(1)
+
+    variances, values, squares = map(np.asarray, jax.lax.map(at, jnp.asarray(points)))
+    variances, bounds = variances / batch, factor * (values - least) + floor
+    mean = 2 * float(problem.smoothness) * (values - least).mean(axis=1)
     parts = {"client": (variances, bounds), "mean": (variances.mean(axis=1), bounds.mean(axis=1))}
     parts |= {"gradients": (squares.mean(axis=1), mean)}
     used = {
@@ -369,40 +372,11 @@ def conditions(world: Any, done: Results) -> dict[str, Program]:
     found = {}
     for name, case in SYNTHETIC.items():
         found[name] = (regression(*case), 1, noisy.sel(problem=name).values[:41])
-    for name in world.deals:
-        points = smooth.sel(partition=name).values
-        found[f"digits, {name}"] = (digits(world.seed)[0][name], BATCH, points)
+    for name, problem in zip(world.deals, problems("digits", world), strict=True):
+        found[f"digits, {name}"] = (problem, BATCH, smooth.sel(partition=name).values)
     names = ("problem", "batch", "points")
-    return {
-        at: Program(dict(zip(names, case, strict=True)), function=condition)
-        for at, case in found.items()
-    }
-
-
-def published_adam() -> Any:
-    """Return FedAdam's server optimizer without bias correction, from v₀ = τ²."""
-
-    def init(x: jax.Array) -> Any:
-        return jnp.zeros_like(x), jnp.full_like(x, TAU**2)
-
-    def update(delta: jax.Array, memory: Any, _: Any = None) -> Any:
-        m = FIRST * memory[0] + (1 - FIRST) * delta
-        v = SECOND * memory[1] + (1 - SECOND) * delta**2
-        return m / (jnp.sqrt(v) + TAU), (m, v)
-
-    return optax.GradientTransformation(init, update)
-
-
-def optimizers() -> dict[str, Any]:
-    """Return the server optimizers by name."""
-    return {
-        "FedAvg": None,
-        "FedAvgM": optax.trace(FIRST),
-        "FedAdam (optax)": optax.scale_by_adam(FIRST, SECOND, eps=TAU),
-        "FedAdam (published)": published_adam(),
-        "FedAdagrad": optax.scale_by_rss(TAU**2, eps=TAU**2),
-        "FedYogi": optax.scale_by_yogi(FIRST, SECOND, TAU, initial_accumulator_value=TAU**2),
-    }
+    cases: dict[str, Any] = {at: dict(zip(names, case, strict=True)) for at, case in found.items()}
+    return {at: Program(arguments, function=condition) for at, arguments in cases.items()}
 
 
 def servers(world: Any, _: Any) -> dict[str, Program]:
@@ -413,8 +387,9 @@ def servers(world: Any, _: Any) -> dict[str, Program]:
     shared |= {"steps": world.rounds["servers"], "metrics": {"accuracy": accuracy}}
     shared |= {"seeds": range(world.seed, world.seed + world.seeds[3])}
     for name in names:
-        method = jd.FedAvg(DIGITS_STEPS[0], local_steps=DIGITS_STEPS[1], server=optimizers()[name])
-        grid = np.logspace(SERVER_GRIDS[name], SERVER_GRIDS[name] + 2, points)
+        optimizer, low = SERVERS[name]
+        method = jd.FedAvg(DIGITS_STEPS[0], local_steps=DIGITS_STEPS[1], server=optimizer)
+        grid = np.logspace(low, low + 2, points)
         own = {"algorithms": {name: method}, "over": {name: {"server_stepsize": grid}}}
         found[name] = Program(shared | own, function=jd.compare, reduce=alone)
     return found
@@ -439,18 +414,19 @@ def bests(results: Results) -> xr.Dataset:
     plain = served.sel(algorithm=["FedAvg"]).assign_coords(algorithm=[PLAIN])
     plain = plain.isel(choice=int(abs(np.log(plain.server_stepsize.values[0])).argmin()))
     both: Any = [served.isel(choice=served.rounds.argmin("choice")), plain]
-    return xr.concat(both, "algorithm").reset_coords("server_stepsize")
+    return xr.concat(both, "algorithm").reset_coords("server_stepsize").drop_vars("choice")
 
 
 def exponents(results: Results) -> xr.DataArray:
     """Return exponents of |x − x*| over α, Q − 1 and σ_f*^½, one a line of the grid."""
-    grid, found = results["bias"], []
+    grid, found = results["bias"], list[Any]()
     small = grid.error.where((grid.stepsize * (grid.Q - 1) <= LINEAR) & (grid.Q > 1))[1:]
     axes = {"stepsize": grid.stepsize, "Q": grid.Q - 1, "shift": np.sqrt(grid.measure)}
     for along, x in axes.items():
         own = flat(exponent(x, small, along))
         found.append(own.assign_coords(member=[f"over {along}, {at}" for at in own.member.values]))
-    return xr.concat(found, "member")
+    lines: Any = xr.concat(found, "member")
+    return lines
 
 
 def exact(results: Results) -> xr.DataArray:
@@ -495,25 +471,35 @@ def bounded(results: Results) -> xr.DataArray:
     return xr.DataArray([own.max() for own in parts.values()], {"part": list(parts)}, "part")
 
 
+def shares(results: Results) -> xr.DataArray:
+    """Return the largest use of the condition's bounds: bound, problem."""
+    return results["conditions"][["client", "mean", "gradients"]].to_array("bound")
+
+
+def differ(results: Results) -> xr.DataArray:
+    """Return whether the Hessians of the many problems differ."""
+    return xr.DataArray([case[1] > 0 for case in many(results.world)], dims="case")
+
+
 def ranks(results: Results) -> xr.Dataset:
     """Return Spearman's correlations of biases and measures, if σ_f* > 0 and Hessians differ."""
-    many = results["measures"].isel(step=-1)
-    kept = many.isel(case=np.flatnonzero((many.spread > 0) & (many.measure > 0)))
+    found = results["measures"].isel(step=-1)
+    kept = found.isel(case=np.flatnonzero(differ(results) & (found.measure > 0)))
     found = [spearmanr(kept.gradient_norm_squared, kept[name])[0] for name in MEASURES]
     return xr.Dataset({"correlation": ("measure", found)}, {"measure": list(MEASURES.values())})
 
 
-def ahead(other: str, results: Results) -> xr.DataArray:
+def ahead(other: str, results: Results) -> float:
     """Return by how much σ_f* orders biases better than another measure does."""
-    own, others = (ranks(results).correlation.sel(measure=m, drop=True) for m in ("σ_f*", other))
-    return own - others
+    found = ranks(results).correlation
+    return float(found.sel(measure="σ_f*") - found.sel(measure=other))
 
 
-def sooner(other: str, results: Results) -> xr.DataArray:
-    """Return adaptive servers' rounds to the target over another one's."""
-    needed = bests(results).rounds
-    names = [name for name in needed.algorithm.values if "Ada" in name or "Yogi" in name]
-    return needed.sel(algorithm=names) / needed.sel(algorithm=other, drop=True)
+def sooner(results: Results) -> xr.DataArray:
+    """Return adaptive servers' rounds to the target over FedAvg's: than, algorithm."""
+    needed, others = bests(results).rounds, ["FedAvg", PLAIN]
+    own = needed.sel(algorithm=[a for a in needed.algorithm.values if "Ada" in a or "Yogi" in a])
+    return own / needed.sel(algorithm=others).rename(algorithm="than")
 
 
 def earlier(results: Results) -> float:
@@ -523,61 +509,35 @@ def earlier(results: Results) -> float:
     return float(needed.sel(algorithm=names[0]) - needed.sel(algorithm=names[1]))
 
 
-with_ = functools.partial
-MORE = ("default", "full")  # exponents of more than two points
+LIMITS, (END, START) = "derived: E g = Σ qᵢ ∇fᵢ", list(MEASURES.values())[1:]
+MORE, DECAY = ("default", "full"), f"{PAPER}, from memory; rate: derived"
+BOUNDS = f"{PAPER}: form from memory, constants derived"
+NO_BOUND = f"{PAPER}, abstract: no bound on it"
 CLAIMS = [
-    Claim(
-        "|x − x*| ∝ α(Q − 1) σ_f*^½, where αL(Q − 1) ≤ 0.2: exponents",
-        *("derived: first order in α", "1", exponents, near(1, 0.1), MORE),
-    ),
+    Claim("|x − x*| ∝ α(Q − 1) σ_f*^½: exponents", "derived", "1", exponents, near(1, 0.1), MORE),
     Claim("no bias where Q = 1 or σ_f* = 0: |x − x*|", "derived", "0", exact, below(EXACT)),
-    *(
-        Claim(
-            f"decreasing steps, {samples}: |x − x*| over rounds, exponent",
-            *(
-                f"{PAPER}, from memory; rate: derived",
-                f"{test.value:g}",
-                with_(decay, samples),
-                test,
-            ),
-        )
-        for samples, test in ((FULL, near(-1, 0.1)), (SINGLE, near(-0.5, 0.2)))
-    ),
+    Claim(f"steps a₀/(1 + ct), {FULL}: exponent", DECAY, "-1", with_(decay, FULL), near(-1, 0.1)),
     Claim(
-        "Q = 1, decreasing steps: ends at x*, with unequal chances at x_q: distance / |x_q − x*|",
-        *("derived: E g = Σ qᵢ ∇fᵢ", "0", astray, below(1 / 5)),
+        f"steps a₀/(1 + ct), {SINGLE}: exponent",
+        DECAY,
+        "-0.5",
+        with_(decay, SINGLE),
+        near(-0.5, 0.2),
     ),
-    Claim(
-        "digits: |∇F|² at the end grows with σ_f*, factor to the next partition",
-        *("asked here", "> 1", ordered, above(1)),
-    ),
+    Claim("Q = 1: to x*, or x_q: distance / |x_q − x*|", LIMITS, "0", astray, below(1 / 5)),
+    Claim("digits: |∇F|² grows with σ_f*, factors", "asked here", "> 1", ordered, above(1)),
     Claim("|∇F|² / (½ (αL(Q − 1))² L (F − F* + σ_f*))", "derived", "≤ 1", bounded, below(1)),
-    *(
-        Claim(
-            f"bias: rank correlation with σ_f*, less that with {other}",
-            *(source, "> 0", with_(ahead, other), above(0.05)),
-        )
-        for other, source in zip(
-            OTHERS, (f"{PAPER}, abstract: no bound on it", "asked here"), strict=True
-        )
+    Claim(
+        f"σ_f* orders biases, more than {START}", NO_BOUND, "> 0", with_(ahead, START), above(0.05)
     ),
     Claim(
-        "variances and mean |∇fᵢ|² over the condition's bounds",
-        *(f"{PAPER}: form from memory, constants derived", "≤ 1"),
-        lambda results: results["conditions"][["client", "mean", "gradients"]].to_array("bound"),
-        below(1),
+        f"σ_f* orders biases, more than {END}", "asked here", "> 0", with_(ahead, END), above(0.05)
     ),
-    *(
-        Claim(
-            f"sorted digits: adaptive servers' rounds to {TARGET:g} over those of {other}",
-            *(f"{ADAPTIVE}, abstract", "< 1", with_(sooner, other), below(0.9)),
-        )
-        for other in (PLAIN, "FedAvg")
-    ),
+    Claim("variances, |∇fᵢ|²: shares of the condition's bounds", BOUNDS, "≤ 1", shares, below(1)),
     Claim(
-        "rounds by which the published FedAdam is earlier there than optax's",
-        *("derived", "> 0", earlier, above(10)),
+        "adaptive servers: rounds over FedAvg's", f"{ADAPTIVE}, abstract", "< 1", sooner, below(0.9)
     ),
+    Claim("published FedAdam: rounds before optax's", "derived", "> 0", earlier, above(10)),
 ]
 
 
@@ -594,9 +554,8 @@ def distances(results: Results) -> xr.Dataset:
     one = squares.sel(problem="one minimizer", samples=SINGLE, drop=True)
     both = squares.sel(problem="δ = 1", drop=True).rename(samples="case")
     one = one.where(one.schedule == "constant").expand_dims(case=[r"$\sigma_f^\star=0$"])
-    return (
-        np.sqrt(xr.concat([both, one], "case")).to_dataset(name="distance").assign(diverged=False)
-    )
+    far: Any = xr.concat([both, one], "case") ** 0.5
+    return far.to_dataset(name="distance").assign(diverged=False)
 
 
 def laws(results: Results) -> xr.Dataset:
@@ -605,11 +564,17 @@ def laws(results: Results) -> xr.Dataset:
     return np.sqrt(who.distance_squared).to_dataset(name="distance")
 
 
+def smooth(results: Results) -> xr.Dataset:
+    """Return F − F* of every optimizer at its own best server stepsize."""
+    return bests(results)[["smooth"]].drop_sel(algorithm=PLAIN)
+
+
 def clouds(name: str, results: Results) -> xr.DataArray:
     """Return biases over one measure of heterogeneity, zeros at the edges: kind, case."""
     many, deals = results["measures"], results["digits"].rename(partition="case")
-    deals, one = deals.assign_coords(case=range(deals.sizes["case"])), many.spread == 0
-    kinds = {"Hessians differ": many.where(~one), "one Hessian": many.where(one), "digits": deals}
+    kinds = {"Hessians differ": many.where(differ(results))}
+    kinds |= {"one Hessian": many.where(~differ(results))}
+    kinds |= {"digits": deals.assign_coords(case=range(deals.sizes["case"]))}
     index: Any = xr.DataArray(list(kinds), dims="kind", name="kind")
     both = [own.bias.assign_coords({name: own[name].clip(min=3e-6)}) for own in kinds.values()]
     return xr.concat(both, index, join="outer").clip(min=1e-10)
@@ -627,42 +592,58 @@ def over_time(data: Any, y: str, ylabel: str, title: str, *also: Any, **options:
 
 
 DISTANCE, LIMIT = r"$|x - x^\star|$", r"$|x_q - x^\star|$"
+SQUARES = ("gradient_norm_squared", r"$|\nabla F(x)|^2$")
+EXPECTED = level(lambda results: float(results["participation"].expected), LIMIT)
+SHORT_LAWS = {law: law.removesuffix(" chances") for law in LAWS}
 PANELS = [
     [
         LogLog(
             data=lambda results: results["bias"].error.sel(shift=1.0, drop=True)[:, 1:],
-            **{"x": "stepsize", "by": "Q", "xlabel": r"stepsize $\alpha L$", "legend": "panel"},
-            **{"ylabel": f"{DISTANCE} at the end", "title": "bias", "also": [first_order_lines]},
+            x="stepsize",
+            by="Q",
             labels={str(q): f"Q = {q}" for q in GRID[1]},
+            legend="panel",
+            xlabel=r"stepsize $\alpha L$",
+            ylabel=f"{DISTANCE} at the end",
+            title="bias",
+            also=[first_order_lines],
         ),
-        over_time(*(distances, "distance", DISTANCE, "$Q=10$"), logx=True, floor=1e-16, split=True),
+        over_time(distances, "distance", DISTANCE, "$Q=10$", logx=True, floor=1e-16, split=True),
         over_time(
-            *(laws, "distance", DISTANCE, "$Q=1$, decreasing steps"),
-            level(lambda results: float(results["participation"].expected), LIMIT),
-            **{"logx": True, "labels": {law: law.removesuffix(" chances") for law in LAWS}},
+            laws,
+            "distance",
+            DISTANCE,
+            "$Q=1$, decreasing steps",
+            EXPECTED,
+            logx=True,
+            labels=SHORT_LAWS,
         ),
     ],
     [
+        over_time("digits", *SQUARES, "digits, Q = 10", split=True),
         over_time(
-            "digits", "gradient_norm_squared", r"$|\nabla F(x)|^2$", "digits, Q = 10", split=True
-        ),
-        over_time(
-            *(lambda results: bests(results)[["smooth"]], "smooth", r"$F(x) - F^\star$"),
-            *("sorted digits, 5 of 20 clients", level(TARGET, "target")),
-            at={"algorithm": list(SERVER_GRIDS)},
+            smooth,
+            "smooth",
+            r"$F(x) - F^\star$",
+            "sorted digits, 5 of 20 clients",
+            level(TARGET, "target"),
         ),
     ],
 ]
-BIAS = r"$|\nabla F|^2\ /\ \frac{1}{2}(\alpha L(Q-1))^2 L$"
 CLOUDS = [
     LogLog(
-        **{"data": with_(clouds, name), "x": name, "by": "kind", "xlabel": title, "ylabel": BIAS},
-        **{"joined": False, "ticks": False, "also": [bound] * (name == "measure")},
+        data=with_(clouds, name),
+        x=name,
+        by="kind",
+        joined=False,
+        ticks=False,
+        xlabel=title,
+        ylabel=r"$|\nabla F|^2\ /\ \frac{1}{2}(\alpha L(Q-1))^2 L$",
+        also=[bound] * (name == "measure"),
         title="zeros lie at the edges" * (name == "at_solution"),
     )
     for name, title in MEASURES.items()
 ]
-SERVED = ["server_stepsize", "rounds", "last gap", "last accuracy"]
 STUDY = Study(
     name="fedavg",
     paper=f"the general variance condition (2023), {PAPER}; adaptive servers (2020), {ADAPTIVE}",
@@ -673,8 +654,8 @@ STUDY = Study(
         "bias": Part(None, bias, with_theory),
         "rounds": Part("samples", over_rounds),
         "participation": Part("law", taking_part, with_limits),
-        "digits": Part(None, dealt, with_partitions),
-        "measures": Part(None, scatter, with_cases),
+        "digits": Part(None, dealt, with_(with_bias, "digits", "partition", DIGITS_STEPS)),
+        "measures": Part(None, scatter, with_(with_bias, "measures", "case", STEADY)),
         "conditions": Part("problem", conditions),
         "servers": Part("algorithm", servers, with_rounds),
     },
@@ -686,7 +667,7 @@ STUDY = Study(
     tables={
         "conditions": ("constants, largest use of bounds", lambda results: results["conditions"]),
         "measures": ("which measure orders biases", ranks),
-        "servers": ("sorted digits", lambda results: bests(results)[SERVED].drop_vars("choice")),
+        "servers": ("sorted digits", lambda results: bests(results)[[*ENDS]]),
     },
     minutes={"quick": 0.8, "default": 4, "full": 20},
     data=lambda _: (

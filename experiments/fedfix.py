@@ -26,6 +26,7 @@ whatever the rule, up to a limit of stability, and there rules differ.
 """
 
 import functools
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,7 +39,7 @@ import xarray as xr
 import jaxdopt as jd
 from experiments.claims import Claim, above, below, near
 from experiments.measures import exponent
-from experiments.panels import REFERENCE, Figure, Lines, LogLog, level, present, slope
+from experiments.panels import Dots, Figure, Lines, LogLog, level, present, slope
 from experiments.study import Axis, Part, Program, Results, Study
 from jaxdopt.networks.events import durations
 
@@ -131,53 +132,40 @@ def weighed(rules: Any, kind: str, world: Any) -> tuple[Any, Any, np.ndarray]:
 GROUPS = {(kind, "waiting"): list(RULES)[:-1] for kind in WEIGHTS} | {(IDENTICAL, NEVER): [NEVER]}
 
 
+def facts(dim: str, networks: Any, q: Any) -> Any:
+    """Return what keeps models, q, and how old returns are, of networks along a dimension."""
+    old = [staleness(network) for network in networks]
+    found = {"q": ((dim, "client"), q), "oldest": (dim, [ages.max() for ages in old])}
+    found |= {"age": (dim, [ages.mean() for ages in old])}
+    return lambda dataset: dataset[["x", "distance_squared"]].rename(x_0="d").assign(found)
+
+
 def ending(world: Any, _: Any) -> dict[Any, Program]:
     """Return servers' models of all rules in all scenarios (cell) and η, by weights."""
-    found = {}
     shared = {"problem": quadratics(world.seed), "key": jax.random.key(world.seed)}
     shared |= {"eta": jnp.asarray(world.etas), "steps": world.steps}
+    eta, found = Axis("eta", world.etas), {}
     for (kind, group), rules in GROUPS.items():
-        methods, made, _ = weighed(rules, kind, world)
+        methods, made, q = weighed(rules, kind, world)
         stacked = jd.networks.stack([jd.replace(network, ticks=False) for network in made])
         first = list(RULES).index(rules[0]) * len(world.scenarios)
-        axes = {
-            "pair": Axis("cell", range(first, first + len(made))),
-            "eta": Axis("eta", world.etas),
-        }
-        program = Program(shared | {"pair": (methods, stacked)}, axes, limit, models)
-        found[kind, group] = program
+        over = {"pair": Axis("cell", range(first, first + len(made))), "eta": eta}
+        pairs = shared | {"pair": (methods, stacked)}
+        found[kind, group] = Program(pairs, over, limit, facts("cell", made, q))
     return found
-
-
-def models(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the models alone, and distances: x over d."""
-    return dataset[["x", "distance_squared"]].rename(x_0="d")
 
 
 def with_rules(dataset: xr.Dataset, world: Any, _: Any) -> xr.Dataset:
     """Return models, q, ages and distances over weights, rule, scenario and η."""
-    dataset = dataset.max("group").assign(q=(("weights", "cell", "client"), q_of(world)))
-    made = [
-        arrivals(rule, CLIENTS, p, steps=world.steps) for rule in RULES for p in world.scenarios
-    ]
-    dataset["oldest"] = "cell", [staleness(network).max() for network in made]
-    dataset["age"] = "cell", [staleness(network).mean() for network in made]
     index = pd.MultiIndex.from_product([list(RULES), world.scenarios], names=["rule", "scenario"])
-    index = xr.Coordinates.from_pandas_multiindex(index, "cell")
-    dataset = dataset.assign_coords(index).unstack("cell").sel(rule=list(RULES))
-    return with_distances(dataset, quadratics(world.seed))
+    cells = xr.Coordinates.from_pandas_multiindex(index, "cell")
+    dataset = dataset.max("group").assign_coords(cells).unstack("cell").sel(rule=list(RULES))
+    return with_distances(dataset, world, _)
 
 
-def q_of(world: Any) -> np.ndarray:
-    """Return q of all weights and cells; that of `NEVER` is its own, "identical"."""
-    whole = [weighed(list(RULES)[:-1], kind, world)[2] for kind in WEIGHTS]
-    never = weighed([NEVER], IDENTICAL, world)[2]
-    return np.stack([np.concatenate([whole[0], np.nan * never]), np.concatenate([whole[1], never])])
-
-
-def with_distances(dataset: xr.Dataset, problem: Any) -> xr.Dataset:
+def with_distances(dataset: xr.Dataset, world: Any, _: Any) -> xr.Dataset:
     """Add |x_q − x*| (predicted), and the last models' distances from x* (away) and x_q (off)."""
-    q = dataset.q.transpose(..., "client")
+    q, problem = dataset.q.transpose(..., "client"), quadratics(world.seed)
     curved = np.einsum("...n,nij->...ij", q.values, np.asarray(problem.hessians))
     tilted = np.einsum("...n,ni->...i", q.values, np.asarray(problem.tilts))
     shift = -np.linalg.solve(curved, tilted[..., None])[..., 0]  # of Σᵢ qᵢ fᵢ's minimizer from x*
@@ -195,29 +183,22 @@ def with_distances(dataset: xr.Dataset, problem: Any) -> xr.Dataset:
 
 def anarchic(world: Any, _: Any) -> dict[str, Program]:
     """Return AFA-CD and AFA-CS for both kinds of arrivals."""
-    problem, networks = quadratics(world.seed), jd.networks.stack(anarchy(world))
-    shared = {"problem": problem, "network": networks, "x0": problem.start()}
+    draws = np.random.default_rng(world.seed).exponential(size=(2 * world.steps, CLIENTS))
+    options: dict[str, Any] = {"buffer": 2, "restart": "at once", "steps": world.steps}
+    times = [durations.Table(draws / rate) for rate in RATES.values()]
+    made = [jd.networks.arrivals(CLIENTS, compute=time, **options) for time in times]
+    problem, q = quadratics(world.seed), np.stack([np.asarray(m.frequency) for m in made])
+    shared = {"problem": problem, "network": jd.networks.stack(made), "x0": problem.start()}
     shared |= {"key": jax.random.key(world.seed), "metrics": {"x": server}}
     shared |= {"steps": world.steps, "every": world.steps // RECORDS}
     own, found = (1e-3, 0.01, int(WORK.max()), jnp.asarray(WORK)[:, None]), {}
     for name, kind in {"AFA-CD": jd.AFACD, "AFA-CS": jd.AFACS}.items():
-        axes = {"network": Axis("arrivals", list(RATES))}
-        found[name] = Program(shared | {"algorithm": kind(*own)}, axes, reduce=models)
+        over, arguments = (
+            {"network": Axis("arrivals", list(RATES))},
+            shared | {"algorithm": kind(*own)},
+        )
+        found[name] = Program(arguments, over, reduce=facts("arrivals", made, q))
     return found
-
-
-def anarchy(world: Any) -> list[Any]:
-    """Return the arrivals of anarchic clients, even and skewed."""
-    draws = np.random.default_rng(world.seed).exponential(size=(2 * world.steps, CLIENTS))
-    options: dict[str, Any] = {"buffer": 2, "restart": "at once", "steps": world.steps}
-    times = [durations.Table(draws / rate) for rate in RATES.values()]
-    return [jd.networks.arrivals(CLIENTS, compute=time, **options) for time in times]
-
-
-def with_q(dataset: xr.Dataset, world: Any, _: Any) -> xr.Dataset:
-    """Add how often clients are in an aggregation, and distances."""
-    q = np.stack([np.asarray(network.frequency) for network in anarchy(world)])
-    return with_distances(dataset.assign(q=(("arrivals", "client"), q)), quadratics(world.seed))
 
 
 @functools.cache
@@ -233,49 +214,37 @@ def digits() -> tuple[Any, Any]:
 def timed(world: Any, cases: Any, local_steps: int) -> dict[Any, Program]:
     """Return loss and accuracy by stepsize, seed and time, of rules, scenarios and starts."""
     (problem, accuracy), (rules, scenarios, grid), found = digits(), cases or ((), (), ()), {}
-    points = (problem.start(), problem.start(problem.unravel(problem.solution)))
-    for percent, rule, start in ((p, r, s) for p in scenarios for r in rules for s in STARTS):
+    shared = {"problem": jd.problems.Minibatch(problem, BATCH), "over": {"stepsize": grid}}
+    shared |= {"seeds": range(world.seed, world.seed + world.seeds), "progress": False}
+    starts = (problem.start(), problem.start(problem.unravel(problem.solution)))
+    for percent, rule in itertools.product(scenarios, rules):
         network = arrivals(rule, FEDERATION, percent, seconds=world.horizon)
-        every = max(1, round(network.horizon / world.horizon * RESOLUTION))
         ticks = jd.FedFix if "every" in RULES[rule] else jd.AsyncFedAvg
         method = (jd.FedBuff if rule == NEVER else ticks)(0.1, local_steps=local_steps)
-        arguments = {
-            "algorithms": {rule: method},
-            "problem": jd.problems.Minibatch(problem, BATCH),
-            "networks": network,
-            "x0": points[STARTS.index(start)],
-            "over": {"stepsize": grid},
-            "seeds": range(world.seed, world.seed + world.seeds),
-            "steps": network.horizon // every * every,
-            "every": every,
-            "metrics": {"accuracy": accuracy},
-            "progress": False,
-        }
-        reduce = functools.partial(on_clock, world.horizon)
-        found[percent, rule, start] = Program(arguments, function=jd.compare, reduce=reduce)
+        every = max(1, round(network.horizon / world.horizon * RESOLUTION))
+        own = {"algorithms": {rule: method}, "networks": network, "every": every}
+        own |= {"steps": network.horizon // every * every, "metrics": {"accuracy": accuracy}}
+        pace, oldest = network.horizon / world.horizon, int(staleness(network).max())
+        reduce = functools.partial(on_clock, world.horizon, pace=pace, oldest=oldest)
+        for name, x0 in zip(STARTS, starts, strict=True):
+            program = Program(shared | own | {"x0": x0}, function=jd.compare, reduce=reduce)
+            found[percent, rule, name] = program
     return found
 
 
-def on_clock(horizon: float, dataset: xr.Dataset) -> xr.Dataset:
-    """Return the last records of the server until every time."""
+def on_clock(horizon: float, dataset: xr.Dataset, **facts: Any) -> xr.Dataset:
+    """Return the last records of the server until every time, and facts."""
     dataset = dataset.isel(algorithm=0, network=0, drop=True)
     now = dataset.seconds.isel(stepsize=0, seed=0).values
     clock = np.arange(0, horizon + RESOLUTION / 2, RESOLUTION)
     at = np.searchsorted(now, clock + 1e-3, side="right") - 1
-    dataset = dataset[["loss", "accuracy"]].isel(step=at)
-    return dataset.rename(step="time").assign_coords(time=clock)
+    dataset = dataset[["loss", "accuracy"]].isel(step=at).rename(step="time")
+    return dataset.assign_coords(time=clock).assign(facts)
 
 
-def with_pace(dataset: xr.Dataset, world: Any, _: Any) -> xr.Dataset:
-    """Add aggregations a second, the oldest return, and the optimum."""
-    made = [
-        [arrivals(r, FEDERATION, p, seconds=world.horizon) for r in dataset.rule.values]
-        for p in dataset.scenario.values.tolist()
-    ]
-    pace = [[network.horizon / world.horizon for network in row] for row in made]
-    oldest = [[int(staleness(network).max()) for network in row] for row in made]
-    dims, optimum = ("scenario", "rule"), float(digits()[0].optimum)
-    return dataset.assign(pace=(dims, pace), oldest=(dims, oldest), optimum=optimum)
+def gaps(dataset: xr.Dataset, start: str) -> xr.DataArray:
+    """Return F − F* over time of runs from a start."""
+    return dataset.loss.sel(start=start, drop=True) - float(digits()[0].optimum)
 
 
 def to_target(dataset: xr.Dataset) -> xr.DataArray:
@@ -289,17 +258,16 @@ def to_target(dataset: xr.Dataset) -> xr.DataArray:
 
 def own_best(dataset: xr.Dataset) -> xr.DataArray:
     """Return the stepsize with which a rule is first at the target, else ends lowest."""
-    last = dataset.loss.sel(start=STARTS[0], drop=True).isel(time=-1, drop=True).mean("seed")
+    last = gaps(dataset, STARTS[0]).isel(time=-1, drop=True).mean("seed")
     late, first = 1e9 * (1 + last.fillna(np.inf).clip(max=1e6)), to_target(dataset)
     return dataset.stepsize.isel(stepsize=first.where(first < np.inf, late).argmin("stepsize"))
 
 
 def stationary(dataset: xr.Dataset) -> xr.Dataset:
     """Return the gap and the loss's standard deviation in the last half, begun at the solution."""
-    last = dataset.loss.sel(start=STARTS[1], drop=True)
-    last = last.isel(time=slice(dataset.sizes["time"] // 2, None))
+    last = gaps(dataset, STARTS[1]).isel(time=slice(dataset.sizes["time"] // 2, None))
     spread = np.sqrt(last.var("time").mean("seed"))
-    return xr.Dataset({"gap": last.mean(("time", "seed")) - dataset.optimum, "std": spread})
+    return xr.Dataset({"gap": last.mean(("time", "seed")), "std": spread})
 
 
 def largest_stable(dataset: xr.Dataset) -> xr.DataArray:
@@ -314,19 +282,18 @@ def together(dataset: xr.Dataset) -> float:
 
 def halfway(dataset: xr.Dataset) -> xr.DataArray:
     """Return F − F* after half of the time with the stepsize `together`, begun at zero."""
-    here = dataset.loss.sel(start=STARTS[0], stepsize=together(dataset), drop=True)
-    return here.isel(time=here.sizes["time"] // 2, drop=True).mean("seed") - dataset.optimum
+    here = gaps(dataset, STARTS[0]).sel(stepsize=together(dataset), drop=True)
+    return here.isel(time=here.sizes["time"] // 2, drop=True).mean("seed")
 
 
-def waiting(results: Results) -> xr.Dataset:
+def waiting(results: Results, part: str = "time") -> xr.Dataset:
     """Return the digits in the last scenario, of all rules but `NEVER`."""
-    clock = results["time"]
-    return clock.sel(rule=clock.rule != NEVER).isel(scenario=[-1])
+    return results[part].drop_sel(rule=NEVER, errors="ignore").isel(scenario=[-1])
 
 
 def between(low: xr.DataArray, values: xr.DataArray, high: xr.DataArray) -> xr.DataArray:
     """Return factors above 1 where values lie between two others, the smaller of both, by rule."""
-    others = values.sel(rule=~values.rule.isin([SYNC, ASYNC]))
+    others = values.drop_sel(rule=[SYNC, ASYNC])
     return xr.where(others / low < high / others, others / low, high / others)
 
 
@@ -337,21 +304,45 @@ def apart(results: Results) -> xr.DataArray:
     return xr.DataArray(found, {"pair": [f"{a}, {b}" for a, b in SAME]}, "pair")
 
 
-def order(distance: str, kind: str, results: Results) -> xr.DataArray:
+def orders(results: Results) -> xr.DataArray:
     """Return exponents of distances over η, from its largest to its smallest value."""
-    far = results["limits"].sel(rule=list(BIASED), scenario=80, weights=kind, drop=True)[distance]
-    return exponent(far.eta, far.isel(eta=[0, -1]), "eta")
+    far = results["limits"].sel(rule=list(BIASED), scenario=80, drop=True).isel(eta=[0, -1])
+    both = (far.away.sel(weights=UNBIASED), far.off.sel(weights=IDENTICAL))
+    return xr.concat([exponent(own.eta, own, "eta") for own in both], "weights")
 
 
 def away(results: Results, **at: Any) -> xr.DataArray:
     """Return |x − x*| with the smallest η."""
-    return results["limits"].away.isel(eta=-1, drop=True).sel(rule=list(BIASED), **at)
+    far = results["limits"].away.isel(eta=-1, drop=True)
+    return far.sel(rule=list(BIASED), **at).drop_vars([*at])
+
+
+def other(results: Results) -> xr.DataArray:
+    """Return the bias of identical weights over that of unbiased ones, in F-80."""
+    far = away(results, scenario=80)
+    return far.sel(weights=IDENTICAL, drop=True) / far.sel(weights=UNBIASED, drop=True)
+
+
+def even(results: Results) -> xr.DataArray:
+    """Return how different the biases of both weights are in F-0."""
+    return abs(away(results, scenario=0).diff("weights")[0])
 
 
 def growth(results: Results) -> xr.DataArray:
     """Return the smallest change of the bias from a scenario to the next, in units of η."""
-    change = away(results, weights=IDENTICAL, drop=True).diff("scenario").min("scenario")
+    change = away(results, weights=IDENTICAL).diff("scenario").min("scenario")
     return change / float(results["limits"].eta[-1])
+
+
+def silo(results: Results) -> xr.DataArray:
+    """Return AFA-CS's distance from x* over AFA-CD's."""
+    return results["anarchy"].away[1] / results["anarchy"].away[0]
+
+
+def device(results: Results) -> xr.DataArray:
+    """Return AFA-CD's distance from x_q over |x_q − x*|."""
+    here = results["anarchy"].isel(algorithm=0).sel(arrivals="skewed", drop=True)
+    return here.off / here.predicted
 
 
 def ages(results: Results) -> xr.DataArray:
@@ -376,16 +367,13 @@ def unstable(results: Results) -> xr.DataArray:
 def stable(results: Results) -> xr.DataArray:
     """Return the largest stable stepsizes of all but AsyncFedAvg over the synchronous one."""
     most = largest_stable(waiting(results))
-    return most.sel(rule=most.rule != ASYNC) / most.sel(rule=SYNC, drop=True)
+    return most.drop_sel(rule=ASYNC) / most.sel(rule=SYNC, drop=True)
 
 
 def later(part: str, results: Results) -> xr.DataArray:
     """Return other rules' seconds to the target over AsyncFedAvg's, each with its own best η."""
-    first = to_target(results[part].isel(scenario=-1)).min("stepsize")
-    first = first.sel(rule=~first.rule.isin([ASYNC, NEVER]))
-    return first / to_target(results[part].isel(scenario=-1)).min("stepsize").sel(
-        rule=ASYNC, drop=True
-    )
+    first = to_target(waiting(results, part)).min("stepsize")
+    return first.drop_sel(rule=ASYNC) / first.sel(rule=ASYNC, drop=True)
 
 
 def gain(results: Results) -> float:
@@ -404,184 +392,153 @@ def relief(results: Results) -> float:
 
 with_ = functools.partial
 THEORY, MORE = f"{PAPER}, authors' code; derived", ("default", "full")
+ABSTRACT, AFA = f"{PAPER}, abstract", "arXiv 2108.09875, from memory"
+FASTEST = "AsyncFedAvg is the fastest at its best η: others' seconds / its"
+FAST, RATE = "fast convergence", "derived: q_i ∝ 1/τ_i"
 CLAIMS = [
     Claim(
-        "FedFix 1 and FedBuff 10 are FedAvg, FedBuff 1 is AsyncFedAvg: difference of the models",
-        *("what the rules are", "0", apart, below(1e-12)),
+        "FedFix 1, FedBuff 10 are FedAvg, FedBuff 1 AsyncFedAvg", "rules", "0", apart, below(1e-12)
     ),
     Claim(
-        "unbiased weights: |x − x*| vanishes with η, F-80, exponent",
-        *(THEORY, "1", with_(order, "away", UNBIASED), near(1, 0.35), MORE),
+        "F-80: unbiased |x − x*|, identical |x − x_q| ∝ η, exponent",
+        THEORY,
+        "1",
+        orders,
+        near(1, 0.35),
+        MORE,
     ),
+    Claim("identical weights' |x − x*| over unbiased ones', F-80", THEORY, "> 1", other, above(10)),
+    Claim("F-0: both weights end equally far: difference", "derived", "0", even, below(1e-3)),
+    Claim("bias grows as clients get faster: change / η", RATE, "> 0", growth, above(-1)),
+    Claim("FedFix's oldest return, less ticks but one", "derived", "0", ages, near(0, 0.5)),
+    Claim("AFA-CS comes to x*: its |x − x*| over AFA-CD's", AFA, "far below 1", silo, below(0.1)),
+    Claim("AFA-CD: |x − x_q| / |x_q − x*|, skewed", "derived", "far below 1", device, below(1 / 3)),
+    Claim("one η, gaps: AsyncFedAvg < others < FedAvg, factor", ABSTRACT, FAST, at_once, above(1)),
+    Claim("one η, std: FedAvg < others < AsyncFedAvg", ABSTRACT, "less stable", unstable, above(1)),
     Claim(
-        "identical weights: |x − x_q| vanishes with η, F-80, exponent",
-        *(THEORY, "1", with_(order, "off", IDENTICAL), near(1, 0.35), MORE),
+        "largest stable η over FedAvg's: the others",
+        ABSTRACT,
+        "as stable as FedAvg",
+        stable,
+        above(1),
     ),
-    Claim(
-        "identical weights end elsewhere: their |x − x*| over the unbiased ones', F-80",
-        *(THEORY, "far above 1"),
-        lambda r: away(r, scenario=80, weights=IDENTICAL) / away(r, scenario=80, weights=UNBIASED),
-        above(10),
-    ),
-    Claim(
-        "equal speeds, F-0: both weights end at the same distance, difference",
-        *("derived", "0"),
-        lambda r: abs(away(r, scenario=0).diff("weights").isel(weights=0, drop=True)),
-        below(1e-3),
-    ),
-    Claim(
-        "the bias grows as the fastest client gets faster: smallest change / η",
-        *("derived for AsyncFedAvg: q_i ∝ 1/τ_i", "> 0", growth, above(-1)),
-    ),
-    Claim(
-        "oldest return of FedFix, less the ticks of a visit but one",
-        *("derived", "0", ages, near(0, 0.5)),
-    ),
-    Claim(
-        "AFA-CS comes to x*, AFA-CD does not: |x − x*| of CS over CD's",
-        *("arXiv 2108.09875, from memory", "far below 1"),
-        lambda r: r["anarchy"].away[1] / r["anarchy"].away[0],
-        below(1 / 10),
-    ),
-    Claim(
-        "AFA-CD comes near x_q: |x − x_q| / |x_q − x*|, skewed arrivals",
-        *("derived", "far below 1"),
-        lambda r: (r["anarchy"].off[0] / r["anarchy"].predicted).sel(arrivals="skewed"),
-        below(1 / 3),
-    ),
-    Claim(
-        "AsyncFedAvg is the fastest with one η: gaps at half time, AsyncFedAvg < others < FedAvg",
-        *(f"{PAPER}, abstract: fast convergence", "> 1", at_once, above(1)),
-    ),
-    Claim(
-        "and the least stable: standard deviation around x*, FedAvg < others < AsyncFedAvg",
-        *(f"{PAPER}, abstract: at the expense of stability", "> 1", unstable, above(1)),
-    ),
-    Claim(
-        "largest stable η over FedAvg's, all but AsyncFedAvg",
-        *(f"{PAPER}, abstract: FedFix keeps synchronous stability", "≥ 1", stable, above(1)),
-    ),
-    *(
-        Claim(
-            f"AsyncFedAvg is the fastest, each with its best η{more}: others' seconds over its",
-            *(f"{PAPER}, abstract: fast convergence", "> 1", with_(later, part), above(1)),
-        )
-        for part, more in (("time", ""), ("single", ", one local step"))
-    ),
-    Claim(
-        "FedFix at its best ticks is faster than both, each with its best η",
-        *(f"{PAPER}, abstract: improvements over both", "> 1", gain, above(1.1)),
-    ),
-    Claim(
-        "unequal speeds are what asynchrony is for: its seconds over FedAvg's, F-0's over F-80's",
-        *("derived", "> 1", relief, above(1)),
-    ),
+    Claim(FASTEST, ABSTRACT, FAST, with_(later, "time"), above(1)),
+    Claim(f"{FASTEST}, one local step", ABSTRACT, FAST, with_(later, "single"), above(1)),
+    Claim("FedFix over both, each with its best η", ABSTRACT, "improves on both", gain, above(1.1)),
+    Claim("AsyncFedAvg's seconds / FedAvg's: F-0 over F-80", "derived", "> 1", relief, above(1)),
 ]
-
-BIASES = (
-    ASYNC,
-    "FedFix 0.5",
-    "FedFix 0.8",
-    "FedBuff 2",
-    "FedBuff 5",
-    NEVER,
-)  # FedFix 0.2 is on top
+BIASES = (ASYNC, *list(TICKS)[1:], "FedBuff 2", "FedBuff 5", NEVER)  # FedFix 0.2 is on top
 SHOWN = (SYNC, ASYNC, "FedFix 0.2", "FedFix 0.5", "FedBuff 5", NEVER)
 DISTANCE = r"$|x - x^\star|$"
 
 
-def ends(weights: str, results: Results) -> xr.DataArray:
-    """Return |x − x*|."""
-    return results["limits"].away.sel(weights=weights).isel(eta=-1)
-
-
 def expected(ax: Any, results: Results) -> None:
-    """Draw |x_q − x*| of identical weights."""
+    """Mark |x_q − x*| of identical weights."""
+    own = results["limits"].predicted.sel(rule=list(BIASES), weights=IDENTICAL)
+    x, marks = np.broadcast_arrays(own.scenario, own.transpose("rule", "scenario"))
     label = r"$|x_q - x^\star|$, expected"
-    for rule in BIASES:
-        own = results["limits"].predicted.sel(rule=rule, weights=IDENTICAL)
-        ax.plot(own.scenario, own, label=label if rule == ASYNC else None, **REFERENCE)
+    ax.plot(x.ravel(), marks.ravel(), "+", color="black", label=label, zorder=4)
 
 
 def noise(results: Results) -> xr.DataArray:
     """Return the loss's standard deviation over η times aggregations a second: rule."""
     clock = results["time"].isel(scenario=-1, drop=True)
-    return stationary(clock)["std"].assign_coords(speed=clock.stepsize * clock.pace)
+    return stationary(clock)["std"].assign_coords(speed=clock.stepsize * clock.pace[..., 0])
 
 
-def paths(percent: int, own: bool, results: Results) -> xr.Dataset:
-    """Return F − F* over time in a scenario: each with its own best η, or with one for all."""
-    clock = results["time"]
-    eta = own_best(clock) if own else together(clock)
-    clock = clock.sel(start=STARTS[0], stepsize=eta, drop=True)
-    clock = clock.sel(scenario=present(clock, "scenario", percent), drop=True)
-    return (clock.loss - clock.optimum).rename(time="step").to_dataset(name="gap")
+def paths(results: Results) -> xr.Dataset:
+    """Return F − F* over time in F-80, all with one η."""
+    here = gaps(results["time"].isel(scenario=-1, drop=True), STARTS[0])
+    here = here.sel(stepsize=together(results["time"]), drop=True)
+    return here.rename(time="step").to_dataset(name="gap")
 
 
-def racing(percent: int, own: bool, title: str) -> Lines:
-    """Return the panel of gaps over time."""
-    given = {"x": "step", "at": {"rule": SHOWN}, "ylabel": r"$F(x) - F^\star$", "logx": True}
-    return Lines(data=with_(paths, percent, own), title=title, xlabel="simulated seconds", **given)
+def seconds(results: Results) -> xr.DataArray:
+    """Return the seconds to the target, each with its own best η: scenario, rule."""
+    first = to_target(results["time"]).min("stepsize").rename("seconds")
+    return first.assign_coords(scenario=[f"F-{percent}" for percent in first.scenario.values])
 
 
-BIAS = {"by": "rule", "ylabel": DISTANCE, "at": {"rule": BIASES}}
-NOISE = {"x": "speed", "xlabel": "η times aggregations a second", "ticks": False}
-FAR = r"$|x_q - x^\star|$, skewed arrivals"
+BIAS: dict[str, Any] = {"by": "rule", "ylabel": DISTANCE, "at": {"rule": BIASES}}
+TIMED_RULES: dict[str, Any] = {"at": {"rule": SHOWN}}
+FAR = r"$|x_q - x^\star|$, skewed"
 PANELS = [
     [
         LogLog(
-            data=with_(ends, IDENTICAL),
-            **{"x": "scenario", "xlabel": "x of F-x", "logx": False, "logy": False},
-            **{"also": [expected], "title": "identical weights", **BIAS},
+            data=lambda r: r["limits"].away.sel(weights=IDENTICAL).isel(eta=-1),
+            x="scenario",
+            xlabel="fastest client's time saved (%)",
+            logx=False,
+            logy=False,
+            also=[expected],
+            title="identical weights",
+            **BIAS,
         ),
         LogLog(
             data=lambda r: r["limits"].away.sel(weights=UNBIASED, scenario=80),
-            **{"x": "eta", "xlabel": "stepsize η", "also": [slope(1, "∝ η")]},
-            **{"title": "unbiased weights, F-80", **BIAS},
+            x="eta",
+            xlabel="stepsize η",
+            also=[slope(1, "∝ η")],
+            title="unbiased weights, F-80",
+            **BIAS,
         ),
         Lines(
             data=lambda r: np.sqrt(r["anarchy"][["distance_squared"]]),
-            **{"y": "distance_squared", "x": "step", "split": True, "legend": "panel"},
-            **{"xlabel": "aggregations", "ylabel": DISTANCE, "title": "anarchic clients"},
-            also=[level(lambda r: float(r["anarchy"].predicted.sel(arrivals="skewed")), FAR)],
+            y="distance_squared",
+            x="step",
+            split=True,
+            legend="panel",
+            xlabel="aggregations",
+            ylabel=DISTANCE,
+            title="anarchic clients",
+            also=[level(lambda r: float(r["anarchy"].predicted[0].sel(arrivals="skewed")), FAR)],
         ),
     ],
     [
         LogLog(
             data=noise,
-            **{"by": "rule", "ylabel": "standard deviation of F", "at": {"rule": SHOWN}, **NOISE},
+            x="speed",
+            by="rule",
+            ticks=False,
+            xlabel="η times aggregations a second",
+            ylabel="standard deviation of F",
             title="digits, F-80, around $x^\\star$",
+            **TIMED_RULES,
         ),
-        racing(80, False, "digits, F-80: one η for all"),
+        Lines(
+            data=paths,
+            x="step",
+            logx=True,
+            xlabel="simulated seconds",
+            ylabel=r"$F(x) - F^\star$",
+            title="digits, F-80: one η for all",
+            **TIMED_RULES,
+        ),
+        Dots(
+            data=seconds,
+            x="scenario",
+            by="rule",
+            logy=False,
+            ylabel=f"seconds to accuracy {TARGET:g}",
+            title="digits: own best η",
+            **TIMED_RULES,
+        ),
     ],
-    [racing(0, True, "digits, F-0: own best η"), racing(80, True, "digits, F-80: own best η")],
 ]
-
-
-def limits_table(results: Results) -> xr.Dataset:
-    """Return limits in F-80 with the smallest η: rule."""
-    here = results["limits"].isel(eta=-1).sel(scenario=80)
-    fair, naive = (here.sel(weights=kind) for kind in WEIGHTS)
-    names = {"away": "|x - x*|", "predicted": "|x_q - x*|", "off": "|x - x_q|", "age": "mean age"}
-    own = naive[[*names, "oldest"]].rename(names)
-    spread = naive.q.max("client") / naive.q.min("client")
-    return own.assign({"unbiased |x - x*|": fair.away, "q max/min": spread}).drop_vars(
-        ["weights", "eta", "scenario"]
-    )
 
 
 def time_table(results: Results) -> xr.Dataset:
     """Return seconds to the target and stability at a rule's own best η: scenario, rule."""
-    clock = results["time"]
-    best, noise = own_best(clock), stationary(clock)
-    found = {"aggregations/s": clock.pace, "oldest": clock.oldest, "own best η": best}
-    found |= {"stable to η": largest_stable(clock), "std": noise["std"].sel(stepsize=best)}
-    found |= {f"seconds to {TARGET:g}": to_target(clock).sel(stepsize=best)}
+    clock, first = results["time"], to_target(results["time"])
+    best, std = own_best(clock).drop_vars("stepsize"), stationary(clock)["std"]
+    found = {"best η": best, "stable to η": largest_stable(clock), "std": std.sel(stepsize=best)}
+    found |= {"aggregations/s": clock.pace[..., 0], f"seconds to {TARGET:g}": first.min("stepsize")}
     return xr.Dataset(
-        {name: own.drop_vars("stepsize", errors="ignore") for name, own in found.items()}
+        {name: own.drop_vars(["stepsize", "start"], errors="ignore") for name, own in found.items()}
     )
 
 
+ENDS = ["away", "predicted", "off", "age", "oldest"]
 STUDY = Study(
     name="fedfix",
     paper=f"FedFix: Fraboni, Vidal, Kameni, Lorenzi (2022), {PAPER}",
@@ -590,14 +547,17 @@ STUDY = Study(
     world=lambda sizes, seed: SimpleNamespace(seed=seed, **vars(sizes)),
     parts={
         "limits": Part(("weights", "group"), ending, with_rules),
-        "anarchy": Part("algorithm", anarchic, with_q),
-        "time": Part(CLOCK, lambda world, _: timed(world, world.timed, LOCAL_STEPS), with_pace),
-        "single": Part(CLOCK, lambda world, _: timed(world, world.single, 1), with_pace),
+        "anarchy": Part("algorithm", anarchic, with_distances),
+        "time": Part(CLOCK, lambda world, _: timed(world, world.timed, LOCAL_STEPS)),
+        "single": Part(CLOCK, lambda world, _: timed(world, world.single, 1)),
     },
     claims=CLAIMS,
-    figures={"fedfix": Figure(PANELS, height=2.4)},
+    figures={"fedfix": Figure(PANELS, height=2.7)},
     tables={
-        "limits": ("limits in F-80, identical weights, smallest η", limits_table),
+        "limits": (
+            "limits in F-80, smallest η",
+            lambda r: r["limits"][ENDS].isel(eta=-1).sel(scenario=80, drop=True),
+        ),
         "time": ("digits, own best η", time_table),
     },
     minutes={"quick": 1, "default": 8, "full": 25},

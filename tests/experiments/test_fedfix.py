@@ -69,7 +69,7 @@ def test_a_table_of_all_clients_makes_up_for_skewed_arrivals(results):
     ends = results["anarchy"].sel(arrivals="skewed")
     device, silo = ends.away.sel(algorithm="AFA-CD"), ends.away.sel(algorithm="AFA-CS")
     assert float(silo) < 1e-3 < 0.3 < float(device)
-    assert float(ends.off.sel(algorithm="AFA-CD")) < float(ends.predicted) / 3
+    assert float(ends.off.sel(algorithm="AFA-CD")) < float(ends.predicted.max()) / 3
 
 
 def test_asynchrony_is_quick_with_one_stepsize_and_stands_small_ones_only(clock):
@@ -96,10 +96,10 @@ def test_a_target_counts_where_accuracies_stay(clock):
 
 def test_verdicts(results):
     judged = [claim.judge(results) for claim in fedfix.CLAIMS]
-    assert len(judged) >= 16
+    assert len(judged) >= 15  # one of them of three pairs of rules, one of both weights
     for entry in judged:
-        if entry["source"] != f"{fedfix.PAPER}, abstract: fast convergence":
+        if entry["claimed"] != "fast convergence":
             met = entry["verdict"] in ("holds", "not judged")
-            assert met or "improvements" in entry["source"], entry["text"]
-    assert sum(entry["verdict"] == "not judged" for entry in judged) == 4
+            assert met or "improves" in entry["claimed"], entry["text"]
+    assert sum(entry["verdict"] == "not judged" for entry in judged) == 3
     assert len(fedfix.STUDY.figures["fedfix"].draw(results).axes) == 6
