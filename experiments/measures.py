@@ -89,3 +89,11 @@ def over(values: xr.DataArray, one: str, other: str, dim: str = "algorithm") -> 
 def successive(values: xr.DataArray, dim: str) -> xr.DataArray:
     """Return every value over the one before it along ``dim``."""
     return values.isel({dim: slice(1, None)}) / values.isel({dim: slice(-1)}).values
+def flat(values: xr.DataArray, dim: str = "member") -> xr.DataArray:
+    """Return the entries that are not NaN along one dimension, labelled by where they stand."""
+    places = [
+        dict(zip(values.dims, at, strict=True)) for at in np.argwhere(values.notnull().values)
+    ]
+    names = [", ".join(f"{d} = {values[d].values[i]:.4g}" for d, i in at.items()) for at in places]
+    found = [float(values.isel(at)) for at in places]
+    return xr.DataArray(found, {dim: names}, dim)

@@ -216,6 +216,7 @@ class Lines(Panel):
         floor: smaller values are drawn at this one.
         band: the quantiles over seeds.
         labels: {name in the dataset: text in the legend}.
+        split: of two dimensions, name colors and dashes apart: a + b entries in place of a b.
     """
 
     y: str = "gap"
@@ -225,6 +226,7 @@ class Lines(Panel):
     floor: float | None = None
     band: tuple[float, float] = (0.1, 0.9)
     labels: Mapping[str, str] | None = None
+    split: bool = False
 
     def draw(self, ax: Any, data: Any) -> None:
         """Draw the curves."""
@@ -239,6 +241,25 @@ class Lines(Panel):
             band=self.band,
             labels=self.labels,
         )
+        if self.logx:  # markers at equal distances on the page
+            for i, line in enumerate(ax.lines):
+                line.set_markevery((0.03 * (i % 5), 0.15))
+        if self.split:
+            _name_apart(ax)
+
+
+def _name_apart(ax: Any) -> None:
+    """Name colors by what stands before the last comma of labels, and dashes by what follows."""
+    seen: dict[str, Any] = {}
+    lines = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
+    for line in lines:
+        first, _, second = str(line.get_label()).rpartition(", ")
+        line.set_label("_nolegend_" if first in seen else first)
+        seen[first] = seen.setdefault(second, line)
+    for name in dict.fromkeys(str(line.get_label()) for line in lines):
+        seen.pop(name, None)
+    for name, line in seen.items():
+        ax.plot([], [], color="0.4", linestyle=line.get_linestyle(), label=name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
