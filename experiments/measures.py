@@ -1,4 +1,4 @@
-"""What claims are measured by: exponents, stationary means, spreads, standard errors."""
+"""What claims are measured by: exponents, stationary means, spreads, steps to a target."""
 
 from typing import Any
 
@@ -97,3 +97,28 @@ def flat(values: xr.DataArray, dim: str = "member") -> xr.DataArray:
     names = [", ".join(f"{d} = {values[d].values[i]:.4g}" for d, i in at.items()) for at in places]
     found = [float(values.isel(at)) for at in places]
     return xr.DataArray(found, {dim: names}, dim)
+def attained(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr.DataArray:
+    """Return the ``x`` at which ``metric`` first is at most ``value``; NaN if not so at the end."""
+    last = dataset[metric].isel(step=-1, drop=True)
+    return jd.reach(dataset, metric, value, x).where(last <= value)
+
+
+def quickest(dataset: xr.Dataset, metric: str, value: float, dim: str) -> xr.Dataset:
+    """Return the dataset at those along ``dim`` that take the fewest steps to ``value``.
+
+    Counted in the mean over seeds, all of which have to attain it; where nobody does, those with
+    the smallest last value are chosen, of runs that did not diverge.
+    """
+    steps = attained(dataset, metric, value)
+    last = dataset[metric].isel(step=-1, drop=True).where(~dataset.diverged)
+    if "seed" in steps.dims:
+        steps, last = (each.mean("seed", skipna=False) for each in (steps, last))
+    late = 1e9 * (1 + last / (1 + last))  # later than all that attain it
+    chosen: Any = steps.fillna(late).fillna(np.inf).argmin(dim)
+    return dataset.isel({dim: chosen})
+
+
+def ratio(values: xr.DataArray, dim: str, first: Any, second: Any) -> xr.DataArray:
+    """Return the values at one label over those at another; NotRun if one is not there."""
+    over, under = (values.sel({dim: present(values, dim, at)}, drop=True) for at in (first, second))
+    return over / under

@@ -293,6 +293,14 @@ class LogLog(Panel):
     dodge: float = 1.0
     hollow: Sequence[str] = ()
 
+    def selected(self, results: Any) -> Any:
+        """Return what is drawn; NotRun if that is a single x, which shows nothing."""
+        data = super().selected(results)
+        x = data[self.x].broadcast_like(data).where(data.notnull())
+        if np.unique(x.values[x.notnull().values]).size < 2:
+            raise NotRun(f"there is one {self.x}, or none, at this scale")
+        return data
+
     def draw(self, ax: Any, data: xr.DataArray) -> None:
         """Draw the members."""
         by = (self.by,) if isinstance(self.by, str) else self.by
@@ -453,10 +461,14 @@ def members(
         if own.isnull().all():
             continue
         names = [str(data[dim].values[i]) for dim, i in zip(by, place, strict=True)]
+        shown = [
+            f"{dim} = {name}" if np.issubdtype(data[dim].dtype, np.number) else name
+            for dim, name in zip(by, names, strict=True)
+        ]
         style = dict(styles[names[0]]) if by else {"color": PALETTE[0], "marker": MARKERS[0]}
         if len(place) > 1:
             style["linestyle"] = DASHES[place[1] % len(DASHES)]
-        yield ", ".join(labels.get(name, name) for name in names), own, style
+        yield ", ".join(map(labels.get, names, shown)), own, style
 
 
 def _mean(values: xr.DataArray, seeds: str) -> tuple[xr.DataArray, Any]:
