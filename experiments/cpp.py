@@ -32,7 +32,7 @@ import jaxdopt as jd
 from experiments import apd
 from experiments.claims import Claim, above, below, near
 from experiments.measures import attained, quickest, ratio
-from experiments.panels import Figure, Lines, LogLog, level, present
+from experiments.panels import Figure, Lines, LogLog, level
 from experiments.study import Part, Program, Results, Study
 from jaxdopt import compressors
 from jaxdopt.algorithms.compressed import messages

@@ -89,6 +89,8 @@ def over(values: xr.DataArray, one: str, other: str, dim: str = "algorithm") -> 
 def successive(values: xr.DataArray, dim: str) -> xr.DataArray:
     """Return every value over the one before it along ``dim``."""
     return values.isel({dim: slice(1, None)}) / values.isel({dim: slice(-1)}).values
+
+
 def flat(values: xr.DataArray, dim: str = "member") -> xr.DataArray:
     """Return the entries that are not NaN along one dimension, labelled by where they stand."""
     places = [
@@ -97,6 +99,8 @@ def flat(values: xr.DataArray, dim: str = "member") -> xr.DataArray:
     names = [", ".join(f"{d} = {values[d].values[i]:.4g}" for d, i in at.items()) for at in places]
     found = [float(values.isel(at)) for at in places]
     return xr.DataArray(found, {dim: names}, dim)
+
+
 def attained(dataset: xr.Dataset, metric: str, value: float, x: str = "step") -> xr.DataArray:
     """Return the ``x`` at which ``metric`` first is at most ``value``; NaN if not so at the end."""
     last = dataset[metric].isel(step=-1, drop=True)
