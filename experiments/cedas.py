@@ -370,7 +370,8 @@ PANELS = [
               at={"algorithm": ["EDAS", *CEDAS, "LEAD, dither, 2 bits"]}, x="step", logx=True,
               ylabel="error / centralized SGD's", also=[level(CLOSE, f"close: {CLOSE:g}")],
               title=f"$\\eta_k$ = {COMMON / L2:g} / (k + {OFFSET:g})", legend="panel"),
-        LogLog(data=by_gamma, x="rough", xlabel="$1 / \\gamma = (1 + e)^3$", title="transients",
+        LogLog(data=by_gamma, x="rough", dodge=1.1, title="transients",
+               xlabel="$1 / \\gamma = (1 + e)^3$",
                ylabel="transient time, steps", legend="panel",
                also=[slope(1, "$\\propto 1 / \\gamma$")]),
     ],
@@ -396,7 +397,7 @@ STUDY = Study(
         "methods": ("one sample a step, each method at its own best theta", methods_table),
         "exactness": ("full gradients, best constant stepsizes", exactness_table),
     },
-    minutes={"quick": 1, "default": 10, "full": 200},
+    minutes={"quick": 1.5, "default": 15, "full": 300},
     data=lambda world: (
         f"scikit-learn's digits {DIGITS[0]} and {DIGITS[1]}, 8 x 8 pixels, sorted by label over "
         f"{world.problem.n} agents"

@@ -525,7 +525,7 @@ STUDY = Study(
             lambda r: r["runs"].transient.to_series().dropna().unstack("n").reset_index(),
         )
     },
-    minutes={"quick": 1, "default": 10, "full": 240},
+    minutes={"quick": 1.5, "default": 20, "full": 300},
     data=lambda world: (
         "quadratics with noise of {} dimensions; logistic regression of {} agents with {} features "
         "and {} samples each".format(DIMENSION, *world.sizes.synthetic[:3])
