@@ -601,26 +601,28 @@ PANELS = [
             data=lambda results: results["bias"].error.sel(shift=1.0, drop=True)[:, 1:],
             x="stepsize",
             by="Q",
-            labels={str(q): f"Q = {q}" for q in GRID[1]},
+            labels={str(q): f"{q} local steps" for q in GRID[1]},
             legend="panel",
             xlabel=r"stepsize $\alpha L$",
             ylabel=f"{DISTANCE} at the end",
             title="bias",
             also=[first_order_lines],
         ),
-        over_time(distances, "distance", DISTANCE, "$Q=10$", logx=True, floor=1e-16, split=True),
+        over_time(
+            distances, "distance", DISTANCE, "10 local steps", logx=True, floor=1e-16, split=True
+        ),
         over_time(
             laws,
             "distance",
             DISTANCE,
-            "$Q=1$, decreasing steps",
+            "1 local step, decreasing",
             EXPECTED,
             logx=True,
             labels=SHORT_LAWS,
         ),
     ],
     [
-        over_time("digits", *SQUARES, "digits, Q = 10", split=True),
+        over_time("digits", *SQUARES, "digits, 10 local steps", split=True),
         over_time(
             smooth,
             "smooth",
@@ -640,7 +642,7 @@ CLOUDS = [
         xlabel=title,
         ylabel=r"$|\nabla F|^2\ /\ \frac{1}{2}(\alpha L(Q-1))^2 L$",
         also=[bound] * (name == "measure"),
-        title="zeros lie at the edges" * (name == "at_solution"),
+        title={"measure": "Q = 10 local steps", "at_start": "zeros lie at the edges"}.get(name, ""),
     )
     for name, title in MEASURES.items()
 ]
