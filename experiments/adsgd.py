@@ -19,17 +19,17 @@ two vectors as with one.
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 import xarray as xr
 
 import jaxdopt as jd
+from experiments import delays
 from experiments.claims import Claim, above, below, near
 from experiments.measures import lasting, over, soonest, spread, successive
 from experiments.panels import Dots, Figure, Lines, LogLog, level, present
@@ -62,28 +62,15 @@ TIMES: dict[str, tuple[str, float, dict[str, Any]]] = {
 }
 """Titles, the seconds until when those who never wait run, and what `lasts` gets."""
 SPLITS = ("sorted", "shuffled")
+OTHERS = ("AD-PSGD", "R-FAST", "DSGD", "DGD")
 GROWING = (8, 16, 32, 64, 128)  # agents with minibatches of 1: few of them take longer
-FINE = tuple(2.0 ** (j / 3) for j in range(-10, 14))  # α L with quadratics; limits at the first
-THEORY = ("ADSGD", "AD-PSGD", "R-FAST")
-SETTLED = 1e-2  # relative distance from a fixed point that counts as there
-FIRST = np.arange(8) == 0
-RANDOM = durations.Exponential(np.linspace(0.5, 2, 8))
-PATTERNS: dict[str, tuple[Any, Any]] = {
-    "equal": (np.ones(8), 0.5),
-    **{f"one agent {slow}x": (np.where(FIRST, float(slow), 1.0), 0.5) for slow in (4, 16, 64)},
-    "random": (durations.Stragglers(RANDOM, 0.05, SLOW), durations.LogNormal(0.5, 1.0)),
-    "messages 4x": (np.ones(8), 3.5),
-    "messages 16x": (np.ones(8), 15.5),
-}
-"""Seconds of gradients and of messages."""
-SPEEDS = list(PATTERNS)[:4]
 SCALES = {
     "quick": SimpleNamespace(methods=("ADSGD", "DSGD"), times=("slow",), splits=SPLITS[:1],
-        grid=GRID[2:5], growing=(), theory=THEORY[:2],
+        grid=GRID[2:5], growing=(), theory=list(delays.THEORY)[:2],
         patterns=("equal", "one agent 4x", "messages 4x"), runs=4_000, seeds=1),
     "default": SimpleNamespace(methods=METHODS, times=TIMES, splits=SPLITS, grid=GRID,
-        growing=("ADSGD", "DSGD", "parallel SGD"), theory=THEORY, patterns=PATTERNS, runs=24_000,
-        seeds=3),
+        growing=("ADSGD", "DSGD", "parallel SGD"), theory=delays.THEORY,
+        patterns=delays.PATTERNS, runs=24_000, seeds=3),
 }  # fmt: skip
 SCALES["full"] = SimpleNamespace(**vars(SCALES["default"]) | {"seeds": 10})
 
@@ -101,12 +88,6 @@ def problem(split: str, n: int, batch: int) -> Any:
     return jd.problems.Minibatch(whole, batch)
 
 
-@functools.cache
-def network(n: int = AGENTS) -> Any:
-    """Return the weights on the exponential graph."""
-    return jd.networks.metropolis(jd.graphs.exponential(n))
-
-
 def lasts(n: int, slow: float = 1.0, straggling: float = 0.0, messages: Any = (0.2, 0.2)) -> Any:
     """Return how long gradients and messages last: ``slow`` is one agent, ``straggling`` a chance.
 
@@ -120,7 +101,7 @@ def lasts(n: int, slow: float = 1.0, straggling: float = 0.0, messages: Any = (0
 @functools.cache
 def clock(family: str, kind: str, n: int, seconds: float, seed: int) -> Any:
     """Return the network on which a method runs in simulated time."""
-    models, weights = lasts(n, **TIMES[kind][2]), network(n)
+    models, weights = lasts(n, **TIMES[kind][2]), delays.network(n)
     if family in ("rounds", "server"):
         return jd.networks.timed(weights if family == "rounds" else jd.networks.Server(n), **models)
     make = jd.networks.pairwise if family == "pairs" else jd.networks.timeline
@@ -129,7 +110,7 @@ def clock(family: str, kind: str, n: int, seconds: float, seed: int) -> Any:
 
 def kept(name: str) -> float:
     """Return what an agent keeps of its tracker in a step, aᵢᵢ; 1 without one."""
-    return float(network().matrix()[0, 0]) if name == "R-FAST" else 1.0
+    return float(delays.network(AGENTS).matrix()[0, 0]) if name == "R-FAST" else 1.0
 
 
 def histories(
@@ -197,79 +178,8 @@ def at_best(batch: int, dataset: xr.Dataset, *_: Any) -> xr.Dataset:
 def theory(world: Any, _: Any) -> dict[Any, Program]:
     """Return a program a method for the stepsizes that work and the limits, with quadratics."""
     sizes = {"kinds": tuple(world.sizes.patterns), "runs": world.sizes.runs}
-    return {name: Program({"name": name, **sizes}, function=settled) for name in world.sizes.theory}
-
-
-@functools.cache
-def quadratics() -> Any:
-    """Return heterogeneous quadratics, whose limits are known."""
-    return jd.problems.quadratic(agents=8, d=6, heterogeneity=0.3, curvature_spread=0.5, seed=4)
-
-
-def settled(name: str, kinds: Sequence[str], runs: int) -> xr.Dataset:
-    """Return, over patterns, the ``largest`` α L that works, and limits at the least.
-
-    It works if the error at the end is not above what it was at the start and after half of the
-    run, and that of all smaller ones neither. ``distance`` is how far the mean estimate is from the
-    solution, averaged over the last quarter; ``off`` how far all estimates end from DGD's fixed
-    point, as a part of that one's distance; ``predicted`` the distance of the minimizer of
-    Σᵢ pᵢ fᵢ with AD-PSGD's pᵢ.
-    """
-    world = quadratics()
-    point = away() + np.asarray(world.solution)
-    make = jd.networks.pairwise if name == "AD-PSGD" else jd.networks.timeline
-    pairs = [PATTERNS[kind] for kind in kinds]
-    made = [make(network(world.n), compute=c, delay=d, steps=runs) for c, d in pairs]
-    result = jd.sweep(jd.run, over=("algorithm", "network"))(
-        jax.vmap(type(METHODS[name][0]))(jnp.array(FINE) / world.smoothness),
-        world,
-        jd.networks.stack(made),
-        world.start() + world.solution + 1.0,
-        jax.random.key(0),
-        steps=runs,
-        every=runs // 400,
-        metrics={"mean": lambda state, _: state.x.mean(axis=0)},
-    )
-    history = result.history
-    error = history["distance_squared"] + history["consensus_error"]
-    works = error[..., -1] <= np.maximum(error[..., 0], error[..., 200])  # not where it is NaN
-    count = np.cumprod(works, axis=0).sum(axis=0)
-    mean = history["mean"][0, :, -100:].mean(axis=1)
-    ends = np.linalg.norm(result.state.x[0] - point, axis=(1, 2))
-    found = {
-        "largest": np.where(count > 0, np.take(FINE, count - 1), np.nan),
-        "distance": np.linalg.norm(mean - world.solution, axis=1),
-        "off": ends / np.linalg.norm(point - world.solution),
-    }
-    if name == "AD-PSGD":
-        found["predicted"] = np.array([weighted_minimizer(each) for each in made])
-    return xr.Dataset({key: ("pattern", v) for key, v in found.items()}, {"pattern": list(kinds)})
-
-
-def weighted_minimizer(pairs: Any) -> float:
-    """Return the distance from the solution of the minimizer of Σᵢ pᵢ fᵢ, pᵢ the share of i's."""
-    world, agents = quadratics(), np.asarray(pairs.agents)
-    share = np.bincount(agents[agents < world.n], minlength=world.n)
-    hessian = np.tensordot(share, np.asarray(world.hessians), 1)
-    return float(np.linalg.norm(np.linalg.solve(hessian, share @ np.asarray(world.tilts))))
-
-
-@functools.cache
-def away() -> np.ndarray:
-    """Return DGD's fixed point at the least α, (I − W) X + α ∇F(X) = 0, less x*."""
-    world = quadratics()
-    n, d, stepsize = world.n, world.d, FINE[0] / float(world.smoothness)
-    system = np.kron(np.eye(n) - np.asarray(network(n).matrix(), float), np.eye(d))
-    system += stepsize * scipy.linalg.block_diag(*np.asarray(world.hessians))
-    return np.linalg.solve(system, -stepsize * np.asarray(world.tilts).ravel()).reshape(n, d)
-
-
-def safe_stepsize() -> float:
-    """Return α L that works for ADSGD whatever the delays: α = 2 minᵢ wᵢᵢ / (L + minᵢ μᵢ)."""
-    world = quadratics()
-    timeline = jd.networks.timeline(network(world.n), compute=1.0, delay=0.0, steps=world.n)
-    bound = jd.theory.of(jd.ADSGD(0.1), world, timeline).stepsize
-    return float(bound) * float(world.smoothness)
+    names, settled = world.sizes.theory, delays.settled
+    return {name: Program({"name": name, **sizes}, function=settled) for name in names}
 
 
 def lateness(name: str, results: Results) -> xr.DataArray:
@@ -282,168 +192,125 @@ def whatever_speeds(name: str, results: Results) -> xr.DataArray:
     """Return the largest stepsize that works over the smallest, over how slow an agent is."""
     found = results["theory"].largest.fillna(0)
     found = found.sel(algorithm=present(found, "algorithm", name))
-    return spread(found.sel(pattern=present(found, "pattern", SPEEDS)), "pattern")
+    return spread(found.sel(pattern=present(found, "pattern", delays.SPEEDS)), "pattern")
 
 
-REVIEWS, LATER = f"{PAPER}, public reviews", ("default", "full")
+def pulled(results: Results) -> xr.DataArray:
+    """Return the distance of AD-PSGD's limit over that of the minimizer of Σᵢ pᵢ fᵢ."""
+    found = results["theory"].sel(algorithm="AD-PSGD", drop=True)
+    return (found.distance / found.predicted).where(found.predicted > delays.SETTLED, drop=True)
+
+
+def bits(results: Results) -> xr.DataArray:
+    """Return R-FAST's bits a gradient over ADSGD's."""
+    last = results["times"].isel(times=0, split=0, seed=0, step=-1)
+    return over(last.bits / last.gradients, "R-FAST", "ADSGD")
+
+
+def of_adsgd(part: str, name: str, results: Results) -> xr.DataArray:
+    """Return a variable of ADSGD."""
+    return results[part][name].sel(algorithm="ADSGD", drop=True)
+
+
+M: dict[str, Callable[[Results], xr.DataArray]] = {
+    "most": lambda r: lateness("parallel SGD", r).max(),
+    "falls": lambda r: successive(of_adsgd("growth", "late", r), "agents"),
+    "as DGD": lambda r: over(r["times"].calls, "ADSGD", "DGD").sel(times="even"),
+    "bound": lambda r: of_adsgd("theory", "largest", r) / delays.safe_stepsize(),
+    "off": partial(of_adsgd, "theory", "off"),
+}
+"""Measures of claims."""
+REVIEWS, OURS, LATER = f"{PAPER}, public reviews", "ours", ("default", "full")
+FASTER, ONCE = f"{REVIEWS}: faster in wall-clock time", f"{REVIEWS}: in one panel"
+HALF, MANY = f"{REVIEWS}: half the communication", f"{REVIEWS}: scales up to 128 agents"
+EQUAL = "derived: with equal speeds and quick messages it is DGD"
+DELAYS = f"{PAPER}, abstract: independent of computation delays"
+BOUND = "derived: a contraction for any bounded delays"
+BLOCKS = f"{PAPER}, abstract: block descent; derived: on a penalized problem"
+PULL = "derived: its mean moves by -(α / n) gᵢ"
+LATE, SPEED = "'s seconds to the gap over ADSGD's", ": stable α, most over least over speeds"
 CLAIMS = [
-    *(
-        Claim(
-            f"ADSGD comes to the gap no later than {name}: its seconds over ADSGD's",
-            f"{REVIEWS}: faster in wall-clock time",
-            "at least 1, always",
-            functools.partial(lateness, name),
-            above(1),
-            LATER,
-        )
-        for name in ("AD-PSGD", "R-FAST", "DSGD", "DGD")
-    ),
-    Claim(
-        "ADSGD comes to the gap no later than parallel SGD somewhere: most of its seconds over",
-        f"{REVIEWS}: in one panel",
-        "at least 1, once",
-        lambda results: lateness("parallel SGD", results).max(),
-        above(1),
-    ),
-    Claim(
-        "with nearly equal speeds and quick messages it is DGD: its gradients over DGD's",
-        "derived",
-        "1",
-        lambda results: over(results["times"].calls, "ADSGD", "DGD").sel(times="even"),
-        near(1, 0.3),
-        LATER,
-    ),
-    Claim(
-        "bits a gradient, R-FAST's over ADSGD's",
-        f"{REVIEWS}: half the communication an iteration",
-        "2",
-        lambda r: over((r["times"].bits / r["times"].gradients)[:, 0, 0, 0, -1], "R-FAST", "ADSGD"),
-        near(2, 2e-3),
-    ),
-    Claim(
-        "more agents are sooner there: ADSGD's seconds over those with half as many",
-        f"{REVIEWS}: scales up to 128 agents",
-        "< 1",
-        lambda r: successive(r["growth"].late.sel(algorithm="ADSGD", drop=True), "agents"),
-        below(1 - 1e-9),
-    ),
-    *(
-        Claim(
-            f"{name}: the largest stepsize is the same however slow an agent is: ratio",
-            f"{PAPER}, abstract: independent of computation delays" if name == "ADSGD" else "ours",
-            "1",
-            functools.partial(whatever_speeds, name),
-            below(1.01),
-        )
-        for name in THEORY
-    ),
-    Claim(
-        "ADSGD: α = 2 min wᵢᵢ / (L + min μᵢ) works with all times: the largest α over it",
-        "derived: a contraction for any bounded delays",
-        "at least 1",
-        lambda r: r["theory"].largest.sel(algorithm="ADSGD", drop=True) / safe_stepsize(),
-        above(1),
-    ),
-    Claim(
-        "ADSGD: times do not move the limit, DGD's fixed point: relative distance",
-        f"{PAPER}, abstract: block descent; derived: on a penalized problem",
-        "0",
-        lambda results: results["theory"].off.sel(algorithm="ADSGD", drop=True),
-        below(SETTLED),
-    ),
-    Claim(
-        "AD-PSGD: the limit minimizes Σ pᵢ fᵢ, pᵢ the shares of gradients: distance over its",
-        "derived: its mean moves by -(α / n) gᵢ",
-        "1",
-        lambda r: (r["theory"].distance / r["theory"].predicted).where(
-            r["theory"].predicted > SETTLED, drop=True
-        ),
-        near(1, 0.05),
-    ),
+    Claim(*row)
+    for row in (
+        *((n + LATE, FASTER, "≥ 1", partial(lateness, n), above(1), LATER) for n in OTHERS),
+        ("parallel SGD" + LATE + ", the most", ONCE, "≥ 1", M["most"], above(1)),
+        ("ADSGD's gradients over DGD's, even times", EQUAL, "1", M["as DGD"], near(1, 0.3), LATER),
+        ("R-FAST's bits a gradient over ADSGD's", HALF, "2", bits, near(2, 2e-3)),
+        ("ADSGD's seconds over those of half the agents", MANY, "< 1", M["falls"], below(1 - 1e-9)),
+        ("ADSGD" + SPEED, DELAYS, "1", partial(whatever_speeds, "ADSGD"), below(1.01)),
+        ("AD-PSGD" + SPEED, OURS, "1", partial(whatever_speeds, "AD-PSGD"), below(1.01)),
+        ("R-FAST" + SPEED, OURS, "1", partial(whatever_speeds, "R-FAST"), below(1.01)),
+        ("ADSGD: largest α over 2 min wᵢᵢ / (L + min μᵢ)", BOUND, "≥ 1", M["bound"], above(1)),
+        ("ADSGD: relative distance from DGD's limit", BLOCKS, "0", M["off"], below(delays.SETTLED)),
+        ("AD-PSGD: limit's distance over that of argmin Σ pᵢ fᵢ", PULL, "1", pulled, near(1, 0.05)),
+    )
 ]
 
 
-def smooth(results: Results) -> xr.Dataset:
-    """Return the races with gaps averaged over as many records as have to be at a target."""
-    gap = results["times"].gap.rolling(step=STAYS, min_periods=1).mean()
-    return results["times"].assign(gap=gap)
-
-
 def curves(kind: str) -> Lines:
-    """Return the panel of the gaps with one kind of times, sorted digits."""
-    title, seconds, _ = TIMES[kind]
+    """Return the panel of the gaps, means of as many records as have to be at the target."""
     return Lines(
-        data=smooth,
+        data=lambda r: r["times"].assign(
+            gap=r["times"].gap.rolling(step=STAYS, min_periods=1).mean()
+        ),
         at={"times": kind, "split": "sorted"},
         x="seconds",
-        xlim=(0, seconds),
+        xlim=(0, TIMES[kind][1]),
         ylim=(5e-4, 1),
-        title=title,
+        title=TIMES[kind][0],
         also=[level(TARGETS[8], "target")],
     )
 
 
 def arrivals(split: str) -> Dots:
     """Return the panel of the times to the target."""
-    return Dots(
-        data=lambda results: results["times"].arrival.fillna(np.inf),
-        at={"split": split},
-        x="times",
-        ylabel=f"seconds to a gap of {TARGETS[8]:g}",
-        title=f"{AGENTS} agents, {split} digits",
-    )
+    data, title = arrived("times"), f"{AGENTS} agents, {split} digits"
+    return Dots(data=data, at={"split": split}, x="times", rotation=25, ylabel=TO[8], title=title)
 
 
-def minimizers(ax: Any, results: Results) -> None:
-    """Draw how far the minimizers of Σᵢ pᵢ fᵢ are from the solution, beside AD-PSGD's limits."""
+def arrived(part: str) -> Callable[[Results], xr.DataArray]:
+    """Return a panel's data: seconds to the target, infinite where a seed does not get there."""
+    return lambda results: results[part].arrival.fillna(np.inf)
+
+
+def fixed(ax: Any, results: Results) -> None:
+    """Draw how far DGD's fixed point and the minimizers of Σᵢ pᵢ fᵢ are from the solution."""
+    away = np.linalg.norm(delays.away().mean(axis=0))
+    level(away, "DGD's fixed point", linestyle="-.")(ax, results)
     far = results["theory"].predicted.sel(algorithm="AD-PSGD")
-    places = np.arange(far.size) + 0.15
+    places = np.arange(far.size) + 0.15  # beside AD-PSGD's
     ax.plot(places, far, "k_", markersize=9, label="minimizer of $\\Sigma\\, p_i f_i$")
 
 
+TO = {batch: f"seconds to a gap of {target:g}" for batch, target in TARGETS.items()}
+SPEEDUP = LogLog(
+    data=arrived("growth"),
+    x="agents",
+    xlabel="agents",
+    ylabel=TO[1],
+    title="batches of 1, stragglers",
+)
+QUADRATIC = {"x": "pattern", "rotation": 40}
+LARGEST = Dots(
+    data=lambda results: results["theory"].largest,
+    ylabel=r"largest stable $\alpha L$",
+    title="quadratics",
+    also=[level(lambda _: delays.safe_stepsize(), "ADSGD's bound for any delays", linestyle=":")],
+    **QUADRATIC,
+)
+LIMITS = Dots(
+    data=lambda results: results["theory"].distance.sel(algorithm=list(delays.THEORY)[:2]),
+    ylabel=r"limit's distance  $|\bar x - x^\star|$",
+    title=rf"quadratics, $\alpha L = {delays.FINE[0]:.2g}$",
+    also=[fixed],
+    **QUADRATIC,
+)
 FIGURE = [
     [curves("slow"), arrivals("sorted"), arrivals("shuffled")],
     [curves("even"), curves("stragglers"), curves("messages")],
-    [
-        LogLog(
-            data=lambda results: results["growth"].arrival.fillna(np.inf),
-            x="agents",
-            xlabel="agents",
-            ylabel=f"seconds to a gap of {TARGETS[1]:g}",
-            title="stragglers, batches of 1",
-        ),
-        Dots(
-            data=lambda results: results["theory"].largest,
-            x="pattern",
-            rotation=40,
-            ylabel=r"largest stable $\alpha L$",
-            title="quadratics",
-            also=[level(lambda _: safe_stepsize(), "ADSGD's bound for any delays", linestyle=":")],
-        ),
-        Dots(
-            data=lambda results: results["theory"].distance.sel(algorithm=list(THEORY[:2])),
-            x="pattern",
-            rotation=40,
-            ylabel=r"limit's distance  $|\bar x - x^\star|$",
-            title=rf"quadratics, $\alpha L = {FINE[0]:.2g}$",
-            also=[
-                level(
-                    lambda _: np.linalg.norm(away().mean(axis=0)),
-                    "DGD's fixed point",
-                    linestyle="-.",
-                ),
-                minimizers,
-            ],
-        ),
-    ],
+    [SPEEDUP, LARGEST, LIMITS],
 ]
-
-
-def table(part: str, results: Results) -> xr.Dataset:
-    """Return what methods take to the target, and at which α L, with whether it is the grid's."""
-    return results[part][["late", "calls", "alpha", "edge"]]
-
-
+TAKEN = ["late", "calls", "alpha", "edge"]  # edge: the best α L is at an end of the grid
 STUDY = Study(
     name="adsgd",
     paper="ADSGD (2025), arXiv 2505.10322",
@@ -451,15 +318,15 @@ STUDY = Study(
     scales=SCALES,
     world=lambda sizes, seed: SimpleNamespace(sizes=sizes, seed=seed),
     parts={
-        "times": Part(("algorithm", "times", "split"), races, functools.partial(at_best, 8)),
-        "growth": Part(("agents", "algorithm"), growth, functools.partial(at_best, 1)),
+        "times": Part(("algorithm", "times", "split"), races, partial(at_best, 8)),
+        "growth": Part(("agents", "algorithm"), growth, partial(at_best, 1)),
         "theory": Part("algorithm", theory),
     },
     claims=CLAIMS,
     figures={"adsgd": Figure(FIGURE, height=2.3)},
     tables={
-        "times": (f"seconds to a gap of {TARGETS[8]:g}", functools.partial(table, "times")),
-        "growth": (f"seconds to a gap of {TARGETS[1]:g}", functools.partial(table, "growth")),
+        "times": (TO[8], lambda results: results["times"][TAKEN]),
+        "growth": (TO[1], lambda results: results["growth"][TAKEN]),
         "theory": ("stepsizes that work, and limits", lambda results: results["theory"]),
     },
     minutes={"quick": 0.4, "default": 6, "full": 18},

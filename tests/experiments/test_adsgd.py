@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments import adsgd
+from experiments import adsgd, delays
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,13 @@ def test_with_a_slow_agent_not_waiting_takes_more_gradients_and_less_time(result
 def test_stepsizes_that_work_do_not_depend_on_computation(found):
     largest = found.largest.sel(algorithm="ADSGD").to_series()
     assert largest["one agent 4x"] == largest["equal"]
-    assert adsgd.safe_stepsize() <= largest["messages 4x"] < largest["equal"] / 2
-    assert largest["messages 4x"] < 1.3 * adsgd.safe_stepsize()  # the bound is sharp
+    assert delays.safe_stepsize() <= largest["messages 4x"] < largest["equal"] / 2
+    assert largest["messages 4x"] < 1.3 * delays.safe_stepsize()  # the bound is sharp
 
 
 def test_times_move_the_limit_of_ad_psgd_only(found):
     own, pairs = (found.sel(algorithm=name).to_dataframe() for name in ("ADSGD", "AD-PSGD"))
-    assert own.off.max() < adsgd.SETTLED
+    assert own.off.max() < delays.SETTLED
     assert own.off[["equal", "one agent 4x"]].max() < 1e-10
     assert pairs.distance["one agent 4x"] > 20 * own.distance["one agent 4x"]
     np.testing.assert_allclose(own.distance, own.distance["equal"], rtol=0.05)
@@ -47,12 +47,17 @@ def test_times_move_the_limit_of_ad_psgd_only(found):
     np.testing.assert_allclose(slow.distance, slow.predicted, rtol=0.05)
 
 
-def test_fixed_point():
-    world, point = adsgd.quadratics(), adsgd.fixed_point()
-    stepsize = adsgd.FINE[0] / world.smoothness
-    mixed = adsgd.network(8) @ point - stepsize * world.grad(point, jax.random.key(0))
+def test_fixed_point_and_the_bound():
+    world = delays.quadratics()
+    point = delays.away() + np.asarray(world.solution)
+    stepsize = delays.FINE[0] / world.smoothness
+    mixed = delays.network(8) @ point - stepsize * world.grad(point, jax.random.key(0))
     np.testing.assert_allclose(mixed, point, atol=1e-6)
     assert np.ptp(point, axis=0).max() > 1e-2  # no consensus
+    curvatures = np.linalg.eigvalsh(np.asarray(world.hessians))
+    own = np.diagonal(np.asarray(delays.network(8).matrix())).min()
+    bound = 2 * own / (curvatures.max() + curvatures.min()) * world.smoothness
+    np.testing.assert_allclose(delays.safe_stepsize(), bound, rtol=1e-6)
 
 
 def test_best_is_the_first_that_comes_and_stays():
