@@ -305,12 +305,17 @@ def hardest(results: Results) -> xr.Dataset:
 SLOPES = [beside("APD-SC", 0.5, "slopes ½, 1", 0.6), beside("Push-DIGing", 1, "slopes ½, 1", 0.6)]
 SCALING = {"x": "condition_number", "seeds": "network", "hollow": ["Push-Pull"], "also": SLOPES}
 SCALING |= {"xlabel": "condition number  $\\kappa$", "ylabel": "iterations to $10^{-6}$"}
-CURVES = {"logx": True, "band": (0, 1), "xlabel": "iterations"}  # a band over the digraphs
+CURVES = {
+    "logx": True,
+    "band": (0, 1),
+    "xlabel": "iterations",
+    "xlim": (5, None),
+}  # a band over digraphs
 ERRORS = Lines(
     data=hardest,
     y="error",
     x="at",
-    xlim=(10, None),
+    ylabel="relative error",
     ylim=(1e-7, 2),
     also=[level(ACCURACY, "accuracy", color="0.6")],
     title="largest $\\kappa$, one c for all",

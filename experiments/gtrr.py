@@ -266,10 +266,7 @@ BIAS, DRR = "derived: bias α²ζ²/(1-λ)²", "arXiv 2112.15287, abstract: O(1/
 ORDER, TEN, ONE = "derived, as an order", within_factor(1, 10), ("D-RR",)
 RATE, OWN_RATE, GAP = ("crossover", "stepsize"), ("bias", "stepsize"), ("gap", "inverse_gap")
 AGAIN, RR = ("GT-RR, restart", "ED-RR, restart"), ("GT-RR", "ED-RR")
-WR, MANY = (
-    ("DSGT", "ED"),
-    ("default", "full"),
-)  # the quick scale has two points, or too large stepsizes
+WR, MANY = ("DSGT", "ED"), ("default", "full")  # quick: two points, or too large stepsizes
 CLAIMS = [
     Claim(*row)
     for row in (
@@ -297,8 +294,7 @@ def stepsizes(network: str, ax: Any, results: Results) -> None:
     members = biased.rename(zeta="algorithm").assign_coords(algorithm=names)
     whole, title = xr.concat([others, members], "algorithm"), f"{network}, tilted by $\\zeta$"
     options = {"x": "stepsize", "ticks": False, "labels": dict.fromkeys(names, "D-RR")}
-    options["hollow"] = ["ED"]
-    LogLog(data=lambda _: whole, title=title, ylabel=ERROR, **options)(ax, results)
+    LogLog(data=lambda _: whole, title=title, ylabel=ERROR, hollow=["ED"], **options)(ax, results)
     for own in biased.transpose("zeta", ...):
         end, place = (own.stepsize[-1], own[-1]), {"xytext": (4, 0), "textcoords": "offset points"}
         ax.annotate(f"$\\zeta$ = {float(own.zeta):g}", end, fontsize=6, va="center", **place)
