@@ -32,7 +32,7 @@ import pandas as pd
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.claims import Claim, above, below, near, within_factor
+from experiments.claims import above, below, claims, near, within_factor
 from experiments.measures import crossing, exponent, spread
 from experiments.panels import REFERENCE, Figure, Lines, LogLog, beside, present
 from experiments.study import Axis, Part, Program, Results, Study, keys
@@ -267,23 +267,20 @@ ORDER, TEN, ONE = "derived, as an order", within_factor(1, 10), ("D-RR",)
 RATE, OWN_RATE, GAP = ("crossover", "stepsize"), ("bias", "stepsize"), ("gap", "inverse_gap")
 AGAIN, RR = ("GT-RR, restart", "ED-RR, restart"), ("GT-RR", "ED-RR")
 WR, MANY = ("DSGT", "ED"), ("default", "full")  # quick: two points, or too large stepsizes
-CLAIMS = [
-    Claim(*row)
-    for row in (
-        ("CRR < GT-RR ≤ ED-RR < others: error over the next's", PAPER, "< 1", ladder, below(1.05)),
-        ("GT-RR, ED-RR: no dependence on ζ", "derived", "0", partial(over_zeta, RR), below(0.01)),
-        ("restarted, they depend on ζ", "derived", "> 0", partial(over_zeta, AGAIN), above(0.01)),
-        ("D-RR beats DSGT, ED: largest α over (1-λ)²σ²/(nμζ²)", ORDER, "1", over_order, TEN),
-        ("D-RR: error ~ ζ^p", BIAS, "2", partial(power, ("tilt", "zeta"), ONE), near(2, 0.1), MANY),
-        ("GT-RR, ED-RR: error ~ α^p", FAST, "2", partial(power, RATE, RR), near(2, 0.2)),
-        ("D-RR: error ~ α^p", DRR, "2", partial(power, OWN_RATE, ONE), near(2, 0.2), MANY),
-        ("DSGT, ED: error ~ α^p", NOISE, "1", partial(power, RATE, WR), near(1, 0.2)),
-        ("GT-RR, ED-RR: error ~ (1-λ)^-p", FAST, "≤ 1", partial(power, GAP, RR), below(1.1), MANY),
-        ("D-RR: error ~ (1-λ)^-p", THIRD, "≤ 3", partial(power, GAP, ONE), below(3.1), MANY),
-        ("D-RR: error ~ (1-λ)^-p", BIAS, "2", partial(power, GAP, ONE), near(2, 0.2), MANY),
-        ("DSGT, ED: error ~ (1-λ)^-p", NOISE, "≤ 1", partial(power, GAP, WR), below(1.1), MANY),
-    )
-]
+CLAIMS = claims(
+    ("CRR < GT-RR ≤ ED-RR < others: error over the next's", PAPER, "< 1", ladder, below(1.05)),
+    ("GT-RR, ED-RR: no dependence on ζ", "derived", "0", partial(over_zeta, RR), below(0.01)),
+    ("restarted, they depend on ζ", "derived", "> 0", partial(over_zeta, AGAIN), above(0.01)),
+    ("D-RR beats DSGT, ED: largest α over (1-λ)²σ²/(nμζ²)", ORDER, "1", over_order, TEN),
+    ("D-RR: error ~ ζ^p", BIAS, "2", partial(power, ("tilt", "zeta"), ONE), near(2, 0.1), MANY),
+    ("GT-RR, ED-RR: error ~ α^p", FAST, "2", partial(power, RATE, RR), near(2, 0.2)),
+    ("D-RR: error ~ α^p", DRR, "2", partial(power, OWN_RATE, ONE), near(2, 0.2), MANY),
+    ("DSGT, ED: error ~ α^p", NOISE, "1", partial(power, RATE, WR), near(1, 0.2)),
+    ("GT-RR, ED-RR: error ~ (1-λ)^-p", FAST, "≤ 1", partial(power, GAP, RR), below(1.1), MANY),
+    ("D-RR: error ~ (1-λ)^-p", THIRD, "≤ 3", partial(power, GAP, ONE), below(3.1), MANY),
+    ("D-RR: error ~ (1-λ)^-p", BIAS, "2", partial(power, GAP, ONE), near(2, 0.2), MANY),
+    ("DSGT, ED: error ~ (1-λ)^-p", NOISE, "≤ 1", partial(power, GAP, WR), below(1.1), MANY),
+)
 
 
 def stepsizes(network: str, ax: Any, results: Results) -> None:
