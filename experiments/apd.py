@@ -222,7 +222,7 @@ def growing(dataset: xr.Dataset) -> xr.Dataset:
 AT = pd.Index(["one c", "own best c"], name="stepsize")
 
 
-def iterations(results: Results) -> xr.DataArray:
+def iterations(results: Results) -> Any:
     """Return the iterations to `ACCURACY`, at the one safe c, and at each member's best."""
     both = [results["fixed"].iterations.isel(c=0, drop=True), results["best"].iterations.min("c")]
     return xr.concat(both, AT)

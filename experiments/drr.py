@@ -267,7 +267,10 @@ PAPER, FIGURE, CIFAR = (f"arXiv 2112.15287, {at}" for at in ("abstract", "figure
 LATER = ("default", "full")  # the quick scale is too short: the start is not forgotten
 OF = (("D-RR", "error"), ("DSGD", "error"), ("DSGD", "distance_squared"))
 SLOPES, POWERS = ([partial(of, *which) for which in OF] for of in (slopes, powers))
-LOWER = [partial(times, "D-RR", "CRR", False), *(partial(times, "DSGD", "D-RR", r) for r in (0, 1))]
+LOWER = [
+    partial(times, "D-RR", "CRR", False),
+    *(partial(times, "DSGD", "D-RR", r) for r in (False, True)),
+]
 ENDS = {name: partial(over_paper, name) for name in METHODS}
 CLAIMS = claims(
     ("D-RR: error ~ t^p", PAPER, "p = -2", SLOPES[0], near(-2, 0.3)),
