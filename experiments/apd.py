@@ -25,7 +25,7 @@ import pandas as pd
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.claims import Claim, above, below, near
+from experiments.claims import above, below, claims, near
 from experiments.digraphs import imbalance, networks, perron
 from experiments.measures import exponent
 from experiments.panels import Figure, Lines, LogLog, beside, level
@@ -222,7 +222,7 @@ def growing(dataset: xr.Dataset) -> xr.Dataset:
 AT = pd.Index(["one c", "own best c"], name="stepsize")
 
 
-def iterations(results: Results) -> xr.DataArray:
+def iterations(results: Results) -> Any:
     """Return the iterations to `ACCURACY`, at the one safe c, and at each member's best."""
     both = [results["fixed"].iterations.isel(c=0, drop=True), results["best"].iterations.min("c")]
     return xr.concat(both, AT)
@@ -276,19 +276,16 @@ SC, PD, PP = (partial(middle, exponents, name) for name in METHODS)
 FAST, SLOW = (partial(middle, slopes, name) for name in CONVEX)
 ABSTRACT, LATER = "arXiv 2107.12065, abstract", ("default", "full")  # quick: two points
 ALL, ALONE = (partial(apart, names) for names in (METHODS, [ROW]))
-CLAIMS = [
-    Claim(*row)
-    for row in (
-        ("APD-SC: iterations ~ κ^p", ABSTRACT, "p = 0.5", SC, near(0.5, 0.1), LATER),
-        ("Push-DIGing: iterations ~ κ^p", "gradient descent", "p = 1", PD, near(1, 0.1), LATER),
-        ("Push-Pull: iterations ~ κ^p", "gradient descent", "p = 1", PP, near(1, 0.1), LATER),
-        ("all reach the uniform optimum: distance", ABSTRACT, "0", ALL, below(1e-4)),
-        ("row-stochastic weights alone do not", "derived", "> 0", ALONE, above(1e-4)),
-        ("APD's slope of F - F* over Push-DIGing's", DERIVED, "2", doubled, near(2, 0.4)),
-        ("APD: F - F* ~ k^p", DERIVED, "p = -1.5", FAST, near(-1.5, 0.3)),
-        ("Push-DIGing: F - F* ~ k^p", DERIVED, "p = -0.75", SLOW, near(-0.75, 0.15)),
-    )
-]
+CLAIMS = claims(
+    ("APD-SC: iterations ~ κ^p", ABSTRACT, "p = 0.5", SC, near(0.5, 0.1), LATER),
+    ("Push-DIGing: iterations ~ κ^p", "gradient descent", "p = 1", PD, near(1, 0.1), LATER),
+    ("Push-Pull: iterations ~ κ^p", "gradient descent", "p = 1", PP, near(1, 0.1), LATER),
+    ("all reach the uniform optimum: distance", ABSTRACT, "0", ALL, below(1e-4)),
+    ("row-stochastic weights alone do not", "derived", "> 0", ALONE, above(1e-4)),
+    ("APD's slope of F - F* over Push-DIGing's", DERIVED, "2", doubled, near(2, 0.4)),
+    ("APD: F - F* ~ k^p", DERIVED, "p = -1.5", FAST, near(-1.5, 0.3)),
+    ("Push-DIGing: F - F* ~ k^p", DERIVED, "p = -0.75", SLOW, near(-0.75, 0.15)),
+)
 
 
 def window(ax: Any, _: Results) -> None:
@@ -305,12 +302,12 @@ def hardest(results: Results) -> xr.Dataset:
 SLOPES = [beside("APD-SC", 0.5, "slopes ½, 1", 0.6), beside("Push-DIGing", 1, "slopes ½, 1", 0.6)]
 SCALING = {"x": "condition_number", "seeds": "network", "hollow": ["Push-Pull"], "also": SLOPES}
 SCALING |= {"xlabel": "condition number  $\\kappa$", "ylabel": "iterations to $10^{-6}$"}
-CURVES = {"logx": True, "band": (0, 1), "xlabel": "iterations"}  # a band over the digraphs
+CURVES = {"logx": True, "band": (0, 1), "xlabel": "iterations", "xlim": (5, None)}
 ERRORS = Lines(
     data=hardest,
     y="error",
     x="at",
-    xlim=(10, None),
+    ylabel="relative error",
     ylim=(1e-7, 2),
     also=[level(ACCURACY, "accuracy", color="0.6")],
     title="largest $\\kappa$, one c for all",

@@ -145,6 +145,11 @@ class Claim:
         return entry
 
 
+def claims(*rows: tuple[Any, ...]) -> list[Claim]:
+    """Return claims from rows of their arguments, for tables of many short ones."""
+    return [Claim(*row) for row in rows]
+
+
 def abs_if(test: Criterion, miss: float) -> float:
     """Return the miss without its sign where both sides count."""
     return abs(miss) if test.kind in ("near", "within factor") else miss

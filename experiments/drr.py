@@ -31,7 +31,7 @@ import pandas as pd
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.claims import Claim, above, near, within_factor
+from experiments.claims import above, claims, near, within_factor
 from experiments.measures import exponent, tail
 from experiments.panels import Figure, Lines, LogLog
 from experiments.study import Axis, Part, Program, Results, Study, keys
@@ -267,28 +267,28 @@ PAPER, FIGURE, CIFAR = (f"arXiv 2112.15287, {at}" for at in ("abstract", "figure
 LATER = ("default", "full")  # the quick scale is too short: the start is not forgotten
 OF = (("D-RR", "error"), ("DSGD", "error"), ("DSGD", "distance_squared"))
 SLOPES, POWERS = ([partial(of, *which) for which in OF] for of in (slopes, powers))
-LOWER = [partial(times, "D-RR", "CRR", False), *(partial(times, "DSGD", "D-RR", r) for r in (0, 1))]
-ENDS = {name: partial(over_paper, name) for name in METHODS}
-CLAIMS = [
-    Claim(*row)
-    for row in (
-        ("D-RR: error ~ t^p", PAPER, "p = -2", SLOPES[0], near(-2, 0.3)),
-        ("DSGD: error ~ t^p", "known", "p = -1", SLOPES[1], near(-1, 0.3), LATER),
-        ("DSGD: the mean's error ~ t^p", "known", "p = -1", SLOPES[2], near(-1, 0.3), LATER),
-        ("D-RR: stationary error ~ α^p", "theory", "p = 2", POWERS[0], near(2, 0.3)),
-        ("DSGD: stationary error ~ α^p", "theory", "p = 1", POWERS[1], near(1, 0.3)),
-        ("DSGD: the mean's stationary error ~ α^p", "theory", "p = 1", POWERS[2], near(1, 0.3)),
-        ("stationary disagreement over predicted", "derived", "1", linearized, near(1, 0.1)),
-        ("CRR ends below D-RR: times", FIGURE, "> 1", LOWER[0], above(1)),
-        ("D-RR ends below DSGD: times", FIGURE, "> 1", LOWER[1], above(1)),
-        ("D-RR's error over the next better connected graph's", FIGURE, "> 1", connected, above(1)),
-        ("nonconvex, |∇F|²: D-RR below DSGD: times", CIFAR, "5.5 to 87", LOWER[2], above(1)),
-        ("D-RR's end over the paper's", FIGURE, "1", ENDS["D-RR"], within_factor(1, 1.25)),
-        ("DSGD's end over the paper's", FIGURE, "1", ENDS["DSGD"], within_factor(1, 1.5)),
-        ("SGD's end over the paper's", FIGURE, "1", ENDS["SGD"], within_factor(1, 1.5)),
-        ("CRR's end over the paper's", FIGURE, "1", ENDS["CRR"], within_factor(1, 2)),
-    )
+LOWER = [
+    partial(times, "D-RR", "CRR", False),
+    *(partial(times, "DSGD", "D-RR", r) for r in (False, True)),
 ]
+ENDS = {name: partial(over_paper, name) for name in METHODS}
+CLAIMS = claims(
+    ("D-RR: error ~ t^p", PAPER, "p = -2", SLOPES[0], near(-2, 0.3)),
+    ("DSGD: error ~ t^p", "known", "p = -1", SLOPES[1], near(-1, 0.3), LATER),
+    ("DSGD: the mean's error ~ t^p", "known", "p = -1", SLOPES[2], near(-1, 0.3), LATER),
+    ("D-RR: stationary error ~ α^p", "theory", "p = 2", POWERS[0], near(2, 0.3)),
+    ("DSGD: stationary error ~ α^p", "theory", "p = 1", POWERS[1], near(1, 0.3)),
+    ("DSGD: the mean's stationary error ~ α^p", "theory", "p = 1", POWERS[2], near(1, 0.3)),
+    ("stationary disagreement over predicted", "derived", "1", linearized, near(1, 0.1)),
+    ("CRR ends below D-RR: times", FIGURE, "> 1", LOWER[0], above(1)),
+    ("D-RR ends below DSGD: times", FIGURE, "> 1", LOWER[1], above(1)),
+    ("D-RR's error over the next better connected graph's", FIGURE, "> 1", connected, above(1)),
+    ("nonconvex, |∇F|²: D-RR below DSGD: times", CIFAR, "5.5 to 87", LOWER[2], above(1)),
+    ("D-RR's end over the paper's", FIGURE, "1", ENDS["D-RR"], within_factor(1, 1.25)),
+    ("DSGD's end over the paper's", FIGURE, "1", ENDS["DSGD"], within_factor(1, 1.5)),
+    ("SGD's end over the paper's", FIGURE, "1", ENDS["SGD"], within_factor(1, 1.5)),
+    ("CRR's end over the paper's", FIGURE, "1", ENDS["CRR"], within_factor(1, 2)),
+)
 
 
 def expected(part: str, name: str, ax: Any, results: Results) -> None:

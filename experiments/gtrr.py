@@ -32,7 +32,7 @@ import pandas as pd
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.claims import Claim, above, below, near, within_factor
+from experiments.claims import above, below, claims, near, within_factor
 from experiments.measures import crossing, exponent, spread
 from experiments.panels import REFERENCE, Figure, Lines, LogLog, beside, present
 from experiments.study import Axis, Part, Program, Results, Study, keys
@@ -266,27 +266,21 @@ BIAS, DRR = "derived: bias α²ζ²/(1-λ)²", "arXiv 2112.15287, abstract: O(1/
 ORDER, TEN, ONE = "derived, as an order", within_factor(1, 10), ("D-RR",)
 RATE, OWN_RATE, GAP = ("crossover", "stepsize"), ("bias", "stepsize"), ("gap", "inverse_gap")
 AGAIN, RR = ("GT-RR, restart", "ED-RR, restart"), ("GT-RR", "ED-RR")
-WR, MANY = (
-    ("DSGT", "ED"),
-    ("default", "full"),
-)  # the quick scale has two points, or too large stepsizes
-CLAIMS = [
-    Claim(*row)
-    for row in (
-        ("CRR < GT-RR ≤ ED-RR < others: error over the next's", PAPER, "< 1", ladder, below(1.05)),
-        ("GT-RR, ED-RR: no dependence on ζ", "derived", "0", partial(over_zeta, RR), below(0.01)),
-        ("restarted, they depend on ζ", "derived", "> 0", partial(over_zeta, AGAIN), above(0.01)),
-        ("D-RR beats DSGT, ED: largest α over (1-λ)²σ²/(nμζ²)", ORDER, "1", over_order, TEN),
-        ("D-RR: error ~ ζ^p", BIAS, "2", partial(power, ("tilt", "zeta"), ONE), near(2, 0.1), MANY),
-        ("GT-RR, ED-RR: error ~ α^p", FAST, "2", partial(power, RATE, RR), near(2, 0.2)),
-        ("D-RR: error ~ α^p", DRR, "2", partial(power, OWN_RATE, ONE), near(2, 0.2), MANY),
-        ("DSGT, ED: error ~ α^p", NOISE, "1", partial(power, RATE, WR), near(1, 0.2)),
-        ("GT-RR, ED-RR: error ~ (1-λ)^-p", FAST, "≤ 1", partial(power, GAP, RR), below(1.1), MANY),
-        ("D-RR: error ~ (1-λ)^-p", THIRD, "≤ 3", partial(power, GAP, ONE), below(3.1), MANY),
-        ("D-RR: error ~ (1-λ)^-p", BIAS, "2", partial(power, GAP, ONE), near(2, 0.2), MANY),
-        ("DSGT, ED: error ~ (1-λ)^-p", NOISE, "≤ 1", partial(power, GAP, WR), below(1.1), MANY),
-    )
-]
+WR, MANY = ("DSGT", "ED"), ("default", "full")  # quick: two points, or too large stepsizes
+CLAIMS = claims(
+    ("CRR < GT-RR ≤ ED-RR < others: error over the next's", PAPER, "< 1", ladder, below(1.05)),
+    ("GT-RR, ED-RR: no dependence on ζ", "derived", "0", partial(over_zeta, RR), below(0.01)),
+    ("restarted, they depend on ζ", "derived", "> 0", partial(over_zeta, AGAIN), above(0.01)),
+    ("D-RR beats DSGT, ED: largest α over (1-λ)²σ²/(nμζ²)", ORDER, "1", over_order, TEN),
+    ("D-RR: error ~ ζ^p", BIAS, "2", partial(power, ("tilt", "zeta"), ONE), near(2, 0.1), MANY),
+    ("GT-RR, ED-RR: error ~ α^p", FAST, "2", partial(power, RATE, RR), near(2, 0.2)),
+    ("D-RR: error ~ α^p", DRR, "2", partial(power, OWN_RATE, ONE), near(2, 0.2), MANY),
+    ("DSGT, ED: error ~ α^p", NOISE, "1", partial(power, RATE, WR), near(1, 0.2)),
+    ("GT-RR, ED-RR: error ~ (1-λ)^-p", FAST, "≤ 1", partial(power, GAP, RR), below(1.1), MANY),
+    ("D-RR: error ~ (1-λ)^-p", THIRD, "≤ 3", partial(power, GAP, ONE), below(3.1), MANY),
+    ("D-RR: error ~ (1-λ)^-p", BIAS, "2", partial(power, GAP, ONE), near(2, 0.2), MANY),
+    ("DSGT, ED: error ~ (1-λ)^-p", NOISE, "≤ 1", partial(power, GAP, WR), below(1.1), MANY),
+)
 
 
 def stepsizes(network: str, ax: Any, results: Results) -> None:
@@ -297,8 +291,7 @@ def stepsizes(network: str, ax: Any, results: Results) -> None:
     members = biased.rename(zeta="algorithm").assign_coords(algorithm=names)
     whole, title = xr.concat([others, members], "algorithm"), f"{network}, tilted by $\\zeta$"
     options = {"x": "stepsize", "ticks": False, "labels": dict.fromkeys(names, "D-RR")}
-    options["hollow"] = ["ED"]
-    LogLog(data=lambda _: whole, title=title, ylabel=ERROR, **options)(ax, results)
+    LogLog(data=lambda _: whole, title=title, ylabel=ERROR, hollow=["ED"], **options)(ax, results)
     for own in biased.transpose("zeta", ...):
         end, place = (own.stepsize[-1], own[-1]), {"xytext": (4, 0), "textcoords": "offset points"}
         ax.annotate(f"$\\zeta$ = {float(own.zeta):g}", end, fontsize=6, va="center", **place)
