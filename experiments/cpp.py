@@ -260,7 +260,7 @@ def summary(results: Results) -> xr.Dataset:
 STUDY = Study(
     name="cpp",
     paper="Song, Shi, Pu and Yan (2022), CPP and B-CPP, arXiv 2106.07243",
-    question="Is compressed Push-Pull linear in as many iterations, and how many bits does it save?",
+    question="Is compressed Push-Pull as fast in iterations, and how many bits does it save?",
     scales=SCALES,
     world=lambda sizes, seed: SimpleNamespace(sizes=sizes, seed=seed),
     parts={
