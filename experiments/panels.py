@@ -102,8 +102,12 @@ def _name_log_ticks(ax: Any) -> None:
             low, high = sorted(axis.get_view_interval())
             powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.log10(high) + 1)
             if np.sum((powers >= low) & (powers <= high)) < 2:
-                values = np.outer(powers, (1, 2, 5)).ravel()
-                axis.set_major_locator(FixedLocator(values[(values >= low) & (values <= high)]))
+                for digits in ((1, 2, 5), range(1, 10)):
+                    values = np.outer(powers, digits).ravel()
+                    values = values[(values >= low) & (values <= high)]
+                    if len(values) > 1:
+                        break
+                axis.set_major_locator(FixedLocator(values))
                 axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
 
