@@ -30,7 +30,7 @@ import xarray as xr
 import jaxdopt as jd
 from experiments.claims import Claim, above, below, near, within_factor
 from experiments.measures import attained, exponent, quickest, ratio, spread
-from experiments.panels import REFERENCE, Figure, Lines, LogLog, level, present, slope
+from experiments.panels import REFERENCE, Figure, Heat, Lines, LogLog, level, present, slope
 from experiments.study import Part, Program, Results, Study
 from jaxdopt.problems import Composite, prox
 
@@ -316,12 +316,12 @@ def panels(kind: str) -> list[Any]:
     shared = {"data": "best", "at": at, "x": "rounds", "xlabel": "rounds"}
     solution = level(lambda r: float((r["centralized"].x.sel(at) == 0).mean()), "centralized")
     return [
-        Lines(y="residual", floor=1e-26, title=f"{kind}, best ηQ each", ylabel=CHANGE, **shared),
-        Lines(y="zeros", ylabel="share of zero coordinates", title=kind, xlim=(10, None),
-              ylim=(0, 1), logx=True, logy=False, also=[solution], **shared),
-        LogLog(data=lambda r: r["rounds"].needed, at=at | {"n": N}, x="total", by="Q",
-               xlabel="total step  ηQ", ylabel=f"rounds to {TARGET:g}", legend="panel",
-               title=f"{kind}, FedNMap, n = {N}"),
+        Lines(y="residual", ylim=(1e-26, 10), title=f"{kind}, best ηQ each", ylabel=CHANGE, **shared),
+        Lines(y="zeros", ylabel="share of zero coordinates", title=kind, ylim=(0, 1), logy=False,
+              also=[solution], **shared),
+        Heat(data=lambda r: r["rounds"].needed, at=at | {"total": SHARED, "seed": 0}, x="Q", y="n",
+             xlabel="Q", ylabel="n",
+             form=".0f", log=False, title=f"{kind}, rounds to {TARGET:g}"),
     ]  # fmt: skip
 
 

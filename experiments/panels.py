@@ -420,6 +420,13 @@ class Heat(Panel):
     labels: Mapping[str, str] | None = None
     cmap: str = "Blues"
 
+    def selected(self, results: Any) -> Any:
+        """Return what is drawn; NotRun if that is a single cell, which shows nothing."""
+        data = super().selected(results)
+        if data.size < 2:
+            raise NotRun(f"there is one {self.x} and one {self.y} at this scale")
+        return data
+
     def draw(self, ax: Any, data: xr.DataArray) -> None:
         """Draw the cells."""
         from matplotlib import colormaps
