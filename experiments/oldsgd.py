@@ -219,16 +219,14 @@ WORDS = "seconds of local DSGD and OLDSGD over the formulas', 1000 gradients, τ
 SAME = ": OLDSGD's gradients to the target over local DSGD's, for every τ"
 SOONER = ": seconds of the faster of DSGD and local DSGD over OLDSGD's, best τ"
 LATER = ("default", "full")  # one τ, one seed and few stepsizes are not enough
-CLAIMS = [
-    Claim(*row)
-    for row in (
-        (MODEL, CLOCK, "0", unlike, below(1e-6)),
-        (WORDS, CLOCK, EXAMPLES, worked, near(1, 1e-6)),
-        *((c + SAME, ORDER, "1", partial(ratio, c), below(ALIKE), LATER) for c in CASES),
-        # equal times are not earlier
-        *((c + SOONER, FASTER, "> 1", partial(gain, c), above(1 + 1e-9), LATER) for c in CASES),
-    )
+ROWS: list[tuple[Any, ...]] = [
+    (MODEL, CLOCK, "0", unlike, below(1e-6)),
+    (WORDS, CLOCK, EXAMPLES, worked, near(1, 1e-6)),
+    *((c + SAME, ORDER, "1", partial(ratio, c), below(ALIKE), LATER) for c in CASES),
+    # equal times are not earlier
+    *((c + SOONER, FASTER, "> 1", partial(gain, c), above(1 + 1e-9), LATER) for c in CASES),
 ]
+CLAIMS = [Claim(*row) for row in ROWS]
 
 
 def at_delay(delay: float, results: Results) -> xr.Dataset:
