@@ -31,7 +31,8 @@ import xarray as xr
 import jaxdopt as jd
 from experiments import apd
 from experiments.claims import Claim, above, below, near
-from experiments.measures import attained, quickest, ratio
+from experiments.measures import attained, quickest
+from experiments.measures import over as share_of
 from experiments.panels import Figure, Lines, LogLog, level
 from experiments.study import Part, Program, Results, Study
 from jaxdopt import compressors
@@ -151,7 +152,7 @@ def counts(dataset: xr.Dataset, x: str = "step") -> xr.DataArray:
 
 def over(part: str, first: Any, second: str, x: str) -> Callable[[Results], xr.DataArray]:
     """Return the measure of what one method takes over what another one does, by problem."""
-    return lambda results: ratio(counts(results[part], x), "algorithm", first, second)
+    return lambda results: share_of(counts(results[part], x), first, second)
 
 
 def paces(best: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
@@ -230,10 +231,11 @@ CLAIMS = [
 
 def panels(name: str) -> list[Any]:
     """Return the panels of a problem: errors over iterations and bits, iterations over λ."""
-    shared = {"at": {"problem": name, "algorithm": SHOWN}}
-    curves = {"data": "best", "y": "error", "ylim": (1e-13, 10), "also": [level(TARGET)]} | shared
+    shared: dict[str, Any] = {"at": {"problem": name, "algorithm": SHOWN}}
+    curves: Any = shared | {"data": "best", "y": "error", "ylim": (1e-13, 10)}
+    curves |= {"also": [level(TARGET)]}
     error = r"$\frac{1}{n}\sum_i |x_i - x^\star|^2$"
-    last = {"x": "scaled", "xlabel": r"$\lambda L$", "ylabel": f"iterations to {TARGET:g}"}
+    last: Any = {"x": "scaled", "xlabel": r"$\lambda L$", "ylabel": f"iterations to {TARGET:g}"}
     return [
         Lines(x="step", xlabel="iterations", ylabel=error, title=f"{name}, best λ each", **curves),
         Lines(x="bits", logx=True, ylabel="", xlim=(1e3, None), title=name, **curves),

@@ -29,7 +29,7 @@ import xarray as xr
 
 import jaxdopt as jd
 from experiments.claims import Claim, above, below, near, within_factor
-from experiments.measures import attained, exponent, quickest, ratio, spread
+from experiments.measures import attained, exponent, over, quickest, spread
 from experiments.panels import REFERENCE, Figure, Heat, Lines, LogLog, level, present, slope
 from experiments.study import Part, Program, Results, Study
 from jaxdopt.problems import Composite, prox
@@ -298,14 +298,14 @@ CLAIMS = [
     Claim("the others are not", "derived: drift", "> 0", ends("residual", *OTHERS), above(TARGET)),
     Claim("FedMid ends nearer where the server alone shrinks, and not clients too: ratio",
           "derived: clients shrink twice", "< 1",
-          lambda r: ratio(
-              r["best"].away.isel(seed=0, step=-1, drop=True), "algorithm", *OTHERS[:1:-1]),
+          lambda r: over(
+              r["best"].away.isel(seed=0, step=-1, drop=True), *OTHERS[:1:-1]),
           below(1)),
     Claim("sparse truth: FedNMap finds centralized descent's support: coordinates that differ",
           POINT, "0", ends("differ", "FedNMap", part="support"), below(0)),
     Claim("sparse truth: MCP shrinks large coordinates less than l1: ratio of FedNMap's errors",
-          "Zhang 2010, arXiv 1002.4734", "< 1", lambda r: ratio(
-              r["support"]["relative error"].sel(algorithm="FedNMap"), "regularizer", "MCP", "l1"),
+          "Zhang 2010, arXiv 1002.4734", "< 1", lambda r: over(
+              r["support"]["relative error"].sel(algorithm="FedNMap"), "MCP", "l1", "regularizer"),
           below(1)),
 ]  # fmt: skip
 
@@ -313,10 +313,10 @@ CLAIMS = [
 def panels(kind: str) -> list[Any]:
     """Return the panels of one regularizer: residuals, zeros, and FedNMap's rounds."""
     at = {"regularizer": kind}
-    shared = {"data": "best", "at": at, "x": "rounds", "xlabel": "rounds"}
+    shared: Any = {"data": "best", "at": at, "x": "rounds", "xlabel": "rounds"}
     solution = level(lambda r: float((r["centralized"].x.sel(at) == 0).mean()), "centralized")
     return [
-        Lines(y="residual", ylim=(1e-26, 10), title=f"{kind}, best ηQ each", ylabel=CHANGE, **shared),
+        Lines(y="residual", ylim=(1e-26, 10), title=f"{kind}, best ηQ", ylabel=CHANGE, **shared),
         Lines(y="zeros", ylabel="share of zero coordinates", title=kind, ylim=(0, 1), logy=False,
               also=[solution], **shared),
         Heat(data=lambda r: r["rounds"].needed, at=at | {"total": SHARED, "seed": 0}, x="Q", y="n",
@@ -355,7 +355,9 @@ STUDY = Study(
             "regularizer", lambda w, _: {kind: descended(problem(kind)) for kind in w.kinds}
         ),
         "methods": Part(NAMED, compared, lambda d, _, done: beside(d, done["centralized"].x)),
-        "best": Part(None, None, lambda *a: quickest(a[2]["methods"], "residual", TARGET, "total")),
+        "best": Part(
+            None, None, lambda _, __, done: quickest(done["methods"], "residual", TARGET, "total")
+        ),
         "noiseless": Part(None, lambda w, _: {"": noisy(w, *w.cases[0], 0.0)}, with_means),
         "speedup": Part(("n", "Q"), lambda w, _: {at: noisy(w, *at) for at in w.cases}, with_costs),
         "support": Part(NAMED, recovered, beside_truth),
