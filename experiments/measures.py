@@ -9,7 +9,7 @@ import jaxdopt as jd
 from experiments.panels import present
 
 
-def exponent(x: Any, y: xr.DataArray, dim: str) -> xr.DataArray:
+def exponent(x: Any, y: xr.DataArray, dim: Any) -> xr.DataArray:
     """Return p of y ~ xᵖ: the least-squares slope of log y over log x along ``dim``.
 
     Points where x or y is not positive and finite are left out; NaN if fewer than two are left.
