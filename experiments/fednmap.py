@@ -357,7 +357,7 @@ STUDY = Study(
         ),
         "methods": Part(NAMED, compared, lambda d, _, done: beside(d, done["centralized"].x)),
         "best": Part(None, None, lambda *a: quickest(a[2]["methods"], "residual", TARGET, "total")),
-        "noiseless": Part(None, lambda w, _: {"": noisy(w, *w.cases[0], 0.0)}, with_means),
+        "noiseless": Part(None, lambda w, _: {"": noisy(w, *w.cases[0], sigma=0.0)}, with_means),
         "speedup": Part(("n", "Q"), lambda w, _: {at: noisy(w, *at) for at in w.cases}, with_costs),
         "support": Part(NAMED, recovered, beside_truth),
     },
