@@ -226,7 +226,7 @@ def recovered(world: Any, _: Any) -> dict[tuple[str, str], Program]:
 def beside(dataset: xr.Dataset, point: xr.DataArray) -> xr.Dataset:
     """Replace x by its distance to a point, and the coordinates of which only one is zero."""
     run = dataset.x.notnull().all("x_0")
-    away = np.sqrt(((dataset.x - point) ** 2).sum("x_0")).where(run)
+    away = ((dataset.x - point) ** 2).sum("x_0").where(run) ** 0.5
     differ = ((dataset.x == 0) != (point == 0)).sum("x_0").where(run)
     return dataset.drop_vars("x").assign(away=away, differ=differ)
 
@@ -316,12 +316,13 @@ def panels(kind: str) -> list[Any]:
     shared: Any = {"data": "best", "at": at, "x": "rounds", "xlabel": "rounds"}
     solution = level(lambda r: float((r["centralized"].x.sel(at) == 0).mean()), "centralized")
     return [
-        Lines(y="residual", ylim=(1e-26, 10), title=f"{kind}, best ηQ", ylabel=CHANGE, **shared),
+        Lines(y="residual", ylim=(1e-26, 10), ylabel=CHANGE,
+              title=f"{kind}, best ηQ each", **shared),
         Lines(y="zeros", ylabel="share of zero coordinates", title=kind, ylim=(0, 1), logy=False,
               also=[solution], **shared),
         Heat(data=lambda r: r["rounds"].needed, at=at | {"total": SHARED, "seed": 0}, x="Q", y="n",
              xlabel="Q", ylabel="n",
-             form=".0f", log=False, title=f"{kind}, rounds to {TARGET:g}"),
+             form=".0f", log=False, limits=(0, 1500), title=f"{kind}, rounds to {TARGET:g}"),
     ]  # fmt: skip
 
 
@@ -355,10 +356,8 @@ STUDY = Study(
             "regularizer", lambda w, _: {kind: descended(problem(kind)) for kind in w.kinds}
         ),
         "methods": Part(NAMED, compared, lambda d, _, done: beside(d, done["centralized"].x)),
-        "best": Part(
-            None, None, lambda _, __, done: quickest(done["methods"], "residual", TARGET, "total")
-        ),
-        "noiseless": Part(None, lambda w, _: {"": noisy(w, *w.cases[0], 0.0)}, with_means),
+        "best": Part(None, None, lambda *a: quickest(a[2]["methods"], "residual", TARGET, "total")),
+        "noiseless": Part(None, lambda w, _: {"": noisy(w, *w.cases[0], sigma=0.0)}, with_means),
         "speedup": Part(("n", "Q"), lambda w, _: {at: noisy(w, *at) for at in w.cases}, with_costs),
         "support": Part(NAMED, recovered, beside_truth),
     },
