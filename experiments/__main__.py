@@ -3,9 +3,11 @@
 import dataclasses
 import importlib
 import json
+import pkgutil
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -13,11 +15,17 @@ import jax
 import pandas as pd
 import tyro
 
-from experiments import conformance, methods, networks, quickstart, roles
+import experiments
+from experiments import conformance, methods, roles
 from experiments.benchmarks import rows as benchmarks
 from experiments.benchmarks.measure import measure
+from experiments.study import STUDIES, Study
 from experiments.tables import text
 from jaxdopt import require
+
+for _module in pkgutil.iter_modules(experiments.__path__):
+    if not _module.ispkg and _module.name != "__main__":
+        importlib.import_module(f"experiments.{_module.name}")  # enters its study, if it has one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Options:
     """The options of every experiment."""
 
     quick: bool = False
-    """Run a small version in seconds, for a first look and for the tests."""
+    """Run a small version, for a first look and for the tests."""
     out: Path = Path("results")
     """The folder for figures, tables and datasets."""
     seed: int = 0
@@ -42,174 +50,89 @@ class Options:
                 f"--out is {self.out}, where nothing can be written ({error.strerror}); give a "
                 "folder of your own."
             ) from error
+        keep_compiled(self.out)
 
 
-@dataclasses.dataclass(frozen=True)
-class Quickstart(Options):
-    """Compare DGD, gradient tracking, EXTRA and exact diffusion on the digits data.
-
-    Logistic regression of the digits 3 against 8, split by label over 16 agents, on a ring, a grid
-    and an exponential graph; every method at its own best stepsize. Figures, tables, datasets.
-    """
-
-    def run(self) -> None:
-        """Run the experiment and print the paths of its results."""
-        began = time.perf_counter()
-        for path in quickstart.run(quick=self.quick, out=self.out, seed=self.seed):
-            print(path)
-        print(f"{time.perf_counter() - began:.0f} s")
-
-
-@dataclasses.dataclass(frozen=True)
-class Networks(Options):
-    """Compare networks: rounds over the spectral gap, stepsizes, placement of data, changing links.
-
-    Averaging and four methods on twelve graphs of 16 agents, logistic regression of the digits 3
-    against 8, split by label; and gradient tracking on networks that change with time.
-    """
-
-    def run(self) -> None:
-        """Run the experiment and print the paths of its results."""
-        began = time.perf_counter()
-        for path in networks.run(quick=self.quick, out=self.out, seed=self.seed):
-            print(path)
-        print(f"{time.perf_counter() - began:.0f} s")
+def keep_compiled(out: Path) -> None:
+    """Keep compiled programs in ``out``, unless JAX has been told where: later runs are quicker."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(out.absolute() / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure(Options):
-    """The options of experiments that reproduce a paper's figures."""
+    """The options of studies."""
 
-    scale: Literal["small", "full"] = "small"
+    scale: Literal["quick", "default", "full"] = "default"
     """``full`` has the paper's sizes where they are known, and can take hours."""
 
-    def run(self) -> None:
-        """Run the experiment and print the paths of its results."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        began = time.perf_counter()
-        name = next(name for name, kind in COMMANDS.items() if kind is type(self))
-        module = importlib.import_module(f"experiments.{name}")
-        for path in module.run(
-            quick=self.quick, out=self.out, seed=self.seed, scale=self.scale, **self.extra()
-        ):
-            print(path)
-        print(f"{time.perf_counter() - began:.0f} s")
-
-    def extra(self) -> dict[str, Any]:
-        """Return the options that only this experiment has."""
-        return {}
-
-
-@dataclasses.dataclass(frozen=True)
-class DRR(Figure):
-    """D-RR against DSGD, centralized RR and SGD on MNIST 2 against 6 (arXiv 2112.15287).
-
-    Constant and decreasing stepsizes on three graphs, stationary errors, slopes, and the nonconvex
-    problem.
-    """
-
-    mnist: Path | None = None
-    """A folder with MNIST's IDX files, for the paper's 12,000 images; default: a subset of 992."""
-
     def check(self) -> None:
-        """Also refuse a folder of MNIST that does not exist."""
+        """Also refuse two scales, and what the study's own options refuse."""
         super().check()
         require(
-            self.mnist is None or self.mnist.is_dir(),
-            f"--mnist is {self.mnist}, which is not a folder; give the one with MNIST's IDX files.",
+            not self.quick or self.scale == "default",
+            f"--quick and --scale {self.scale} are two scales; give one.",
         )
+        own = self.own()
+        if hasattr(own, "check"):
+            own.check()
 
-    def extra(self) -> dict[str, Any]:
-        """Return the folder of MNIST."""
-        return {"mnist": self.mnist}
+    def own(self) -> Any:
+        """Return the study's own options."""
+        kind = self.study.options  # type: ignore[attr-defined]
+        if kind is None:
+            return None
+        return kind(**{f.name: getattr(self, f.name) for f in dataclasses.fields(kind)})
 
-
-@dataclasses.dataclass(frozen=True)
-class GTRR(Figure):
-    """GT-RR and ED-RR against D-RR, DSGT and exact diffusion (arXiv 2306.12037).
-
-    Ring and grid: order at small stepsizes, stationary errors over heterogeneity, the crossover
-    with the stepsize, dependence on the spectral gap.
-    """
-
-
-@dataclasses.dataclass(frozen=True)
-class CEDAS(Figure):
-    """CEDAS against CHOCO-SGD, LEAD, DSGD, exact diffusion and SGD (arXiv 2301.05872).
-
-    Errors over bits and over steps with several compressors, and the transient times.
-    """
+    def run(self) -> None:
+        """Run the study and print the paths of its results."""
+        own = self.own()
+        options = {} if own is None else dataclasses.asdict(own)
+        scale = "quick" if self.quick else self.scale
+        study: Study = self.study  # type: ignore[attr-defined]
+        execute(study, scale, self.out, self.seed, options)
 
 
-@dataclasses.dataclass(frozen=True)
-class APD(Figure):
-    """APD and APD-SC against Push-DIGing and Push-Pull on unbalanced digraphs (arXiv 2107.12065).
+def execute(study: Study, scale: str, out: Path, seed: int, options: dict[str, Any]) -> None:
+    """Run a study, print the paths of its results, and say what an interruption leaves."""
+    import matplotlib
 
-    Iterations over the condition number, with fitted exponents, and the convex case.
-    """
-
-
-@dataclasses.dataclass(frozen=True)
-class CPP(Figure):
-    """CPP and B-CPP against uncompressed Push-Pull (arXiv 2106.07243): errors over bits."""
-
-
-@dataclasses.dataclass(frozen=True)
-class STPP(Figure):
-    """STPP and BTPP against methods for graphs, digraphs and trees (arXiv 2503.16123, 2404.05454).
-
-    Noise floors and transient times over the number of agents, and BTPP's synthetic experiment.
-    """
+    matplotlib.use("Agg")
+    warnings.simplefilter("once", UserWarning)  # of jd.best: each once, not once a panel
+    began = time.perf_counter()
+    try:
+        written = study.run(scale, out, seed, **options)
+    except KeyboardInterrupt:
+        print(
+            f"\nstopped; finished programs are kept in {out / study.name / 'cache'}, and the same "
+            f"command goes on: {study.command(scale, out, seed, options)}",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None
+    for path in written:
+        print(path)
+    print(f"{time.perf_counter() - began:.0f} s")
 
 
 @dataclasses.dataclass(frozen=True)
-class FedAvg(Figure):
-    """FedAvg's bias, server optimizers, and the general variance condition (arXiv 2301.12677).
+class All(Options):
+    """Run all studies, one after the other, and build the gallery: the site with their claims."""
 
-    Bias over stepsizes, local steps and heterogeneity; digits sorted by label and shuffled.
-    """
-
-
-@dataclasses.dataclass(frozen=True)
-class FedSUM(Figure):
-    """FedSUM against FedAvg, SCAFFOLD, MIFA and FedVARP under participation (arXiv 2512.18275).
-
-    Seven participation patterns; stationary errors over delays, clients and local steps.
-    """
-
-
-@dataclasses.dataclass(frozen=True)
-class FedNMap(Figure):
-    """FedNMap against FedMid, FedDualAvg and Zhang, Hu, Johansson's method (arXiv 2602.03357).
-
-    Sparse logistic regression with l1 and MCP: stationarity, sparsity, linear speedup, support.
-    """
-
-
-@dataclasses.dataclass(frozen=True)
-class OLDSGD(Figure):
-    """OLDSGD against DSGD, local DSGD and OSGP in simulated time (arXiv 2601.01493).
-
-    Messages that take 0.1 to 16 gradients' time: curves, time to a target, the wall-clock formulas.
-    """
-
-
-@dataclasses.dataclass(frozen=True)
-class ADSGD(Figure):
-    """ADSGD against AD-PSGD, R-FAST, DSGD and parallel SGD in simulated time (arXiv 2505.10322).
-
-    Digits over 8 to 128 agents with stragglers; stable stepsizes and limits over delays.
-    """
-
-
-@dataclasses.dataclass(frozen=True)
-class FedFix(Figure):
-    """FedFix and FedBuff against synchronous and asynchronous FedAvg (arXiv 2206.10189).
-
-    Clients of unequal speeds: the bias of naive weights, and simulated time to an accuracy.
-    """
+    def run(self) -> None:
+        """Run them, print the paths of their results and of the gallery."""
+        began = time.perf_counter()
+        for study in STUDIES.values():
+            execute(study, "quick" if self.quick else "default", self.out, self.seed, {})
+        print(f"all studies: {(time.perf_counter() - began) / 60:.1f} minutes")
+        try:
+            from docs.__main__ import main as site
+        except ImportError as error:
+            raise ImportError(
+                f"{error}: the studies are done, and the gallery needs the tools of the site; "
+                f'pip install -e ".[docs]" && python -m docs --results {self.out}'
+            ) from error
+        site(["--results", str(self.out)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,25 +154,38 @@ class Benchmark(Options):
         print(path)
 
 
-@dataclasses.dataclass(frozen=True)
-class List:
-    """List the experiments."""
+class Plain:
+    """A command without options."""
 
     def check(self) -> None:
         """Do nothing, as there are no options."""
+
+
+@dataclasses.dataclass(frozen=True)
+class List(Plain):
+    """List the studies, each with its paper, its question, and its minutes on two cores."""
 
     def run(self) -> None:
-        """Print one line per experiment."""
-        rows = [(name, str(kind.__doc__).splitlines()[0]) for name, kind in COMMANDS.items()]
-        print(text(pd.DataFrame(rows, columns=("experiment", "what it does"))))
+        """Print one row a study."""
+        rows = [
+            {
+                "study": study.name,
+                "paper": study.paper,
+                "question": study.question,
+                "minutes (quick, default)": ", ".join(
+                    f"{study.minutes[scale]:g}" for scale in ("quick", "default")
+                ),
+            }
+            for study in STUDIES.values()
+        ]
+        print(text(pd.DataFrame(rows)))
+        others = [name for name in COMMANDS if name not in STUDIES]
+        print(f"\nother commands: {', '.join(others)}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Roles:
+class Roles(Plain):
     """Print which method runs on which kind of network, with their needs and offers."""
-
-    def check(self) -> None:
-        """Do nothing, as there are no options."""
 
     def run(self) -> None:
         """Print the table."""
@@ -257,14 +193,11 @@ class Roles:
 
 
 @dataclasses.dataclass(frozen=True)
-class Conformance:
+class Conformance(Plain):
     """Write golden trajectories of every method as JSON, and the checker that reads them."""
 
     out: Path = Path("experiments/conformance/suite")
     """The folder for the files; the repository's own by default, from its root."""
-
-    def check(self) -> None:
-        """Accept any folder."""
 
     def run(self) -> None:
         """Write the files and print their paths."""
@@ -273,32 +206,26 @@ class Conformance:
 
 
 @dataclasses.dataclass(frozen=True)
-class Methods:
+class Methods(Plain):
     """Describe every method: how it is built, its iteration, family, needs, messages and source."""
-
-    def check(self) -> None:
-        """Accept: there are no options."""
 
     def run(self) -> None:
         """Print an entry a method."""
         methods.run()
 
 
-COMMANDS: dict[str, Any] = {
-    "quickstart": Quickstart,
-    "networks": Networks,
-    "drr": DRR,
-    "gtrr": GTRR,
-    "cedas": CEDAS,
-    "apd": APD,
-    "cpp": CPP,
-    "stpp": STPP,
-    "fedavg": FedAvg,
-    "fedsum": FedSUM,
-    "fednmap": FedNMap,
-    "oldsgd": OLDSGD,
-    "adsgd": ADSGD,
-    "fedfix": FedFix,
+def command_of(study: Study) -> Any:
+    """Return the dataclass of a study's command: the common options and its own."""
+    own = () if study.options is None else dataclasses.fields(study.options)
+    fields = [(f.name, f.type, f) for f in own]
+    made = dataclasses.make_dataclass(study.name, fields, bases=(Figure,), frozen=True)
+    made.__doc__ = f"{study.question}\n\n{study.paper}."
+    made.study = study  # type: ignore[attr-defined]
+    return made
+
+
+COMMANDS: dict[str, Any] = {name: command_of(study) for name, study in STUDIES.items()} | {
+    "all": All,
     "benchmark": Benchmark,
     "conformance": Conformance,
     "methods": Methods,
@@ -306,33 +233,15 @@ COMMANDS: dict[str, Any] = {
     "list": List,
 }
 
-Command = (
-    Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
-    | Annotated[Networks, tyro.conf.subcommand("networks")]
-    | Annotated[DRR, tyro.conf.subcommand("drr")]
-    | Annotated[GTRR, tyro.conf.subcommand("gtrr")]
-    | Annotated[CEDAS, tyro.conf.subcommand("cedas")]
-    | Annotated[APD, tyro.conf.subcommand("apd")]
-    | Annotated[CPP, tyro.conf.subcommand("cpp")]
-    | Annotated[STPP, tyro.conf.subcommand("stpp")]
-    | Annotated[FedAvg, tyro.conf.subcommand("fedavg")]
-    | Annotated[FedSUM, tyro.conf.subcommand("fedsum")]
-    | Annotated[FedNMap, tyro.conf.subcommand("fednmap")]
-    | Annotated[OLDSGD, tyro.conf.subcommand("oldsgd")]
-    | Annotated[ADSGD, tyro.conf.subcommand("adsgd")]
-    | Annotated[FedFix, tyro.conf.subcommand("fedfix")]
-    | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
-    | Annotated[Conformance, tyro.conf.subcommand("conformance")]
-    | Annotated[Methods, tyro.conf.subcommand("methods")]
-    | Annotated[Roles, tyro.conf.subcommand("roles")]
-    | Annotated[List, tyro.conf.subcommand("list")]
-)
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and run the experiment it names, in float64."""
+    kinds = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items()]
+    union: Any = kinds[0]
+    for kind in kinds[1:]:
+        union = union | kind
     command: Any = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        union,
         prog="python -m experiments",
         description="The experiments of jaxdopt.",
         args=arguments,

@@ -11,38 +11,35 @@ float64.
 The error is (1/n) Σᵢ |xᵢ − x*|². The transient time is the first record after which the error, a
 mean over seeds, stays below `CLOSE` times centralized SGD's; the paper bounds its order. γ and α of
 all compressed methods are the library's defaults, which follow from the compressor's error e on
-Gaussian vectors. The paper's own, its problems and sizes are not known to us; ``scale="full"`` goes
-on for longer, until the transients of all compressors are over.
-
-Read with care: transients follow e, not the worst case ω, by which a dither of one level would be
-rougher than a quarter of the coordinates. That they grow as 1 / γ, and γ falls as C⁻³, is in the
-default of γ, which was made for stability. They are compared at θ = 2, as at θ = 1 all errors are
-the start's for so long that they hide the network's. LEAD, for which the paper has no such bound,
-is not behind CEDAS here. CHOCO-SGD is held up by DSGD's bias on data sorted by label, which
-compression makes larger; a tuned γ would make it smaller, but not remove it.
+Gaussian vectors, not the worst case ω, by which a dither of one level would be rougher than a
+quarter of the coordinates: that transients grow as 1 / γ, and γ falls as C⁻³, is in that default,
+which was made for stability. They are compared at θ = 2, as at θ = 1 all errors are the start's for
+so long that they hide the network's. The paper's own parameters, problems and sizes are not known
+to us; ``--scale full`` goes on until the transients of all compressors are over. A tuned γ would
+make CHOCO-SGD's bias smaller, but not remove it.
 """
 
+import functools
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import xarray as xr
-from tqdm import tqdm
 
 import jaxdopt as jd
-from experiments import results
-from experiments.tables import number
+from experiments.claims import Claim, above, below
+from experiments.measures import exponent, spread
+from experiments.panels import Figure, Lines, LogLog, level, present, slope
+from experiments.study import Axis, Part, Program, Results, Study, keys
 from jaxdopt import compressors
 from jaxdopt.algorithms.compressed import messages
 
-AGENTS = 16
-DIGITS = (3, 8)
-PIXELS = 64
+PAPER = "2301.05872, abstract"
+AGENTS, PIXELS, DIGITS = 16, 64, (3, 8)
 L2 = 0.1  # μ, too
 OFFSET = 200.0  # K of the stepsize θ / (μ (k + K))
 THETAS = (0.5, 1.0, 2.0)
@@ -51,10 +48,7 @@ CLOSE = 1.5  # an error below this many times centralized SGD's counts as close 
 TARGET = 1e-3  # the error up to which bits are counted
 EXACT = 1e-20  # the error that exact methods reach with full gradients
 FLOOR = 1e-24  # errors below it are drawn at it
-ERROR = "error  $\\frac{1}{n}\\sum_i |x_i - x^\\star|^2$"
-SGD = "SGD"
-UNCOMPRESSED = {SGD: jd.SGD(0.1), "DSGD": jd.DSGD(0.1), "EDAS": jd.ExactDiffusion(0.1)}
-"""SGD is centralized; EDAS is exact diffusion with a stepsize that changes."""
+SGD, PLAIN, RIVAL = "SGD", "CEDAS, dither, 2 bits", "CHOCO-SGD, dither, 2 bits"
 TWO_BITS = compressors.Dither(bits=2)
 UNBIASED = {
     "dither, 2 bits": TWO_BITS,
@@ -62,16 +56,15 @@ UNBIASED = {
     "dither, 1 level": compressors.Dither(levels=1),
     "random 1/4": compressors.RandomK(PIXELS // 4),
 }
-"""For CEDAS, by increasing error."""
+"""By increasing error."""
 CONTRACTIVE = {"dither, 2 bits": TWO_BITS, "top 1/4": compressors.TopK(PIXELS // 4)}
 """For CHOCO-SGD, which takes biased compressors; their error has to be below 1."""
-QUICK = (
-    SGD,
-    "EDAS",
-    "CEDAS, dither, 2 bits",
-    "CEDAS, dither, 1 level",
-    "CHOCO-SGD, dither, 2 bits",
-)
+METHODS = {SGD: jd.SGD(0.1), "DSGD": jd.DSGD(0.1), "EDAS": jd.ExactDiffusion(0.1)}
+METHODS |= {f"CEDAS, {name}": jd.CEDAS(0.1, kind) for name, kind in UNBIASED.items()}
+METHODS |= {f"LEAD, {k}": jd.LEAD(0.1, UNBIASED[k]) for k in ("dither, 2 bits", "random 1/4")}
+METHODS |= {f"CHOCO-SGD, {name}": jd.CHOCOSGD(0.1, kind) for name, kind in CONTRACTIVE.items()}
+"""With one sample a step; SGD is centralized, EDAS exact diffusion with a changing stepsize."""
+CEDAS = [name for name in METHODS if name.startswith("CEDAS")]
 EXACT_METHODS = {
     "GT": jd.GradientTracking(0.1),
     "EDAS": jd.ExactDiffusion(0.1),
@@ -84,6 +77,23 @@ INEXACT_METHODS = {
     "CHOCO-SGD": jd.CHOCOSGD(0.1, TWO_BITS),
     "DeepSqueeze": jd.DeepSqueeze(0.1, TWO_BITS),
 }
+FULL = EXACT_METHODS | INEXACT_METHODS
+
+
+def sizes(
+    steps: int, every: int, seeds: int, constant: Any, thetas: Any = THETAS, few: Any = None
+) -> Any:
+    """Return how much is run; ``constant``: steps and stepsizes with full gradients."""
+    methods, full = few or (METHODS, FULL)
+    return SimpleNamespace(**locals())
+
+
+FEW = ((SGD, "EDAS", PLAIN, "CEDAS, dither, 1 level", RIVAL), ("CEDAS", "CHOCO-SGD"))
+SCALES = {
+    "quick": sizes(2500, 50, 4, (1600, 7), (COMMON,), FEW),
+    "default": sizes(16_000, 50, 8, (8000, 13)),
+    "full": sizes(400_000, 500, 8, (8000, 13)),
+}
 
 
 def problem() -> Any:
@@ -94,88 +104,51 @@ def problem() -> Any:
     )
 
 
-def network() -> Any:
-    """Return the ring with Metropolis weights, 1/3 each."""
-    return jd.networks.metropolis(jd.graphs.ring(AGENTS))
-
-
 def error(state: Any, problem: Any) -> jax.Array:
     """(1/n) Σᵢ |xᵢ − x*|²: the agents' own errors, not their mean's."""
     return jnp.mean(jnp.sum((state.x - problem.solution) ** 2, axis=1))
 
 
-def methods(quick: bool = False) -> dict[str, Any]:
-    """Return the methods with samples, named "method, compressor"."""
-    made = {f"CEDAS, {name}": jd.CEDAS(0.1, kind) for name, kind in UNBIASED.items()}
-    made |= {
-        f"LEAD, {name}": jd.LEAD(0.1, UNBIASED[name]) for name in ("dither, 2 bits", "random 1/4")
-    }
-    made |= {f"CHOCO-SGD, {name}": jd.CHOCOSGD(0.1, kind) for name, kind in CONTRACTIVE.items()}
-    return {name: m for name, m in (UNCOMPRESSED | made).items() if name in QUICK or not quick}
+def world(sizes: Any, seed: int) -> Any:
+    """Return the sizes, the seed, the problem, and the ring with Metropolis weights, 1/3 each."""
+    ring = jd.networks.metropolis(jd.graphs.ring(AGENTS))
+    return SimpleNamespace(sizes=sizes, seed=seed, problem=problem(), network=ring)
 
 
-def stochastic(
-    members: Mapping[str, Any],
-    *,
-    steps: int,
-    every: int = 50,
-    seeds: int = 8,
-    thetas: tuple[float, ...] = THETAS,
-    seed: int = 0,
-    progress: bool = True,
-) -> xr.Dataset:
-    """Return the histories with one sample an agent and step: algorithm, theta, seed, step.
-
-    The stepsize is θ / (μ (k + `OFFSET`)); a seed is the same samples for every method.
-    """
-    world = jd.problems.Minibatch(problem(), 1)
-    which = list(range(seed, seed + seeds))
-    keys = jax.vmap(jax.random.key)(jnp.asarray(which))
-    parts = []
-    for method in tqdm(members.values(), unit="method", desc="samples", disable=not progress):
-
-        def scheduled(theta: Any, method: Any = method) -> Any:
-            stepsize = jd.schedules.InverseTime(theta / L2, OFFSET)
-            return type(method)(**{**vars(method), "stepsize": stepsize})
-
-        result = jd.sweep(jd.run, over=("algorithm", "key"))(
-            jax.vmap(scheduled)(jnp.asarray(thetas)),
-            world,
-            network(),
-            world.start(),
-            keys,
-            steps=steps,
-            every=every,
-            metrics={"error": error},
-        )
-        part = jd.label(jd.replace(result, state=None), theta=thetas, seed=which)
-        parts.append(part[["error", "bits", "diverged"]])
-    names: Any = xr.DataArray(list(members), dims="algorithm", name="algorithm")
-    return xr.concat(parts, names)
+def kept(dataset: xr.Dataset, ones: Sequence[str] = ()) -> xr.Dataset:
+    """Return what the claims and figures need, without dimensions of one member."""
+    return dataset[["error", "bits", "diverged"]].isel(dict.fromkeys(ones, 0), drop=True)
 
 
-def deterministic(
-    members: Mapping[str, Any],
-    *,
-    steps: int,
-    every: int = 25,
-    stepsizes: int = 13,
-    seed: int = 0,
-    progress: bool = True,
-) -> xr.Dataset:
-    """Return the histories with full gradients: algorithm, (constant) stepsize, step."""
-    dataset = jd.compare(
-        members,
-        problem(),
-        network(),
-        over={"stepsize": np.logspace(-3, 0, stepsizes)},
-        seeds=[seed],
-        steps=steps,
-        every=every,
-        metrics={"error": error},
-        progress=progress,
-    )
-    return dataset[["error", "bits", "diverged"]].isel(network=0, seed=0, drop=True)
+def samples(world: Any, _: Any) -> dict[str, Program]:
+    """Return the runs with one sample an agent and step: θ, seed (the same samples for all)."""
+    sampled = jd.problems.Minibatch(world.problem, 1)
+    which = range(world.seed, world.seed + world.sizes.seeds)
+    shared = {"problem": sampled, "network": world.network, "x0": sampled.start()}
+    shared |= {"key": keys(which), "steps": world.sizes.steps, "every": world.sizes.every}
+    shared |= {"metrics": {"error": error}}
+    over = {"algorithm": Axis("theta", world.sizes.thetas), "key": Axis("seed", which)}
+
+    def scheduled(theta: Any, method: Any) -> Any:
+        return jd.replace(method, stepsize=jd.schedules.InverseTime(theta / L2, OFFSET))
+
+    found = {}
+    for name in world.sizes.methods:
+        make = jax.vmap(functools.partial(scheduled, method=METHODS[name]))
+        stacked = {"algorithm": make(jnp.asarray(world.sizes.thetas))}
+        found[name] = Program(shared | stacked, over, reduce=kept)
+    return found
+
+
+def full(world: Any, _: Any) -> dict[str, Program]:
+    """Return the runs with full gradients: constant stepsize."""
+    steps, stepsizes = world.sizes.constant
+    shared = {"problem": world.problem, "networks": world.network, "seeds": [world.seed]}
+    shared |= {"over": {"stepsize": np.logspace(-3, 0, stepsizes)}, "steps": steps, "every": 25}
+    shared |= {"metrics": {"error": error}, "progress": False}
+    members = {name: shared | {"algorithms": {name: FULL[name]}} for name in world.sizes.full}
+    alone = functools.partial(kept, ones=("algorithm", "network", "seed"))
+    return {name: Program(own, function=jd.compare, reduce=alone) for name, own in members.items()}
 
 
 def parameters(method: Any) -> tuple[float, float]:
@@ -197,15 +170,31 @@ def message_bits(method: Any) -> tuple[int, int]:
         return compressors.FLOAT * PIXELS, compressors.FLOAT * PIXELS
     compressor = getattr(method.compressor, "unbiased", method.compressor)
     nominal = compressor.bits(PIXELS)
-    if isinstance(compressor, compressors.Dither):
-        return nominal, compressor.exact_bits(PIXELS)
-    return nominal, nominal
+    dither = isinstance(compressor, compressors.Dither)
+    return nominal, compressor.exact_bits(PIXELS) if dither else nominal
+
+
+def described(dataset: xr.Dataset, *_: Any) -> xr.Dataset:
+    """Add the compressors' ω and e, γ, α, and the share that a plain code sends more."""
+    rows = []
+    for name in dataset.algorithm.values:
+        method = (METHODS | FULL)[str(name)]
+        compressor = getattr(method, "compressor", compressors.Identity())
+        omega = compressor.omega(PIXELS) if hasattr(compressor, "omega") else math.nan
+        nominal, exact = message_bits(method)
+        rows.append(
+            (omega, compressor.error(PIXELS), *parameters(method), nominal, exact / nominal)
+        )
+    names = ("omega", "e", "gamma", "alpha", "message_bits", "code")
+
+    columns = zip(names, np.array(rows, float).T, strict=True)
+    return dataset.assign({name: ("algorithm", values) for name, values in columns})
 
 
 def ratios(dataset: xr.Dataset) -> xr.DataArray:
     """Return the errors over centralized SGD's, means over seeds of both."""
     mean = dataset.error.mean("seed")
-    return mean / mean.sel(algorithm=SGD)
+    return mean / mean.sel(algorithm=SGD, drop=True)
 
 
 def transients(ratio: xr.DataArray) -> xr.DataArray:
@@ -215,343 +204,202 @@ def transients(ratio: xr.DataArray) -> xr.DataArray:
     return ratio.step.isel(step=stays.argmax("step")).where(stays.any("step")).drop_vars("step")
 
 
-def rate(dataset: xr.Dataset, name: str) -> float:
+def common(results: Results) -> xr.DataArray:
+    """Return the ratios at the stepsize that all methods have."""
+    return ratios(results["samples"].sel(theta=COMMON, drop=True))
+
+
+def times(results: Results, *names: str) -> xr.DataArray:
+    """Return transient times at the common stepsize: at least a record, at most the whole run."""
+    ratio = common(results)
+    steps = transients(ratio).fillna(int(ratio.step[-1])).clip(min=int(ratio.step[1]))
+    return steps.sel(algorithm=present(steps, "algorithm", list(names or steps.algorithm.values)))
+
+
+def at_the_end(results: Results) -> xr.DataArray:
+    """Return CEDAS' last ratios, by compressor."""
+    ratio = common(results).isel(step=-1, drop=True)
+    return ratio.sel(algorithm=present(ratio, "algorithm", CEDAS))
+
+
+def earlier(first: str, second: str) -> Callable[[Results], xr.DataArray]:
+    """Return the measure of a method's transient time over another's."""
+    return lambda results: times(results, first)[0] / times(results, second)[0]
+
+
+def longer(results: Results) -> xr.DataArray:
+    """Return CEDAS' transient times over those with the compressor before."""
+    steps = times(results, *CEDAS)
+    return (steps / steps.shift(algorithm=1))[1:]
+
+
+def scaled(results: Results) -> xr.DataArray:
+    """Return γ times CEDAS' transient times, of those that are over: the largest over the least."""
+    steps = transients(common(results)) * results["samples"].gamma
+    return spread(steps.sel(algorithm=present(steps, "algorithm", CEDAS)))
+
+
+def rate(dataset: xr.Dataset, *names: str) -> xr.DataArray:
     """Return the slope of log error over log (k + K), for the last three quarters of the steps."""
-    mean = dataset.error.sel(algorithm=name, theta=COMMON).mean("seed")
+    mean = dataset.error.sel(algorithm=list(names), theta=COMMON).mean("seed")
     late = mean.isel(step=slice(mean.sizes["step"] // 4, None))
-    return float(np.polyfit(np.log(late.step + OFFSET), np.log(late), 1)[0])
+    return exponent(late.step + OFFSET, late, "step")
 
 
-def methods_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> pd.DataFrame:
-    """Return what each method reached at its own best θ, and what it sent."""
-    best = jd.best(dataset, "error")
-    mean, ratio = best.mean("seed"), ratios(best)
-    steps, bits = (jd.reach(mean, "error", TARGET, x=x) for x in ("step", "bits"))
-    rows = []
-    for name, method in members.items():
-        nominal, exact = message_bits(method)
-        at = {"algorithm": name}
-        rows.append(
-            (
-                name,
-                number(float(best.theta.sel(at)), "g"),
-                number(float(mean.error.isel(step=-1).sel(at))),
-                number(float(ratio.isel(step=-1).sel(at)), ".2f"),
-                f"{nominal}",
-                f"{exact}",
-                number(float(steps.sel(at)), ".0f"),
-                number(float(bits.sel(at)) / 1e3, ".0f"),
-                number(float(bits.sel(at)) * exact / nominal / 1e3, ".0f"),
-            )
-        )
-    header = ("method", "best theta", "final error", "over SGD's", "bits a message", "exact bits")
-    units = (f"steps to {TARGET:g}", f"kbit to {TARGET:g}", "exact kbit")
-    return pd.DataFrame(rows, columns=(*header, *units))
+def best(results: Results) -> xr.Dataset:
+    """Return the errors with samples at each method's own best θ, means over seeds."""
+    return jd.best(results["samples"], "error").mean("seed")
 
 
-def transients_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> pd.DataFrame:
-    """Return transient times at the common stepsize and at each method's own best θ."""
-    common, own = ratios(dataset.sel(theta=COMMON)), ratios(jd.best(dataset, "error"))
-    rows = []
-    for name, method in members.items():
-        compressor = getattr(method, "compressor", compressors.Identity())
-        omega = compressor.omega(PIXELS) if hasattr(compressor, "omega") else math.nan
-        gamma, alpha = parameters(method)
-        times = [transients(ratio.sel(algorithm=name)) for ratio in (common, own)]
-        rows.append(
-            (
-                name,
-                number(omega, ".2f"),
-                number(compressor.error(PIXELS), ".2f"),
-                number(gamma, ".3f"),
-                number(alpha, ".2f"),
-                *(number(float(time), ".0f").replace("-", "not reached") for time in times),
-                number(float(common.sel(algorithm=name).isel(step=-1)), ".2f"),
-            )
-        )
-    header = ("method", "omega", "e", "gamma", "alpha", f"steps at theta = {COMMON:g}")
-    return pd.DataFrame(
-        rows, columns=(*header, "at its best theta", f"last ratio, theta = {COMMON:g}")
-    )
+def savings(results: Results) -> xr.DataArray:
+    """Return exact diffusion's bits to the target over CEDAS', nominal and of a plain code."""
+    bits = jd.reach(best(results), "error", TARGET, x="bits")
+    code = xr.DataArray([1.0, float(results["samples"].code.sel(algorithm=PLAIN))], dims="code")
+    sent = bits.sel(algorithm=PLAIN, drop=True) * code.assign_coords(code=["nominal", "exact"])
+    return bits.sel(algorithm="EDAS", drop=True) / sent
 
 
-def exactness_table(dataset: xr.Dataset, members: Mapping[str, Any]) -> pd.DataFrame:
+def lowest(names: Any) -> Callable[[Results], xr.DataArray]:
+    """Return the measure of methods' lowest errors with full gradients."""
+
+    def measure(results: Results) -> xr.DataArray:
+        least = jd.best(results["full"], "error").error.min("step")
+        return least.sel(algorithm=present(least, "algorithm", list(names))).drop_vars("stepsize")
+
+    return measure
+
+
+CLAIMS = [
+    Claim("CEDAS has the rate of centralized SGD with every compressor: error / SGD's at the end",
+          PAPER, "1", at_the_end, below(CLOSE), ("full",)),
+    Claim("the rate is 1 / k, and steeper while a transient lasts: slope of the error", PAPER, "-1",
+          lambda r: rate(r["samples"], SGD, PLAIN), below(-0.7)),
+    Claim("transients are longer for larger errors of compression: time over the one before",
+          f"{PAPER}: O(n C^3 / gap^2)", ">= 1", longer, above(1)),
+    Claim("they grow as C^3, here as 1 / gamma = (1 + e)^3: largest gamma times steps over least",
+          f"{PAPER}: O(n C^3 / gap^2)", "1", scaled, below(2), ("default", "full")),
+    Claim("exact diffusion without compression has a shorter one: EDAS' over CEDAS', 2 bits",
+          "2105.04851, abstract: O(n / gap)", "< 1", earlier("EDAS", PLAIN), below(1)),
+    Claim("CEDAS has the shortest one of compressed methods: over CHOCO-SGD's, 2 bits",
+          f"{PAPER}, for C < O(1 / gap^2)", "< 1", earlier(PLAIN, RIVAL), below(1)),
+    Claim("over LEAD's, 2 bits", f"{PAPER}, for C < O(1 / gap^2)", "< 1",
+          earlier(PLAIN, "LEAD, dither, 2 bits"), below(1)),
+    Claim(f"CEDAS sends fewer bits than exact diffusion to an error of {TARGET:g}: times fewer",
+          PAPER, "> 1", savings, above(1)),
+    Claim("with full gradients these are exact: lowest error",
+          "2301.05872, 2007.00232, 2201.13320, 2103.13748", "0",
+          lowest(EXACT_METHODS), below(EXACT)),
+    Claim("and these stop at a plateau: lowest error", "1902.00340, 1907.07346", "> 0",
+          lowest(INEXACT_METHODS), above(1e-6)),
+]  # fmt: skip
+
+
+def by_gamma(results: Results) -> xr.DataArray:
+    """Return CEDAS' and LEAD's transient times over 1 / γ; infinite where they are not over."""
+    steps = transients(common(results)).fillna(math.inf).rename("transient")
+    steps = steps.assign_coords(rough=1 / results["samples"].gamma)
+    names = [str(name) for name in steps.algorithm.values if name.startswith(("CEDAS", "LEAD"))]
+    steps = steps.sel(algorithm=names)
+    steps = steps.assign_coords(method=("algorithm", [name.split(",")[0] for name in names]))
+    whole = steps.set_index(algorithm=["method", "rough"]).unstack("algorithm")
+    return whole.rename(method="algorithm")
+
+
+def methods_table(results: Results) -> xr.Dataset:
+    """Return what each method reached at its own best θ, what it sent, and its transients."""
+    dataset, own = results["samples"], best(results)
+    kbit = jd.reach(own, "error", TARGET, x="bits") / 1e3
+    chosen = jd.best(dataset, "error")
+    columns = {
+        "best theta": own.theta,
+        "final error": own.error.isel(step=-1, drop=True),
+        "over SGD's": ratios(chosen).isel(step=-1, drop=True),
+        f"kbit to {TARGET:g}": kbit,
+        "of a plain code": kbit * dataset.code,
+        **dataset[["omega", "e", "gamma", "alpha"]],
+        f"transient, theta = {COMMON:g}": transients(common(results)),
+        "at the best theta": transients(ratios(chosen)),
+    }
+    return xr.Dataset(columns).drop_vars("theta")
+
+
+def exactness_table(results: Results) -> xr.Dataset:
     """Return what each method reaches with full gradients at its best constant stepsize."""
-    best = jd.best(dataset, "error")
-    bits = jd.reach(best, "error", EXACT, x="bits")
-    rows = []
-    for name, method in members.items():
-        at = {"algorithm": name}
-        nominal, exact = message_bits(method)
-        sent = float(bits.sel(at)) / 1e3
-        rows.append(
-            (
-                name,
-                number(float(best.stepsize.sel(at)), ".2g"),
-                number(float(best.error.min("step").sel(at))),
-                number(float(jd.reach(best, "error", EXACT).sel(at)), ".0f"),
-                number(sent, ".0f"),
-                number(sent * exact / nominal, ".0f"),
-            )
-        )
-    header = ("method", "best stepsize", "lowest error", f"steps to {EXACT:g}")
-    return pd.DataFrame(rows, columns=(*header, f"kbit to {EXACT:g}", "exact kbit"))
+    own = jd.best(results["full"], "error")
+    kbit = jd.reach(own, "error", EXACT, x="bits") / 1e3
+    columns = {"best stepsize": own.stepsize, "lowest error": own.error.min("step")}
+    columns |= {f"steps to {EXACT:g}": jd.reach(own, "error", EXACT), "kbit": kbit}
+    return xr.Dataset(columns | {"of a plain code": kbit * own.code}).drop_vars("stepsize")
 
 
-def claims_table(samples: xr.Dataset, full: xr.Dataset, members: Mapping[str, Any]) -> pd.DataFrame:
-    """Return what the papers claim beside what came out here."""
-    common = ratios(samples.sel(theta=COMMON))
-    names = [name for name in members if name.startswith("CEDAS")]
-    plain = names[0]
-    ratio = {name: common.sel(algorithm=name) for name in members}
-    time = {name: float(transients(ratio[name])) for name in members}
-    last = int(samples.step[-1])
-    early = samples.step.values[len(samples.step) // 8]
+def message_panel(name: str, compressor: Any) -> Callable[[Any, Results], None]:
+    """Return a picture of one vector, and of what arrives of it after compression."""
 
-    def steps(name: str) -> str:
-        return f"{time[name]:.0f}" if time[name] == time[name] else f"> {last}"
-
-    def met(condition: bool) -> str:
-        return "yes" if condition else "no"
-
-    def short(name: str) -> str:
-        return name.partition(", ")[2]
-
-    reached = [name for name in names if time[name] > 0]
-    spread = [time[name] * parameters(members[name])[0] for name in reached]
-    order = [time[name] if time[name] == time[name] else math.inf for name in names]
-    rival = next(name for name in members if name.startswith("CHOCO"))
-    slopes = {name: rate(samples, name) for name in (SGD, plain)}
-    mean = jd.best(samples, "error").mean("seed")
-    bits = {name: jd.reach(mean, "error", TARGET, x="bits").sel(algorithm=name) for name in members}
-    savings = float(bits["EDAS"] / bits[plain])
-    lowest = jd.best(full, "error").error.min("step").to_series()
-    exact = {name: lowest[name] for name in EXACT_METHODS if name in lowest}
-    inexact = {name: lowest[name] for name in INEXACT_METHODS if name in lowest}
-
-    def values(of: Mapping[str, float]) -> str:
-        return ", ".join(f"{name} {value:.0e}" for name, value in of.items())
-
-    falls = [f"{float(ratio[n].sel(step=early)):.2f} -> {float(ratio[n][-1]):.2f}" for n in names]
-    close = [float(ratio[name][-1]) < CLOSE for name in names]
-    rows = [
-        (
-            "CEDAS has the rate of centralized SGD: error / SGD's -> 1, for every compressor",
-            "2301.05872, abstract",
-            f"ratio from step {early} to {last}: "
-            + "; ".join(f"{short(n)} {fall}" for n, fall in zip(names, falls, strict=True)),
-            f"{sum(close)} of {len(close)} below {CLOSE:g}",
-        ),
-        (
-            "the rate is 1 / k, and steeper while a transient lasts",
-            "2301.05872, abstract",
-            f"slope of log error over log (k + {OFFSET:g}): "
-            + ", ".join(f"{name} {slope:.2f}" for name, slope in slopes.items()),
-            met(all(slope < -0.7 for slope in slopes.values())),
-        ),
-        (
-            "transients are longer for larger errors of compression",
-            "2301.05872, abstract: O(n C^3 / gap^2)",
-            "; ".join(f"{short(name)} {steps(name)}" for name in names),
-            met(order == sorted(order)),
-        ),
-        (
-            "they grow as C^3, here as 1 / gamma = (1 + e)^3",
-            "2301.05872, abstract: O(n C^3 / gap^2)",
-            "gamma times steps: "
-            + "; ".join(f"{short(n)} {s:.0f}" for n, s in zip(reached, spread, strict=True)),
-            met(max(spread) < 2 * min(spread)) if len(spread) > 1 else "-",
-        ),
-        (
-            "exact diffusion without compression has a shorter one",
-            "2105.04851, abstract: O(n / gap)",
-            f"EDAS {steps('EDAS')}, {plain} {steps(plain)}",
-            met(not time["EDAS"] > time[plain]),
-        ),
-        (
-            "CEDAS has the shortest one of compressed methods: before CHOCO-SGD",
-            "2301.05872, abstract, for C < O(1 / gap^2)",
-            f"{plain} {steps(plain)}, {rival} {steps(rival)}",
-            met(not time[plain] >= time[rival]),
-        ),
-        (
-            f"CEDAS sends fewer bits than exact diffusion to an error of {TARGET:g}",
-            "2301.05872, abstract",
-            f"{savings:.1f} times fewer, of nominal 2 bits",
-            met(savings > 1),
-        ),
-        (
-            f"with full gradients these are exact: errors below {EXACT:g}",
-            "2301.05872, 2007.00232, 2201.13320, 2103.13748",
-            values(exact),
-            met(max(exact.values()) < EXACT),
-        ),
-        (
-            "and these stop at a plateau",
-            "1902.00340, 1907.07346",
-            values(inexact),
-            met(min(inexact.values()) > 1e-6),
-        ),
-    ]
-    lead = f"LEAD, {short(plain)}"
-    if lead in members:
-        draw = abs(time[plain] / time[lead] - 1) < 0.1
-        rows.append(
-            (
-                "and before LEAD",
-                "2301.05872, abstract, for C < O(1 / gap^2)",
-                f"{plain} {steps(plain)}, {lead} {steps(lead)}",
-                "a draw" if draw else met(not time[plain] >= time[lead]),
-            )
-        )
-    return pd.DataFrame(rows, columns=("claim", "source", "measured", "met"))
-
-
-def main_figure(samples: xr.Dataset, full: xr.Dataset) -> Any:
-    """Return errors over steps and bits, ratios to centralized SGD's, and exact methods."""
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(2, 2, figsize=(12, 8.4), layout="constrained")
-    names = [n for n in samples.algorithm.values if ", " not in n or n.endswith("2 bits")]
-    best = jd.best(samples, "error").sel(algorithm=names).isel(step=slice(1, None))
-    for ax, x in zip(axes[0], ("step", "bits"), strict=True):
-        jd.plot.curves(best, y="error", x=x, ax=ax, logx=True)
-        ax.set(ylabel=ERROR)
-    axes[0, 0].set_title("one sample a step, each method at its own best stepsize")
-    axes[0, 1].set_title("the same over bits (nominal)")
-    axes[0, 1].get_legend().remove()
-    ratios_panel(samples, axes[1, 0])
-    exactness_panel(full, axes[1, 1])
-    for ax in axes.flat:
-        ax.grid(alpha=0.25)
-    return fig
-
-
-def ratios_panel(samples: xr.Dataset, ax: Any) -> None:
-    """Draw the errors over centralized SGD's, at one stepsize for all."""
-    ratio = ratios(samples.sel(theta=COMMON)).isel(step=slice(1, None))
-    shown = [n for n in ratio.algorithm.values if n not in (SGD, "DSGD", "CHOCO-SGD, top 1/4")]
-    chosen = ratio.sel(algorithm=shown).to_dataset(name="ratio")
-    for i, name in enumerate(shown):
-        color = list(UNBIASED).index(name.partition(", ")[2]) if ", " in name else len(UNBIASED)
-        ax.plot(
-            chosen.step,
-            chosen.ratio.sel(algorithm=name),
-            color=jd.plot.PALETTE[color],
-            linestyle={"LEAD": "--", "CHOCO-SGD": ":"}.get(name.partition(", ")[0], "-"),
-            marker="os^DvPX"[i % 7],
-            markevery=0.15,
-            markersize=5,
-            label=name,
-        )
-    ax.axhline(CLOSE, color="0.6", linewidth=1, label=f"close: {CLOSE:g}")
-    ax.set(xscale="log", yscale="log", xlabel="steps", ylabel="error / centralized SGD's error")
-    ax.set_ylim(top=10 ** (len(shown) / 4) * float(chosen.ratio.max()))  # room for the legend
-    ax.set_title(f"$\\eta_k$ = {COMMON / L2:g} / (k + {OFFSET:g}) for all methods")
-    ax.legend(fontsize=8, ncols=2, loc="upper left")
-
-
-def exactness_panel(full: xr.Dataset, ax: Any) -> None:
-    """Draw the errors with full gradients over bits, each method at its own best stepsize."""
-    best = jd.best(full, "error").isel(step=slice(1, None))
-    colors = (*jd.plot.PALETTE, "0.5")
-    for i, name in enumerate(best.algorithm.values):
-        here = best.sel(algorithm=name)
-        ax.plot(
-            here.bits,
-            here.error.clip(min=FLOOR),
-            color=colors[i],
-            linestyle="--" if name in ("GT", "EDAS") else "-",
-            marker="os^DvPX*"[i],
-            markevery=0.12,
-            markersize=5,
-            label=f"{name}, 32 bits" if name in ("GT", "EDAS") else name,
-        )
-    ax.set(xscale="log", yscale="log", xlabel=jd.plot.NAMES["bits"], ylabel=ERROR)
-    ax.set_title("full gradients, constant stepsize, 2-bit dither")
-    ax.legend(fontsize=8, loc="lower left")
-
-
-def run(
-    quick: bool,
-    out: Path,
-    seed: int,
-    scale: Literal["small", "full"] = "small",
-    progress: bool = True,
-) -> list[Path]:
-    """Run both parts, print the tables and return the files written into ``out``."""
-    members = methods(quick)
-    steps, every = {"small": (16_000, 50), "full": (400_000, 500)}[scale]
-    seeds = 8
-    exact, inexact = EXACT_METHODS, INEXACT_METHODS
-    thetas, full_steps, stepsizes = THETAS, 8000, 13
-    if quick:
-        steps, seeds, thetas, full_steps, stepsizes = 2500, 4, (COMMON,), 1600, 7
-        exact = {"CEDAS": EXACT_METHODS["CEDAS"]}
-        inexact = {"CHOCO-SGD": INEXACT_METHODS["CHOCO-SGD"]}
-    samples = stochastic(
-        members,
-        steps=steps,
-        every=every,
-        seeds=seeds,
-        thetas=thetas,
-        seed=seed,
-        progress=progress,
-    )
-    full = deterministic(
-        exact | inexact, steps=full_steps, stepsizes=stepsizes, seed=seed, progress=progress
-    )
-    noisy = f"one sample a step, {steps} steps, mean over {seeds} seeds"
-    tables = {
-        "methods": (f"each method at its own best theta: {noisy}", methods_table(samples, members)),
-        "transients": (
-            f"steps until the error stays below {CLOSE:g} times centralized SGD's: {noisy}",
-            transients_table(samples, members),
-        ),
-        "exactness": (
-            f"full gradients, best of {stepsizes} constant stepsizes, {full_steps} steps",
-            exactness_table(full, exact | inexact),
-        ),
-        "claims": ("claims and measurements", claims_table(samples, full, members)),
-    }
-    flags = "".join([" --quick" * quick, f" --scale {scale}" * (scale != "small")])
-    return results.write(
-        "cedas",
-        out,
-        command=f"python -m experiments cedas{flags} --seed {seed}",
-        tables=tables,
-        datasets={"samples": samples, "full_gradients": full},
-        figures={"main": main_figure(samples, full), "messages": messages_figure(seed)},
-    )
-
-
-def messages_figure(seed: int = 0) -> Any:
-    """Return a picture of one vector, and of what arrives of it after each kind of compression."""
-    import matplotlib.pyplot as plt
-
-    d = 24
-    x = jax.random.normal(jax.random.key(seed), (1, d))
-    shown = {
-        "the vector": compressors.Identity(),
-        "dither, 2 bits": TWO_BITS,
-        "dither, 1 level": compressors.Dither(levels=1),
-        "random 1/4": compressors.RandomK(d // 4),
-        "top 1/4": compressors.TopK(d // 4),
-        "scaled sign": compressors.ScaledSign(),
-    }
-    fig, axes = plt.subplots(2, 3, figsize=(12, 5), sharex=True, sharey=True, layout="constrained")
-    all_at_once = jax.jit(lambda key: [compressor(key, x)[0] for compressor in shown.values()])
-    messages = map(np.asarray, all_at_once(jax.random.key(seed + 1)))
-    for ax, (name, compressor), arrived in zip(axes.flat, shown.items(), messages, strict=True):
-        ax.bar(range(d), x[0], color="0.8", width=0.9)
-        ax.plot(arrived, "o", color=jd.plot.PALETTE[0], markersize=4)
-        ax.vlines(range(d), 0, arrived, color=jd.plot.PALETTE[0], linewidth=1)
+    def draw(ax: Any, results: Results) -> None:
+        d, blue = 24, jd.plot.PALETTE[0]
+        x = jax.random.normal(jax.random.key(results.world.seed), (1, d))
+        arrived = compressor(jax.random.key(results.world.seed + 1), x)[0]
         off = float(jnp.sum((arrived - x[0]) ** 2) / jnp.sum(x**2))
-        ax.set_title(f"{name}: {compressor.bits(d)} bits, error {off:.2f}", fontsize=10)
+        ax.bar(range(d), x[0], color="0.8", width=0.9, label="vector")
+        ax.vlines(range(d), 0, arrived, color=blue, linewidth=1)
+        ax.plot(arrived, "o", color=blue, markersize=3, label="what arrives")
         ax.axhline(0, color="0.3", linewidth=0.6)
-        ax.label_outer()
-    for ax in axes[1]:
-        ax.set_xlabel("coordinate")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("value")
-    return fig
+        ax.set_title(f"{name}\n{compressor.bits(d)} bits, error {off:.2f}")
+        ax.set(xlabel="coordinate", ylabel="value")
+
+    return draw
+
+
+DITHER = {name: kind for name, kind in UNBIASED.items() if "dither" in name}
+MESSAGES = {"vector": compressors.Identity()} | DITHER
+SPARSE = {"random 1/4": compressors.RandomK(6), "top 1/4": compressors.TopK(6)}
+SPARSE |= {"scaled sign": compressors.ScaledSign()}
+ERROR = "error  $\\frac{1}{n}\\sum_i |x_i - x^\\star|^2$"
+SHOWN = (SGD, "DSGD", "EDAS", PLAIN, "LEAD, dither, 2 bits", RIVAL)
+CURVES = {"data": lambda r: jd.best(r["samples"], "error").isel(step=slice(1, None)), "y": "error"}
+CURVES |= {"at": {"algorithm": list(SHOWN)}, "labels": {k: k.split(",")[0] for k in SHOWN}}
+PANELS = [
+    [
+        Lines(**CURVES, x="step", logx=True, ylabel=ERROR, title="one sample a step"),
+        Lines(**CURVES, x="bits", logx=True, ylabel="", title="one sample a step"),
+        Lines(data=lambda r: jd.best(r["full"], "error").isel(step=slice(1, None)), y="error",
+              x="bits", logx=True, floor=FLOOR, ylabel="", title="full gradients"),
+    ],
+    [
+        Lines(data=lambda r: common(r)[..., 1:].to_dataset(name="ratio"), y="ratio",
+              at={"algorithm": ["EDAS", *CEDAS, "LEAD, dither, 2 bits"]}, x="step", logx=True,
+              ylabel="error / centralized SGD's", also=[level(CLOSE, f"close: {CLOSE:g}")],
+              title=f"$\\eta_k$ = {COMMON / L2:g} / (k + {OFFSET:g})", legend="panel"),
+        LogLog(data=by_gamma, x="rough", dodge=1.1, title="transients",
+               xlabel="$1 / \\gamma = (1 + e)^3$",
+               ylabel="transient time, steps", legend="panel",
+               also=[slope(1, "$\\propto 1 / \\gamma$")]),
+    ],
+]  # fmt: skip
+PICTURES = [[message_panel(*each) for each in row.items()] for row in (MESSAGES, SPARSE)]
+
+STUDY = Study(
+    name="cedas",
+    paper="CEDAS (2023), arXiv 2301.05872",
+    question="Does CEDAS have centralized SGD's rate with compressed messages, and from when on?",
+    scales=SCALES,
+    world=world,
+    parts={
+        "samples": Part("algorithm", samples, described),
+        "full": Part("algorithm", full, described),
+    },
+    claims=CLAIMS,
+    figures={
+        "cedas": Figure(PANELS, height=2.4),
+        "messages": Figure(PICTURES, height=1.6, sharex=True, sharey=True),
+    },
+    tables={
+        "methods": ("one sample a step, each method at its own best theta", methods_table),
+        "exactness": ("full gradients, best constant stepsizes", exactness_table),
+    },
+    minutes={"quick": 1.5, "default": 15, "full": 300},
+    data=lambda world: (
+        f"scikit-learn's digits {DIGITS[0]} and {DIGITS[1]}, 8 x 8 pixels, sorted by label over "
+        f"{world.problem.n} agents"
+    ),
+)

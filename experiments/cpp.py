@@ -14,49 +14,53 @@ along its tracker before or after it has sent a part of it away, may be otherwis
 it is after, so that a λ counts for less than in CPP: only their own best λ compare the two fairly
 (`StepFirst` is the other order). Two further runs ask what costs CPP iterations at 2 bits where it
 takes more than Push-Pull: the noise, or the default γ, which is below 1 to be safe.
-That B-CPP saves bits over CPP is to be doubted here: the table of claims says where it did. The
-paper's own experiments are not known to us.
+That B-CPP saves bits over CPP is to be doubted here: the claims say where it did. The paper's own
+experiments are not known to us.
 """
 
 import functools
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 import jaxdopt as jd
-from experiments import apd, results
-from experiments.tables import number
+from experiments import apd
+from experiments.claims import Claim, above, below, near
+from experiments.measures import attained, quickest
+from experiments.measures import over as share_of
+from experiments.panels import Figure, Lines, LogLog, level
+from experiments.study import Part, Program, Results, Study
 from jaxdopt import compressors
 from jaxdopt.algorithms.compressed import messages
 
+PAPER = "arXiv 2106.07243"
 L2 = 0.1
 TARGET = 1e-8  # of the agents' mean squared error
 COMMON = 0.5  # λ L at which all methods are also compared: small enough for all to be alike
 GRID = tuple(COMMON * 2.0 ** (j / 2) for j in range(11))  # λ L
 DECADES = (1e-4, 1e-8, 1e-12)
-"""Errors relative to the start, the slowest mode alone left: `pace` compares their two spans."""
+"""Errors relative to the start, the slowest mode alone left: `paces` compares their two spans."""
 EVEN = 1.5  # pace up to which convergence counts as linear; 1/k² would have a pace of 100
-SHOWN = {
-    "Push-Pull": ("32 bits",),
-    "CPP": ("32 bits", "4 bits", "2 bits", "random-k", "2 bits, no references"),
-    "CPP cta": ("2 bits",),
-    "B-CPP": ("2 bits", "random-k"),
-}
-"""What the figure shows of each family."""
-PROBLEMS = {"logistic": "logistic regression, breast_cancer", "ridge": "ridge regression, diabetes"}
+PROBLEMS = ("logistic", "ridge")
 RANDOM = {"logistic": 10, "ridge": 5}  # k of random-k: a third, or half, of the coordinates
-TRIAL = {"32 bits": (1015, 650.0), "4 bits": (1016, 146.0), "2 bits": (1014, 105.0)}
-"""Iterations and kbit a link to 1e-8 of an earlier NumPy loop of ours: least squares, n = 8,
-d = 10, λ = 0.02 / L; only the ratios carry over."""
-PAPER = "arXiv 2106.07243"
-COLORS = {"32 bits": 6, "4 bits": 4, "2 bits": 0, "random-k": 1, "2 bits, no references": 3}
-FAMILIES = {"Push-Pull": ":", "CPP": "-", "CPP cta": "--", "B-CPP": "-."}
+TRIAL = {"CPP, 4 bits": 146 / 650, "CPP, 2 bits": 105 / 650}
+"""The share of Push-Pull's bits to 1e-8 in an earlier NumPy loop of ours: least squares, n = 8,
+d = 10 as in ridge, λ = 0.02 / L."""
+WHOLE, TWO, BROADCAST = "Push-Pull, 32 bits", "CPP, 2 bits", "B-CPP, 2 bits"
+STALLED, FIRST = "CPP, 2 bits, no references", "B-CPP step first, 2 bits"
+GAMMA, LOUD = "CPP with the gamma of 2 bits, 32 bits", "CPP with gamma 1, 2 bits"
+SHOWN = [WHOLE, TWO, "CPP cta, 2 bits", STALLED, "CPP, random-k", BROADCAST]
+SCALES = {
+    "quick": SimpleNamespace(names=["ridge"], grid=GRID[::2][:3], iterations=900, seeds=1),
+    "default": SimpleNamespace(names=PROBLEMS, grid=GRID, iterations=1500, seeds=3),
+    "full": SimpleNamespace(names=PROBLEMS, grid=GRID, iterations=1500, seeds=10),
+}
+QUICK = [WHOLE, TWO, "CPP cta, 2 bits", BROADCAST, STALLED]
 
 
 @jd.pytree
@@ -86,408 +90,205 @@ def problem(name: str) -> Any:
     return jd.problems.least_squares(features, labels, agents=8, l2=L2, partition=parts)
 
 
-def quantizers(name: str) -> dict[str, Any]:
-    """Return the compressors for a problem."""
+def methods(name: str) -> dict[str, Any]:
+    """Return the methods by family and compressor, "CPP, 2 bits"; Push-Pull comes first."""
+    x0 = problem(name).start()
+    whole, two = compressors.Identity(), compressors.Dither(bits=2)
+    quantizers = {"32 bits": whole, "4 bits": compressors.Dither(bits=4), "2 bits": two}
+    made: dict[str, Any] = {WHOLE: jd.PushPull(0.1)}
+    for title, each in (quantizers | {"random-k": compressors.RandomK(RANDOM[name])}).items():
+        method = jd.CPP(0.1, each)
+        alpha = messages.memory(method, x0)
+        made[f"CPP, {title}"] = jd.replace(method, alpha=alpha)  # one program with α = 0
+        made[f"CPP cta, {title}"] = jd.replace(method, form="cta")
+        made[f"B-CPP, {title}"] = jd.BCPP(0.1, each)
+        if title == "2 bits":
+            made[STALLED] = jd.replace(method, alpha=0.0)
+    gamma, alpha = (float(find(made[TWO], x0)) for find in (messages.tracking, messages.memory))
+    made[GAMMA] = jd.CPP(0.1, whole, consensus_stepsize=gamma, alpha=alpha)
+    made[LOUD] = jd.CPP(0.1, two, consensus_stepsize=1.0, alpha=alpha)
+    return made | {FIRST: StepFirst(0.1, two)}
+
+
+def histories(world: Any, _: Any) -> dict[tuple[str, str], Program]:
+    """Return a program for each problem and method: problem, algorithm, scaled, seed, step."""
+    quick = world.sizes is SCALES["quick"]
     return {
-        "32 bits": compressors.Identity(),
-        "4 bits": compressors.Dither(bits=4),
-        "2 bits": compressors.Dither(bits=2),
-        "random-k": compressors.RandomK(RANDOM[name]),
+        (name, title): history(world, name, method)
+        for name in world.sizes.names
+        for title, method in methods(name).items()
+        if title in QUICK or not quick
     }
 
 
-def methods(name: str, quick: bool = False) -> dict[str, Any]:
-    """Return the methods by family and compressor, "CPP, 2 bits"; Push-Pull comes first."""
-    made: dict[str, Any] = {"Push-Pull, 32 bits": jd.PushPull(0.1)}
-    for title, compressor in quantizers(name).items():
-        if quick and title != "2 bits":
-            continue
-        method = jd.CPP(0.1, compressor)
-        alpha = messages.memory(method, problem(name).start())
-        made[f"CPP, {title}"] = jd.replace(method, alpha=alpha)  # one program with α = 0
-        made[f"CPP cta, {title}"] = jd.replace(method, form="cta")
-        made[f"B-CPP, {title}"] = jd.BCPP(0.1, compressor)
-        if title == "2 bits":
-            made["CPP, 2 bits, no references"] = jd.replace(method, alpha=0.0)
-    if not quick:  # what holds up CPP with 2 bits, its noise or its γ? and B-CPP, its order?
-        two, whole = compressors.Dither(bits=2), compressors.Identity()
-        gamma, alpha = parameters(made["CPP, 2 bits"], problem(name))
-        made["CPP with the gamma of 2 bits, 32 bits"] = jd.CPP(
-            0.1, whole, consensus_stepsize=gamma, alpha=alpha
-        )
-        made["CPP with gamma 1, 2 bits"] = jd.CPP(0.1, two, consensus_stepsize=1.0, alpha=alpha)
-        made["B-CPP step first, 2 bits"] = StepFirst(0.1, two)
-    return made
+def history(world: Any, name: str, method: Any) -> Program:
+    """Return a method's errors and costs over λ L, seeds and iterations."""
+    s, made = world.sizes, problem(name)
+    ticks = made.n if isinstance(method, jd.BCPP) else 1  # of one iteration
+
+    def reduce(dataset: xr.Dataset) -> xr.Dataset:
+        dataset = dataset.isel(algorithm=0, network=0, drop=True).rename(stepsize="scaled")
+        error = dataset.distance_squared + dataset.consensus_error
+        kept = dataset[["gap", "rounds", "bits", "traffic", "diverged"]].assign(error=error)
+        return kept.assign_coords(scaled=list(s.grid), step=dataset.step // ticks)
+
+    arguments = {
+        "algorithms": {"": method},
+        "problem": made,
+        "networks": next(iter(apd.networks(made.n, 1, world.seed).values())),
+        "over": {"stepsize": jnp.asarray(s.grid) / float(made.smoothness)},
+        "seeds": range(world.seed, world.seed + s.seeds),
+        "steps": ticks * s.iterations,
+        "every": ticks * 5,
+        "progress": False,
+    }
+    return Program(arguments, function=jd.compare, reduce=reduce)
 
 
-def histories(
-    name: str,
-    network: Any,
-    grid: tuple[float, ...],
-    *,
-    iterations: int,
-    seeds: int,
-    seed: int = 0,
-    quick: bool = False,
-    progress: bool = True,
-) -> xr.Dataset:
-    """Return errors, rounds and bits of all methods over λ L, seeds and iterations."""
-    world = problem(name)
-    n, smoothness = world.n, float(world.smoothness)
-    parts: list[Any] = []
-    chosen = methods(name, quick)
-    for ticks in (1, n):  # of one iteration
-        members = {
-            title: (method, world, network)
-            for title, method in chosen.items()
-            if isinstance(method, jd.BCPP) == (ticks == n)
-        }
-        dataset = results.compare(
-            members,
-            progress=progress,
-            over={"stepsize": jnp.asarray(grid) / smoothness},
-            seeds=range(seed, seed + seeds),
-            steps=ticks * iterations,
-            every=ticks * 5,
-        )
-        parts.append(dataset.assign_coords(step=dataset.step // ticks))
-    dataset: Any = xr.concat(parts, "algorithm").sel(algorithm=list(chosen))
-    error = dataset.distance_squared + dataset.consensus_error
-    dataset = dataset[["gap", "rounds", "bits", "traffic", "diverged"]].assign(error=error)
-    return dataset.rename(stepsize="scaled").assign_coords(scaled=list(grid))
+def counts(dataset: xr.Dataset, x: str = "step") -> xr.DataArray:
+    """Return the ``x`` to `TARGET`, in the mean over seeds; NaN unless all stay there."""
+    return attained(dataset, "error", TARGET, x).mean("seed", skipna=False)
 
 
-def reached(dataset: xr.Dataset, x: str = "step") -> xr.DataArray:
-    """Return the ``x`` at which every λ and seed comes to `TARGET`, NaN unless it stays there."""
-    stays = dataset.error.isel(step=-1, drop=True) <= TARGET
-    return jd.reach(dataset, "error", TARGET, x=x).where(stays)
+def over(part: str, first: Any, second: str, x: str) -> Callable[[Results], xr.DataArray]:
+    """Return the measure of what one method takes over what another one does, by problem."""
+    return lambda results: share_of(counts(results[part], x), first, second)
 
 
-def own_best(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the dataset at every method's own λ: the first to `TARGET`, in the mean over seeds.
-
-    Methods that do not reach it are shown where their last error is smallest.
-    """
-    rank = reached(dataset).mean("seed", skipna=False)
-    last = (
-        dataset.error.isel(step=-1, drop=True).where(~dataset.diverged).mean("seed", skipna=False)
-    )
-    late = 1e9 * (1 + last / (1 + last))  # later than all that reach it
-    chosen = rank.fillna(late).fillna(np.inf).argmin("scaled")
-    return dataset.isel(scaled=chosen)
-
-
-def pace(error: xr.DataArray) -> tuple[float, float]:
+def paces(best: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """Return the iterations of the last span of `DECADES` over the first, and the factor of both.
 
     1 is linear convergence, more slows down. The factor is that by which the median over seeds
     falls in an iteration.
     """
-    values = (error / error.isel(step=0)).median("seed")
-    there = [values <= level for level in DECADES]
-    if not all(bool(t.any()) for t in there):
-        return np.nan, np.nan
-    first, middle, last = (int(values.step[int(t.argmax("step"))]) for t in there)
-    return (last - middle) / (middle - first), (DECADES[2] / DECADES[0]) ** (1 / (last - first))
-
-
-def message_bits(method: Any, d: int) -> int:
-    """Return the bits of one message."""
-    compressor = getattr(method, "compressor", compressors.Identity())
-    return compressor.bits(d)
-
-
-def parameters(method: Any, world: Any) -> tuple[float, float]:
-    """Return γ and α as the method uses them; NaN if it has none."""
-    if isinstance(method, jd.PushPull):
-        return np.nan, np.nan
-    x = world.start()
-    gamma = float(messages.tracking(method, x))
-    if isinstance(method, jd.BCPP) and method.consensus_stepsize is None:
-        gamma = min(gamma, 0.5)
-    return gamma, float(messages.memory(method, x))
-
-
-def summary(name: str, dataset: xr.Dataset) -> pd.DataFrame:
-    """Return iterations and bits to `TARGET` of every method at the common and at its own λ."""
-    world, made = problem(name), dict(methods(name))
-    best = own_best(dataset)
-    rows = []
-    for title in map(str, dataset.algorithm.values):
-        here, at = best.sel(algorithm=title), dataset.sel(algorithm=title, scaled=COMMON)
-        counts = {
-            (i, x): float(reached(part, x).mean("seed", skipna=False))
-            for i, part in enumerate((at, here))
-            for x in ("step", "bits", "traffic")
-        }
-        even, rate = pace(here.error)
-        gamma, alpha = parameters(made[title], world)
-        rows.append(
-            (
-                title,
-                str(message_bits(made[title], world.d)),
-                number(gamma, ".2f"),
-                number(alpha, ".2f"),
-                number(counts[0, "step"], ".0f"),
-                number(counts[0, "bits"] / 1e3, ".1f"),
-                number(float(here.scaled), ".3g"),
-                number(counts[1, "step"], ".0f"),
-                number(counts[1, "bits"] / 1e3, ".1f"),
-                number(counts[1, "traffic"] / 1e6, ".2f"),
-                number(rate, ".4f"),
-                number(even, ".2f"),
-                number(float(here.error.isel(step=-1).mean("seed")), ".0e"),
-            )
-        )
-    common = (f"iterations, lambda L = {COMMON:g}", "kbit a link")
-    best_header = ("best lambda L", "iterations", "kbit a link", "Mbit in all", "factor", "pace")
-    header = ("method", "bits a message", "gamma", "alpha", *common, *best_header, "last error")
-    return pd.DataFrame(rows, columns=header)
-
-
-def trial_table(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Return iterations and kbit of CPP over those without compression, beside `TRIAL`'s."""
-    rows = []
-    for title, (steps, kbit) in TRIAL.items():
-        cells = [f"{steps}", f"{kbit:g}", f"{kbit / TRIAL['32 bits'][1]:.3f}"]
-        for dataset in datasets.values():
-            at = dataset.sel(scaled=COMMON)
-            if f"CPP, {title}" not in dataset.algorithm:
-                cells += ["-", "-", "-"]
-                continue
-            here, whole = at.sel(algorithm=f"CPP, {title}"), at.sel(algorithm="Push-Pull, 32 bits")
-            bits, base = (float(reached(part, "bits").mean()) for part in (here, whole))
-            cells += [
-                number(float(reached(here).mean()), ".0f"),
-                number(bits / 1e3, ".0f"),
-                number(bits / base, ".3f"),
-            ]
-        rows.append((title, *cells))
-    columns = ("iterations", "kbit", "share")
-    names = [f"{name}: {column}" for name in ("trial", *datasets) for column in columns]
-    return pd.DataFrame(rows, columns=("CPP with", *names))
-
-
-def claims_table(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Return the paper's claims beside the measurements on every problem."""
-    rows = []
-    abstract, recalled = f"{PAPER}, abstract", f"{PAPER}, its figures as we recall them"
-    whole, four, two, broadcast = (
-        "Push-Pull, 32 bits",
-        "CPP, 4 bits",
-        "CPP, 2 bits",
-        "B-CPP, 2 bits",
+    falls = (
+        (best.error / best.error.isel(step=0, drop=True)).median("seed").to_dataset(name="error")
     )
-    weak = "the default gamma, below 1, allows smaller lambda only; see CPP with gamma 1"
-    sent = "B-CPP as listed here steps after it has sent: the same lambda counts for less"
-    doubt = "B-CPP is reconstructed, its gamma not tuned; doubtful"
-
-    def row(
-        claim: str, source: str, claimed: str, measured: str, met: bool, note: str = "-"
-    ) -> None:
-        rows.append((claim, source, claimed, measured, *(("yes", "-") if met else ("no", note))))
-
-    for name, dataset in datasets.items():
-        best, at = own_best(dataset), dataset.sel(scaled=COMMON)
-        titles = list(map(str, dataset.algorithm.values))
-
-        def over(part: xr.Dataset, a: str, b: str, x: str) -> float:
-            means = (reached(part.sel(algorithm=t), x).mean("seed", skipna=False) for t in (a, b))
-            first, second = map(float, means)
-            return first / second
-
-        for family in ("CPP", "B-CPP"):
-            paces = [
-                pace(best.sel(algorithm=title).error)[0]
-                for title in titles
-                if title.startswith(family) and "no references" not in title
-            ]
-            row(
-                f"{name}: {family} converges linearly, {len(paces)} compressors and forms",
-                abstract,
-                "pace 1",
-                f"{min(paces):.2f} to {max(paces):.2f}",
-                max(paces) <= EVEN,
-                "slows down",
-            )
-        for title in (four, two):
-            if title not in titles:
-                continue
-            for part, where, most in ((at, "common", 1.1), (best, "own best", 1.25)):
-                ratio = over(part, title, whole, "step")
-                row(
-                    f"{name}: {title} takes Push-Pull's iterations, {where} lambda",
-                    recalled,
-                    "ratio 1",
-                    f"{ratio:.2f}",
-                    ratio <= most,
-                    weak,
-                )
-        for title, why in (
-            ("CPP with gamma 1, 2 bits", "so the gamma costs iterations, not the noise: near 1"),
-            ("CPP with the gamma of 2 bits, 32 bits", "so it does without noise: as 2 bits"),
-        ):
-            if title in titles:
-                ratio, two_bits = (over(best, t, whole, "step") for t in (title, two))
-                near = two_bits if "32" in title else 1.0
-                row(
-                    f"{name}: {title} over Push-Pull in iterations, own best lambda",
-                    why,
-                    f"ratio {near:.2f}",
-                    f"{ratio:.2f}",
-                    abs(ratio / near - 1) <= 0.25,
-                    "the gamma is not all",
-                )
-        for part, where in ((at, "common"), (best, "own best")):
-            ratio = over(part, whole, two, "bits")
-            row(
-                f"{name}: Push-Pull's bits over those of {two}, {where} lambda",
-                abstract,
-                "above 1",
-                f"{ratio:.1f}",
-                ratio > 1,
-            )
-        for part, where, note in ((at, "common", sent), (best, "own best", doubt)):
-            ratio = over(part, two, broadcast, "bits")
-            row(
-                f"{name}: those of {two} over those of {broadcast}, {where} lambda",
-                abstract,
-                "above 1",
-                f"{ratio:.2f}",
-                ratio > 1,
-                note,
-            )
-        first = "B-CPP step first, 2 bits"
-        if first in titles:
-            for part, where in ((at, "common"), (best, "own best")):
-                ratio = over(part, two, first, "bits")
-                row(
-                    f"{name}: those of {two} over those of {first}, {where} lambda",
-                    "the other order",
-                    "above 1",
-                    f"{ratio:.2f}",
-                    ratio > 1,
-                    "close to 1 means that the order is why it was not" if part is at else doubt,
-                )
-        ratio = over(at, "CPP cta, 2 bits", two, "step")
-        row(
-            f"{name}: the forms cta and atc take the same iterations, common lambda",
-            "to first order in lambda they are one",
-            "ratio 1",
-            f"{ratio:.2f}",
-            abs(ratio - 1) <= 0.1,
-        )
-        last = best.error.isel(step=-1).sel(algorithm=f"{two}, no references").mean("seed")
-        row(
-            f"{name}: without references CPP stalls",
-            "why it has references",
-            f"above {TARGET:g}",
-            f"{float(last):.0e}",
-            not float(last) <= TARGET,
-        )
-    return pd.DataFrame(
-        rows, columns=("claim", "source", "claimed", "measured", "met", "if not, why")
-    )
+    first, middle, last = (jd.reach(falls, "error", level) for level in DECADES)
+    factor = (DECADES[2] / DECADES[0]) ** (1 / (last - first))
+    return (last - middle) / (middle - first), factor
 
 
-def figure(datasets: Mapping[str, xr.Dataset]) -> Any:
-    """Return errors over iterations and over bits, and iterations over λ; a row a problem."""
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import NullFormatter
+def linear(family: str) -> Callable[[Results], xr.DataArray]:
+    """Return the measure of the paces of a family, at the best λ."""
 
-    fig, axes = plt.subplots(
-        len(datasets), 3, figsize=(13, 3.9 * len(datasets)), layout="constrained", squeeze=False
-    )
-    for row, (name, dataset) in zip(axes, datasets.items(), strict=True):
-        best = own_best(dataset)
-        ends = []
-        for title in map(str, dataset.algorithm.values):
-            family, compressor = title.split(", ", 1)
-            if compressor not in SHOWN.get(family, ()):
-                continue
-            style: dict[str, Any] = {
-                "color": jd.plot.PALETTE[COLORS[compressor]],
-                "linestyle": FAMILIES[family],
-                "linewidth": 2.5 if family == "Push-Pull" else 1.4,
-            }
-            here = best.sel(algorithm=title)
-            middle = here.error.median("seed").clip(min=1e-13)
-            stop = int((middle > 1e-13).sum("step")) + 1
-            for ax, x in ((row[0], here.step), (row[1], here.bits.mean("seed") / 1e3)):
-                ax.plot(x[:stop], middle[:stop], **style)
-            counts = reached(dataset.sel(algorithm=title)).mean("seed", skipna=False)
-            ends.append(float(reached(here).max()))
-            row[2].plot(counts.scaled, counts, marker="o", markersize=3, **style)
-        row[0].set(xlabel="iterations (n ticks of B-CPP)", title=PROBLEMS[name])
-        row[0].set_xlim(0, 1.3 * np.nanmax(ends))
-        row[1].set(xlabel="kbit sent over a link", xscale="log", title="each at its own best λ")
-        row[1].set_xlim(1, None)
-        for ax in row[:2]:
-            ax.axhline(TARGET, color="0.6", linewidth=1, linestyle=":")
-            ax.set(yscale="log", ylim=(1e-13, 10))
-            ax.set_ylabel(r"$\frac{1}{n}\sum_i |x_i - x^\star|^2$")
-        row[2].set(
-            xlabel=r"stepsize  $\lambda L$",
-            ylabel=f"iterations to {TARGET:g}",
-            xscale="log",
-            yscale="log",
-            title="up to the largest λ that works",
-        )
-        ticks = [scaled for scaled in dataset.scaled.values if np.log2(scaled) % 1 < 1e-9]
-        row[2].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        row[2].xaxis.set_minor_formatter(NullFormatter())
-    present = {tuple(str(t).split(", ", 1)) for d in datasets.values() for t in d.algorithm.values}
-    families = [f for f in FAMILIES if f in {family for family, _ in present}]
-    colors = [c for c in COLORS if c in {compressor for _, compressor in present}]
-    handles = [
-        Line2D([], [], color="0.3", ls=FAMILIES[f], lw=2.5 if "Push" in f else 1.4)
-        for f in families
+    def measure(results: Results) -> xr.DataArray:
+        pace = paces(results["best"])[0]
+        names = [str(name) for name in pace.algorithm.values if name != STALLED]
+        return pace.sel(algorithm=[name for name in names if name.startswith(family)])
+
+    return measure
+
+
+def trial(results: Results) -> xr.DataArray:
+    """Return the share of Push-Pull's bits on ridge at the common λ, over `TRIAL`'s."""
+    share = over("common", list(TRIAL), WHOLE, "bits")(results).sel(problem="ridge")
+    return share / [TRIAL[str(name)] for name in share.algorithm.values]
+
+
+def stalled(results: Results) -> xr.DataArray:
+    """Return the last error without references."""
+    return results["best"].error.isel(step=-1, drop=True).sel(algorithm=STALLED).mean("seed")
+
+
+ABSTRACT, RECALLED = f"{PAPER}, abstract", f"{PAPER}, its figures as we recall them"
+FEW = ["CPP, 4 bits", TWO]
+CLAIMS = [
+    Claim("CPP converges linearly, all compressors and forms: pace", ABSTRACT, "1", linear("CPP"),
+          below(EVEN)),
+    Claim("B-CPP converges linearly: pace", ABSTRACT, "1", linear("B-CPP"), below(EVEN)),
+    Claim("CPP takes Push-Pull's iterations at the common λ: ratio", RECALLED, "1",
+          over("common", FEW, WHOLE, "step"), below(1.1)),
+    Claim("CPP takes Push-Pull's iterations at its own best λ: ratio", RECALLED, "1",
+          over("best", FEW, WHOLE, "step"), below(1.25)),
+    Claim("2 bits with γ = 1 take Push-Pull's iterations at their best λ: ratio",
+          "derived", "1", over("best", LOUD, WHOLE, "step"), near(1, 0.25),
+          scales=("default", "full")),
+    Claim("32 bits with the γ of 2 bits take the iterations of 2 bits: ratio", "derived", "1",
+          over("best", GAMMA, TWO, "step"), near(1, 0.25), scales=("default", "full")),
+    Claim("Push-Pull's bits over those of CPP, 2 bits, at the common λ", ABSTRACT, "> 1",
+          over("common", WHOLE, TWO, "bits"), above(1)),
+    Claim("Push-Pull's bits over those of CPP, 2 bits, at their own best λ", ABSTRACT, "> 1",
+          over("best", WHOLE, TWO, "bits"), above(1)),
+    Claim("CPP's bits over those of B-CPP, 2 bits each, at the common λ", ABSTRACT, "> 1",
+          over("common", TWO, BROADCAST, "bits"), above(1)),
+    Claim("CPP's bits over those of B-CPP, 2 bits each, at their own best λ", ABSTRACT, "> 1",
+          over("best", TWO, BROADCAST, "bits"), above(1)),
+    Claim("CPP's bits over those of B-CPP that steps first, at the common λ", "the other order",
+          "> 1", over("common", TWO, FIRST, "bits"), above(1), scales=("default", "full")),
+    Claim("CPP's bits over those of B-CPP that steps first, at their own best λ",
+          "the other order", "> 1", over("best", TWO, FIRST, "bits"), above(1),
+          scales=("default", "full")),
+    Claim("the forms cta and atc take the same iterations at the common λ: ratio",
+          "derived: to first order in λ they are one", "1",
+          over("common", "CPP cta, 2 bits", TWO, "step"), near(1, 0.1)),
+    Claim("without references CPP stalls: error", "derived: why it has references", "> 0", stalled,
+          above(TARGET)),
+    Claim("CPP's share of Push-Pull's bits on ridge is that of an earlier NumPy loop: ratio",
+          "measured: 0.225 and 0.162 for 4 and 2 bits", "1", trial, near(1, 0.05)),
+]  # fmt: skip
+
+
+def early(results: Results) -> xr.Dataset:
+    """Return the first 800 iterations, each method at its own best λ."""
+    return results["best"].sel(step=slice(None, 800))
+
+
+def panels(name: str) -> list[Any]:
+    """Return the panels of a problem: errors over iterations and bits, iterations over λ."""
+    shared: dict[str, Any] = {"at": {"problem": name, "algorithm": SHOWN}}
+    curves: Any = {
+        "data": early,
+        "y": "error",
+        "ylim": (1e-13, 10),
+        "also": [level(TARGET)],
+    } | shared
+    error = r"$\frac{1}{n}\sum_i |x_i - x^\star|^2$"
+    last: Any = {"x": "scaled", "xlabel": r"$\lambda L$", "ylabel": f"iterations to {TARGET:g}"}
+    return [
+        Lines(x="step", xlabel="iterations", ylabel=error, title=f"{name}, best λ each", **curves),
+        Lines(x="bits", logx=True, ylabel="", xlim=(1e3, None), title=name, **curves),
+        LogLog(data=lambda r: counts(r["runs"]), title=name, **last, **shared),
     ]
-    handles += [Line2D([], [], color=jd.plot.PALETTE[COLORS[c]], linewidth=3) for c in colors]
-    fig.legend(handles, [*families, *colors], loc="outside lower center", ncols=len(handles))
-    return fig
 
 
-def run(
-    quick: bool, out: Path, seed: int, scale: str = "small", progress: bool = True
-) -> list[Path]:
-    """Run everything, print the tables and return the files written into ``out``."""
-    full = scale == "full" and not quick
-    names = ["ridge"] if quick else list(PROBLEMS)
-    grid = GRID[::2][:3] if quick else GRID
-    datasets = {}
-    for name in names:
-        network = next(iter(apd.networks(problem(name).n, 1, seed).values()))
-        datasets[name] = histories(
-            name,
-            network,
-            grid,
-            iterations=900 if quick else 1500,
-            seeds=1 if quick else 10 if full else 3,
-            seed=seed,
-            quick=quick,
-            progress=progress,
-        )
-    tables = {
-        name: (
-            f"{PROBLEMS[name]}: iterations and bits to an error of {TARGET:g}",
-            summary(name, dataset),
-        )
-        for name, dataset in datasets.items()
-    }
-    tables["trial"] = (
-        f"iterations and kbit to {TARGET:g} at lambda L = {COMMON:g}, and the share of "
-        "Push-Pull's, beside an earlier trial of ours at lambda L = 0.02",
-        trial_table(datasets),
-    )
-    tables["claims"] = ("what the paper claims and what was measured", claims_table(datasets))
-    return results.write(
-        "cpp",
-        out,
-        command=f"python -m experiments cpp --seed {seed} --scale {scale}"
-        + (" --quick" if quick else ""),
-        tables=tables,
-        datasets=datasets,
-        figures={"cpp": figure(datasets)},
-    )
+def summary(results: Results) -> xr.Dataset:
+    """Return iterations and bits to `TARGET` of every method at the common and at its own λ."""
+    at, best = results["common"], results["best"]
+    pace, factor = paces(best)
+    return xr.Dataset(
+        {
+            f"iterations, λL = {COMMON:g}": counts(at),
+            "kbit a link": counts(at, "bits") / 1e3,
+            "best λL": best.scaled,
+            "iterations": counts(best),
+            "kbit a link ": counts(best, "bits") / 1e3,
+            "Mbit in all": counts(best, "traffic") / 1e6,
+            "factor": factor,
+            "pace": pace,
+            "last error": best.error.isel(step=-1, drop=True).mean("seed"),
+        }
+    ).drop_vars("scaled")
+
+
+STUDY = Study(
+    name="cpp",
+    paper="Song, Shi, Pu and Yan (2022), CPP and B-CPP, arXiv 2106.07243",
+    question="Is compressed Push-Pull linear in as many iterations, and what bits does it save?",
+    scales=SCALES,
+    world=lambda sizes, seed: SimpleNamespace(sizes=sizes, seed=seed),
+    parts={
+        "runs": Part(("problem", "algorithm"), histories),
+        "common": Part(None, None, lambda *a: a[2]["runs"].sel(scaled=COMMON, drop=True)),
+        "best": Part(None, None, lambda *a: quickest(a[2]["runs"], "error", TARGET, "scaled")),
+    },
+    claims=CLAIMS,
+    figures={"cpp": Figure([panels(name) for name in PROBLEMS], height=2.3)},
+    tables={"methods": (f"iterations and bits to an error of {TARGET:g}", summary)},
+    minutes={"quick": 0.3, "default": 4, "full": 10},
+    data=lambda world: "; ".join(
+        f"{name}: {int(np.sum(problem(name).sizes))} samples of {problem(name).d} features over "
+        f"{problem(name).n} agents"
+        for name in world.sizes.names
+    ),
+)

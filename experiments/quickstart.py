@@ -4,20 +4,23 @@ Logistic regression telling the handwritten digit 3 from 8 (scikit-learn's digit
 sorted by label over 16 agents, so that each agent sees only one digit, on a ring, a 4 x 4 grid and
 the exponential graph with Metropolis weights. There are two regimes: full gradients, where EXTRA,
 exact diffusion and gradient tracking are exact and DGD is not, and minibatches, where all have a
-noise floor. Everything is in float64.
+noise floor. Everything is in float64; gaps below 1e-15 are rounding errors of the objective and
+drawn at it.
 """
 
-from pathlib import Path
+import functools
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.tables import number, text
+from experiments.claims import Claim, above, below
+from experiments.panels import Figure, Lines, level
+from experiments.study import Part, Program, Results, Study, comparisons
 
 AGENTS = 16
 DIGITS = (3, 8)
@@ -31,12 +34,18 @@ METHODS = {
     "EXTRA": jd.EXTRA(0.1),
     "ExactDiffusion": jd.ExactDiffusion(0.1),
 }
-NETWORKS = {
+EXACT = list(METHODS)[1:]
+GRAPHS = {
     "ring": jd.graphs.ring(AGENTS),
     "grid": jd.graphs.grid(4, 4),
     "exponential": jd.graphs.exponential(AGENTS),
 }
 REGIMES = {"full": "full gradients", "minibatch": f"minibatches of {BATCH}"}
+SCALES = {
+    "quick": SimpleNamespace(stepsizes=4, seeds=2, full=200, minibatch=100),
+    "default": SimpleNamespace(stepsizes=16, seeds=10, full=3000, minibatch=2000),
+    "full": SimpleNamespace(stepsizes=31, seeds=100, full=6000, minibatch=10_000),
+}
 
 
 def problem(seed: int = 0) -> tuple[Any, Any]:
@@ -49,137 +58,144 @@ def problem(seed: int = 0) -> tuple[Any, Any]:
     return training, accuracy
 
 
-def curves(quick: bool = False, seed: int = 0, progress: bool = True) -> dict[str, xr.Dataset]:
-    """Return all histories of both regimes: algorithm, network, stepsize, seed, step."""
-    full, accuracy = problem(seed)
-    minibatch = jd.problems.Minibatch(full, BATCH)
-    networks = {name: jd.networks.metropolis(graph) for name, graph in NETWORKS.items()}
-    stepsizes = jnp.logspace(-2, 1, 4 if quick else 16)
-
-    def compare(problem: Any, seeds: int, steps: int, every: int) -> xr.Dataset:
-        return jd.compare(
-            METHODS,
-            problem,
-            networks,
-            over={"stepsize": stepsizes},
-            seeds=range(seed, seed + seeds),
-            steps=steps,
-            every=every,
-            metrics={"accuracy": accuracy},
-            progress=progress,
-        )
-
-    return {
-        "full": compare(full, 1, 200 if quick else 3000, 10),
-        "minibatch": compare(minibatch, 2 if quick else 10, 100 if quick else 2000, 10),
-    }
-
-
-def summary(best: xr.Dataset) -> pd.DataFrame:
-    """Return the table of one regime: what each method reaches at its best stepsize."""
-    last = best.isel(step=-1).mean("seed")
-    rounds = jd.reach(best, "gap", TARGET, x="rounds").mean("seed")  # "-" unless every seed does
-    reached = jd.reach(best, "gap", TARGET).notnull().all("seed")
-    rows = []
-    for network in best.network.values:
-        for algorithm in best.algorithm.values:
-            at = {"algorithm": algorithm, "network": network}
-            end = last.sel(at)
-            rows.append(
-                (
-                    str(network),
-                    str(algorithm),
-                    number(float(best.stepsize.sel(at)), ".3g"),
-                    number(float(end.gap)) if end.gap > ROUNDING else f"< {ROUNDING:g}",
-                    number(float(end.consensus_error)),
-                    number(float(end.accuracy), ".1%"),
-                    number(float(rounds.where(reached).sel(at)), ".0f"),
-                )
-            )
-    return pd.DataFrame(
-        rows,
-        columns=(
-            "network",
-            "method",
-            "best stepsize",
-            "final gap",
-            "consensus error",
-            "held-out accuracy",
-            f"rounds to {TARGET:g}",
-        ),
+def world(sizes: Any, seed: int) -> Any:
+    """Return the sizes, the seed, the problem, its accuracy and the networks."""
+    training, accuracy = problem(seed)
+    networks = {name: jd.networks.metropolis(graph) for name, graph in GRAPHS.items()}
+    return SimpleNamespace(
+        sizes=sizes, seed=seed, problem=training, accuracy=accuracy, networks=networks
     )
 
 
-def figure(datasets: dict[str, xr.Dataset]) -> Any:
-    """Return the convergence figure, with a row per regime and a panel per network."""
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(2, 3, figsize=(11, 6.4), sharey="row", layout="constrained")
-    for row, (regime, x) in zip(axes, (("full", "rounds"), ("minibatch", "epochs")), strict=True):
-        best = jd.best(datasets[regime], "gap")
-        for ax, network in zip(row, NETWORKS, strict=True):
-            jd.plot.curves(best.sel(network=network), y="gap", x=x, ax=ax, floor=ROUNDING)
-            gap = jd.networks.metropolis(NETWORKS[network]).spectral_gap
-            ax.set_title(f"{network}, spectral gap {gap:.2f}: {REGIMES[regime]}", fontsize=10)
-            if ax is not row[0]:
-                ax.set_ylabel("")
-            if ax is not row[-1]:
-                ax.get_legend().remove()
-    return fig
-
-
-def stepsize_figure(datasets: dict[str, xr.Dataset]) -> Any:
-    """Return final gaps over stepsize and network, with a row per regime, a panel per method."""
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(
-        2, len(METHODS), figsize=(12, 4.6), sharex=True, sharey=True, layout="constrained"
+def regime(name: str, world: Any, _: Any) -> Mapping[str, Program]:
+    """Return a comparison for every method: network, stepsize, seed, step."""
+    full = name == "full"
+    return comparisons(
+        METHODS,
+        problem=world.problem if full else jd.problems.Minibatch(world.problem, BATCH),
+        networks=world.networks,
+        over={"stepsize": jnp.logspace(-2, 1, world.sizes.stepsizes)},
+        seeds=range(world.seed, world.seed + (1 if full else world.sizes.seeds)),
+        steps=getattr(world.sizes, name),
+        every=10,
+        metrics={"accuracy": world.accuracy},
     )
-    for row, (regime, dataset) in zip(axes, datasets.items(), strict=True):
-        high = float(dataset.gap.isel(step=0).max()) * 10
-        low = max(float(dataset.gap.isel(step=-1).min()), ROUNDING)
-        for ax, method in zip(row, METHODS, strict=True):
-            chosen = dataset.sel(algorithm=method)
-            jd.plot.heatmap(chosen, ax=ax, vmin=low, vmax=high, colorbar=ax is row[-1])
-            ax.set_title(f"{method}: {REGIMES[regime]}", fontsize=10)
-            ax.label_outer()
-    return fig
 
 
-def run(quick: bool, out: Path, seed: int, progress: bool = True) -> list[Path]:
-    """Run both regimes, print the tables and return the files written into ``out``."""
-    import matplotlib
+def summary(name: str, results: Results) -> xr.Dataset:
+    """Return what each method reaches at its best stepsize; rounds only if every seed does."""
+    chosen = results[f"{name}, best"]
+    last = chosen.isel(step=-1, drop=True).mean("seed")
+    rounds = jd.reach(chosen, "gap", TARGET, x="rounds")
+    return xr.Dataset(
+        {
+            "best stepsize": chosen.stepsize,
+            "final gap": abs(last.gap),
+            "consensus error": last.consensus_error,
+            "held-out accuracy": last.accuracy,
+            f"rounds to {TARGET:g}": rounds.mean("seed", skipna=False),
+        }
+    ).drop_vars("stepsize")
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    out.mkdir(parents=True, exist_ok=True)
-    training, _ = problem(seed)
-    sizes = np.asarray(training.sizes)
-    print(
-        f"digits {DIGITS[0]} against {DIGITS[1]}: {sizes.sum()} images over {AGENTS} agents by "
-        f"label, {sizes.min()} to {sizes.max()} each; L = {float(training.smoothness):.2f}, "
-        f"mu = {float(training.strong_convexity):.2g}; backend {jax.default_backend()}"
+def final(regime: str, *methods: str) -> Any:
+    """Return the measure of methods' final gaps, a mean over seeds."""
+
+    def measure(results: Results) -> xr.DataArray:
+        gap = abs(results[f"{regime}, best"].gap).isel(step=-1, drop=True).mean("seed")
+        return gap.sel(algorithm=list(methods)).drop_vars("stepsize", errors="ignore")
+
+    return measure
+
+
+CLAIMS = [
+    Claim(
+        "with full gradients, gradient tracking, EXTRA and exact diffusion are exact: gap",
+        "known: arXiv 1404.6264, 1607.03218, 1702.05122",
+        "0",
+        final("full", *EXACT),
+        below(TARGET),
+        scales=("default", "full"),
+    ),
+    Claim(
+        "DGD with a constant stepsize is not",
+        "known: arXiv 1310.7063",
+        "> 0",
+        final("full", "DGD"),
+        above(TARGET),
+    ),
+    Claim(
+        "with minibatches and a constant stepsize, all have a noise floor",
+        "known",
+        "> 0",
+        final("minibatch", *METHODS),
+        above(TARGET),
+    ),
+]
+
+
+def panel(regime: str, network: str) -> Lines:
+    """Return the panel of a regime on a network."""
+    gap = jd.networks.metropolis(GRAPHS[network]).spectral_gap
+    return Lines(
+        data=f"{regime}, best",
+        at={"network": network},
+        x="rounds" if regime == "full" else "epochs",
+        xlabel="rounds" if regime == "full" else "epochs",
+        floor=ROUNDING,
+        title=f"{network}, spectral gap {gap:.2f}",
+        ylabel="" if network != "ring" else f"{REGIMES[regime]}\n{jd.plot.NAMES['gap']}",
+        also=[level(ROUNDING, "rounding errors")] if regime == "full" else [],
     )
-    datasets = curves(quick, seed, progress)
-    written = []
-    for regime, dataset in datasets.items():
-        table = summary(jd.best(dataset, "gap"))
-        print(
-            f"\n{REGIMES[regime]}, {dataset.sizes['seed']} seed(s), "
-            f"{int(dataset.step[-1])} steps, mean over seeds\n\n{text(table)}"
-        )
-        written.append(out / f"quickstart_{regime}.csv")
-        table.to_csv(written[-1], index=False)
-        path = out / f"quickstart_{regime}.nc"
-        dataset.to_netcdf(path)
-        written.append(path)
-    for name, draw in (("quickstart", figure), ("quickstart_stepsizes", stepsize_figure)):
-        fig = draw(datasets)
-        for suffix in ("png", "pdf"):
-            path = out / f"{name}.{suffix}"
-            fig.savefig(path, dpi=160)
-            written.append(path)
-        plt.close(fig)
-    print()
-    return written
+
+
+def heat(regime: str, method: str, ax: Any, results: Results) -> None:
+    """Draw final gaps over stepsize and network."""
+    dataset = results[regime]
+    high = float(dataset.gap.isel(step=0).max()) * 10
+    low = max(float(dataset.gap.isel(step=-1).min()), ROUNDING)
+    bar = method == list(METHODS)[-1]
+    chosen = dataset.sel(algorithm=method)
+    jd.plot.heatmap(chosen, ax=ax, vmin=low, vmax=high, colorbar=bar)
+    ax.set_title(method, fontsize=7)
+    ax.set(ylabel=REGIMES[regime])
+
+
+FIGURES = {
+    "quickstart": Figure(
+        [[panel(regime, network) for network in GRAPHS] for regime in REGIMES],
+        sharey=True,
+        height=2.3,
+    ),
+    "stepsizes": Figure(
+        [[functools.partial(heat, regime, method) for method in METHODS] for regime in REGIMES],
+        sharey=True,
+        height=1.6,
+    ),
+}
+
+STUDY = Study(
+    name="quickstart",
+    paper="Methods of arXiv 1310.7063, 1404.6264, 1607.03218, 1702.05122",
+    question="How do DGD, gradient tracking, EXTRA and exact diffusion compare on real data?",
+    scales=SCALES,
+    world=world,
+    parts={name: Part("algorithm", functools.partial(regime, name)) for name in REGIMES}
+    | {
+        f"{name}, best": Part(None, None, lambda _, __, done, name=name: jd.best(done[name], "gap"))
+        for name in REGIMES
+    },
+    claims=CLAIMS,
+    figures=FIGURES,
+    tables={
+        name: (f"{title}: means over seeds at the best stepsize", functools.partial(summary, name))
+        for name, title in REGIMES.items()
+    },
+    minutes={"quick": 0.3, "default": 1.2, "full": 30},
+    data=lambda world: (
+        f"digits {DIGITS[0]} against {DIGITS[1]}: {int(np.sum(world.problem.sizes))} images of "
+        f"scikit-learn over {AGENTS} agents by label, {int(np.min(world.problem.sizes))} to "
+        f"{int(np.max(world.problem.sizes))} each; L = {float(world.problem.smoothness):.2f}, "
+        f"mu = {float(world.problem.strong_convexity):.2g}"
+    ),
+)

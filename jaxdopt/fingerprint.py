@@ -25,7 +25,20 @@ from jax.core import Tracer
 from jaxdopt._checks import require
 
 LENGTH = 16  # hexadecimal digits, 64 bits: by chance two of a million agree with 3e-8
-PLAIN = (type(None), bool, int, float, complex, str, bytes, np.dtype, np.generic, Path, type(...))
+PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    np.dtype,
+    np.generic,
+    range,
+    Path,
+    type(...),
+)
 VALUES = (*PLAIN, tuple, list, dict, set, frozenset, np.ndarray, jax.Array)
 
 

@@ -1,6 +1,5 @@
 """The command line, small: every experiment runs, writes what it says, and measures real things."""
 
-import csv
 import json
 import re
 
@@ -10,45 +9,63 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from experiments import networks, quickstart
+from experiments import networks, quickstart, varying
 from experiments.__main__ import main
 from experiments.benchmarks import speed
+from experiments.panels import Figure
+from experiments.study import STUDIES, Program
 from experiments.tables import text
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """One quick run of the quick start."""
+    """One quick run of the quick start: its folder."""
     out = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:  # a compilation for every method, network, regime
         patch.setattr(quickstart, "METHODS", {k: quickstart.METHODS[k] for k in ("DGD", "EXTRA")})
-        return quickstart.run(quick=True, out=out, seed=1, progress=False), out
+        patch.setattr(quickstart.STUDY, "claims", [])  # of four methods
+        patch.setattr(quickstart.STUDY, "figures", {"quickstart": quickstart.FIGURES["quickstart"]})
+        main(["quickstart", "--quick", "--seed", "1", "--out", str(out)])
+    return out / "quickstart"
 
 
 @pytest.mark.slow
 def test_the_quick_start_writes_figures_tables_and_datasets(results):
-    written, out = results
-    assert all(path.stat().st_size > 0 for path in written)
-    assert {path.name for path in written} == {path.name for path in out.iterdir()}
-    dataset = xr.load_dataset(out / "quickstart_minibatch.nc")
-    assert list(dataset.sizes) == ["algorithm", "network", "stepsize", "seed", "step"]
+    names = {
+        "full.nc",
+        "minibatch.nc",
+        "full, best.nc",
+        "minibatch, best.nc",
+        "full.csv",
+        "minibatch.csv",
+        "claims.json",
+    }
+    names |= {"quickstart.png", "quickstart.pdf", "cache"}
+    assert {path.name for path in results.iterdir()} == names
+    assert all(path.stat().st_size > 0 for path in results.iterdir())
+    dataset = xr.load_dataset(results / "minibatch.nc")
+    assert dict(dataset.gap.sizes) == {
+        "algorithm": 2,
+        "network": 3,
+        "stepsize": 4,
+        "seed": 2,
+        "step": 11,
+    }
     assert dataset.seed.values.tolist() == [1, 2]
-    rows = (out / "quickstart_full.csv").read_text().splitlines()
+    rows = (results / "full.csv").read_text().splitlines()
     assert len(rows) == 1 + 3 * 2
     assert len(quickstart.METHODS) == 4
 
 
 @pytest.mark.slow
 def test_the_quick_starts_table_is_its_dataset(results):
-    import jaxdopt as jd
-
-    dataset = xr.load_dataset(results[1] / "quickstart_full.nc")
-    table = quickstart.summary(jd.best(dataset, "gap"))
-    row = next(row for row in table.itertuples(index=False) if row[:2] == ("grid", "EXTRA"))
+    dataset = xr.load_dataset(results / "full.nc")
+    table = pd.read_csv(results / "full.csv").set_index(["network", "algorithm"])
+    row = table.loc["grid", "EXTRA"]
     here = dataset.sel(network="grid", algorithm="EXTRA").isel(seed=0)
     finals = np.abs(here.gap.isel(step=-1).values)
-    assert row[2] == f"{here.stepsize.values[finals.argmin()]:.3g}"
-    assert float(row[3]) == pytest.approx(finals.min(), rel=0.01)
+    assert row["best stepsize"] == here.stepsize.values[finals.argmin()]
+    assert row["final gap"] == pytest.approx(finals.min(), rel=1e-12)
 
 
 def test_the_held_out_images_are_not_trained_on():
@@ -62,7 +79,10 @@ def test_the_held_out_images_are_not_trained_on():
 
 def test_list_and_help(capsys):
     main(["list"])
-    assert "quickstart" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    for study in STUDIES.values():
+        for words in (study.name, study.paper, study.question):
+            assert words in listed
     with pytest.raises(SystemExit) as stopped:
         main(["quickstart", "--help"])
     assert stopped.value.code == 0
@@ -85,7 +105,7 @@ def test_list_and_help(capsys):
 def test_arguments_are_refused_without_a_traceback(arguments, says, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    monkeypatch.setattr(quickstart, "run", None)  # no work is begun
+    monkeypatch.setattr(Program, "kept", lambda *_: pytest.fail("work has begun"))
     with pytest.raises(SystemExit) as stopped:
         main([text.format(tmp=tmp_path) for text in arguments])
     assert stopped.value.code == 2
@@ -112,35 +132,34 @@ METHODS = ("DSGD", "GradientTracking", "ExactDiffusion")
 
 
 @pytest.fixture(scope="module")
-def networks_results(tmp_path_factory):
-    """One quick run of the study of networks: the tables' texts by name, and the folder."""
-    out = tmp_path_factory.mktemp("networks")
+def networks_results():
+    """One quick run of the study of networks."""
     with pytest.MonkeyPatch.context() as patch:  # exact diffusion is EXTRA's close relative
-        patch.setattr(networks, "METHODS", {k: networks.METHODS[k] for k in METHODS})
-        main(["networks", "--quick", "--out", str(out)])
-    return out
+        own = {k: networks.METHODS[k] for k in METHODS}
+        patch.setattr(networks, "METHODS", own)
+        yield networks.STUDY.results("quick")
 
 
-def _columns(path):
-    header, *rows = csv.reader(path.read_text().splitlines())
-    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+@pytest.fixture(scope="module")
+def varying_results():
+    """One quick run of the study of networks that change."""
+    return varying.STUDY.results("quick")
 
 
 @pytest.mark.slow
 def test_the_study_of_networks_measures_what_theory_says(networks_results):
-    slopes = _columns(networks_results / "networks_slopes.csv")
-    fit = {name: float(row["fit, gap < 0.25"]) for name, row in slopes.items()}
-    assert fit["averaging"] == pytest.approx(-1, abs=0.1)
-    assert fit["Chebyshev"] == pytest.approx(-0.5, abs=0.1)
-    assert fit["GradientTracking"] == pytest.approx(-1, abs=0.3)
-    assert fit["ExactDiffusion"] == pytest.approx(-0.5, abs=0.2)
+    def fit(name):
+        return float(networks.fitted(name)(networks_results).item())
+
+    assert fit("averaging") == pytest.approx(-1, abs=0.1)
+    assert fit("Chebyshev") == pytest.approx(-0.5, abs=0.1)
+    assert fit("GradientTracking") == pytest.approx(-1, abs=0.3)
+    assert fit("ExactDiffusion") == pytest.approx(-0.5, abs=0.2)
 
 
 @pytest.mark.slow
 def test_exact_methods_reach_the_accuracy_and_dsgd_does_not(networks_results):
-    rounds = networks.rounds_to(
-        xr.load_dataset(networks_results / "networks_optimization.nc"), networks.TARGET
-    )
+    rounds = networks.rounds_to(networks_results["optimization"], networks.TARGET)
     exact = rounds.sel(algorithm=["GradientTracking", "ExactDiffusion"])
     assert exact.notnull().all()
     dsgd = rounds.sel(algorithm="DSGD").notnull()  # on the complete graph it is gradient descent
@@ -151,14 +170,8 @@ def test_exact_methods_reach_the_accuracy_and_dsgd_does_not(networks_results):
 
 @pytest.mark.slow
 def test_shuffled_agents_are_quicker_to_a_rough_accuracy_only(networks_results):
-    slow, shuffled = (
-        xr.load_dataset(networks_results / f"networks_{name}.nc").sel(
-            algorithm="GradientTracking", network="ring"
-        )
-        for name in ("optimization", "shuffled")
-    )
     rough, fine = (
-        float(networks.rounds_to(slow, target) / networks.rounds_to(shuffled, target))
+        float(networks.placement(target, networks_results))
         for target in (networks.COARSE, networks.TARGET)
     )
     assert rough > 3
@@ -166,25 +179,21 @@ def test_shuffled_agents_are_quicker_to_a_rough_accuracy_only(networks_results):
 
 
 @pytest.mark.slow
-def test_failing_links_cost_rounds_and_not_bits(networks_results):
-    rows = _columns(networks_results / "networks_varying.csv")
-    assert float(rows["one-peer exponential"]["contraction"]) == 0
-    whole, p = rows["grid 4 x 4, p = 1"], 0.7
-    gap = 1 - float(whole["contraction"])
-    for name, share in (("links up, p = 0.7", p), ("agents awake, p = 0.7", p**2)):
-        links = float(rows[name]["links a round"]) / float(whole["links a round"])
-        assert links == pytest.approx(share, rel=0.05)
-        assert 1 - float(rows[name]["contraction"]) == pytest.approx(share * gap, rel=0.1)
-        assert 1 - float(rows[name]["|λ₂| of mean W"]) == pytest.approx(share * gap, rel=0.02)
+def test_failing_links_cost_rounds_and_not_bits(varying_results):
+    dataset = varying_results["varying"]
+    assert float(dataset.contraction.sel(network="one-peer exponential")) == 0
+    shares = varying.failing(varying_results)
+    np.testing.assert_allclose(shares.links, 1, atol=0.05)
+    np.testing.assert_allclose(shares.gap, 1, atol=0.1)
+    np.testing.assert_allclose(shares["mean"], 1, atol=0.02)
 
 
 @pytest.mark.slow
-def test_the_study_of_networks_writes_figures_and_numbers_agents_along_the_graph(
+def test_the_study_of_networks_draws_its_figures_and_numbers_agents_along_the_graph(
     networks_results,
 ):
-    names = {path.name for path in networks_results.iterdir()}
-    figures = ("graphs", "spectra", "scaling", "stepsizes", "varying")
-    assert {f"networks_{name}.{kind}" for name in figures for kind in ("png", "pdf")} <= names
+    for name, figure in networks.STUDY.figures.items():
+        assert Figure.of(figure).draw(networks_results) is not None, name
     path = networks.graphs()["path"]
     order = list(networks.placed(path))
     assert order in (sorted(order), sorted(order)[::-1])

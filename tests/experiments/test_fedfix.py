@@ -1,35 +1,30 @@
 """The study of FedFix: what weights solve, who returns how late, and what asynchrony can take."""
 
-import csv
-
 import numpy as np
 import pytest
 import xarray as xr
 
 from experiments import fedfix
-from experiments.__main__ import main
 
 SYNC, ASYNC = fedfix.SYNC, fedfix.ASYNC
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def results():
     """One quick run."""
-    folder = tmp_path_factory.mktemp("fedfix")
-    main(["fedfix", "--quick", "--out", str(folder)])
-    return folder
+    return fedfix.STUDY.results("quick")
 
 
 @pytest.fixture(scope="module")
-def limits(out):
+def limits(results):
     """Where rules end on quadratics."""
-    return xr.load_dataset(out / "fedfix_limits.nc")
+    return results["limits"]
 
 
 @pytest.fixture(scope="module")
-def clock(out):
+def clock(results):
     """The digits over time."""
-    return xr.load_dataset(out / "fedfix_time.nc")
+    return results["time"]
 
 
 def test_weights_decide_what_is_solved(limits):
@@ -70,11 +65,11 @@ def test_how_often_and_how_late_clients_return(limits):
     assert oldest[ASYNC] > 20
 
 
-def test_a_table_of_all_clients_makes_up_for_skewed_arrivals(out):
-    ends = xr.load_dataset(out / "fedfix_anarchy.nc").sel(arrivals="skewed")
+def test_a_table_of_all_clients_makes_up_for_skewed_arrivals(results):
+    ends = results["anarchy"].sel(arrivals="skewed")
     device, silo = ends.away.sel(algorithm="AFA-CD"), ends.away.sel(algorithm="AFA-CS")
     assert float(silo) < 1e-3 < 0.3 < float(device)
-    assert float(ends.off.sel(algorithm="AFA-CD")) < float(ends.predicted) / 3
+    assert float(ends.off.sel(algorithm="AFA-CD")) < float(ends.predicted.max()) / 3
 
 
 def test_asynchrony_is_quick_with_one_stepsize_and_stands_small_ones_only(clock):
@@ -96,17 +91,15 @@ def test_a_target_counts_where_accuracies_stay(clock):
     made = clock.isel(stepsize=[0]).assign(accuracy=there)
     np.testing.assert_allclose(fedfix.to_target(made), 20 * fedfix.RESOLUTION)
     late = made.assign(accuracy=there.where(made.time < 12, 0.0))
-    assert bool(fedfix.to_target(late).isnull().all())
+    assert bool(np.isinf(fedfix.to_target(late)).all())
 
 
-def test_tables_and_figures(out):
-    header, *rows = csv.reader((out / "fedfix_claims.csv").read_text().splitlines())
-    claims = [dict(zip(header, row, strict=True)) for row in rows]
-    assert len(claims) >= 16
-    for claim in claims:
-        if claim["source"] != f"{fedfix.PAPER}, abstract: fast convergence":
-            assert claim["met"] == "yes" or "improvements" in claim["source"], claim["claim"]
-        assert claim["met"] == "yes" or claim["if not, why"] not in ("", "-")
-    names = {path.name for path in out.iterdir()}
-    assert {"fedfix_bias.csv", "fedfix_time.csv", "fedfix_growth.csv"} <= names
-    assert {"fedfix_fedfix.png", "fedfix_fedfix.pdf"} <= names
+def test_verdicts(results):
+    judged = [claim.judge(results) for claim in fedfix.CLAIMS]
+    assert len(judged) >= 15  # one of them of three pairs of rules, one of both weights
+    for entry in judged:
+        if entry["claimed"] != "fast convergence":
+            met = entry["verdict"] in ("holds", "not judged")
+            assert met or "improves" in entry["claimed"], entry["text"]
+    assert sum(entry["verdict"] == "not judged" for entry in judged) == 3
+    assert len(fedfix.STUDY.figures["fedfix"].draw(results).axes) == 6

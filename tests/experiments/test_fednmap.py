@@ -1,44 +1,34 @@
 """The study of FedNMap: exact with MCP, no bias, linear speedup, centralized descent's support."""
 
-import csv
-
 import numpy as np
 import pytest
-import xarray as xr
 
 from experiments import fednmap
-from experiments.__main__ import main
+from experiments.measures import attained
 
 PLAIN = "FedNMap, no correction"
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def results():
     """One quick run."""
-    folder = tmp_path_factory.mktemp("fednmap")
-    main(["fednmap", "--quick", "--out", str(folder)])
-    return folder
+    return fednmap.STUDY.results("quick")
 
 
 @pytest.fixture(scope="module")
-def best(out):
+def best(results):
     """The methods' histories at their own total steps."""
-    return fednmap.own_best(xr.load_dataset(out / "fednmap_MCP.nc"))
-
-
-def rows(path):
-    header, *body = csv.reader(path.read_text().splitlines())
-    return [dict(zip(header, row, strict=True)) for row in body]
+    return results["best"].sel(regularizer="MCP").isel(seed=0)
 
 
 def test_fednmap_converges_linearly_and_without_corrections_it_stalls(best):
     error = best.residual.sel(algorithm="FedNMap")
     assert float(error.isel(step=-1)) < 1e-16
-    levels = (1e-8, 1e-12, 1e-16)
-    halves = [float(fednmap.rounds(best, level).sel(algorithm="FedNMap")) for level in levels]
+    mine = best.sel(algorithm="FedNMap")
+    halves = [float(attained(mine, "residual", level)) for level in (1e-8, 1e-12, 1e-16)]
     assert halves[2] - halves[1] == pytest.approx(halves[1] - halves[0], rel=0.2)
     assert float(best.residual.sel(algorithm=PLAIN).isel(step=-1)) > 1e-6
-    assert bool(best.same_support.sel(algorithm="FedNMap").isel(step=-1))
+    assert int(best.differ.sel(algorithm="FedNMap").isel(step=-1)) == 0
     assert float(best.zeros.sel(algorithm="FedNMap").isel(step=-1)) > 0.5
 
 
@@ -48,21 +38,20 @@ def test_rounds_cost_one_vector_each_way(best):
     np.testing.assert_allclose(last.rounds, 1000, rtol=1e-5)
 
 
-def test_noise_averages_over_clients_and_local_steps(out):
-    noise = xr.load_dataset(out / "fednmap_speedup.nc")
-    floors = fednmap.floors(noise).sel(total=fednmap.NOISY_TOTAL)
-    few, many = float(floors[1]), float(floors[2])
-    assert noise["product"].values.tolist() == [0, 4, 64]
+def test_noise_averages_over_clients_and_local_steps(results):
+    errors = results["speedup"].stationary.mean("seed")
+    few, many = float(errors.sel(n=4, Q=1)), float(errors.sel(n=16, Q=4))
+    assert errors.nQ.sel(n=[4, 16], Q=[1, 4]).values.tolist() == [[4, 16], [16, 64]]
     assert few / many == pytest.approx(16, rel=0.25)
-    assert float(floors[0]) < 1e-3 * many
+    quiet = results["noiseless"].residual.sel(total=fednmap.TOTAL)
+    half = quiet.sizes["step"] // 2
+    assert float(quiet.isel(step=slice(half, None)).mean()) < 1e-3 * many
 
 
-def test_tables_and_figures(out):
-    claims = {row["claim"]: row["met"] for row in rows(out / "fednmap_claims.csv")}
-    assert len(claims) >= 7
-    assert set(claims.values()) == {"yes"}
-    found = {row["method"]: row for row in rows(out / "fednmap_support.csv")}
-    assert found["FedNMap"]["its support"] == "yes"
-    assert found["FedNMap"]["true ones"] == "8 of 8"
-    names = {path.name for path in out.iterdir()}
-    assert {"fednmap_fednmap.png", "fednmap_fednmap.pdf", "fednmap_rounds.csv"} <= names
+def test_what_is_claimed_holds(results):
+    verdicts = [claim.judge(results)["verdict"] for claim in fednmap.CLAIMS]
+    assert verdicts.count("holds") >= 7
+    assert set(verdicts) == {"holds", "not judged"}
+    found = results["support"].sel(regularizer="MCP", algorithm="FedNMap")
+    assert int(found.differ) == 0
+    assert int(found["true ones"]) == fednmap.TRUTH == 8

@@ -1,60 +1,66 @@
 """The study of OLDSGD: seconds by the formulas; what hiding messages gains and costs."""
 
-import csv
-
 import numpy as np
 import pytest
 import xarray as xr
 
 from experiments import oldsgd
-from experiments.__main__ import main
-
-CASE = oldsgd.CASES["shuffled"]
+from experiments.measures import lasting, soonest
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def results():
     """One quick run."""
-    folder = tmp_path_factory.mktemp("oldsgd")
-    main(["oldsgd", "--quick", "--out", str(folder)])
-    return folder
+    return oldsgd.STUDY.results("quick")
 
 
-@pytest.fixture(scope="module")
-def dataset(out):
-    """Its histories."""
-    return xr.load_dataset(out / "oldsgd_shuffled.nc")
-
-
-def test_all_come_to_the_target_and_overlap_costs_gradients(dataset):
-    counts = oldsgd.to_target(CASE, dataset).to_series()
+def test_all_come_to_the_target_and_overlap_costs_gradients(results):
+    best = results["best"].sel(case="shuffled").stack(method=("family", "tau"))
+    counts = best.gradients.where(best.alpha.notnull(), drop=True).to_series()
     assert counts.notna().all()
-    assert counts["DSGD 1"] <= counts["LocalDSGD 4"] * 1.3 <= counts["OLDSGD 4"] * 1.3
-    best = oldsgd.chosen(CASE, dataset).scaled.to_series()
-    assert best["OLDSGD 4"] < best["LocalDSGD 4"]  # stable for smaller stepsizes only
+    assert len(counts) == 4
+    counts = counts.droplevel("tau")
+    assert counts["DSGD"] <= counts["LocalDSGD"] * 1.3 <= counts["OLDSGD"] * 1.3
+    alpha = results["best"].alpha.sel(case="shuffled", tau=4)
+    assert alpha.sel(family="OLDSGD") < alpha.sel(family="LocalDSGD")  # stable for smaller ones
 
 
-def test_hidden_messages_halve_a_round_where_they_take_as_long_as_its_gradients(dataset):
-    pace = oldsgd.seconds_a_gradient((4,), (0.1, 4.0))
-    np.testing.assert_allclose(pace.sel(delay=4.0), [5, 2, 1, 1], rtol=1e-6)
-    lasts = oldsgd.times(CASE, dataset, pace).sel(delay=4.0).to_series()
-    assert max(lasts["OLDSGD 4"], lasts["LocalDSGD 4"]) < lasts["DSGD 1"] / 2
+def test_hidden_messages_halve_a_round_where_they_take_as_long_as_its_gradients(results):
+    pace = results["pace"].seconds.sel(delay=4.0)
+    np.testing.assert_allclose(pace.sel(family="DSGD", tau=1), 5, rtol=1e-6)
+    others = pace.sel(family=["LocalDSGD", "OLDSGD", "OSGP"], tau=4)
+    np.testing.assert_allclose(others, [2, 1, 1], rtol=1e-6)
+    lasts = results["times"].seconds.sel(case="shuffled", delay=4.0)
+    assert lasts.sel(family=["LocalDSGD", "OLDSGD"]).max() < lasts.sel(family="DSGD") / 2
 
 
 def test_a_target_counts_where_values_stay():
     values = np.array([[1.0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]]).T
     made = xr.Dataset(
-        {"gap": (("calls", "seed"), values), "diverged": ("seed", [False])},
-        {"calls": 16 * np.arange(16)},
+        {"value": (("step", "seed"), values), "diverged": ("seed", [False])},
+        {"step": 16 * np.arange(16)},
     )
-    assert float(oldsgd.arrivals(CASE, made)) == 48  # not 16, where it leaves again
-    assert np.isnan(float(oldsgd.arrivals(CASE, made.isel(calls=slice(0, 9)))))
+    stays = lasting(made, "value", 1e-3, records=oldsgd.STAYS)
+    assert stays.item() == 48  # not 16, where it leaves again
+    cut = made.isel(step=slice(0, 9))
+    assert np.isnan(lasting(cut, "value", 1e-3, records=oldsgd.STAYS).item())
+    both = xr.concat([made, made.assign(diverged=("seed", [True]))], "scaled")
+    best = soonest(both.isel(scaled=[1, 0]), "value", 1e-3, over="scaled", records=oldsgd.STAYS)
+    assert (best.arrival.item(), best.diverged.item()) == (48, False)
 
 
-def test_tables_and_figures(out):
-    header, *rows = csv.reader((out / "oldsgd_claims.csv").read_text().splitlines())
-    met = {row[0]: dict(zip(header, row, strict=True))["met"] for row in rows}
-    assert met["1000 gradients with tau = 4, delay 4: seconds of local DSGD and OLDSGD"] == "yes"
-    assert all(row[-1] != "-" for row in rows if "no" in row)  # what is not met is explained
-    names = {path.name for path in out.iterdir()}
-    assert {"oldsgd_seconds.csv", "oldsgd_gradients.csv", "oldsgd_oldsgd.pdf"} <= names
+def test_claims(results):
+    verdicts = [claim.judge(results) for claim in oldsgd.CLAIMS]
+    formulas, worked, *others = verdicts
+    assert formulas["verdict"] == worked["verdict"] == "holds"
+    assert {"delay": 4.0, "family": "OLDSGD"} in [each["where"] for each in worked["measured"]]
+    assert len(others) == 2 * len(oldsgd.CASES)
+    assert {other["verdict"] for other in others} == {"not judged"}
+    measured = [other for other in others if other["measured"]]
+    assert len(measured) == 2
+    assert all(other["text"].startswith("shuffled") for other in measured)
+
+
+def test_the_formulas_are_the_papers():
+    theirs = [oldsgd.FORMULAS[name](4, 8.0) for name in oldsgd.FAMILIES]
+    assert theirs == [9, 3, 2, 2]
