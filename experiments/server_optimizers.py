@@ -156,6 +156,6 @@ STUDY = Study(
     claims=CLAIMS,
     figures={"server_optimizers": Figure([PANELS], height=2.4)},
     tables={"servers": ("sorted digits", lambda results: bests(results)[[*ENDS]])},
-    minutes={"quick": 0.2, "default": 1.5, "full": 6},
+    minutes={"quick": 0.2, "default": 1.5, "full": 7},
     data=lambda _: f"{IMAGES}, sorted",
 )
