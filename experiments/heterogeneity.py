@@ -43,7 +43,7 @@ from experiments.fedavg import (
     schedules,
     sigma_f,
 )
-from experiments.panels import REFERENCE, Dots, Figure, LogLog
+from experiments.panels import REFERENCE, Figure, Heat, LogLog
 from experiments.study import Part, Program, Results, Study
 
 PAPER = "arXiv 2301.12677"
@@ -269,8 +269,9 @@ CLOUDS = [
         x=name,
         by="kind",
         joined=False,
+        hollow=("one Hessian",),
         ticks=False,
-        xlabel=title,
+        xlabel=title.replace("σ_f*", r"$\sigma_f^\star$").replace("x*", r"$x^\star$"),
         ylabel=r"$|\nabla F|^2\ /\ \frac{1}{2}(\alpha L(Q-1))^2 L$",
         also=[bound] * (name == "measure"),
         title={"measure": "Q = 10 local steps", "at_start": "zeros lie at the edges"}.get(name, ""),
@@ -280,16 +281,15 @@ CLOUDS = [
 ON_DIGITS = over_time(
     "digits", "gradient_norm_squared", r"$|\nabla F(x)|^2$", "digits, 10 local steps", split=True
 )
-SHARES = Dots(
+SHARES = Heat(
     data=shares,
-    x="problem",
-    by="bound",
-    logy=False,
-    rotation=30,
-    legend="panel",
+    x="bound",
+    y="problem",
+    form=".2f",
+    limits=(0, 1),
+    log=False,
     labels={"client": "variance", "mean": "mean variance", "gradients": r"mean $|\nabla f_i|^2$"},
-    ylabel="largest share of the bound",
-    title="the general variance condition",
+    title="largest shares of bounds",
 )
 STUDY = Study(
     name="heterogeneity",
