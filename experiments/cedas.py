@@ -21,7 +21,7 @@ make CHOCO-SGD's bias smaller, but not remove it.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,7 +34,7 @@ import jaxdopt as jd
 from experiments.claims import Claim, above, below
 from experiments.measures import exponent, spread
 from experiments.panels import Figure, Lines, LogLog, level, present, slope
-from experiments.study import Axis, Part, Program, Results, Study, keys
+from experiments.study import Axis, Part, Program, Results, Study, comparisons, keys
 from jaxdopt import compressors
 from jaxdopt.algorithms.compressed import messages
 
@@ -115,11 +115,6 @@ def world(sizes: Any, seed: int) -> Any:
     return SimpleNamespace(sizes=sizes, seed=seed, problem=problem(), network=ring)
 
 
-def kept(dataset: xr.Dataset, ones: Sequence[str] = ()) -> xr.Dataset:
-    """Return what the claims and figures need, without dimensions of one member."""
-    return dataset[["error", "bits", "diverged"]].isel(dict.fromkeys(ones, 0), drop=True)
-
-
 def samples(world: Any, _: Any) -> dict[str, Program]:
     """Return the runs with one sample an agent and step: θ, seed (the same samples for all)."""
     sampled = jd.problems.Minibatch(world.problem, 1)
@@ -136,19 +131,26 @@ def samples(world: Any, _: Any) -> dict[str, Program]:
     for name in world.sizes.methods:
         make = jax.vmap(functools.partial(scheduled, method=METHODS[name]))
         stacked = {"algorithm": make(jnp.asarray(world.sizes.thetas))}
-        found[name] = Program(shared | stacked, over, reduce=kept)
+        found[name] = Program(
+            shared | stacked, over, reduce=lambda d: d[["error", "bits", "diverged"]]
+        )
     return found
 
 
 def full(world: Any, _: Any) -> dict[str, Program]:
     """Return the runs with full gradients: constant stepsize."""
     steps, stepsizes = world.sizes.constant
-    shared = {"problem": world.problem, "networks": world.network, "seeds": [world.seed]}
-    shared |= {"over": {"stepsize": np.logspace(-3, 0, stepsizes)}, "steps": steps, "every": 25}
-    shared |= {"metrics": {"error": error}, "progress": False}
-    members = {name: shared | {"algorithms": {name: FULL[name]}} for name in world.sizes.full}
-    alone = functools.partial(kept, ones=("algorithm", "network", "seed"))
-    return {name: Program(own, function=jd.compare, reduce=alone) for name, own in members.items()}
+    return comparisons(
+        {name: FULL[name] for name in world.sizes.full},
+        ("error", "bits", "diverged"),
+        problem=world.problem,
+        networks=world.network,
+        over={"stepsize": np.logspace(-3, 0, stepsizes)},
+        steps=steps,
+        every=25,
+        seeds=[world.seed],
+        metrics={"error": error},
+    )
 
 
 def parameters(method: Any) -> tuple[float, float]:
@@ -186,7 +188,6 @@ def described(dataset: xr.Dataset, *_: Any) -> xr.Dataset:
             (omega, compressor.error(PIXELS), *parameters(method), nominal, exact / nominal)
         )
     names = ("omega", "e", "gamma", "alpha", "message_bits", "code")
-
     columns = zip(names, np.array(rows, float).T, strict=True)
     return dataset.assign({name: ("algorithm", values) for name, values in columns})
 
@@ -323,15 +324,6 @@ def methods_table(results: Results) -> xr.Dataset:
     return xr.Dataset(columns).drop_vars("theta")
 
 
-def exactness_table(results: Results) -> xr.Dataset:
-    """Return what each method reaches with full gradients at its best constant stepsize."""
-    own = jd.best(results["full"], "error")
-    kbit = jd.reach(own, "error", EXACT, x="bits") / 1e3
-    columns = {"best stepsize": own.stepsize, "lowest error": own.error.min("step")}
-    columns |= {f"steps to {EXACT:g}": jd.reach(own, "error", EXACT), "kbit": kbit}
-    return xr.Dataset(columns | {"of a plain code": kbit * own.code}).drop_vars("stepsize")
-
-
 def message_panel(name: str, compressor: Any) -> Callable[[Any, Results], None]:
     """Return a picture of one vector, and of what arrives of it after compression."""
 
@@ -386,7 +378,9 @@ STUDY = Study(
     world=world,
     parts={
         "samples": Part("algorithm", samples, described),
-        "full": Part("algorithm", full, described),
+        "full": Part(
+            "algorithm", full, lambda d, *_: described(d.isel(network=0, seed=0, drop=True))
+        ),
     },
     claims=CLAIMS,
     figures={
@@ -395,7 +389,6 @@ STUDY = Study(
     },
     tables={
         "methods": ("one sample a step, each method at its own best theta", methods_table),
-        "exactness": ("full gradients, best constant stepsizes", exactness_table),
     },
     minutes={"quick": 1.5, "default": 15, "full": 300},
     data=lambda world: (
