@@ -96,7 +96,7 @@ def behind(errors: xr.Dataset, name: str, factor: float) -> tuple[xr.Dataset, xr
     means = errors.assign_coords(window=window).groupby("window").mean()
     last = xr.DataArray(errors.step.values, dims="step", coords={"window": window})
     ratios = (means / means.sel(algorithm=name)).drop_sel(algorithm=name)
-    times = last.groupby("window").max().where(ratios > factor).max("window").fillna(0.0)
+    times: Any = last.groupby("window").max().where(ratios > factor).max("window").fillna(0.0)
     ratio = ratios.isel(window=-1, drop=True)
     return times.where(~(ratio > factor), np.inf), ratio
 
