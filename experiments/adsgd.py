@@ -95,7 +95,10 @@ def lasts(n: int, slow: float = 1.0, straggling: float = 0.0, messages: Any = (0
     """
     means = np.where(np.arange(n) == n // 3, slow, 1.0)
     gradients = durations.Stragglers(durations.LogNormal(means, 0.3), straggling, SLOW)
-    return {"compute": gradients, "delay": durations.LogNormal(np.linspace(*messages, n), 0.5)}
+    return {
+        "compute": gradients,
+        "delay": durations.LogNormal(np.linspace(messages[0], messages[1], n), 0.5),
+    }
 
 
 @functools.cache
@@ -153,7 +156,8 @@ def growth(world: Any, _: Any) -> dict[Any, Program]:
     case = ("stragglers", "shuffled")
     return {
         (n, name): histories(world, WIDER, name, *case, n, 1, max(400.0, 16_000.0 / n))
-        for n, name in itertools.product(GROWING, world.sizes.growing)
+        for n in GROWING
+        for name in world.sizes.growing
     }
 
 
@@ -167,12 +171,13 @@ def at_best(batch: int, dataset: xr.Dataset, *_: Any) -> xr.Dataset:
     best = soonest(dataset, "gap", target, "seconds", over="scaled", records=STAYS)
     calls = lasting(best, "gap", target, "gradients", records=STAYS) / batch
     shares = xr.DataArray([kept(str(name)) for name in best.algorithm.values], dims="algorithm")
-    return best.drop_vars("scaled").assign(
+    best = best.assign(
         late=best.arrival.median("seed", skipna=False),
         calls=calls.median("seed", skipna=False),
         alpha=best.scaled / shares,
         edge=best.scaled.isin(dataset.scaled[[0, -1]]),
     )
+    return best.drop_vars("scaled")
 
 
 def theory(world: Any, _: Any) -> dict[Any, Program]:
@@ -228,23 +233,22 @@ DELAYS = f"{PAPER}, abstract: independent of computation delays"
 BOUND = "derived: a contraction for any bounded delays"
 BLOCKS = f"{PAPER}, abstract: block descent; derived: on a penalized problem"
 PULL = "derived: its mean moves by -(α / n) gᵢ"
-LATE, SPEED = "'s seconds to the gap over ADSGD's", ": stable α, most over least over speeds"
-CLAIMS = [
-    Claim(*row)
-    for row in (
-        *((n + LATE, FASTER, "≥ 1", partial(lateness, n), above(1), LATER) for n in OTHERS),
-        ("parallel SGD" + LATE + ", the most", ONCE, "≥ 1", M["most"], above(1)),
-        ("ADSGD's gradients over DGD's, even times", EQUAL, "1", M["as DGD"], near(1, 0.3), LATER),
-        ("R-FAST's bits a gradient over ADSGD's", HALF, "2", bits, near(2, 2e-3)),
-        ("ADSGD's seconds over those of half the agents", MANY, "< 1", M["falls"], below(1 - 1e-9)),
-        ("ADSGD" + SPEED, DELAYS, "1", partial(whatever_speeds, "ADSGD"), below(1.01)),
-        ("AD-PSGD" + SPEED, OURS, "1", partial(whatever_speeds, "AD-PSGD"), below(1.01)),
-        ("R-FAST" + SPEED, OURS, "1", partial(whatever_speeds, "R-FAST"), below(1.01)),
-        ("ADSGD: largest α over 2 min wᵢᵢ / (L + min μᵢ)", BOUND, "≥ 1", M["bound"], above(1)),
-        ("ADSGD: relative distance from DGD's limit", BLOCKS, "0", M["off"], below(delays.SETTLED)),
-        ("AD-PSGD: limit's distance over that of argmin Σ pᵢ fᵢ", PULL, "1", pulled, near(1, 0.05)),
-    )
+LATE = "'s seconds to the gap over ADSGD's"
+SPEED = ": largest α that works as one agent slows down, most over least"
+ROWS: list[tuple[Any, ...]] = [
+    *((n + LATE, FASTER, "≥ 1", partial(lateness, n), above(1), LATER) for n in OTHERS),
+    ("parallel SGD" + LATE + ", the largest", ONCE, "≥ 1", M["most"], above(1)),
+    ("ADSGD's gradients over DGD's, even times", EQUAL, "1", M["as DGD"], near(1, 0.3), LATER),
+    ("R-FAST's bits a gradient over ADSGD's", HALF, "2", bits, near(2, 2e-3)),
+    ("ADSGD's seconds over those of half the agents", MANY, "< 1", M["falls"], below(1 - 1e-9)),
+    ("ADSGD" + SPEED, DELAYS, "1", partial(whatever_speeds, "ADSGD"), below(1.01)),
+    ("AD-PSGD" + SPEED, OURS, "1", partial(whatever_speeds, "AD-PSGD"), below(1.01)),
+    ("R-FAST" + SPEED, OURS, "1", partial(whatever_speeds, "R-FAST"), below(1.01)),
+    ("ADSGD: largest α over 2 min wᵢᵢ / (L + min μᵢ)", BOUND, "≥ 1", M["bound"], above(1)),
+    ("ADSGD: relative distance from DGD's limit", BLOCKS, "0", M["off"], below(delays.SETTLED)),
+    ("AD-PSGD: limit's distance over that of argmin Σ pᵢ fᵢ", PULL, "1", pulled, near(1, 0.05)),
 ]
+CLAIMS = [Claim(*row) for row in ROWS]
 
 
 def curves(kind: str) -> Lines:

@@ -2,23 +2,19 @@
 
 Sparse logistic regression of the digits 3 against 8, sorted by label over the clients, with l1 and
 with MCP, which is not convex (and is less convex than the loss is convex). F is the same for any
-number n of clients. With Q local steps:
-
-* *rounds*: with full gradients, does FedNMap reach a stationary point, and in how many rounds?
-* *methods*: FedNMap beside others (FedDualAvg with l1 only), each at its own best stepsize of one
-  grid: stationarity, sparsity, distance to the end of centralized proximal gradient descent.
-* *speedup*: with noisy gradients (of a smaller problem, with MCP and data made up), is E|F(z)|² nQ
-  the same for all n and Q, and do the rounds that noise costs fall as 1 / (nQ)?
-* *support*: a sparse truth, heterogeneous clients: is it found, as by centralized descent?
+number n of clients. With full gradients: FedNMap for several n and numbers Q of local steps, beside
+other methods (FedDualAvg with l1 only), each at its own best stepsize of one grid, and the end of
+centralized proximal gradient descent. With noisy gradients, a smaller problem, and MCP: is E|F(z)|²
+nQ the same for all n and Q, and do the rounds that noise costs fall as 1 / (nQ)? With a sparse
+truth and heterogeneous clients: is it found?
 
 Everything in float64. Stepsizes are compared as total steps ηQ of a round, λ is 1 throughout, and
 residuals are |x − prox(x − λ∇f(x))|² / λ² of the estimate, |F(z)|² of FedNMap's z. FedNMap's
-listing is derived from the abstract; the paper's own experiments are not known to us.
-
-With full gradients local steps save no rounds at the same total step; what they save is noise. (A
-total step of 3 is unstable as one step, as z − η(z − x)/λ alone asks for η < 2λ, and stable as
-five.) Rounds to an accuracy, in the mean over rounds as theorems for nonconvex functions have it,
-are at the best total step of the form a/ε + b/(nQε²).
+listing is derived from the abstract; the paper's own experiments are not known to us. With full
+gradients local steps save no rounds at the same total step; what they save is noise. (A total step
+of 3 is unstable as one step, as z − η(z − x)/λ alone asks for η < 2λ, and stable as five.) Rounds
+to an accuracy, in the mean over rounds as theorems for nonconvex functions have it, are at the best
+total step of the form a/ε + b/(nQε²).
 """
 
 import functools
@@ -33,28 +29,24 @@ import xarray as xr
 
 import jaxdopt as jd
 from experiments.claims import Claim, above, below, near, within_factor
-from experiments.measures import attained, exponent, quickest, ratio, spread
-from experiments.panels import REFERENCE, Figure, Lines, LogLog, level, present, slope
+from experiments.measures import attained, exponent, over, quickest, spread
+from experiments.panels import REFERENCE, Figure, Heat, Lines, LogLog, level, present, slope
 from experiments.study import Part, Program, Results, Study
 from jaxdopt.problems import Composite, prox
 
 PAPER = "arXiv 2602.03357"
 L2, LAM = 0.01, 1.0
-NOISY = prox.MCP(0.05, 15.0)
 REGULARIZERS = {"l1": prox.L1(0.02), "MCP": prox.MCP(0.02, 20.0)}
 GRID = tuple(1.5 * 2.0**j for j in range(-7, 2))  # total steps ηQ; 2λ is unstable
 SHARED = 1.5  # the total step at which rounds are compared
 TARGET = 1e-16  # of squared residuals
 N, Q = 16, 10  # of the comparison of methods
 PATIENCE = 10_000  # proximal gradient steps of the yardstick
-
-SIGMA = 0.5  # of every client's noise, E|noise|² = σ²
-TOTALS = tuple(2.0**j for j in range(-7, 1))  # with noise
-TOTAL = 0.125  # where stationary errors are compared
+NOISY, SIGMA = prox.MCP(0.05, 15.0), 0.5  # of every client's noise, E|noise|² = σ²
+TOTALS, TOTAL = tuple(2.0**j for j in range(-7, 1)), 0.125  # with noise; of stationary errors
 ACCURACY = 5e-3  # of the mean over rounds of E|F(z)|²
-
-TRUTH, DIMENSION, SAMPLES = 8, 40, 60  # nonzeros, d and a client's samples of the sparse truth
 SUPPORT = {"l1": prox.L1(0.02), "MCP": prox.MCP(0.04, 15.0)}
+TRUTH, DIMENSION, SAMPLES = 8, 40, 60  # nonzeros, d and a client's samples of the sparse truth
 
 
 @jd.pytree
@@ -92,17 +84,12 @@ SCALES = {
 
 
 def world(sizes: Any, seed: int) -> Any:
-    """Return the sizes, the seed, the problems, and how all run with full gradients."""
-    s = SimpleNamespace(**dict(zip(FIELDS, sizes, strict=True)))
+    """Return the sizes, the seed, the methods, and how all run with full gradients."""
+    s = SimpleNamespace(**dict(zip(FIELDS, sizes, strict=True)), seed=seed)
     members = [(kind, name) for kind in s.kinds for name in s.names]
-    return SimpleNamespace(
-        sizes=s,
-        seed=seed,
-        problems={kind: problem(kind) for kind in s.kinds},
-        sparse={kind: Composite(sparse_truth(seed)[1], SUPPORT[kind]) for kind in s.kinds},
-        members=[at for at in members if at != ("MCP", "FedDualAvg")],  # which is for convex ones
-        full={"totals": s.grid, "steps": s.rounds, "every": 10},
-    )
+    s.members = [at for at in members if at != ("MCP", "FedDualAvg")]  # which is for convex ones
+    s.full = {"totals": s.grid, "steps": s.rounds, "every": 10}
+    return s
 
 
 @functools.cache
@@ -120,10 +107,8 @@ def small(n: int) -> Any:
     random = np.random.default_rng(0)
     truth = np.where(np.arange(12) < 4, 2.0, 0.0)
     features = random.standard_normal((256, 12))
-    labels = random.random(256) < 1 / (1 + np.exp(-features @ truth))
-    return jd.problems.logistic_regression(
-        features, labels, agents=n, partition="by_label", l2=0.05
-    )
+    data = features, random.random(256) < 1 / (1 + np.exp(-features @ truth))
+    return jd.problems.logistic_regression(*data, agents=n, partition="by_label", l2=0.05)
 
 
 @functools.cache
@@ -141,19 +126,22 @@ def sparse_truth(seed: int = 0) -> tuple[np.ndarray, Any]:
     features = scale * random.standard_normal((N, SAMPLES, DIMENSION)) + shift
     chance = 1 / (1 + np.exp(-features @ truth))
     labels = random.random(chance.shape) < chance
-    pooled = features.reshape(-1, DIMENSION), labels.ravel()
-    return truth, jd.problems.logistic_regression(*pooled, agents=N, partition="by_label", l2=1e-3)
+    data = features.reshape(-1, DIMENSION), labels.ravel()
+    return truth, jd.problems.logistic_regression(*data, agents=N, partition="by_label", l2=1e-3)
+
+
+def descended(problem: Any) -> Program:
+    """Return the program of centralized descent."""
+    return Program({"problem": problem}, function=descent)
 
 
 def descent(problem: Any) -> dict[str, jax.Array]:
     """Return x after many steps x ← prox(x − t∇f(x)), t = 1 / L, from where the methods start."""
-    t = 1 / problem.smoothness
-
-    def step(_: Any, x: jax.Array) -> jax.Array:
-        return problem.prox(x - t * jax.grad(problem.smooth_objective)(x), t)
-
-    x = problem.start().mean(axis=0)
-    return {"x": jax.jit(lambda x: jax.lax.fori_loop(0, PATIENCE, step, x))(x)}
+    t, grad = 1 / problem.smoothness, jax.grad(problem.smooth_objective)
+    steps = functools.partial(
+        jax.lax.fori_loop, 0, PATIENCE, lambda _, x: problem.prox(x - t * grad(x), t)
+    )
+    return {"x": jax.jit(steps)(problem.start().mean(axis=0))}
 
 
 def residual(state: Any, problem: Any) -> jax.Array:
@@ -197,11 +185,11 @@ def history(method: Any, problem: Any, totals: Sequence[float], **options: Any) 
 def exact(world: Any, _: Any) -> dict[tuple[str, int, int], Program]:
     """Return FedNMap's histories with full gradients: regularizer, n, Q, total, step."""
     metrics = {"residual": residual, "normal": NORMAL}
-    methods = {q: jd.FedNMap(0.1, LAM, local_steps=q) for _, q in world.sizes.pairs}
+    methods = {q: jd.FedNMap(0.1, LAM, local_steps=q) for _, q in world.pairs}
     return {
         (kind, n, q): history(methods[q], problem(kind, n), metrics=metrics, **world.full)
-        for kind in world.sizes.kinds
-        for n, q in world.sizes.pairs
+        for kind in world.kinds
+        for n, q in world.pairs
     }
 
 
@@ -218,31 +206,27 @@ def noisy(world: Any, n: int, q: int, sigma: float = SIGMA) -> Program:
     return history(
         jd.FedNMap(0.1, LAM, local_steps=q),
         Composite(jd.problems.GaussianNoise(small(n), sigma), NOISY),
-        world.sizes.totals,
+        world.totals,
         metrics={"residual": NORMAL},
-        seeds=range(world.seed, world.seed + world.sizes.seeds),
-        steps=world.sizes.noisy_rounds,
+        seeds=range(world.seed, world.seed + world.seeds),
+        steps=world.noisy_rounds,
         every=4,
     )
 
 
-def central(problem: Any) -> Program:
-    """Return the program of centralized descent."""
-    return Program({"problem": problem}, function=descent)
-
-
 def recovered(world: Any, _: Any) -> dict[tuple[str, str], Program]:
     """Return what methods find of a sparse truth, and centralized descent: regularizer, method."""
-    count, made = world.sizes.support_rounds, world.sparse
+    smooth, count = sparse_truth(world.seed)[1], world.support_rounds
+    made = {kind: Composite(smooth, SUPPORT[kind]) for kind in world.kinds}
     options = {"metrics": METRICS, "seeds": [world.seed], "steps": count, "every": count}
     found = {at: history(METHODS[at[1]], made[at[0]], (0.5,), **options) for at in world.members}
-    return {(kind, "centralized"): central(made[kind]) for kind in made} | found
+    return {(kind, "centralized"): descended(made[kind]) for kind in made} | found
 
 
 def beside(dataset: xr.Dataset, point: xr.DataArray) -> xr.Dataset:
     """Replace x by its distance to a point, and the coordinates of which only one is zero."""
     run = dataset.x.notnull().all("x_0")
-    away = np.sqrt(((dataset.x - point) ** 2).sum("x_0")).where(run)
+    away = ((dataset.x - point) ** 2).sum("x_0").where(run) ** 0.5
     differ = ((dataset.x == 0) != (point == 0)).sum("x_0").where(run)
     return dataset.drop_vars("x").assign(away=away, differ=differ)
 
@@ -314,14 +298,14 @@ CLAIMS = [
     Claim("the others are not", "derived: drift", "> 0", ends("residual", *OTHERS), above(TARGET)),
     Claim("FedMid ends nearer where the server alone shrinks, and not clients too: ratio",
           "derived: clients shrink twice", "< 1",
-          lambda r: ratio(
-              r["best"].away.isel(seed=0, step=-1, drop=True), "algorithm", *OTHERS[:1:-1]),
+          lambda r: over(
+              r["best"].away.isel(seed=0, step=-1, drop=True), *OTHERS[:1:-1]),
           below(1)),
     Claim("sparse truth: FedNMap finds centralized descent's support: coordinates that differ",
           POINT, "0", ends("differ", "FedNMap", part="support"), below(0)),
     Claim("sparse truth: MCP shrinks large coordinates less than l1: ratio of FedNMap's errors",
-          "Zhang 2010, arXiv 1002.4734", "< 1", lambda r: ratio(
-              r["support"]["relative error"].sel(algorithm="FedNMap"), "regularizer", "MCP", "l1"),
+          "Zhang 2010, arXiv 1002.4734", "< 1", lambda r: over(
+              r["support"]["relative error"].sel(algorithm="FedNMap"), "MCP", "l1", "regularizer"),
           below(1)),
 ]  # fmt: skip
 
@@ -329,36 +313,34 @@ CLAIMS = [
 def panels(kind: str) -> list[Any]:
     """Return the panels of one regularizer: residuals, zeros, and FedNMap's rounds."""
     at = {"regularizer": kind}
-    shared = {"data": "best", "at": at, "x": "rounds", "xlabel": "rounds"}
-    zeros = {"y": "zeros", "ylabel": "share of zero coordinates", "ylim": (0, 1), "logy": False}
+    shared: Any = {"data": "best", "at": at, "x": "rounds", "xlabel": "rounds"}
     solution = level(lambda r: float((r["centralized"].x.sel(at) == 0).mean()), "centralized")
-    change = r"$|x - \mathrm{prox}_{\lambda r}(x - \lambda\nabla f(x))|^2/\lambda^2$"
-    needed = {"data": lambda r: r["rounds"].needed, "x": "total", "xlabel": "total step  ηQ"}
-    needed |= {"ylabel": f"rounds to {TARGET:g}"}
     return [
-        Lines(y="residual", floor=1e-26, title=f"{kind}, best ηQ each", ylabel=change, **shared),
-        Lines(logx=True, xlim=(10, None), title=kind, also=[solution], **zeros, **shared),
-        LogLog(at=at | {"n": N}, by="Q", title=f"{kind}, n = {N}", legend="panel", **needed),
-    ]
+        Lines(y="residual", ylim=(1e-26, 10), ylabel=CHANGE,
+              title=f"{kind}, best ηQ each", **shared),
+        Lines(y="zeros", ylabel="share of zero coordinates", title=kind, ylim=(0, 1), logy=False,
+              also=[solution], **shared),
+        Heat(data=lambda r: r["rounds"].needed, at=at | {"total": SHARED, "seed": 0}, x="Q", y="n",
+             xlabel="Q", ylabel="n",
+             form=".0f", log=False, limits=(0, 1500), title=f"{kind}, rounds to {TARGET:g}"),
+    ]  # fmt: skip
 
 
-def draw_noiseless(ax: Any, results: Results) -> None:
-    """Draw the mean over rounds without noise."""
-    mean = results["noiseless"]["mean"].sel(total=TOTAL)
-    ax.plot(mean.step, mean, label="no noise", **REFERENCE | {"linestyle": "-"})
-
-
+CHANGE = r"$|x - \mathrm{prox}_{\lambda r}(x - \lambda\nabla f(x))|^2/\lambda^2$"
+GRAY = REFERENCE | {"linestyle": "-", "label": "no noise"}
 OVER_NQ = {"x": "nQ", "by": "n", "joined": False, "also": [slope(-1, r"$\propto 1/(nQ)$")]}
-MEAN = {"x": "step", "xlabel": "rounds  T", "ylabel": r"$\frac{1}{T}\sum_{t<T}\, E|F(z_t)|^2$"}
-AT_BEST = {"ylabel": "rounds beyond those without noise", "title": "best ηQ each"}
-LATE = {"ylabel": r"stationary  $E|F(z)|^2$", "title": f"ηQ = {TOTAL:g}"}
-COMMON = {"data": "speedup", "at": {"Q": 1, "total": TOTAL}, "title": f"Q = 1, ηQ = {TOTAL:g}"}
 SPEEDUP = [
-    Lines(y="mean", also=[draw_noiseless], **COMMON, **MEAN),
-    LogLog(data=lambda r: r["speedup"].stationary, **LATE, **OVER_NQ),
-    LogLog(data=lambda r: r["speedup"].beyond, **AT_BEST, **OVER_NQ),
-]
+    Lines(data="speedup", at={"Q": 1, "total": TOTAL}, y="mean", x="step", xlabel="rounds  T",
+          ylabel=r"$\frac{1}{T}\sum_{t<T}\, E|F(z_t)|^2$", title=f"Q = 1, ηQ = {TOTAL:g}",
+          also=[
+              lambda ax, r: ax.plot("step", "mean", data=r["noiseless"].sel(total=TOTAL), **GRAY)]),
+    LogLog(data=lambda r: r["speedup"].stationary, ylabel=r"stationary  $E|F(z)|^2$",
+           title=f"ηQ = {TOTAL:g}", **OVER_NQ),
+    LogLog(data=lambda r: r["speedup"].beyond, ylabel="rounds beyond those without noise",
+           title="best ηQ each", **OVER_NQ),
+]  # fmt: skip
 
+PAIRED, NAMED = ("regularizer", "n", "Q"), ("regularizer", "algorithm")
 
 STUDY = Study(
     name="fednmap",
@@ -368,24 +350,16 @@ STUDY = Study(
     world=world,
     parts={
         "rounds": Part(
-            ("regularizer", "n", "Q"),
-            exact,
-            lambda d, *_: d.assign(needed=attained(d, "residual", TARGET)),
+            PAIRED, exact, lambda d, *_: d.assign(needed=attained(d, "residual", TARGET))
         ),
         "centralized": Part(
-            "regularizer", lambda w, _: {kind: central(p) for kind, p in w.problems.items()}
+            "regularizer", lambda w, _: {kind: descended(problem(kind)) for kind in w.kinds}
         ),
-        "methods": Part(
-            ("regularizer", "algorithm"),
-            compared,
-            lambda d, _, done: beside(d, done["centralized"].x),
-        ),
+        "methods": Part(NAMED, compared, lambda d, _, done: beside(d, done["centralized"].x)),
         "best": Part(None, None, lambda *a: quickest(a[2]["methods"], "residual", TARGET, "total")),
-        "noiseless": Part(None, lambda w, _: {"": noisy(w, *w.sizes.cases[0], 0.0)}, with_means),
-        "speedup": Part(
-            ("n", "Q"), lambda w, _: {at: noisy(w, *at) for at in w.sizes.cases}, with_costs
-        ),
-        "support": Part(("regularizer", "algorithm"), recovered, beside_truth),
+        "noiseless": Part(None, lambda w, _: {"": noisy(w, *w.cases[0], sigma=0.0)}, with_means),
+        "speedup": Part(("n", "Q"), lambda w, _: {at: noisy(w, *at) for at in w.cases}, with_costs),
+        "support": Part(NAMED, recovered, beside_truth),
     },
     claims=CLAIMS,
     figures={
@@ -401,8 +375,7 @@ STUDY = Study(
     },
     minutes={"quick": 0.4, "default": 3, "full": 8},
     data=lambda _: (
-        f"digits 3 against 8 (scikit-learn): {len(jd.data.digits().only(3, 8).labels)} images over "
-        f"4 to 64 clients by label, {smooth(N).d} features; made up: 256 samples of 12 features, "
-        f"and {N} clients with {SAMPLES} of {DIMENSION}"
+        "digits 3 against 8 of scikit-learn, 357 images of 64 features by label; "
+        f"made up: 256 samples of 12 features, and {N} clients with {SAMPLES} of {DIMENSION}"
     ),
 )

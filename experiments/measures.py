@@ -16,7 +16,7 @@ def agents_error(state: Any, problem: Any) -> jax.Array:
     return jnp.mean(jnp.sum((state.x - problem.solution) ** 2, axis=1))
 
 
-def exponent(x: Any, y: xr.DataArray, dim: str) -> xr.DataArray:
+def exponent(x: Any, y: xr.DataArray, dim: Any) -> xr.DataArray:
     """Return p of y ~ xᵖ: the least-squares slope of log y over log x along ``dim``.
 
     Points where x or y is not positive and finite are left out; NaN if fewer than two are left.
@@ -143,9 +143,3 @@ def quickest(dataset: xr.Dataset, metric: str, value: float, dim: str) -> xr.Dat
     late = 1e9 * (1 + last / (1 + last))  # later than all that attain it
     chosen: Any = steps.fillna(late).fillna(np.inf).argmin(dim)
     return dataset.isel({dim: chosen})
-
-
-def ratio(values: xr.DataArray, dim: str, first: Any, second: Any) -> xr.DataArray:
-    """Return the values at one label over those at another; NotRun if one is not there."""
-    over, under = (values.sel({dim: present(values, dim, at)}, drop=True) for at in (first, second))
-    return over / under

@@ -11,8 +11,8 @@ The gap describes the worst case, so the agents are numbered along the eigenvect
 the two digits at the two ends of the graph. Shuffled placements serve as the comparison.
 """
 
-import functools
 import math
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -126,7 +126,7 @@ def rounds_of_averaging(network: Any, polynomial: Any, x0: Any, exchanges: int) 
     return xr.Dataset({"rounds": ("algorithm", found)}, {"algorithm": list(SCHEMES)})
 
 
-@functools.partial(jax.jit, static_argnums=2)
+@partial(jax.jit, static_argnums=2)
 def _disagreements(network: Any, x0: jax.Array, exchanges: int) -> jax.Array:
     """Return |x − x̄| after 1, 2, ... exchanges, relative to that of x0."""
 
@@ -250,14 +250,14 @@ CLAIMS = [
         "on the ring, shuffled agents are quicker to a rough accuracy: factor in rounds",
         "measured here",
         "> 3",
-        functools.partial(placement, COARSE),
+        partial(placement, COARSE),
         above(3),
     ),
     Claim(
         "and no quicker to a fine one: factor in rounds",
         "theory: the gap is the rate in the end",
         "1",
-        functools.partial(placement, TARGET),
+        partial(placement, TARGET),
         near(1, 0.2),
     ),
 ]
@@ -274,14 +274,10 @@ def draw_graph(name: str, ax: Any, results: Results) -> None:
     ax.set_title(f"{name}, gap {network.spectral_gap:.2f}")
 
 
-def draw_spectra(which: str, ax: Any, results: Results) -> None:
-    """Draw the spectra of four graphs, or the matrix of one."""
-    made = {name: dense(placed(graph)) for name, graph in graphs(results.world.seed).items()}
-    if which:
-        jd.plot.matrix(made[which], ax=ax)
-        ax.set_title(which)
-    else:
-        jd.plot.spectrum({name: made[name] for name in PICTURES}, ax=ax)
+def draw_spectra(ax: Any, results: Results) -> None:
+    """Draw the spectra of four graphs."""
+    made = graphs(results.world.seed)
+    jd.plot.spectrum({name: dense(placed(made[name])) for name in PICTURES}, ax=ax)
 
 
 def guide(scale: float, power: float, label: str, dashes: str) -> Any:
@@ -319,22 +315,20 @@ STUDY = Study(
     scales=SCALES,
     world=world,
     parts={
-        "averaging": Part("network", averaging, functools.partial(with_gaps, "networks")),
+        "averaging": Part("network", averaging, partial(with_gaps, "networks")),
         "optimization": Part(
-            "algorithm",
-            functools.partial(optimization, "networks", None),
-            functools.partial(with_gaps, "networks"),
+            "algorithm", partial(optimization, "networks", None), partial(with_gaps, "networks")
         ),
         "shuffled": Part(
             "algorithm",
-            functools.partial(optimization, "shuffled", ["DSGD", "GradientTracking"]),
-            functools.partial(with_gaps, "shuffled"),
+            partial(optimization, "shuffled", ["DSGD", "GradientTracking"]),
+            partial(with_gaps, "shuffled"),
         ),
     },
     claims=CLAIMS,
     figures={
-        "graphs": Figure([[functools.partial(draw_graph, name) for name in PICTURES]], height=1.9),
-        "spectra": [[functools.partial(draw_spectra, n) for n in ("", "path", "exponential")]],
+        "graphs": Figure([[partial(draw_graph, name) for name in PICTURES]], height=1.9),
+        "spectra": Figure([[draw_spectra]], width="column", height=2.4),
         "scaling": Figure(
             [
                 [
@@ -369,9 +363,7 @@ STUDY = Study(
             ],
             height=2.7,
         ),
-        "stepsizes": Figure(
-            [[functools.partial(draw_stepsizes, name) for name in METHODS]], sharey=True
-        ),
+        "stepsizes": Figure([[partial(draw_stepsizes, name) for name in METHODS]], sharey=True),
     },
     tables={
         "rounds": (

@@ -17,6 +17,7 @@ seconds has both, that of gradients the bits.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -125,7 +126,7 @@ def histories(name: str, world: Any, _: Any) -> dict[Any, Program]:
         found[at] = Program(
             {"algorithms": {at[0]: method}, **shared, **steps},
             function=jd.compare,
-            reduce=functools.partial(by_gradients, case.metric, taken, sizes.grid),
+            reduce=partial(by_gradients, case.metric, taken, sizes.grid),
         )
     return found
 
@@ -205,42 +206,27 @@ def gain(case: str, results: Results) -> xr.DataArray:
     return waiting / seconds.sel(family="OLDSGD", drop=True)
 
 
+def unlike(results: Results) -> xr.DataArray:
+    """Return the largest relative difference of seconds from the formulas, over delays."""
+    return abs(results["pace"].seconds / results["pace"].formula - 1).max(("family", "tau"))
+
+
+CLOCK, EXAMPLES = f"{PAPER}, wall-clock model", "1125, 1000; 2000, 1000; 3000, 2000"
+ORDER = f"{PAPER}, abstract: the same iteration complexity"
+FASTER = f"{PAPER}, abstract: faster under several levels of delay"
+MODEL = "seconds are T (tc + tm), T tc + (T/τ) tm, (T/τ) max(τ tc, tm): relative error"
+WORDS = "seconds of local DSGD and OLDSGD over the formulas', 1000 gradients, τ = 4"
+SAME = ": OLDSGD's gradients to the target over local DSGD's, for every τ"
+SOONER = ": seconds of the faster of DSGD and local DSGD over OLDSGD's, best τ"
 LATER = ("default", "full")  # one τ, one seed and few stepsizes are not enough
-CLAIMS = [
-    Claim(
-        "simulated seconds are T (tc + tm), T tc + (T/τ) tm, (T/τ) max(τ tc, tm): relative error",
-        f"{PAPER}, wall-clock model",
-        "0",
-        lambda r: abs(r["pace"].seconds / r["pace"].formula - 1).max(("family", "tau")),
-        below(1e-6),
-    ),
-    Claim(
-        "1000 gradients, τ = 4, delays 0.5, 4, 8: seconds of local DSGD and OLDSGD over theirs",
-        f"{PAPER}, its formulas",
-        "1125, 1000; 2000, 1000; 3000, 2000",
-        worked,
-        near(1, 1e-6),
-    ),
+ROWS: list[tuple[Any, ...]] = [
+    (MODEL, CLOCK, "0", unlike, below(1e-6)),
+    (WORDS, CLOCK, EXAMPLES, worked, near(1, 1e-6)),
+    *((c + SAME, ORDER, "1", partial(ratio, c), below(ALIKE), LATER) for c in CASES),
+    # equal times are not earlier
+    *((c + SOONER, FASTER, "> 1", partial(gain, c), above(1 + 1e-9), LATER) for c in CASES),
 ]
-for _case in CASES:
-    CLAIMS += [
-        Claim(
-            f"{_case}: OLDSGD takes local DSGD's gradients: its own over theirs, for every τ",
-            f"{PAPER}, abstract: the same iteration complexity",
-            "1",
-            functools.partial(ratio, _case),
-            below(ALIKE),
-            LATER,
-        ),
-        Claim(
-            f"{_case}: OLDSGD is first, all at their best τ: seconds of those that wait over its",
-            f"{PAPER}, abstract: faster under several levels of delay",
-            "> 1 at all delays",
-            functools.partial(gain, _case),
-            above(1 + 1e-9),  # equal times are not earlier
-            LATER,
-        ),
-    ]
+CLAIMS = [Claim(*row) for row in ROWS]
 
 
 def at_delay(delay: float, results: Results) -> xr.Dataset:
@@ -267,13 +253,13 @@ def until_there(delay: float, ax: Any, results: Results) -> None:
 def over_time(delay: float) -> Lines:
     """Return the panel of the curves for messages of this delay."""
     return Lines(
-        data=functools.partial(at_delay, delay),
+        data=partial(at_delay, delay),
         y="value",
         x="time",
         xlabel="time, in gradients",
         ylabel=jd.plot.NAMES["gap"] if delay == 0.25 else "",
         title=f"message: {delay:g} gradient{'s' * (delay != 1)}",
-        also=[functools.partial(until_there, delay)],
+        also=[partial(until_there, delay)],
     )
 
 
@@ -318,7 +304,7 @@ STUDY = Study(
     question="When does it pay to let exchanges overlap with local steps?",
     scales=SCALES,
     world=lambda sizes, seed: SimpleNamespace(sizes=sizes, seed=seed),
-    parts={case: Part(("family", "tau"), functools.partial(histories, case)) for case in CASES}
+    parts={case: Part(("family", "tau"), partial(histories, case)) for case in CASES}
     | {
         "pace": Part(
             None, lambda world, _: {"": Program({"local": world.sizes.local}, function=paces)}

@@ -111,7 +111,7 @@ def _name_log_ticks(ax: Any) -> None:
                     values = [v for v in np.outer(powers, leads).ravel() if low <= v <= high]
                     if len(values) > 1:
                         break
-                axis.set_major_locator(FixedLocator(values))
+                axis.set_major_locator(FixedLocator(values.tolist()))
                 axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
 
@@ -419,6 +419,13 @@ class Heat(Panel):
     log: bool = True
     labels: Mapping[str, str] | None = None
     cmap: str = "Blues"
+
+    def selected(self, results: Any) -> Any:
+        """Return what is drawn; NotRun if that is a single cell, which shows nothing."""
+        data = super().selected(results)
+        if data.size < 2:
+            raise NotRun(f"there is one {self.x} and one {self.y} at this scale")
+        return data
 
     def draw(self, ax: Any, data: xr.DataArray) -> None:
         """Draw the cells."""

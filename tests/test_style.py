@@ -19,7 +19,7 @@ COMPARED = {
     "cedas, inexact": ["SGD", "DSGD", "EDAS", "CEDAS", "LEAD", "CHOCO-SGD", "DeepSqueeze"],
     "cpp": ["Push-Pull", "CPP", "B-CPP"],
     "drr": ["D-RR", "DSGD", "CRR", "SGD"],
-    "fedavg": ["FedAvg", "FedAvgM", "FedAdam (optax)", "FedAdagrad", "FedYogi"],
+    "server_optimizers": ["FedAvg", "FedAvgM", "FedAdam (optax)", "FedAdagrad", "FedYogi"],
     "fedfix": ["FedAvg", "AsyncFedAvg", "FedFix 0.5", "FedBuff 5"],
     "fednmap": ["FedNMap", "Zhang, Hu, Johansson", "FedDualAvg", "FedMid"],
     "fedsum": ["FedAvg", "MIFA", "FedVARP", "SCAFFOLD", "FedSUM-B", "FedSUM", "FedSUM-CR"],

@@ -19,7 +19,7 @@ import xarray as xr
 import jaxdopt as jd
 from experiments import study as studies
 from experiments.claims import Claim, above, below, near, table, within_factor
-from experiments.measures import exponent, spread, standard_error, tail
+from experiments.measures import exponent, over, spread, standard_error, successive, tail
 from experiments.panels import Dots, Figure, Heat, Lines, LogLog, NotRun, level, slope, tick
 from experiments.study import Axis, Part, Program, Results, Study, frame, joined, keys
 
@@ -218,6 +218,20 @@ def test_the_worst_value_decides(measured, test, verdict, worst):
     assert entry["worst"]["value"] == worst
     json.dumps(entry, allow_nan=False)
     assert table([entry])["verdict"].tolist() == [verdict]
+
+
+def test_ratios():
+    values = xr.DataArray(
+        [[1.0, 2.0, 8.0], [2.0, 4.0, 4.0]],
+        {"algorithm": ["a", "b"], "n": [1, 2, 4]},
+        ("algorithm", "n"),
+    )
+    assert over(values, "a", "b").values.tolist() == [0.5, 0.5, 2]
+    with pytest.raises(NotRun):
+        over(values, "a", "c")
+    grown = successive(values, "n")
+    assert grown.n.values.tolist() == [2, 4]
+    assert grown.values.tolist() == [[2, 4], [2, 1]]
 
 
 def test_measures():
