@@ -1,5 +1,6 @@
 """What claims are measured by: exponents, stationary means, spreads, steps to a target."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -101,8 +102,10 @@ def behind(errors: xr.Dataset, name: str, factor: float) -> tuple[xr.Dataset, xr
     return times.where(~(ratio > factor), np.inf), ratio
 
 
-def over(values: xr.DataArray, one: str, other: str, dim: str = "algorithm") -> xr.DataArray:
-    """Return one member's values over another's; NotRun if one of them is not there."""
+def over(
+    values: xr.DataArray, one: str | Sequence[str], other: str, dim: str = "algorithm"
+) -> xr.DataArray:
+    """Return one or several members' values over another's; NotRun if they are not there."""
     top, bottom = (
         values.sel({dim: present(values, dim, name)}, drop=True) for name in (one, other)
     )

@@ -35,7 +35,7 @@ from jax import random, vmap
 
 import jaxdopt as jd
 from experiments.claims import Claim, above, below, near
-from experiments.measures import agents_error, behind, exponent, ratio, tail
+from experiments.measures import agents_error, behind, exponent, over, tail
 from experiments.panels import REFERENCE, Figure, Heat, Lines, LogLog, level, present
 from experiments.study import Axis, Part, Program, Results, Study, keys
 
@@ -146,9 +146,9 @@ def program(world: Any, name: str, n: int, steps: int, seeds: int, x0: float, **
     arguments |= {"algorithm": vmap(kind)(schedules), "metrics": {"agents_error": agents_error}}
     arguments |= {"x0": problem.start(problem.solution + x0 if x0 else None), "key": keys(which)}
     arguments["network"] = jd.networks.stack([network(graph) for graph in made.values()])
-    over = {"algorithm": Axis(dim, list(stepsizes)), "network": Axis("network", list(made))}
+    axes = {"algorithm": Axis(dim, list(stepsizes)), "network": Axis("network", list(made))}
     kept = functools.partial(reduced, alike=world.sizes.graphs if alike else ())
-    return Program(arguments, over | {"key": Axis("seed", which)}, reduce=kept)
+    return Program(arguments, axes | {"key": Axis("seed", which)}, reduce=kept)
 
 
 def reduced(dataset: xr.Dataset, alike: Sequence[str]) -> xr.Dataset:
@@ -277,7 +277,7 @@ def on_the_directed_ring(results: Results) -> xr.DataArray:
     """Return the other decentralized methods' last errors over STPP's."""
     last = results["curves"].error.isel(step=-1).reset_coords(drop=True)
     last = last.sel(network="directed ring", drop=True)
-    return ratio(last, "algorithm", ["DSGD", "DSGT", "Push-Pull", "AB"], "STPP")
+    return over(last, ["DSGD", "DSGT", "Push-Pull", "AB"], "STPP")
 
 
 MANY = ("default", "full")  # scales with more than two numbers of agents
