@@ -1,12 +1,20 @@
 """What claims are measured by: exponents, stationary means, spreads, steps to a target."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 import jaxdopt as jd
 from experiments.panels import present
+
+
+def agents_error(state: Any, problem: Any) -> jax.Array:
+    """(1/n) Σᵢ |xᵢ − x*|²: the agents' own errors, not their mean's."""
+    return jnp.mean(jnp.sum((state.x - problem.solution) ** 2, axis=1))
 
 
 def exponent(x: Any, y: xr.DataArray, dim: Any) -> xr.DataArray:
@@ -78,8 +86,26 @@ def soonest(
     return dataset.assign(arrival=first).isel({over: late.argmin(over)})
 
 
-def over(values: xr.DataArray, one: str, other: str, dim: str = "algorithm") -> xr.DataArray:
-    """Return one member's values over another's; NotRun if one of them is not there."""
+def behind(errors: xr.Dataset, name: str, factor: float) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return the last step at which others' errors exceed a method's by a factor, and last ratios.
+
+    Steps are infinite where errors exceed it in the end, 0 where they never do. Errors are means
+    over ``seed`` and over windows of a tenth of a decade of steps, which begin after step 0.
+    """
+    window = ("step", np.floor(10 * np.log10(errors.step.values)))
+    errors = errors.where(np.isfinite(errors) & (errors <= 1e12), 1e12).mean("seed")
+    means = errors.assign_coords(window=window).groupby("window").mean()
+    last = xr.DataArray(errors.step.values, dims="step", coords={"window": window})
+    ratios = (means / means.sel(algorithm=name)).drop_sel(algorithm=name)
+    times: Any = last.groupby("window").max().where(ratios > factor).max("window").fillna(0.0)
+    ratio = ratios.isel(window=-1, drop=True)
+    return times.where(~(ratio > factor), np.inf), ratio
+
+
+def over(
+    values: xr.DataArray, one: str | Sequence[str], other: str, dim: str = "algorithm"
+) -> xr.DataArray:
+    """Return one or several members' values over another's; NotRun if they are not there."""
     top, bottom = (
         values.sel({dim: present(values, dim, name)}, drop=True) for name in (one, other)
     )

@@ -5,8 +5,8 @@ Gaussian noise: floors at a constant n γ; transient times with αₖ = 2 / (μ 
 trees, from a start close to the solution: the first step after which the mean over agents and seeds
 of |xᵢ − x*|² stays within twice SGD's (that of their mean is as good as SGD's from the beginning
 for nearly all methods); and curves at each method's best constant stepsize. Full gradients on
-directed rings: which stepsizes of STPP are stable. Then the logistic regression of BTPP's paper. On
-the directed ring, DSGD and DSGT have the doubly stochastic (I + P) / 2. Everything in float64.
+directed rings: which stepsizes of STPP are stable. On the directed ring, DSGD and DSGT have the
+doubly stochastic (I + P) / 2. Everything in float64.
 
 * STPP's root runs SGD with delays. Its floor is that of SGD times (1 + sin αhD) / cos αhD in a
   direction of curvature h if all delays are D: 1.5 at a third of the stability limit, which falls
@@ -16,16 +16,14 @@ the directed ring, DSGD and DSGT have the doubly stochastic (I + P) / 2. Everyth
   modes have (z − λ)² = −λ αh (z − 1), stable up to αh of about (2π / n)³ / 16 only.
 * RelaySGD averages models as old as they are far: its best stepsizes are larger by about that.
 
-Not here: other trees than breadth-first ones (how the paper chooses is not known to us), the
-theorems for nonconvex functions, and CECA-2P, base-(k+1) graphs and OD-EquiDyn, which BTPP's paper
-has in its figure. STPP's experiments are not known to us beyond the abstract. The synthetic
-experiment's weights on rings are Metropolis', and its stepsize falls after steps 100, 200, ...: the
-paper does not say.
+Not here: other trees than breadth-first ones (how the paper chooses is not known to us) and the
+theorems for nonconvex functions; BTPP's logistic regression is the study `btpp`. STPP's experiments
+are not known to us beyond the abstract.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,13 +34,12 @@ import xarray as xr
 from jax import random, vmap
 
 import jaxdopt as jd
-from experiments.claims import Claim, above, below, near, within_factor
-from experiments.measures import exponent, tail
-from experiments.panels import REFERENCE, Figure, Heat, Lines, LogLog, NotRun, level, present
+from experiments.claims import Claim, above, below, near
+from experiments.measures import agents_error, behind, exponent, over, tail
+from experiments.panels import REFERENCE, Figure, Heat, Lines, LogLog, level, present
 from experiments.study import Axis, Part, Program, Results, Study, keys
 
 STPP, BTPP = "2503.16123, abstract", "2404.05454"
-SYNTHETIC = f"{BTPP}, synthetic figure"
 GRAPHS = ("directed ring", "ring", "grid", "exponential", "Erdos-Renyi")
 DIMENSION, CONDITION, SIGMA = 5, 2.0, 1.0
 START = 0.03  # |x₀ − x*| of floors and transients
@@ -54,10 +51,6 @@ MULTIPLES = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3)  # of the stability 
 SHALLOW = "0.5 / (n L)"  # a stepsize for shallow trees
 TREES = ("STPP", "BTPP")
 ANYWHERE = ("SGD", "BTPP")  # methods to which the graph makes no difference
-END = 800  # steps of the synthetic experiment
-RERUN = {"SGD": 0.0262, "BTPP, B = 2": 0.0296, "BTPP, B = 4": 0.0274, "BTPP, B = 99": 0.0263}
-RERUN |= {"STPP exponential": 0.0273, "DSGT exponential": 0.0377}
-RERUN |= {"DSGT ring": 0.0924, "DSGD ring": 0.0977}  # by others, in NumPy, from one seed
 
 
 def doubly_stochastic(graph: nx.Graph) -> Any:
@@ -94,12 +87,11 @@ METHODS: dict[str, tuple[Any, Callable[[nx.Graph], Any]]] = {
 }
 
 
-def sizes(runs: Any, curves: Any, rings: Any, synthetic: Any, few: Any = (GRAPHS, METHODS)) -> Any:
+def sizes(runs: Any, curves: Any, rings: Any, few: Any = (GRAPHS, METHODS)) -> Any:
     """Return how much is run.
 
     runs: numbers of agents, more of them for floors only, methods, m, steps, seeds; curves:
-    agents, stepsizes, steps, seeds; rings: numbers of agents, steps; synthetic: agents, parameters,
-    samples, branchings, seeds, steps to a record, methods.
+    agents, stepsizes, steps, seeds; rings: numbers of agents, steps.
     """
     graphs, methods = few
     return SimpleNamespace(**locals())
@@ -107,13 +99,11 @@ def sizes(runs: Any, curves: Any, rings: Any, synthetic: Any, few: Any = (GRAPHS
 
 SCALES = {
     "quick": sizes(((8, 32), (), ("SGD", "STPP"), 200.0, 1800, 4), (8, (0.01, 0.03), 1800, 4),
-                   ((16,), 1000), (24, 50, 50, (2,), 2, 50, ("SGD", "BTPP, B = 2")),
-                   (("directed ring", "exponential"), ("SGD", "DSGT", "STPP"))),
+                   ((16,), 1000), (("directed ring", "exponential"), ("SGD", "DSGT", "STPP"))),
     "default": sizes(((8, 16, 32, 64), (128,), METHODS, 400.0, 6000, 8), (32, GRID, 1500, 4),
-                     ((8, 16, 32, 64), 4000), (100, 500, 100, (2, 3, 4, 8, 99), 2, 25, None)),
+                     ((8, 16, 32, 64), 4000)),
     "full": sizes(((8, 16, 32, 64, 128), (), METHODS, 800.0, 102_000, 20), (32, GRID, 4500, 20),
-                  ((8, 16, 32, 64, 128), 20_000),
-                  (100, 500, 1000, (2, 3, 4, 8, 16, 32, 64, 99), 5, 10, None)),
+                  ((8, 16, 32, 64, 128), 20_000)),
 }  # fmt: skip
 
 
@@ -128,11 +118,6 @@ def graphs(n: int, names: Iterable[str] = GRAPHS, seed: int = 0) -> dict[str, nx
         "Erdos-Renyi": jd.graphs.erdos_renyi(n, 2 * math.log(n) / n, seed=seed),
     }
     return {name: made[name] for name in names}
-
-
-def agents_error(state: Any, problem: Any) -> Any:
-    """(1/n) Σᵢ |xᵢ − x*|²."""
-    return jnp.mean(jnp.sum((state.x - problem.solution) ** 2, axis=1))
 
 
 def quadratic(n: int, spread: float, seed: int) -> Any:
@@ -155,16 +140,15 @@ def program(world: Any, name: str, n: int, steps: int, seeds: int, x0: float, **
         made = {where: graph for where, graph in made.items() if not graph.is_directed()}
     problem = jd.problems.GaussianNoise(quadratic(n, 0.5, world.seed), SIGMA)
     numerators, offsets = np.array(list(stepsizes.values())).T
-    numerators = numerators / (n if name in TREES else 1)
-    schedules = vmap(jd.schedules.InverseTime)(jnp.asarray(numerators), jnp.asarray(offsets))
+    schedules = vmap(jd.schedules.InverseTime)(numerators / (n if name in TREES else 1), offsets)
     which = range(world.seed, world.seed + seeds)
     arguments = {"problem": problem, "steps": steps, "every": max(steps // 150, 1)}
     arguments |= {"algorithm": vmap(kind)(schedules), "metrics": {"agents_error": agents_error}}
     arguments |= {"x0": problem.start(problem.solution + x0 if x0 else None), "key": keys(which)}
     arguments["network"] = jd.networks.stack([network(graph) for graph in made.values()])
-    over = {"algorithm": Axis(dim, list(stepsizes)), "network": Axis("network", list(made))}
+    axes = {"algorithm": Axis(dim, list(stepsizes)), "network": Axis("network", list(made))}
     kept = functools.partial(reduced, alike=world.sizes.graphs if alike else ())
-    return Program(arguments, over | {"key": Axis("seed", which)}, reduce=kept)
+    return Program(arguments, axes | {"key": Axis("seed", which)}, reduce=kept)
 
 
 def reduced(dataset: xr.Dataset, alike: Sequence[str]) -> xr.Dataset:
@@ -184,9 +168,8 @@ def runs(world: Any, _: Results) -> dict[Any, Program]:
     floored = ("SGD", *TREES)
     jobs = {(n, m): decreasing | (constant if m in floored else {}) for n in some for m in methods}
     jobs |= {(n, name): constant for n in larger for name in floored}
-    x0 = START / math.sqrt(DIMENSION)
-    run = functools.partial(program, world, steps=steps, seeds=seeds, x0=x0)
-    return {(n, name): run(name, n, kind=kinds) for (n, name), kinds in jobs.items()}
+    options = {"steps": steps, "seeds": seeds, "x0": START / math.sqrt(DIMENSION)}
+    return {(n, m): program(world, m, n, kind=job, **options) for (n, m), job in jobs.items()}
 
 
 def curves(world: Any, _: Results) -> dict[Any, Program]:
@@ -229,21 +212,12 @@ def transients(runs: xr.Dataset) -> xr.Dataset:
     """Return transient times over algorithm, network and n, and the last ratios to SGD's errors.
 
     Infinite where the steps were not enough, 0 where none is needed, NaN where a method does not
-    run; ``estimate_...`` is for the distance of the agents' mean (of the root on trees). Errors are
-    means over seeds and over windows of a tenth of a decade of steps.
+    run; ``estimate_...`` is for the distance of the agents' mean (of the root on trees).
     """
     data = runs[["agents_error", "distance_squared"]].sel(kind="decreasing", drop=True)
     data = data.isel(step=slice(1, None)).dropna("n", how="all", subset=["agents_error"])
-    window = ("step", np.floor(10 * np.log10(data.step.values)))
     missing = data.agents_error.isnull().all(["seed", "step"]).drop_sel(algorithm="SGD")
-    data = data.where(np.isfinite(data) & (data <= 1e12), 1e12).mean("seed")
-    means = data.assign_coords(window=window).groupby("window").mean()
-    last = xr.DataArray(data.step.values, dims="step", coords={"window": window})
-    last = last.groupby("window").max()
-    ratios = (means / means.sel(algorithm="SGD")).drop_sel(algorithm="SGD")
-    times = last.where(ratios > FACTOR).max("window").fillna(0.0)
-    ratio = ratios.isel(window=-1, drop=True)
-    times = times.where(~(ratio > FACTOR), math.inf)
+    times, ratio = behind(data, "SGD", FACTOR)
     found = {"transient": times.agents_error, "estimate_transient": times.distance_squared}
     found |= {"ratio": ratio.agents_error, "estimate_ratio": ratio.distance_squared}
     return xr.Dataset(found).where(~missing)
@@ -280,67 +254,6 @@ def rings(world: Any, _: Results) -> dict[int, Program]:
     return {n: Program({"n": n} | shared, function=stability) for n in some}
 
 
-def logistic(n: int, d: int, samples: int, seed: int = 0) -> Any:
-    """Return logistic regression with the penalty 0.01 Σⱼ xⱼ² / (1 + xⱼ²) and batches of one.
-
-    Features are N(0, I); agent i's labels are 1 with probability sigmoid(hᵀ wᵢ), where wᵢ is
-    w ~ N(0, I) plus 0.8 times a random unit vector of its own.
-    """
-    draw = np.random.default_rng(seed)
-    away = draw.standard_normal((n, d))
-    away /= np.linalg.norm(away, axis=1, keepdims=True)
-    w = draw.standard_normal(d) + 0.8 * away
-    features = draw.standard_normal((n, samples, d))
-    labels = draw.random((n, samples)) < 1 / (1 + np.exp(-np.einsum("nsd,nd->ns", features, w)))
-    problem = jd.problems.nonconvex_logistic_regression(list(features), list(labels), weight=0.01)
-    return jd.problems.Minibatch(problem, 1)
-
-
-def synthetic_methods(n: int, branchings: Iterable[int]) -> dict[str, tuple[Any, Any]]:
-    """Return BTPP's methods and networks: 0.7 for all, 0.7 / n on trees, times 0.4 each 100."""
-    values, at = 0.7 * 0.4 ** np.arange(END // 100), np.arange(100, END, 100)
-    own, share = (jd.schedules.PiecewiseConstant(values / by, at) for by in (1, n))
-    one_way, eye = nx.to_numpy_array(jd.graphs.directed_ring(n)), np.eye(n)
-    mixing, spanning_tree = jd.networks.mixing, jd.networks.spanning_tree
-    ring = jd.networks.metropolis(jd.graphs.ring(n))
-    exponential = jd.graphs.exponential(n, directed=True)
-    hears = mixing(jd.networks.row_stochastic(exponential).csr())  # regular: doubly stochastic
-    pull = mixing((eye + one_way.T) / 2, kind="row")
-    both = jd.networks.Directed(pull, mixing((eye + one_way) / 2, kind="column"))
-    btpp = {f"BTPP, B = {b}": (jd.STPP(share), jd.networks.bary_tree(n, b)) for b in branchings}
-    return {
-        "SGD": (jd.SGD(own), ring),
-        **btpp,
-        "STPP exponential": (jd.STPP(share), spanning_tree(exponential)),
-        "DSGT exponential": (jd.GradientTracking(own), hears),
-        "DSGT ring": (jd.GradientTracking(own), ring),
-        "DSGD ring": (jd.DSGD(own), ring),
-        "DSGD one-peer": (jd.DSGD(own), jd.networks.one_peer_exponential(n)),
-        "Push-Pull ring": (jd.PushPull(own), both),
-        "D2 ring, constant": (jd.ExactDiffusion(0.7), ring),
-        "RelaySGD tree": (jd.RelaySGD(own), spanning_tree(jd.graphs.tree(n), 0)),
-    }
-
-
-def synthetic(world: Any, _: Results) -> dict[str, Program]:
-    """Return the histories of BTPP's synthetic experiment: seed, step."""
-    n, d, samples, branchings, seeds, every, names = world.sizes.synthetic
-    which = range(world.seed, world.seed + seeds)
-    members, problem = synthetic_methods(n, branchings), logistic(n, d, samples, world.seed)
-    shared = {"problem": problem, "x0": problem.start(), "key": keys(which)}
-    shared |= {"steps": END, "every": every}
-    members = {name: members[name] for name in names or members}
-    pairs = {name: {"algorithm": pair[0], "network": pair[1]} for name, pair in members.items()}
-    over = {"key": Axis("seed", which)}
-    return {name: Program(shared | pair, over, reduce=norms) for name, pair in pairs.items()}
-
-
-def norms(dataset: xr.Dataset) -> xr.Dataset:
-    """Return |∇F|, the root of the mean square over seeds."""
-    square = dataset.gradient_norm_squared.mean("seed")
-    return np.sqrt(square).reset_coords(drop=True).to_dataset(name="norm")
-
-
 def exponents(values: xr.DataArray, *names: str) -> xr.DataArray:
     """Return exponents over n, by method and network."""
     values = values.sel(algorithm=present(values, "algorithm", list(names)))
@@ -351,27 +264,6 @@ def times(results: Results) -> xr.DataArray:
     """Return transient times, at least the first record's step."""
     runs = results["runs"]
     return runs.transient.clip(min=int(runs.step[1])).dropna("n", how="all")
-
-
-def ratios(*names: str) -> Callable[[Results], xr.DataArray]:
-    """Return the measure of methods' last |∇F| over that of BTPP with B = 2."""
-
-    def measure(results: Results) -> xr.DataArray:
-        last = results["synthetic"].norm.sel(step=END)
-        own = last.sel(algorithm="BTPP, B = 2", drop=True)
-        return last.sel(algorithm=present(last, "algorithm", list(names))) / own
-
-    return measure
-
-
-def by_branching(results: Results) -> xr.DataArray:
-    """Return BTPP's |∇F| after 50 steps over B."""
-    norm = results["synthetic"].norm.sel(step=50)
-    values = [b for b in range(2, 100) if f"BTPP, B = {b}" in norm.algorithm]
-    norm = norm.sel(algorithm=[f"BTPP, B = {b}" for b in values]).rename(algorithm="B")
-    if len(values) < 2:
-        raise NotRun("a single B at this scale")
-    return norm.assign_coords(B=values).expand_dims(algorithm=["BTPP"])
 
 
 def vectors(results: Results) -> xr.DataArray:
@@ -385,22 +277,10 @@ def on_the_directed_ring(results: Results) -> xr.DataArray:
     """Return the other decentralized methods' last errors over STPP's."""
     last = results["curves"].error.isel(step=-1).reset_coords(drop=True)
     last = last.sel(network="directed ring", drop=True)
-    others = present(last, "algorithm", ["DSGD", "DSGT", "Push-Pull", "AB"])
-    return last.sel(algorithm=others) / last.sel(algorithm="STPP", drop=True)
-
-
-def rerun(results: Results) -> xr.DataArray:
-    """Return the last |∇F| over those of another run."""
-    last = results["synthetic"].norm.sel(step=END)
-    names = present(last, "algorithm", list(RERUN))
-    return last.sel(algorithm=names) / [RERUN[name] for name in names]
+    return over(last, ["DSGD", "DSGT", "Push-Pull", "AB"], "STPP")
 
 
 MANY = ("default", "full")  # scales with more than two numbers of agents
-RINGS = {"SGD": "SGD", "BTPP, B = 2": "BTPP", "DSGT ring": "DSGT", "DSGD ring": "DSGD"}
-RINGS |= {"Push-Pull ring": "Push-Pull", "RelaySGD tree": "RelaySGD"}
-OTHERS = {"SGD": "SGD", "STPP exponential": "STPP", "DSGT exponential": "DSGT"}
-OTHERS |= {"DSGD one-peer": "DSGD", "D2 ring, constant": "D2, ring, constant"}
 CLAIMS = [
     Claim("linear speedup: exponent of the noise floor over n", f"{BTPP}; {STPP}", "-1",
           lambda r: exponents(r["runs"].floor.mean("seed"), *TREES), near(-1, 0.2), MANY),
@@ -408,14 +288,6 @@ CLAIMS = [
           BTPP, "0", lambda r: exponents(times(r), "BTPP"), below(0.2), MANY),
     Claim("STPP's transient time is O(n^3) at most if strongly convex: exponent over n",
           STPP, "<= 3", lambda r: exponents(times(r), "STPP"), below(3), MANY),
-    Claim("BTPP is close to centralized SGD: |∇F| of SGD at the end over BTPP's", SYNTHETIC,
-          "1", ratios("SGD"), near(1, 0.1)),
-    Claim("and best among methods with Θ(1) neighbors: others' |∇F| at the end over BTPP's",
-          SYNTHETIC, "> 1", ratios(*list(RINGS)[2:], *list(OTHERS)[3:]), above(1)),
-    Claim("a larger B is faster: |∇F| after 50 steps over that of the next smaller B", SYNTHETIC,
-          "< 1", lambda r: (by_branching(r) / by_branching(r).shift(B=1))[0, 1:], below(1)),
-    Claim("|∇F| at the end over that of others' run in NumPy", "a re-run, 400 samples an agent",
-          "1", rerun, within_factor(1, 1.2), MANY),
     Claim("STPP beats DSGT and its like on the directed ring: others' last errors over STPP's",
           STPP, "> 1", on_the_directed_ring, above(1)),
     Claim("2 (n - 1) vectors are sent in an iteration: share of them", f"{BTPP}; {STPP}", "1",
@@ -466,13 +338,7 @@ def curves_panel(where: str, **options: Any) -> Lines:
     return Lines(data="curves", at=at, y="error", x="step", **options)
 
 
-def synthetic_panel(members: Mapping[str, str], **options: Any) -> Lines:
-    """Return a panel of |∇F| over steps."""
-    at = {"algorithm": list(members)}
-    return Lines(data="synthetic", at=at, y="norm", x="step", labels=members, **options)
-
-
-ERROR, NORM = "error  $\\frac{1}{n}\\sum_i |x_i - x^\\star|^2$", "$|\\nabla F|$"
+ERROR = "error  $\\frac{1}{n}\\sum_i |x_i - x^\\star|^2$"
 AGENTS = "agents  $n$"
 SHOWN = ("directed ring", "exponential", "ring", "grid", "Erdos-Renyi")
 ROWS = (SHOWN[:3], SHOWN[3:])
@@ -496,12 +362,6 @@ FIGURES = {
     ], height=2.5),
     "transients": Figure([list(map(transients_panel, row)) for row in ROWS], sharey=True),
     "curves": Figure([list(map(curves_panel, row)) for row in ROWS], sharey=True),
-    "synthetic": [[
-        synthetic_panel(RINGS, title="$\\Theta(1)$ neighbors", ylabel=NORM),
-        synthetic_panel(OTHERS, title="exponential graphs", ylabel=""),
-        LogLog(data=by_branching, x="B", logy=False, xlabel="branching  $B$",
-               ylabel=f"{NORM} after 50 steps", title="BTPP by branching"),
-    ]],
 }  # fmt: skip
 
 
@@ -515,7 +375,6 @@ STUDY = Study(
         "runs": Part(("n", "algorithm"), runs, measured),
         "curves": Part("algorithm", curves, smoothed),
         "stability": Part("n", rings),
-        "synthetic": Part("algorithm", synthetic),
     },
     claims=CLAIMS,
     figures=FIGURES,
@@ -525,9 +384,6 @@ STUDY = Study(
             lambda r: r["runs"].transient.to_series().dropna().unstack("n").reset_index(),
         )
     },
-    minutes={"quick": 1.5, "default": 20, "full": 300},
-    data=lambda world: (
-        "quadratics with noise of {} dimensions; logistic regression of {} agents with {} features "
-        "and {} samples each".format(DIMENSION, *world.sizes.synthetic[:3])
-    ),
+    minutes={"quick": 1, "default": 12, "full": 150},
+    data=lambda _: f"quadratics of {DIMENSION} dimensions with Gaussian noise",
 )
