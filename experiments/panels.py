@@ -111,7 +111,7 @@ def _name_log_ticks(ax: Any) -> None:
                     values = [v for v in np.outer(powers, leads).ravel() if low <= v <= high]
                     if len(values) > 1:
                         break
-                axis.set_major_locator(FixedLocator(values.tolist()))
+                axis.set_major_locator(FixedLocator(values))
                 axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
 
