@@ -32,7 +32,7 @@ import xarray as xr
 
 import jaxdopt as jd
 from experiments.claims import Claim, above, below
-from experiments.measures import exponent, spread
+from experiments.measures import agents_error, exponent, spread
 from experiments.panels import Figure, Lines, LogLog, level, present, slope
 from experiments.study import Axis, Part, Program, Results, Study, comparisons, keys
 from jaxdopt import compressors
@@ -73,10 +73,8 @@ EXACT_METHODS = {
     "BEER": jd.BEER(0.1, compressors.Contractive(TWO_BITS)),
     "C-GT": jd.CGT(0.1, TWO_BITS),
 }
-INEXACT_METHODS = {
-    "CHOCO-SGD": jd.CHOCOSGD(0.1, TWO_BITS),
-    "DeepSqueeze": jd.DeepSqueeze(0.1, TWO_BITS),
-}
+INEXACT_METHODS = {"CHOCO-SGD": jd.CHOCOSGD(0.1, TWO_BITS)}
+INEXACT_METHODS |= {"DeepSqueeze": jd.DeepSqueeze(0.1, TWO_BITS)}
 FULL = EXACT_METHODS | INEXACT_METHODS
 
 
@@ -88,6 +86,7 @@ def sizes(
     return SimpleNamespace(**locals())
 
 
+KEPT = ("error", "bits", "diverged")
 FEW = ((SGD, "EDAS", PLAIN, "CEDAS, dither, 1 level", RIVAL), ("CEDAS", "CHOCO-SGD"))
 SCALES = {
     "quick": sizes(2500, 50, 4, (1600, 7), (COMMON,), FEW),
@@ -104,11 +103,6 @@ def problem() -> Any:
     )
 
 
-def error(state: Any, problem: Any) -> jax.Array:
-    """(1/n) Σᵢ |xᵢ − x*|²: the agents' own errors, not their mean's."""
-    return jnp.mean(jnp.sum((state.x - problem.solution) ** 2, axis=1))
-
-
 def world(sizes: Any, seed: int) -> Any:
     """Return the sizes, the seed, the problem, and the ring with Metropolis weights, 1/3 each."""
     ring = jd.networks.metropolis(jd.graphs.ring(AGENTS))
@@ -121,7 +115,7 @@ def samples(world: Any, _: Any) -> dict[str, Program]:
     which = range(world.seed, world.seed + world.sizes.seeds)
     shared = {"problem": sampled, "network": world.network, "x0": sampled.start()}
     shared |= {"key": keys(which), "steps": world.sizes.steps, "every": world.sizes.every}
-    shared |= {"metrics": {"error": error}}
+    shared |= {"metrics": {"error": agents_error}}
     over = {"algorithm": Axis("theta", world.sizes.thetas), "key": Axis("seed", which)}
 
     def scheduled(theta: Any, method: Any) -> Any:
@@ -131,9 +125,7 @@ def samples(world: Any, _: Any) -> dict[str, Program]:
     for name in world.sizes.methods:
         make = jax.vmap(functools.partial(scheduled, method=METHODS[name]))
         stacked = {"algorithm": make(jnp.asarray(world.sizes.thetas))}
-        found[name] = Program(
-            shared | stacked, over, reduce=lambda d: d[["error", "bits", "diverged"]]
-        )
+        found[name] = Program(shared | stacked, over, reduce=lambda d: d[[*KEPT]])
     return found
 
 
@@ -142,14 +134,14 @@ def full(world: Any, _: Any) -> dict[str, Program]:
     steps, stepsizes = world.sizes.constant
     return comparisons(
         {name: FULL[name] for name in world.sizes.full},
-        ("error", "bits", "diverged"),
+        KEPT,
         problem=world.problem,
         networks=world.network,
         over={"stepsize": np.logspace(-3, 0, stepsizes)},
         steps=steps,
         every=25,
         seeds=[world.seed],
-        metrics={"error": error},
+        metrics={"error": agents_error},
     )
 
 

@@ -400,11 +400,12 @@ def test_own_axes_and_own_style():
         "text.color": "blue",
         "axes.grid": True,
     }
+    before = plt.get_fignums()
     for draw in (jd.plot.graph, jd.plot.spectrum, jd.plot.matrix):
         with mpl.rc_context(style):
             own = Figure().subplots()
             assert draw(ring, ax=own) is own
-        assert not plt.get_fignums()
+        assert plt.get_fignums() == before
         if draw is jd.plot.graph:
             links = only(own, LineCollection)
             assert links.get_linewidths().max() <= 0.75
@@ -470,12 +471,13 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_no_picture_is_told_in_one_sentence(case):
     does, says = REFUSED[case]
+    before = plt.get_fignums()
     with pytest.raises(ValueError, match=says) as caught:
         does()
     message = str(caught.value)
     assert message.endswith(".")
     assert "\n" not in message
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == before
 
 
 def test_a_member_of_a_stack_is_drawn_as_the_message_says():

@@ -20,7 +20,7 @@ for module in pkgutil.iter_modules(experiments.__path__):
 def body(path):
     """Return how many lines stand after the docstring and the imports."""
     tree = ast.parse(path.read_text())
-    imports = [n.end_lineno for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    imports = [n.end_lineno or 0 for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
     return len(path.read_text().splitlines()) - max(imports)
 
 

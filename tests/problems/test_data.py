@@ -41,8 +41,13 @@ def test_the_module_needs_only_numpy_and_texts_of_its_own():
         "numpy",
         "jaxdopt",
     }
-    own = [n.names for n in ast.walk(tree) if getattr(n, "module", None) == "jaxdopt"]
-    assert [name.name for names in own for name in names] == ["_repr"]
+    own = [
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "jaxdopt"
+        for alias in node.names
+    ]
+    assert own == ["_repr"]
 
 
 class TestDataset:
