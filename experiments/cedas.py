@@ -176,9 +176,8 @@ def described(dataset: xr.Dataset, *_: Any) -> xr.Dataset:
         compressor = getattr(method, "compressor", compressors.Identity())
         omega = compressor.omega(PIXELS) if hasattr(compressor, "omega") else math.nan
         nominal, exact = message_bits(method)
-        rows.append(
-            (omega, compressor.error(PIXELS), *parameters(method), nominal, exact / nominal)
-        )
+        e = compressor.error(PIXELS)
+        rows.append((omega, e, *parameters(method), nominal, exact / nominal))
     names = ("omega", "e", "gamma", "alpha", "message_bits", "code")
     columns = zip(names, np.array(rows, float).T, strict=True)
     return dataset.assign({name: ("algorithm", values) for name, values in columns})
