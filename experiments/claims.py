@@ -50,10 +50,9 @@ class Criterion:
                 found = 1 + (self.value - x) / unit
         return np.where(np.isnan(found), np.inf, found)
 
-    def worst(self, misses: np.ndarray) -> int:
-        """Return the place of the largest miss, on either side if there are two."""
-        two_sided = self.kind in ("near", "within factor")
-        return int(np.argmax(np.abs(misses) if two_sided else misses))
+    def distance(self, misses: Any) -> Any:
+        """Return misses without their sign where both sides count; up to 1 they hold."""
+        return np.abs(misses) if self.kind in ("near", "within factor") else misses
 
     def __str__(self) -> str:
         """What would hold, with the tolerance."""
@@ -133,7 +132,8 @@ class Claim:
             return entry
         values = array.values.astype(float).ravel()
         misses = self.holds.miss(values)
-        worst = self.holds.worst(misses)
+        distances = self.holds.distance(misses)
+        worst = int(np.argmax(distances))
         entry["measured"] = [
             {"value": finite(value), "where": where}
             for value, where in zip(values, places, strict=True)
@@ -141,18 +141,13 @@ class Claim:
         entry["worst"] = entry["measured"][worst]
         entry["miss"] = finite(misses[worst])
         if results.scale in self.scales:
-            entry["verdict"] = "holds" if abs_if(self.holds, misses[worst]) <= 1 else "fails"
+            entry["verdict"] = "holds" if distances[worst] <= 1 else "fails"
         return entry
 
 
 def claims(*rows: tuple[Any, ...]) -> list[Claim]:
     """Return claims from rows of their arguments, for tables of many short ones."""
     return [Claim(*row) for row in rows]
-
-
-def abs_if(test: Criterion, miss: float) -> float:
-    """Return the miss without its sign where both sides count."""
-    return abs(miss) if test.kind in ("near", "within factor") else miss
 
 
 def finite(value: Any) -> float | None:

@@ -325,17 +325,7 @@ class LogLog(Panel):
                     **style,
                 )
             lost += [(value, style["color"]) for value in x.values[np.isinf(mean.values)]]
-        for i, (value, color) in enumerate(lost):
-            ax.plot(
-                value,
-                1.0,
-                "^",
-                transform=ax.get_xaxis_transform(),
-                markerfacecolor="none",
-                color=color,
-                clip_on=False,
-                label=None if i else "not reached",
-            )
+        _not_reached(ax, lost)
         if self.ticks:
             values = np.unique(data[self.x].values[np.isfinite(data[self.x].values)])
             set_ticks(ax.xaxis, values if self.ticks is True else self.ticks)
@@ -369,25 +359,15 @@ class Dots(Panel):
         ax.set_yscale("log" if self.logy else "linear")
         names = [str(value) for value in data[self.x].values]
         drawn = list(members(data, (self.by,) if self.by in data.dims else (), self.labels))
-        lost = False
+        lost: list[tuple[Any, str]] = []
         for i, (at, own, style) in enumerate(drawn):
             mean, errors = _mean(own, self.seeds)
             places = np.arange(len(names)) + 0.6 * ((i + 0.5) / len(drawn) - 0.5)
             style = style | {"linestyle": ""}
             shown = mean.where(np.isfinite(mean))
             ax.errorbar(places, shown, None if errors is None else errors, label=at, **style)
-            for place in places[np.isinf(mean.values)]:
-                ax.plot(
-                    place,
-                    1.0,
-                    "^",
-                    transform=ax.get_xaxis_transform(),
-                    markerfacecolor="none",
-                    color=style["color"],
-                    clip_on=False,
-                    label=None if lost else "not reached",
-                )
-                lost = True
+            lost += [(place, style["color"]) for place in places[np.isinf(mean.values)]]
+        _not_reached(ax, lost)
         ax.set_xticks(
             range(len(names)),
             [labels.get(name, name) for name in names],
@@ -454,6 +434,13 @@ class Heat(Panel):
             tick.set_ha("right")
         ax.grid(False)
         ax.spines[:].set_visible(False)
+
+
+def _not_reached(ax: Any, lost: Iterable[tuple[Any, str]]) -> None:
+    """Mark places, each with its color, by hollow triangles at the upper edge."""
+    style = {"transform": ax.get_xaxis_transform(), "markerfacecolor": "none", "clip_on": False}
+    for i, (place, color) in enumerate(lost):
+        ax.plot(place, 1.0, "^", color=color, label=None if i else "not reached", **style)
 
 
 def members(

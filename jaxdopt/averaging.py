@@ -9,7 +9,8 @@ asymptotically the smallest possible, Σ/k with Σ independent of the stepsizes.
 
 Source: Ruppert (1988), Cornell technical report 781; Polyak and Juditsky (1992), "Acceleration of
 stochastic approximation by averaging"; constant stepsizes: Bach and Moulines (2013), arXiv
-1306.2119. Listing: certain.
+1306.2119.
+Confidence: textbook.
 Theorems in the tests: F(x̄ₖ) − F* ≤ |x₀ − x*|² / (2γ(k + 1)) for gradient descent on a convex F, and
 an error of order 1/k of averaged SGD on least squares, where the last iterate's does not decrease.
 """

@@ -1,6 +1,7 @@
 """Problems: the agents' data, their gradients, and what is known about the solution."""
 
-from jaxdopt.problems import prox
+from jaxdopt import _repr
+from jaxdopt.problems import data, prox
 from jaxdopt.problems.composite import Composite
 from jaxdopt.problems.factorization import matrix_factorization
 from jaxdopt.problems.finite_sum import FiniteSum
@@ -40,3 +41,6 @@ __all__ = [
     "quadratic",
     "softmax_regression",
 ]
+
+for _name, _shown in (("__repr__", _repr.text), ("_repr_html_", _repr.html)):
+    setattr(data.Dataset, _name, _shown)  # from here, as `data` itself needs NumPy alone

