@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxdopt as jd
-from experiments import methods, roles
+from experiments.catalogue import methods, roles
 
 WHERE = """---
 title: Which method runs where

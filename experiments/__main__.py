@@ -16,9 +16,10 @@ import pandas as pd
 import tyro
 
 import experiments
-from experiments import conformance, methods, roles
+from experiments import conformance
 from experiments.benchmarks import rows as benchmarks
 from experiments.benchmarks.measure import measure
+from experiments.catalogue import methods, roles
 from experiments.study import STUDIES, Study
 from experiments.tables import text
 from jaxdopt import require

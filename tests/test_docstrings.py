@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import jaxdopt as jd
-from experiments import listings
+from experiments.catalogue import listings
 
 METRIC = ["state", "problem"]  # what every metric is a function of, as their module says
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import jaxdopt as jd
-from experiments import lines
+from experiments.catalogue import lines
 
 PACKAGE = Path(jd.__file__).parent
 FLOORS = {

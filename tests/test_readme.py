@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from experiments import methods
+from experiments.catalogue import methods
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jaxdopt as jd
-from experiments import roles
+from experiments.catalogue import roles
 from jaxdopt.networks import spectra
 
 KEY = jax.random.key(0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from experiments import methods
+from experiments.catalogue import methods
 from jaxdopt.theory import theorems
 
 KEY = jax.random.key(0)

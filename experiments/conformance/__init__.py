@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdopt as jd
-from experiments.roles import METHODS
+from experiments.catalogue.roles import METHODS
 from jaxdopt import networks
 from jaxdopt.algorithms.compressed import messages
 from jaxdopt.networks.events import durations

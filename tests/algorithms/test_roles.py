@@ -15,7 +15,7 @@ import pytest
 from catalogue import ROWS
 
 import jaxdopt as jd
-from experiments import roles
+from experiments.catalogue import roles
 from jaxdopt._pytree import replace  # a cut network of parts has no common root
 
 KEY = jax.random.key(3)

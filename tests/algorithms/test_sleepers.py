@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from experiments.roles import built
+from experiments.catalogue.roles import built
 
 N, D = 8, 3
 KEY = jax.random.key(5)

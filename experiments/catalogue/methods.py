@@ -13,8 +13,8 @@ from typing import Any
 import jax
 
 import jaxdopt as jd
-from experiments import roles
-from experiments.listings import Listing, listing
+from experiments.catalogue import roles
+from experiments.catalogue.listings import Listing, listing
 
 KEY = jax.random.key(0)
 

@@ -1,4 +1,4 @@
-"""How many lines of the methods' files do what: `python -m experiments.lines` prints the table.
+"""How many lines of the methods' files do what: `python -m experiments.catalogue.lines`.
 
 A method's file is its mathematics. Lines of a class with ``init`` and ``step`` are counted with
 their decorators and docstrings: checks are ``__post_init__``; costs are ``cost``, and the class

@@ -1,0 +1,1 @@
+"""Tables of the library itself, made from its classes and docstrings."""
