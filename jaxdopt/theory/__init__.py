@@ -5,9 +5,11 @@
 sufficient or an order. `edge` measures the largest stable stepsize.
 """
 
+from jaxdopt.theory.claims import Claim, Theory
 from jaxdopt.theory.constants import Constants
 from jaxdopt.theory.edge import edge
-from jaxdopt.theory.theorems import LAWS, Claim, Theory, of
+from jaxdopt.theory.laws import LAWS
+from jaxdopt.theory.theorems import of
 
 METHODS = tuple(sorted(method.__name__ for method in LAWS))
 """The names of the methods on which `of` knows a theorem."""
