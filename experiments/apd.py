@@ -37,6 +37,7 @@ WINDOW = (500, 5_000)  # of the fits: later, APD comes to the smallest curvature
 METHODS = {"APD-SC": jd.APDSC, "Push-DIGing": jd.PushDIGing, "Push-Pull": jd.PushPull}
 OPTIMA = ["uniform", "weighted by R", "weighted by C"]  # means; by Perron vectors
 ROW = "row-stochastic alone"
+OWN = {"own": lambda state, problem: jnp.mean(jax.vmap(problem.objective)(state.x))}
 CONVEX = {"APD": jd.APD, "Push-DIGing": jd.PushDIGing}
 POWERS = {"APD-SC": 0.5, "Push-DIGing": 1.0, "Push-Pull": 1.0}
 # Iterations to run over (κ/c) to the power of the method: with a margin over what we measured.
@@ -174,16 +175,11 @@ def limits(dataset: xr.Dataset, world: Any, done: Results) -> xr.Dataset:
     return xr.Dataset({"distance": np.sqrt(square(ends - where)) / size, "apart": apart})
 
 
-def own(state: Any, problem: Any, *_: Any) -> jax.Array:
-    """Return the mean of F at the agents' own estimates."""
-    return jnp.mean(jax.vmap(problem.objective)(state.x))
-
-
 def convex(world: Any, _: Any) -> dict[str, Program]:
     """Return the programs of the problem that is not strongly convex."""
     problem, grid = flat(world.sizes.agents, world.seed), (world.c, *world.sizes.convex_grid)
     shared = {"problem": problem, "network": jd.networks.stack([*world.members.values()])}
-    shared |= {"x0": problem.start(), "key": jax.random.key(0), "metrics": {"own": own}}
+    shared |= {"x0": problem.start(), "key": jax.random.key(0), "metrics": OWN}
     shared |= {"steps": WINDOW[1], "every": WINDOW[1] // RECORDS}
     over = {"algorithm": Axis("c", grid), "network": Axis("network", list(world.members))}
     found = {}
@@ -264,31 +260,23 @@ CLAIMS = claims(
 )  # fmt: skip
 
 
-def window(ax: Any, _: Results) -> None:
-    """Shade the window of the fits."""
-    ax.axvspan(*WINDOW, color="0.93", zorder=0, label="window of the fits")
-
-
-def hardest(results: Results) -> xr.Dataset:
-    """Return the errors at the largest condition number and the one safe c."""
-    dataset = results["fixed"].isel(condition_number=-1, c=0, drop=True)
-    return dataset[["error", "at"]].rename(network="seed")
-
-
 SLOPES = [beside("APD-SC", 0.5, "slopes ½, 1", 0.6), beside("Push-DIGing", 1, "slopes ½, 1", 0.6)]
 SCALING = {"x": "condition_number", "seeds": "network", "hollow": ["Push-Pull"], "also": SLOPES}
 SCALING |= {"xlabel": "condition number  $\\kappa$", "ylabel": "iterations to $10^{-6}$"}
+SHADE = {"color": "0.93", "zorder": 0}
 CURVES = {"logx": True, "band": (0, 1), "xlabel": "iterations", "xlim": (5, None)}
 ROWS = [
     [
-        Lines(data=hardest, y="error", x="at", ylabel="relative error", ylim=(1e-7, 2),
+        Lines(data=lambda r: r["fixed"].isel(condition_number=-1, c=0).rename(network="seed"),
+              y="error", x="at", ylabel="relative error", ylim=(1e-7, 2),
               also=[level(ACCURACY, "accuracy", color="0.6")],
               title="largest $\\kappa$, one c for all", **CURVES),
         LogLog(data=iterations, at={"stepsize": "one c"}, title="one c for all", **SCALING),
     ],
     [
         LogLog(data=iterations, at={"stepsize": "own best c"}, title="own best c", **SCALING),
-        Lines(data=lambda r: gaps(r).rename(network="seed"), x="step", also=[window],
+        Lines(data=lambda r: gaps(r).rename(network="seed"), x="step",
+              also=[lambda ax, _: ax.axvspan(*WINDOW, label="window of the fits", **SHADE)],
               title="not strongly convex", **CURVES),
     ],
 ]  # fmt: skip

@@ -176,21 +176,21 @@ def weights(chances: Sequence[float]) -> np.ndarray:
     return shares / shares.sum()
 
 
-def unequal(problem: Any) -> np.ndarray:
-    """Return x_q, the minimizer of Σᵢ qᵢ fᵢ of a least squares problem with unequal chances."""
-    features, labels = map(np.asarray, problem.data)
-    hessian = np.einsum("n,nmp,nmq->pq", weights(CHANCES), features, features)
-    return np.linalg.solve(hessian, np.einsum("n,nmp,nm->p", weights(CHANCES), features, labels))
-
-
 def with_limits(dataset: xr.Dataset, *_: Any) -> xr.Dataset:
-    """Add root mean square distances at the ends of decreasing steps, δ = 1, from x* and x_q."""
-    last, ends = dataset.x.sel(shift=1.0, schedule="decreasing", drop=True).isel(step=-1), {}
-    points = np.asarray(regression(1.0).solution), unequal(regression(1.0))
-    for name, point in zip(("away", "off"), points, strict=True):
-        squares = ((last - xr.DataArray(point, dims="x_0")) ** 2).sum("x_0")
-        ends[name] = np.sqrt(squares.mean("seed"))
-    return dataset.assign(ends | {"expected": np.linalg.norm(points[0] - points[1])})
+    """Add root mean square distances at the ends of decreasing steps, δ = 1, from x* and x_q.
+
+    x_q is the minimizer of Σᵢ qᵢ fᵢ with unequal chances; ``expected`` is |x_q − x*|.
+    """
+    problem, q = regression(1.0), weights(CHANCES)
+    features, labels = map(np.asarray, problem.data)
+    hessian = np.einsum("n,nmp,nmq->pq", q, features, features)
+    moved = np.linalg.solve(hessian, np.einsum("n,nmp,nm->p", q, features, labels))
+    last = dataset.x.sel(shift=1.0, schedule="decreasing", drop=True).isel(step=-1)
+    found = {"expected": np.linalg.norm(np.asarray(problem.solution) - moved)}
+    for name, point in {"away": problem.solution, "off": moved}.items():
+        squares = ((last - xr.DataArray(np.asarray(point), dims="x_0")) ** 2).sum("x_0")
+        found[name] = np.sqrt(squares.mean("seed"))
+    return dataset.assign(found)
 
 
 def exponents(results: Results) -> xr.DataArray:

@@ -180,14 +180,8 @@ def conditions(world: Any, done: Results) -> dict[str, Program]:
 
 def unbiased(results: Results) -> float:
     """Return the largest |∇F| at the end where σ_f* = 0."""
-    many = results["measures"]
-    return float(np.sqrt(many.gradient_norm_squared.where(many.measure == 0)[..., -1]).max())
-
-
-def ordered(results: Results) -> xr.DataArray:
-    """Return the smallest factor of the digits' |∇F|² from one partition to the next by σ_f*."""
-    last = results["digits"].sel(schedule="constant").isel(step=-1).sortby("measure")
-    return successive(last.gradient_norm_squared, "partition").min()
+    last = results["measures"].isel(step=-1)
+    return float(np.sqrt(last.gradient_norm_squared.where(last.measure == 0)).max())
 
 
 def bounded(results: Results) -> xr.DataArray:
@@ -228,12 +222,14 @@ USED = "|∇F|² / (½ (αL(Q − 1))² L (F − F* + σ_f*))"
 MORE = "σ_f* orders biases, more than"
 CLAIMS = claims(
     ("no bias where σ_f* = 0: |∇F|", "derived", "0", unbiased, below(fedavg.EXACT)),
-    ("digits: |∇F|² grows with σ_f*, factors", "asked here", "> 1", ordered, above(1)),
+    ("digits: |∇F|² grows with σ_f*, factors", "asked here", "> 1",
+     lambda r: successive(r["digits"].sel(schedule="constant").isel(step=-1).sortby("measure")
+                          .gradient_norm_squared, "partition").min(), above(1)),
     (USED, "derived", "≤ 1", bounded, below(1)),
     (f"{MORE} {START}", NO_BOUND, "> 0", partial(ahead, START), above(0.05)),
     (f"{MORE} {END}", "asked here", "> 0", partial(ahead, END), above(0.05)),
     ("variances, |∇fᵢ|²: shares of the condition's bounds", BOUNDS, "≤ 1", shares, below(1)),
-)
+)  # fmt: skip
 
 
 def clouds(name: str, results: Results) -> xr.DataArray:
@@ -247,17 +243,15 @@ def clouds(name: str, results: Results) -> xr.DataArray:
     return xr.concat(both, index, join="outer").clip(min=1e-10)
 
 
-def bound(ax: Any, _: Any) -> None:
-    """Draw the bound of the bias at σ_f*, but for F − F*."""
-    ax.plot([3e-6, 1], [3e-6, 1], label=r"bound $\sigma_f^\star$", **REFERENCE)
-
-
+BOUND = ([3e-6, 1], [3e-6, 1])  # of the bias at σ_f*, but for F − F*
 TITLES = {"measure": "Q = 10 local steps", "at_start": "zeros lie at the edges"}
 NORM = r"$|\nabla F|^2\ /\ \frac{1}{2}(\alpha L(Q-1))^2 L$"
 CLOUDS = [
     LogLog(data=partial(clouds, name), x=name, by="kind", joined=False, hollow=("one Hessian",),
            xlabel=label.replace("σ_f*", r"$\sigma_f^\star$").replace("x*", r"$x^\star$"),
-           ticks=False, ylabel=NORM, also=[bound] * (name == "measure"), title=TITLES.get(name, ""))
+           ticks=False, ylabel=NORM, title=TITLES.get(name, ""), also=[
+               lambda ax, _: ax.plot(*BOUND, label=r"bound $\sigma_f^\star$", **REFERENCE)
+           ] * (name == "measure"))
     for name, label in MEASURES.items()
 ]  # fmt: skip
 ON_DIGITS = fedavg.over_time(
