@@ -39,9 +39,8 @@ OPTIMA = ["uniform", "weighted by R", "weighted by C"]  # means; by Perron vecto
 ROW = "row-stochastic alone"
 OWN = {"own": lambda state, problem: jnp.mean(jax.vmap(problem.objective)(state.x))}
 CONVEX = {"APD": jd.APD, "Push-DIGing": jd.PushDIGing}
-POWERS = {"APD-SC": 0.5, "Push-DIGing": 1.0, "Push-Pull": 1.0}
-# Iterations to run over (κ/c) to the power of the method: with a margin over what we measured.
-BUDGET = {"APD-SC": 40.0, "Push-DIGing": 8.0, "Push-Pull": 8.0}
+# Factor, and power of κ/c, of the iterations to run: with a margin over what we measured.
+BUDGET = {"APD-SC": (40.0, 0.5), "Push-DIGing": (8.0, 1.0), "Push-Pull": (8.0, 1.0)}
 Sizes: Any = namedtuple("Sizes", "agents graphs dimension groups grid convex_grid")
 GRID = tuple(2.0 ** (j / 2) for j in range(-3, 5))  # c = γL for the best stepsizes
 CONVEX_GRID = tuple(2.0 ** (j / 2) for j in range(-4, 3, 2))
@@ -145,8 +144,8 @@ def conditioned(at_one: bool, world: Any, _: Any) -> dict[tuple[str, float], Pro
     grid, found = ((world.c,) if at_one else world.sizes.grid), {}
     for name, kind in METHODS.items():
         for group in world.sizes.groups:
-            scale = (max(group) / min(grid)) ** POWERS[name]
-            every = max(1, round(BUDGET[name] * scale / RECORDS))
+            (factor, power), largest = BUDGET[name], max(group) / min(grid)
+            every = max(1, round(factor * largest**power / RECORDS))
             found[name, max(group)] = program(world, kind, grid, group, every, RECORDS)
     return found
 
@@ -154,7 +153,7 @@ def conditioned(at_one: bool, world: Any, _: Any) -> dict[tuple[str, float], Pro
 def alone(world: Any, _: Any) -> dict[str, Program]:
     """Return the program of the counterexample, at the smallest condition number."""
     kappa = world.sizes.groups[0][0]
-    steps = round(2 * BUDGET["Push-Pull"] * kappa / world.c)
+    steps = round(2 * BUDGET["Push-Pull"][0] * kappa / world.c)
     return {ROW: program(world, RowTracking, (world.c,), [kappa], steps, 1)}
 
 

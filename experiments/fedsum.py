@@ -230,7 +230,7 @@ def curves(pattern: str, methods: Any = tuple(METHODS), **options: Any) -> Lines
 
 
 MEAN_AGE = "1 + 2\\tau_{\\mathrm{mean}}"
-BY_LAW = {"by": "law", "ylabel": "stationary $E|\\nabla F(x)|^2$", "legend": "panel"}
+BY_LAW: Any = {"by": "law", "ylabel": "stationary $E|\\nabla F(x)|^2$", "legend": "panel"}
 PANELS = [
     [
         Heat(data=lambda r: final(r["patterns"]).clip(min=1e-14), x="algorithm", y="pattern",

@@ -108,37 +108,26 @@ def world(sizes: Any, seed: int) -> Any:
     return SimpleNamespace(sizes=sizes, seed=seed, **found)
 
 
-def averaging(world: Any, _: Any) -> dict[str, Program]:
-    """Return a program a network: plain averaging, and with ⌈1/√gap⌉ exchanges a polynomial."""
-    x0 = jax.random.normal(jax.random.key(world.seed), (AGENTS, 64))
-    least = min(network.spectral_gap for network in world.networks.values())
-    shared, found = {"x0": x0, "exchanges": math.ceil(-math.log(AVERAGED) / least)}, {}
-    for name, network in world.networks.items():
+def averaging(_: Any, world: Any, __: Any) -> xr.Dataset:
+    """Return the rounds to `AVERAGED`, plainly and with polynomials of ⌈1/√gap⌉ exchanges."""
+    x0 = np.asarray(jax.random.normal(jax.random.key(world.seed), (AGENTS, 64)))
+    found = []
+    for network in world.networks.values():
         repetitions = math.ceil(1 / math.sqrt(network.spectral_gap) - 1e-6)
         polynomial = jd.networks.Chebyshev(network, repetitions)
-        own = {"network": network, "polynomial": polynomial}
-        found[name] = Program(shared | own, function=rounds_of_averaging)
-    return found
+        found.append([steps_of(network, x0), repetitions * steps_of(polynomial, x0)])
+    labels = {"network": list(world.networks), "algorithm": list(SCHEMES)}
+    rounds = xr.DataArray(np.array(found, float), labels, ("network", "algorithm"))
+    return with_gaps(rounds.to_dataset(name="rounds"), world)
 
 
-def rounds_of_averaging(network: Any, polynomial: Any, x0: Any, exchanges: int) -> xr.Dataset:
-    """Return the rounds to `AVERAGED` of W x, and of Chebyshev(W, K) x."""
-    found = []
-    for operator, repetitions in ((network, 1), (polynomial, polynomial.repetitions)):
-        there = np.asarray(disagreements(operator, x0, exchanges)) <= AVERAGED
-        found.append((there.argmax() + 1.0) * repetitions)
-    return xr.Dataset({"rounds": ("algorithm", found)}, {"algorithm": list(SCHEMES)})
-
-
-@partial(jax.jit, static_argnums=2)
-def disagreements(network: Any, x0: jax.Array, exchanges: int) -> jax.Array:
-    """Return |x − x̄| after 1, 2, ... exchanges, relative to that of x0."""
-
-    def exchange(x: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
-        x = network @ x
-        return x, jnp.sqrt(jd.agents.disagreement(x) / jd.agents.disagreement(x0))
-
-    return jax.lax.scan(exchange, x0, None, length=exchanges)[1]
+def steps_of(operator: Any, x0: np.ndarray) -> int:
+    """Return the steps x ← W x to `AVERAGED`, of an operator W."""
+    matrix, away, steps = np.asarray(operator @ jnp.eye(AGENTS)), x0 - x0.mean(axis=0), 0
+    enough = AVERAGED * np.linalg.norm(away)
+    while np.linalg.norm(away) > enough:
+        away, steps = matrix @ away, steps + 1
+    return steps
 
 
 def optimization(members: str, methods: Any, world: Any, _: Any) -> dict[str, Program]:
@@ -155,7 +144,7 @@ def optimization(members: str, methods: Any, world: Any, _: Any) -> dict[str, Pr
     )
 
 
-def with_gaps(dataset: xr.Dataset, world: Any, _: Any) -> xr.Dataset:
+def with_gaps(dataset: xr.Dataset, world: Any, _: Any = None) -> xr.Dataset:
     """Return the dataset with its networks' spectral gaps as a coordinate."""
     gaps = [world.networks[name].spectral_gap for name in dataset.network.values]
     return dataset.assign_coords(spectral_gap=("network", gaps))
@@ -276,7 +265,7 @@ STUDY = Study(
     scales=SCALES,
     world=world,
     parts={
-        "averaging": Part("network", averaging, with_gaps),
+        "averaging": Part(None, None, averaging),
         "optimization": Part("algorithm", partial(optimization, "networks", None), with_gaps),
         "shuffled": Part(
             "algorithm", partial(optimization, "shuffled", ["DSGD", "GradientTracking"])

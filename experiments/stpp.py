@@ -159,8 +159,8 @@ def runs(world: Any, _: Results) -> dict[Any, Program]:
 def curves(world: Any, _: Results) -> dict[Any, Program]:
     """Return histories from x₀ = 0 with constant stepsizes α, which is n γ for trees."""
     n, values, steps, seeds = world.sizes.curves
-    options = {"stepsize": {float(value): (value * FOREVER, FOREVER) for value in values}}
-    options |= {"steps": steps, "seeds": seeds, "x0": 0.0}
+    rates = {float(value): (value * FOREVER, FOREVER) for value in values}
+    options: Any = {"steps": steps, "seeds": seeds, "x0": 0.0, "stepsize": rates}
     return {name: program(world, name, n, **options) for name in world.sizes.methods}
 
 
@@ -284,7 +284,8 @@ def floor_members(results: Results) -> xr.DataArray:
         for member, (name, where) in places.items()
         if name in floor.algorithm and where in floor.network
     }
-    return xr.concat(list(parts.values()), pd.Index(list(parts), name="member"))
+    whole: Any = xr.concat(list(parts.values()), pd.Index(list(parts), name="member"))
+    return whole
 
 
 def theory(ax: Any, results: Results) -> None:
