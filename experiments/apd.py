@@ -5,17 +5,16 @@ stochastic. How many iterations APD-SC, Push-DIGing and Push-Pull need to a fixe
 all at one stepsize c / L, safe for APD-SC on every graph (half of what is stable with equal
 curvatures, `APDSC.safe_stepsize`; it is not tuned), and each at its own best c of one grid; whether
 all end at the minimizer of the uniform mean of the agents' functions, quadratics with different
-Hessians (`SPREAD`) and tilts; and how fast F − F* falls without strong convexity (curvatures j⁻⁴),
-where APD has O(1/k²) and Push-DIGing O(1/k). `RowTracking` is the counterexample. Everything in
-float64; errors are (1/n) Σᵢ |xᵢ − x*|² over agents, relative to the start.
+Hessians and tilts; and how fast F − F* falls without strong convexity (curvatures j⁻⁴), where APD
+has O(1/k²) and Push-DIGing O(1/k). Everything in float64; errors are (1/n) Σᵢ |xᵢ − x*|².
 
 The paper's own experiments are not known to us; the claims are those of the abstract. The listing
 is from a co-author's slides, which leave the constants open; ours are `APDSC`'s.
 """
 
-import dataclasses
 from collections import namedtuple
-from functools import cached_property, partial
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -32,17 +31,16 @@ from experiments.panels import Figure, Lines, LogLog, beside, level
 from experiments.study import Axis, Part, Program, Results, Study
 from jaxdopt.algorithms.directed import push_pull
 
-SPREAD = 0.5  # of the agents' Hessians around their mean
 ACCURACY, RECORDS = 1e-6, 1000  # of the mean squared error, relative to the start
 CURVATURES = 60  # dimensions of the problem that is not strongly convex
 WINDOW = (500, 5_000)  # of the fits: later, APD comes to the smallest curvature, 60⁻⁴ L
 METHODS = {"APD-SC": jd.APDSC, "Push-DIGing": jd.PushDIGing, "Push-Pull": jd.PushPull}
 OPTIMA = ["uniform", "weighted by R", "weighted by C"]  # means; by Perron vectors
-KEPT = ("iterations", "error", "at", "end")
+ROW = "row-stochastic alone"
+OWN = {"own": lambda state, problem: jnp.mean(jax.vmap(problem.objective)(state.x))}
 CONVEX = {"APD": jd.APD, "Push-DIGing": jd.PushDIGing}
-POWERS = {"APD-SC": 0.5, "Push-DIGing": 1.0, "Push-Pull": 1.0}
-BUDGET = {"APD-SC": 40.0, "Push-DIGing": 8.0, "Push-Pull": 8.0}
-"""Iterations to run over (κ/c) to the power of the method: with a margin over what we measured."""
+# Factor, and power of κ/c, of the iterations to run: with a margin over what we measured.
+BUDGET = {"APD-SC": (40.0, 0.5), "Push-DIGing": (8.0, 1.0), "Push-Pull": (8.0, 1.0)}
 Sizes: Any = namedtuple("Sizes", "agents graphs dimension groups grid convex_grid")
 GRID = tuple(2.0 ** (j / 2) for j in range(-3, 5))  # c = γL for the best stepsizes
 CONVEX_GRID = tuple(2.0 ** (j / 2) for j in range(-4, 3, 2))
@@ -78,7 +76,7 @@ class RowTracking:
 
 def quadratics(n: int, d: int, condition_numbers: Any, seed: int = 0) -> list[Any]:
     """Return problems that differ only in the condition number of F."""
-    make = partial(jd.problems.quadratic, n, d, curvature_spread=SPREAD, seed=seed)
+    make = partial(jd.problems.quadratic, n, d, curvature_spread=0.5, seed=seed)
     return [make(condition_number=kappa) for kappa in condition_numbers]
 
 
@@ -90,14 +88,9 @@ def flat(n: int, seed: int = 0) -> Any:
     root = basis * np.arange(1, CURVATURES + 1) ** -2.0 @ basis.T
     hessians = root @ np.asarray(spread.hessians) @ root
     solution = jnp.asarray(basis @ random.choice([-1.0, 1.0], CURVATURES))
-    return jd.replace(
-        spread,
-        hessians=jnp.asarray(hessians),
-        center=solution,
-        solution=solution,
-        smoothness=jnp.asarray(np.linalg.norm(hessians, ord=2, axis=(1, 2)).max()),
-        strong_convexity=None,
-    )
+    smooth = jnp.asarray(np.linalg.norm(hessians, ord=2, axis=(1, 2)).max())
+    curved = {"hessians": jnp.asarray(hessians), "smoothness": smooth, "strong_convexity": None}
+    return jd.replace(spread, center=solution, solution=solution, **curved)
 
 
 def displaced(problem: Any, weights: np.ndarray) -> np.ndarray:
@@ -106,38 +99,24 @@ def displaced(problem: Any, weights: np.ndarray) -> np.ndarray:
     return np.linalg.solve(hessian, weights @ np.asarray(problem.tilts))
 
 
-@dataclasses.dataclass(frozen=True)
-class World:
-    """The sizes and the seed, the digraphs, and the safe stepsize."""
+def world(sizes: Any, seed: int) -> Any:
+    """Return the sizes, the seed, the digraphs, and the c = γL that is safe on all, for any κ."""
+    made = networks(sizes.agents, sizes.graphs, seed)
+    unit = jd.problems.quadratic(sizes.agents, 1, curvature_spread=0.0)
+    unit = jd.replace(unit, smoothness=1.0, strong_convexity=None)
+    c = min(jd.APDSC.safe_stepsize(unit, network) for network in made.values())
+    return SimpleNamespace(sizes=sizes, seed=seed, members=made, c=c)
 
-    sizes: Any
-    seed: int
 
-    @cached_property
-    def members(self) -> dict[str, Any]:
-        """The digraphs by name."""
-        return networks(self.sizes.agents, self.sizes.graphs, self.seed)
-
-    @cached_property
-    def stacked(self) -> Any:
-        """The digraphs as one."""
-        return jd.networks.stack(list(self.members.values()))
-
-    @cached_property
-    def c(self) -> float:
-        """The c = γL that is safe on all digraphs for every condition number."""
-        unit = jd.problems.quadratic(self.sizes.agents, 1, curvature_spread=0.0)
-        unit = jd.replace(unit, smoothness=1.0, strong_convexity=None)
-        return min(jd.APDSC.safe_stepsize(unit, network) for network in self.members.values())
-
-    def program(self, kind: Any, grid: Any, group: Any, every: int, records: int) -> Program:
-        """Return the errors of a method at every c, condition number and digraph."""
-        problems = quadratics(self.sizes.agents, self.sizes.dimension, group, self.seed)
-        arguments = {"kind": kind, "c": jnp.asarray(grid), "problem": jd.stack(problems)}
-        arguments |= {"network": self.stacked, "steps": records * every, "every": every}
-        over = {"c": Axis("c", list(grid)), "problem": Axis("condition_number", list(group))}
-        over["network"] = Axis("network", list(self.members))
-        return Program(arguments, over, relative, partial(counted, every, len(grid) == 1))
+def program(world: Any, kind: Any, grid: Any, group: Any, every: int, records: int) -> Program:
+    """Return the errors of a method at every c, condition number and digraph."""
+    problems = quadratics(world.sizes.agents, world.sizes.dimension, group, world.seed)
+    arguments = {"kind": kind, "c": jnp.asarray(grid), "problem": jd.stack(problems)}
+    arguments |= {"network": jd.networks.stack([*world.members.values()])}
+    arguments |= {"steps": records * every, "every": every}
+    over = {"c": Axis("c", list(grid)), "problem": Axis("condition_number", list(group))}
+    over["network"] = Axis("network", list(world.members))
+    return Program(arguments, over, relative, partial(counted, every, len(grid) == 1))
 
 
 @partial(jax.jit, static_argnames=("kind", "steps", "every"))
@@ -156,28 +135,29 @@ def counted(every: int, curves: bool, dataset: xr.Dataset) -> xr.Dataset:
     first = there.argmax("step").where(there.isel(step=-1)) * float(every)
     at = every * np.arange(dataset.sizes["step"])
     at = xr.DataArray(at, dims="step").expand_dims(condition_number=dataset.condition_number)
-    return dataset.assign(iterations=first, at=at)[[*KEPT] if curves else ["iterations"]]
+    kept = ["iterations", "error", "at", "end"] if curves else ["iterations"]
+    return dataset.assign(iterations=first, at=at)[kept]
 
 
-def conditioned(at_one: bool, world: World, _: Any) -> dict[tuple[str, float], Program]:
+def conditioned(at_one: bool, world: Any, _: Any) -> dict[tuple[str, float], Program]:
     """Return the programs at the safe c, or at those of the grid; κ of one group share one."""
     grid, found = ((world.c,) if at_one else world.sizes.grid), {}
     for name, kind in METHODS.items():
         for group in world.sizes.groups:
-            scale = (max(group) / min(grid)) ** POWERS[name]
-            every = max(1, round(BUDGET[name] * scale / RECORDS))
-            found[name, max(group)] = world.program(kind, grid, group, every, RECORDS)
+            (factor, power), largest = BUDGET[name], max(group) / min(grid)
+            every = max(1, round(factor * largest**power / RECORDS))
+            found[name, max(group)] = program(world, kind, grid, group, every, RECORDS)
     return found
 
 
-def alone(world: World, _: Any) -> dict[str, Program]:
+def alone(world: Any, _: Any) -> dict[str, Program]:
     """Return the program of the counterexample, at the smallest condition number."""
     kappa = world.sizes.groups[0][0]
-    steps = round(2 * BUDGET["Push-Pull"] * kappa / world.c)
-    return {"row-stochastic alone": world.program(RowTracking, (world.c,), [kappa], steps, 1)}
+    steps = round(2 * BUDGET["Push-Pull"][0] * kappa / world.c)
+    return {ROW: program(world, RowTracking, (world.c,), [kappa], steps, 1)}
 
 
-def limits(dataset: xr.Dataset, world: World, done: Results) -> xr.Dataset:
+def limits(dataset: xr.Dataset, world: Any, done: Results) -> xr.Dataset:
     """Return methods' distances to the optima of F and of means weighted by Perron vectors."""
     n, kappa = world.sizes.agents, world.sizes.groups[0][0]
     problem = quadratics(n, world.sizes.dimension, [kappa], world.seed)[0]
@@ -194,17 +174,12 @@ def limits(dataset: xr.Dataset, world: World, done: Results) -> xr.Dataset:
     return xr.Dataset({"distance": np.sqrt(square(ends - where)) / size, "apart": apart})
 
 
-def own(state: Any, problem: Any, *_: Any) -> jax.Array:
-    """Return the mean of F at the agents' own estimates."""
-    return jnp.mean(jax.vmap(problem.objective)(state.x))
-
-
-def convex(world: World, _: Any) -> dict[str, Program]:
+def convex(world: Any, _: Any) -> dict[str, Program]:
     """Return the programs of the problem that is not strongly convex."""
     problem, grid = flat(world.sizes.agents, world.seed), (world.c, *world.sizes.convex_grid)
-    shared = {"problem": problem, "network": world.stacked, "x0": problem.start()}
-    shared |= {"key": jax.random.key(0), "steps": WINDOW[1], "every": WINDOW[1] // RECORDS}
-    shared |= {"metrics": {"own": own}}
+    shared = {"problem": problem, "network": jd.networks.stack([*world.members.values()])}
+    shared |= {"x0": problem.start(), "key": jax.random.key(0), "metrics": OWN}
+    shared |= {"steps": WINDOW[1], "every": WINDOW[1] // RECORDS}
     over = {"algorithm": Axis("c", grid), "network": Axis("network", list(world.members))}
     found = {}
     for name, kind in CONVEX.items():
@@ -250,12 +225,7 @@ def middle(measure: Any, name: str, results: Results) -> xr.DataArray:
     return measure(results).sel(algorithm=name).median("network")
 
 
-def doubled(results: Results) -> xr.DataArray:
-    """Return APD's slope over Push-DIGing's, at the one safe c."""
-    return (middle(slopes, "APD", results) / middle(slopes, "Push-DIGing", results))[0]
-
-
-def apart(names: Any, results: Results) -> xr.DataArray:
+def apart(results: Results, *names: str) -> xr.DataArray:
     """Return methods' distances from the uniform optimum."""
     return results["limits"].distance.sel(algorithm=list(names), optimum="uniform")
 
@@ -271,59 +241,44 @@ def graphs(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows | {f"c {name}": largest.sel(algorithm=name) for name in METHODS})
 
 
-ROW, DERIVED = "row-stochastic alone", "from the abstract's rates, on curvatures j⁻⁴"
+DERIVED = "from the abstract's rates, on curvatures j⁻⁴"
+ABSTRACT, LATER = "arXiv 2107.12065, abstract", ("default", "full")  # quick: two points
 SC, PD, PP = (partial(middle, exponents, name) for name in METHODS)
 FAST, SLOW = (partial(middle, slopes, name) for name in CONVEX)
-ABSTRACT, LATER = "arXiv 2107.12065, abstract", ("default", "full")  # quick: two points
-ALL, ALONE = (partial(apart, names) for names in (METHODS, [ROW]))
 CLAIMS = claims(
     ("APD-SC: iterations ~ κ^p", ABSTRACT, "p = 0.5", SC, near(0.5, 0.1), LATER),
     ("Push-DIGing: iterations ~ κ^p", "gradient descent", "p = 1", PD, near(1, 0.1), LATER),
     ("Push-Pull: iterations ~ κ^p", "gradient descent", "p = 1", PP, near(1, 0.1), LATER),
-    ("all reach the uniform optimum: distance", ABSTRACT, "0", ALL, below(1e-4)),
-    ("row-stochastic weights alone do not", "derived", "> 0", ALONE, above(1e-4)),
-    ("APD's slope of F - F* over Push-DIGing's", DERIVED, "2", doubled, near(2, 0.4)),
+    ("all reach the uniform optimum: distance", ABSTRACT, "0",
+     lambda r: apart(r, *METHODS), below(1e-4)),
+    ("row-stochastic weights alone do not", "derived", "> 0", lambda r: apart(r, ROW), above(1e-4)),
+    ("APD's slope of F - F* over Push-DIGing's", DERIVED, "2",
+     lambda r: (FAST(r) / SLOW(r))[0], near(2, 0.4)),  # at the one safe c
     ("APD: F - F* ~ k^p", DERIVED, "p = -1.5", FAST, near(-1.5, 0.3)),
     ("Push-DIGing: F - F* ~ k^p", DERIVED, "p = -0.75", SLOW, near(-0.75, 0.15)),
-)
-
-
-def window(ax: Any, _: Results) -> None:
-    """Shade the window of the fits."""
-    ax.axvspan(*WINDOW, color="0.93", zorder=0, label="window of the fits")
-
-
-def hardest(results: Results) -> xr.Dataset:
-    """Return the errors at the largest condition number and the one safe c."""
-    dataset = results["fixed"].isel(condition_number=-1, c=0, drop=True)
-    return dataset[["error", "at"]].rename(network="seed")
+)  # fmt: skip
 
 
 SLOPES = [beside("APD-SC", 0.5, "slopes ½, 1", 0.6), beside("Push-DIGing", 1, "slopes ½, 1", 0.6)]
 SCALING = {"x": "condition_number", "seeds": "network", "hollow": ["Push-Pull"], "also": SLOPES}
 SCALING |= {"xlabel": "condition number  $\\kappa$", "ylabel": "iterations to $10^{-6}$"}
+SHADE = {"color": "0.93", "zorder": 0}
 CURVES = {"logx": True, "band": (0, 1), "xlabel": "iterations", "xlim": (5, None)}
-ERRORS = Lines(
-    data=hardest,
-    y="error",
-    x="at",
-    ylabel="relative error",
-    ylim=(1e-7, 2),
-    also=[level(ACCURACY, "accuracy", color="0.6")],
-    title="largest $\\kappa$, one c for all",
-    **CURVES,
-)
-FLAT = Lines(
-    data=lambda results: gaps(results).rename(network="seed"),
-    x="step",
-    also=[window],
-    title="not strongly convex",
-    **CURVES,
-)
 ROWS = [
-    [ERRORS, LogLog(data=iterations, at={"stepsize": "one c"}, title="one c for all", **SCALING)],
-    [LogLog(data=iterations, at={"stepsize": "own best c"}, title="own best c", **SCALING), FLAT],
-]
+    [
+        Lines(data=lambda r: r["fixed"].isel(condition_number=-1, c=0).rename(network="seed"),
+              y="error", x="at", ylabel="relative error", ylim=(1e-7, 2),
+              also=[level(ACCURACY, "accuracy", color="0.6")],
+              title="largest $\\kappa$, one c for all", **CURVES),
+        LogLog(data=iterations, at={"stepsize": "one c"}, title="one c for all", **SCALING),
+    ],
+    [
+        LogLog(data=iterations, at={"stepsize": "own best c"}, title="own best c", **SCALING),
+        Lines(data=lambda r: gaps(r).rename(network="seed"), x="step",
+              also=[lambda ax, _: ax.axvspan(*WINDOW, label="window of the fits", **SHADE)],
+              title="not strongly convex", **CURVES),
+    ],
+]  # fmt: skip
 DATA = "quadratics, {} agents, {} digraphs, {} dimensions; one c = {:.3f}"
 
 STUDY = Study(
@@ -331,7 +286,7 @@ STUDY = Study(
     paper="Song, Shi, Pu, Yan (2024), APD, arXiv 2107.12065",
     question="Are APD and APD-SC accelerated, and exact, on unbalanced digraphs?",
     scales=SCALES,
-    world=World,
+    world=world,
     parts={
         "fixed": Part(("algorithm", "condition_number"), partial(conditioned, True)),
         "best": Part(("algorithm", "condition_number"), partial(conditioned, False)),

@@ -7,6 +7,7 @@ What the paper does not say and is chosen here: Metropolis weights on rings, and
 the stepsize falls. Not here: CECA-2P, base-(k+1) graphs and OD-EquiDyn, which are in its figure.
 """
 
+from collections import namedtuple
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.claims import Claim, above, below, near, within_factor
+from experiments.claims import above, below, claims, near, within_factor
 from experiments.measures import over, successive
 from experiments.panels import Lines, LogLog, NotRun, present
 from experiments.study import Axis, Part, Program, Results, Study, keys
@@ -33,15 +34,11 @@ OTHERS = {"SGD": "SGD", "STPP exponential": "STPP", "DSGT exponential": "DSGT"}
 OTHERS |= {"DSGD one-peer": "DSGD", "D2 ring, constant": "D2, ring, constant"}
 
 
-def sizes(n: int, d: int, samples: int, branchings: Any, seeds: int, every: int, names: Any) -> Any:
-    """Return how much is run; ``every`` is the steps from record to record."""
-    return SimpleNamespace(**locals())
-
-
+Sizes: Any = namedtuple("Sizes", "n d samples branchings seeds every names")  # steps a record
 SCALES = {
-    "quick": sizes(24, 50, 50, (2,), 2, 50, ("SGD", "BTPP, B = 2", "STPP exponential")),
-    "default": sizes(100, 500, 100, (2, 3, 4, 8, 99), 2, 25, None),
-    "full": sizes(100, 500, 1000, (2, 3, 4, 8, 16, 32, 64, 99), 5, 10, None),
+    "quick": Sizes(24, 50, 50, (2,), 2, 50, ("SGD", "BTPP, B = 2", "STPP exponential")),
+    "default": Sizes(100, 500, 100, (2, 3, 4, 8, 99), 2, 25, None),
+    "full": Sizes(100, 500, 1000, (2, 3, 4, 8, 16, 32, 64, 99), 5, 10, None),
 }
 
 
@@ -130,16 +127,16 @@ def rerun(results: Results) -> xr.DataArray:
 
 
 B2, RIVALS = "BTPP, B = 2", [*list(RINGS)[2:], *list(OTHERS)[3:]]
-CLAIMS = [
-    Claim("BTPP is close to centralized SGD: |∇F| of SGD at the end over BTPP's", FIGURE,
-          "1", lambda r: over(last(r), "SGD", B2), near(1, 0.1)),
-    Claim("and best among methods with Θ(1) neighbors: others' |∇F| at the end over BTPP's",
-          FIGURE, "> 1", lambda r: over(last(r), RIVALS, B2), above(1)),
-    Claim("a larger B is faster: |∇F| after 50 steps over that of the next smaller B", FIGURE,
-          "< 1", lambda r: successive(by_branching(r), "B")[0], below(1)),
-    Claim("|∇F| at the end over that of others' run in NumPy", "a re-run, 400 samples an agent",
-          "1", rerun, within_factor(1, 1.2), LARGE),
-]  # fmt: skip
+CLAIMS = claims(
+    ("BTPP is close to centralized SGD: |∇F| of SGD at the end over BTPP's", FIGURE, "1",
+     lambda r: over(last(r), "SGD", B2), near(1, 0.1)),
+    ("and best among methods with Θ(1) neighbors: others' |∇F| at the end over BTPP's", FIGURE,
+     "> 1", lambda r: over(last(r), RIVALS, B2), above(1)),
+    ("a larger B is faster: |∇F| after 50 steps over that of the next smaller B", FIGURE, "< 1",
+     lambda r: successive(by_branching(r), "B")[0], below(1)),
+    ("|∇F| at the end over that of others' run in NumPy", "a re-run, 400 samples an agent", "1",
+     rerun, within_factor(1, 1.2), LARGE),
+)  # fmt: skip
 NORM = "$|\\nabla F|$"
 
 
@@ -149,20 +146,12 @@ def curves(members: Mapping[str, str], **options: Any) -> Lines:
     return Lines(data="histories", at=at, y="norm", x="step", labels=members, **options)
 
 
-PANELS = [
-    [
-        curves(RINGS, title="$\\Theta(1)$ neighbors", ylabel=NORM),
-        curves(OTHERS, title="exponential graphs", ylabel=""),
-        LogLog(
-            data=by_branching,
-            x="B",
-            logy=False,
-            xlabel="branching  $B$",
-            ylabel=f"{NORM} after 50 steps",
-            title="BTPP by branching",
-        ),
-    ]
-]
+PANELS = [[
+    curves(RINGS, title="$\\Theta(1)$ neighbors", ylabel=NORM),
+    curves(OTHERS, title="exponential graphs", ylabel=""),
+    LogLog(data=by_branching, x="B", logy=False, xlabel="branching  $B$",
+           ylabel=f"{NORM} after 50 steps", title="BTPP by branching"),
+]]  # fmt: skip
 STUDY = Study(
     name="btpp",
     paper="You, Pu (2024), BTPP, arXiv 2404.05454",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 
@@ -30,7 +31,7 @@ def networks(n: int, count: int, seed: int = 0) -> dict[str, Any]:
     made: dict[str, Any] = {}
     draw = 1000 * seed
     while len(made) < count:
-        network = dense(digraph(n, draw))
+        network = dense(jd.networks.push_pull(digraph(n, draw)))
         skewed = min(imbalance(perron(network, part)) for part in ("row", "column"))
         if network.spectral_gap >= GAP and skewed >= IMBALANCE:
             made[f"digraph {len(made) + 1}"] = network
@@ -38,14 +39,13 @@ def networks(n: int, count: int, seed: int = 0) -> dict[str, Any]:
     return made
 
 
-def dense(graph: nx.DiGraph) -> Any:
-    """Return R and C of a digraph as dense matrices, so that all share one program."""
-    parts = jd.networks.push_pull(graph)
-    row, column = (
-        jd.networks.mixing(part.csr(), kind=part.kind, form=jd.networks.Dense)
-        for part in (parts.row, parts.column)
-    )
-    return jd.networks.Directed(row, column)
+def dense(network: Any, **fields: Any) -> Any:
+    """Return a network's two parts as dense matrices: one form, and so one program, for all."""
+    for name in ("row", "column"):
+        part = getattr(network, name)
+        matrix = jnp.asarray(part.csr().toarray())
+        fields[name] = jd.networks.Dense(matrix, symmetric=False, kind=part.kind)
+    return jd.replace(network, **fields)
 
 
 def perron(network: Any, part: str) -> np.ndarray:

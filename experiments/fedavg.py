@@ -12,9 +12,9 @@ The paper's experiments are not known to us; what is claimed here is derived. Cl
 Hessian have no bias. To first order that of quadratics is ½ α(Q − 1) H⁻¹ mean(Hᵢ∇fᵢ(x*)).
 """
 
-import functools
 import itertools
 from collections.abc import Sequence
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,23 +38,23 @@ LINEAR = 0.2  # αL(Q − 1) up to which exponents are fitted
 EXACT = 1e-12  # |x − x*| up to which a limit counts as exact
 STEADY = (0.05, 10)  # αL and Q of all parts but the bias', and first steps where they decrease
 OFFSET = 20.0  # 1/c in rounds
-SCHEDULES = ("constant", "decreasing")
 FULL, SINGLE = "full gradients", "one sample"
 SYNTHETIC = {"one minimizer": (0.0,), "δ = 0.1": (0.1,), "δ = 1": (1.0,)}
 SYNTHETIC |= {"δ = 1, noisy labels": (1.0, 0.5, 1.0, 0.3)}  # arguments of `regression`
 CHANCES = tuple(np.linspace(0.1, 0.9, CLIENTS))
 LAWS = ("uniform", "equal chances", "unequal chances")  # of taking part, half of the clients
 LONG, SHORT = {"bias": 2500, "rounds": 4000}, {"bias": 1200, "rounds": 1000}
+# The grid of biases; rounds of two parts; seeds of rounds and of participation.
 SCALES = {
     "quick": {"alphas": STEPSIZES[::2], "steps": (1, 2, 10), "rounds": SHORT, "seeds": (4, 8)},
     "default": {"alphas": STEPSIZES, "steps": LOCAL_STEPS, "rounds": LONG, "seeds": (8, 8)},
     "full": {"alphas": STEPSIZES, "steps": LOCAL_STEPS, "rounds": LONG, "seeds": (32, 32)},
 }
-"""The grid of biases; rounds of two parts; seeds of rounds and of participation."""
-SCHEDULED = {"algorithm": ("schedule", SCHEDULES)}
+SCHEDULED = {"algorithm": ("schedule", ("constant", "decreasing"))}
+ESTIMATE = {"x": lambda state, _: state.estimate}
 
 
-@functools.cache
+@cache
 def regression(shift, spread=0.5, scale=1.0, rest=0.0, seed=0, aligned=False) -> Any:
     """Return least squares of clients with Hessians that differ, the largest smoothness 1.
 
@@ -96,13 +96,8 @@ def sigma_f(problem: Any) -> float:
     return gap if gap > 1e-13 else 0.0
 
 
-def estimate(state: Any, problem: Any) -> jax.Array:  # noqa: ARG001
-    """Return the estimate [d]."""
-    return state.estimate
-
-
 def schedules(initial: float, offset: float, local_steps: int) -> Any:
-    """Return FedAvg with the stepsizes a₀ and a₀ / (1 + t / offset), stacked as `SCHEDULES`."""
+    """Return FedAvg with the stepsizes a₀ and a₀ / (1 + t / offset), stacked as in `SCHEDULED`."""
 
     def one(offset: Any) -> Any:
         return jd.FedAvg(jd.schedules.Polynomial(initial, 1.0, offset), local_steps=local_steps)
@@ -110,13 +105,11 @@ def schedules(initial: float, offset: float, local_steps: int) -> Any:
     return jax.vmap(one)(jnp.array([1e30, offset]))
 
 
-def histories(
-    problems: Any, methods: Any, rounds: int, records: int, over: Any, **more: Any
-) -> Any:
+def histories(made: Any, methods: Any, rounds: int, records: int, over: Any, **more: Any) -> Any:
     """Return the program of stacked problems and methods; ``over`` has dimensions and labels."""
-    shared = {"algorithm": methods, "problem": jd.stack(problems), "x0": problems[0].start()}
-    shared |= {"network": Server(problems[0].n), "key": jax.random.key(0)}
-    shared |= {"steps": rounds, "every": rounds // records, "metrics": {"x": estimate}}
+    shared = {"algorithm": methods, "problem": jd.stack(made), "x0": made[0].start()}
+    shared |= {"network": Server(made[0].n), "key": jax.random.key(0), "metrics": ESTIMATE}
+    shared |= {"steps": rounds, "every": rounds // records}
     return Program(shared | more, {name: Axis(*axis) for name, axis in over.items()})
 
 
@@ -148,14 +141,14 @@ def with_theory(dataset: xr.Dataset, *_: Any) -> xr.Dataset:
 
 def over_rounds(world: Any, _: Any) -> dict[str, Program]:
     """Return both schedules with full gradients, then with one sample: problem, schedule, seed."""
-    whole, keys = [regression(*case) for case in SYNTHETIC.values()], world.seeds[0]
-    cases = {FULL: (whole, 1), SINGLE: ([jd.problems.Minibatch(p, 1) for p in whole], keys)}
-    over = {"problem": ("problem", list(SYNTHETIC)), **SCHEDULED}
-    methods, found = schedules(STEADY[0], OFFSET, STEADY[1]), {}
+    whole = [regression(*case) for case in SYNTHETIC.values()]
+    cases = {FULL: (whole, 1)}
+    cases[SINGLE] = ([jd.problems.Minibatch(problem, 1) for problem in whole], world.seeds[0])
+    over, found = {"problem": ("problem", list(SYNTHETIC)), **SCHEDULED}, {}
+    methods, rounds = schedules(STEADY[0], OFFSET, STEADY[1]), world.rounds["rounds"]
     for name, (made, n) in cases.items():
-        key = jax.random.split(jax.random.key(world.seed), n)
-        axes = over | {"key": ("seed", range(n))}
-        found[name] = histories(made, methods, world.rounds["rounds"], 200, axes, key=key)
+        key, axes = jax.random.split(jax.random.key(world.seed), n), {"key": ("seed", range(n))}
+        found[name] = histories(made, methods, rounds, 200, over | axes, key=key)
     return found
 
 
@@ -169,11 +162,10 @@ def taking_part(world: Any, _: Any) -> dict[str, Program]:
     half = np.sort(drawn[0], axis=-1)[..., CLIENTS // 2 - 1 :][..., :1]
     rows = (drawn[0] <= half, drawn[1] < 0.5, drawn[2] < np.array(CHANCES))
     over = {"problem": ("shift", SHIFTS[::2]), **SCHEDULED, "network": ("seed", range(seeds))}
-    methods, found = schedules(STEADY[0] * STEADY[1], OFFSET, 1), {}
-    for law, own in zip(LAWS, rows, strict=True):
-        network = participation.Trace(jnp.asarray(own), CLIENTS)
-        found[law] = histories(problems, methods, rounds, 200, over, network=network)
-    return found
+    methods = schedules(STEADY[0] * STEADY[1], OFFSET, 1)
+    tables = [participation.Trace(jnp.asarray(own), CLIENTS) for own in rows]
+    run = partial(histories, problems, methods, rounds, 200, over)
+    return {law: run(network=table) for law, table in zip(LAWS, tables, strict=True)}
 
 
 def weights(chances: Sequence[float]) -> np.ndarray:
@@ -184,22 +176,21 @@ def weights(chances: Sequence[float]) -> np.ndarray:
     return shares / shares.sum()
 
 
-def unequal(problem: Any) -> np.ndarray:
-    """Return x_q, the minimizer of Σᵢ qᵢ fᵢ of a least squares problem with unequal chances."""
-    features, labels = map(np.asarray, problem.data)
-    hessian = np.einsum("n,nmp,nmq->pq", weights(CHANCES), features, features)
-    return np.linalg.solve(hessian, np.einsum("n,nmp,nm->p", weights(CHANCES), features, labels))
-
-
 def with_limits(dataset: xr.Dataset, *_: Any) -> xr.Dataset:
-    """Add root mean square distances at the ends of decreasing steps, δ = 1, from x* and x_q."""
-    last, ends = dataset.x.sel(shift=1.0, schedule="decreasing", drop=True).isel(step=-1), {}
-    points = np.asarray(regression(1.0).solution), unequal(regression(1.0))
-    for name, point in zip(("away", "off"), points, strict=True):
-        ends[name] = np.sqrt(
-            ((last - xr.DataArray(point, dims="x_0")) ** 2).sum("x_0").mean("seed")
-        )
-    return dataset.assign(ends | {"expected": np.linalg.norm(points[0] - points[1])})
+    """Add root mean square distances at the ends of decreasing steps, δ = 1, from x* and x_q.
+
+    x_q is the minimizer of Σᵢ qᵢ fᵢ with unequal chances; ``expected`` is |x_q − x*|.
+    """
+    problem, q = regression(1.0), weights(CHANCES)
+    features, labels = map(np.asarray, problem.data)
+    hessian = np.einsum("n,nmp,nmq->pq", q, features, features)
+    moved = np.linalg.solve(hessian, np.einsum("n,nmp,nm->p", q, features, labels))
+    last = dataset.x.sel(shift=1.0, schedule="decreasing", drop=True).isel(step=-1)
+    found = {"expected": np.linalg.norm(np.asarray(problem.solution) - moved)}
+    for name, point in {"away": problem.solution, "off": moved}.items():
+        squares = ((last - xr.DataArray(np.asarray(point), dims="x_0")) ** 2).sum("x_0")
+        found[name] = np.sqrt(squares.mean("seed"))
+    return dataset.assign(found)
 
 
 def exponents(results: Results) -> xr.DataArray:
@@ -243,13 +234,12 @@ def astray(results: Results) -> xr.DataArray:
 
 
 LIMITS, DECAY = "derived: E g = Σ qᵢ ∇fᵢ", "arXiv 2301.12677, from memory; rate: derived"
-DECAYS = {name: functools.partial(decay, name) for name in (FULL, SINGLE)}
-MORE = ("default", "full")
+ALL, ONE, MORE = partial(decay, FULL), partial(decay, SINGLE), ("default", "full")
 CLAIMS = claims(
     ("|x − x*| ∝ α(Q − 1) σ_f*^½: exponents", "derived", "1", exponents, near(1, 0.1), MORE),
     ("no bias where Q = 1 or σ_f* = 0: |x − x*|", "derived", "0", exact, below(EXACT)),
-    (f"steps a₀/(1 + ct), {FULL}: exponent", DECAY, "-1", DECAYS[FULL], near(-1, 0.1)),
-    (f"steps a₀/(1 + ct), {SINGLE}: exponent", DECAY, "-0.5", DECAYS[SINGLE], near(-0.5, 0.2)),
+    (f"steps a₀/(1 + ct), {FULL}: exponent", DECAY, "-1", ALL, near(-1, 0.1)),
+    (f"steps a₀/(1 + ct), {SINGLE}: exponent", DECAY, "-0.5", ONE, near(-0.5, 0.2)),
     ("Q = 1: to x*, or x_q: distance / |x_q − x*|", LIMITS, "0", astray, below(1 / 5)),
 )
 
@@ -271,48 +261,26 @@ def distances(results: Results) -> xr.Dataset:
     return far.to_dataset(name="distance").assign(diverged=False)
 
 
-def laws(results: Results) -> xr.Dataset:
-    """Return |x − x*| of the three laws of participation, with decreasing steps."""
-    who = results["participation"].sel(shift=1.0, schedule="decreasing")
-    return np.sqrt(who.distance_squared).to_dataset(name="distance")
-
-
 def over_time(data: Any, y: str, ylabel: str, title: str, *also: Any, **options: Any) -> Lines:
     """Return a panel of curves over rounds."""
     given = {"data": data, "y": y, "ylabel": ylabel, "title": title, "also": also}
     return Lines(x="step", xlabel="rounds", legend="panel", **given | options)
 
 
-DISTANCE, LIMIT = r"$|x - x^\star|$", r"$|x_q - x^\star|$"
-EXPECTED = level(lambda results: float(results["participation"].expected), LIMIT)
-SHORT_LAWS = {law: law.removesuffix(" chances") for law in LAWS}
-PANELS = [
-    [
-        LogLog(
-            data=lambda results: results["bias"].error.sel(shift=1.0, drop=True)[:, 1:],
-            x="stepsize",
-            by="Q",
-            labels={str(q): f"{q} local steps" for q in LOCAL_STEPS},
-            legend="panel",
-            xlabel=r"stepsize $\alpha L$",
-            ylabel=f"{DISTANCE} at the end",
-            title="bias",
-            also=[first_order_lines],
-        ),
-        over_time(
-            distances, "distance", DISTANCE, "10 local steps", logx=True, floor=1e-16, split=True
-        ),
-        over_time(
-            laws,
-            "distance",
-            DISTANCE,
-            "1 local step, decreasing",
-            EXPECTED,
-            logx=True,
-            labels=SHORT_LAWS,
-        ),
-    ]
-]
+DISTANCE = r"$|x - x^\star|$"
+EXPECTED = level(lambda r: float(r["participation"].expected), r"$|x_q - x^\star|$")
+PANELS = [[
+    LogLog(data=lambda r: r["bias"].error.sel(shift=1.0, drop=True)[:, 1:], x="stepsize", by="Q",
+           labels={str(q): f"{q} local steps" for q in LOCAL_STEPS}, legend="panel",
+           xlabel=r"stepsize $\alpha L$", ylabel=f"{DISTANCE} at the end", title="bias",
+           also=[first_order_lines]),
+    over_time(distances, "distance", DISTANCE, "10 local steps", logx=True, floor=1e-16,
+              split=True),
+    over_time(lambda r: np.sqrt(r["participation"][["distance_squared"]]), "distance_squared",
+              DISTANCE, "1 local step, decreasing", EXPECTED, logx=True,
+              at={"shift": 1.0, "schedule": "decreasing"},
+              labels={law: law.removesuffix(" chances") for law in LAWS}),
+]]  # fmt: skip
 STUDY = Study(
     name="fedavg",
     paper="FedAvg under the general variance condition (2023), arXiv 2301.12677",

@@ -25,7 +25,7 @@ import xarray as xr
 import jaxdopt as jd
 from experiments.claims import above, below, claims, near
 from experiments.fedfix import ASYNC, NEVER, PAPER, RULES, SYNC, TICKS, arrivals, staleness
-from experiments.measures import exponent
+from experiments.measures import exponent, over
 from experiments.panels import Figure, Lines, LogLog, level, slope
 from experiments.study import Axis, Part, Program, Results, Study
 from jaxdopt.networks.events import durations
@@ -52,14 +52,12 @@ def quadratics(seed: int = 0) -> Any:
     return jd.problems.quadratic(CLIENTS, DIMENSION, **spread, seed=seed)
 
 
-def server(state: Any, problem: Any) -> jax.Array:  # noqa: ARG001
-    """Return the server's model [d]."""
-    return state.server
+MODEL = {"x": lambda state, _: state.server}
 
 
 def limit(pair: Any, eta: Any, problem: Any, key: Any, steps: int) -> jd.Result:
     """Return the run of a method on its network."""
-    options = {"steps": steps, "every": steps // RECORDS, "metrics": {"x": server}}
+    options = {"steps": steps, "every": steps // RECORDS, "metrics": MODEL}
     method = jd.replace(pair[0], stepsize=eta)
     return jd.run(method, problem, pair[1], problem.start(), key, **options)
 
@@ -98,9 +96,9 @@ def ending(world: Any, _: Any) -> dict[Any, Program]:
         methods, made, q = weighed(rules, kind, world)
         stacked = jd.networks.stack([jd.replace(network, ticks=False) for network in made])
         first = list(RULES).index(rules[0]) * len(world.scenarios)
-        over = {"pair": Axis("cell", range(first, first + len(made))), "eta": eta}
+        axes = {"pair": Axis("cell", range(first, first + len(made))), "eta": eta}
         pairs = shared | {"pair": (methods, stacked)}
-        found[kind, group] = Program(pairs, over, limit, facts("cell", made, q))
+        found[kind, group] = Program(pairs, axes, limit, facts("cell", made, q))
     return found
 
 
@@ -122,12 +120,11 @@ def with_distances(dataset: xr.Dataset, world: Any, _: Any) -> xr.Dataset:
     last = dataset.x.isel(step=slice(-(RECORDS // 4), None))
     last = last - xr.DataArray(np.asarray(problem.solution), dims="d")
 
-    def squares(vector: Any) -> Any:
-        return (vector**2).sum("d", skipna=False)
+    def size(vector: Any) -> Any:
+        square = (vector**2).sum("d", skipna=False)
+        return np.sqrt(square.mean("step") if "step" in square.dims else square)
 
-    found = {"away": last, "off": last - goal}
-    found = {name: np.sqrt(squares(vector).mean("step")) for name, vector in found.items()}
-    return dataset.assign(found | {"predicted": np.sqrt(squares(goal))})
+    return dataset.assign(away=size(last), off=size(last - goal), predicted=size(goal))
 
 
 def anarchic(world: Any, _: Any) -> dict[str, Program]:
@@ -138,14 +135,13 @@ def anarchic(world: Any, _: Any) -> dict[str, Program]:
     made = [jd.networks.arrivals(CLIENTS, compute=time, **options) for time in times]
     problem, q = quadratics(world.seed), np.stack([np.asarray(m.frequency) for m in made])
     shared = {"problem": problem, "network": jd.networks.stack(made), "x0": problem.start()}
-    shared |= {"key": jax.random.key(world.seed), "metrics": {"x": server}}
+    shared |= {"key": jax.random.key(world.seed), "metrics": MODEL}
     shared |= {"steps": world.steps, "every": world.steps // RECORDS}
-    over = {"network": Axis("arrivals", list(RATES))}
-    own, found = (1e-3, 0.01, int(WORK.max()), jnp.asarray(WORK)[:, None]), {}
-    for name, kind in {"AFA-CD": jd.AFACD, "AFA-CS": jd.AFACS}.items():
-        arguments = shared | {"algorithm": kind(*own)}
-        found[name] = Program(arguments, over, reduce=facts("arrivals", made, q))
-    return found
+    axes = {"network": Axis("arrivals", list(RATES))}
+    own = (1e-3, 0.01, int(WORK.max()), jnp.asarray(WORK)[:, None])
+    methods = {"AFA-CD": jd.AFACD(*own), "AFA-CS": jd.AFACS(*own)}
+    keep = facts("arrivals", made, q)
+    return {n: Program(shared | {"algorithm": m}, axes, reduce=keep) for n, m in methods.items()}
 
 
 def apart(results: Results) -> xr.DataArray:
@@ -170,13 +166,7 @@ def away(results: Results, **at: Any) -> xr.DataArray:
 
 def other(results: Results) -> xr.DataArray:
     """Return the bias of identical weights over that of unbiased ones, in F-80."""
-    far = away(results, scenario=80)
-    return far.sel(weights=IDENTICAL, drop=True) / far.sel(weights=UNBIASED, drop=True)
-
-
-def even(results: Results) -> xr.DataArray:
-    """Return how different the biases of both weights are in F-0."""
-    return abs(away(results, scenario=0).diff("weights")[0])
+    return over(away(results, scenario=80), IDENTICAL, UNBIASED, "weights")
 
 
 def growth(results: Results) -> xr.DataArray:
@@ -185,14 +175,9 @@ def growth(results: Results) -> xr.DataArray:
     return change / float(results["limits"].eta[-1])
 
 
-def silo(results: Results) -> xr.DataArray:
-    """Return AFA-CS's distance from x* over AFA-CD's."""
-    return results["anarchy"].away[1] / results["anarchy"].away[0]
-
-
 def device(results: Results) -> xr.DataArray:
     """Return AFA-CD's distance from x_q over |x_q − x*|."""
-    here = results["anarchy"].isel(algorithm=0).sel(arrivals="skewed", drop=True)
+    here = results["anarchy"].sel(algorithm="AFA-CD", arrivals="skewed", drop=True)
     return here.off / here.predicted
 
 
@@ -204,17 +189,19 @@ def ages(results: Results) -> xr.DataArray:
 
 THEORY = f"{PAPER}, authors' code; derived"
 RATE, AFA, MORE = "derived: q_i ∝ 1/τ_i", "arXiv 2108.09875, from memory", ("default", "full")
-LINEAR = "F-80: unbiased |x − x*|, identical |x − x_q| ∝ η, exponent"
 CLAIMS = claims(
     ("FedFix 1, FedBuff 10 are FedAvg, FedBuff 1 AsyncFedAvg", "rules", "0", apart, below(1e-12)),
-    (LINEAR, THEORY, "1", orders, near(1, 0.35), MORE),
+    ("F-80: unbiased |x − x*|, identical |x − x_q| ∝ η, exponent", THEORY, "1",
+     orders, near(1, 0.35), MORE),
     ("identical weights' |x − x*| over unbiased ones', F-80", THEORY, "> 1", other, above(10)),
-    ("F-0: both weights end equally far: difference", "derived", "0", even, below(1e-3)),
+    ("F-0: both weights end equally far: difference", "derived", "0",
+     lambda r: abs(away(r, scenario=0).diff("weights")[0]), below(1e-3)),
     ("bias grows as clients get faster: change / η", RATE, "> 0", growth, above(-1)),
     ("FedFix's oldest return, less ticks but one", "derived", "0", ages, near(0, 0.5)),
-    ("AFA-CS comes to x*: its |x − x*| over AFA-CD's", AFA, "far below 1", silo, below(0.1)),
+    ("AFA-CS comes to x*: its |x − x*| over AFA-CD's", AFA, "far below 1",
+     lambda r: over(r["anarchy"].away, "AFA-CS", "AFA-CD"), below(0.1)),
     ("AFA-CD: |x − x_q| / |x_q − x*|, skewed", "derived", "far below 1", device, below(1 / 3)),
-)
+)  # fmt: skip
 SHOWN = (ASYNC, *list(TICKS)[1:], "FedBuff 2", "FedBuff 5", NEVER)  # FedFix 0.2 is on top
 DISTANCE = r"$|x - x^\star|$"
 
@@ -227,45 +214,19 @@ def expected(ax: Any, results: Results) -> None:
     ax.plot(x.ravel(), marks.ravel(), "+", color="black", label=label, zorder=4)
 
 
-def far(ax: Any, results: Results) -> None:
-    """Draw |x_q − x*| of skewed arrivals."""
-    value = float(results["anarchy"].predicted[0].sel(arrivals="skewed"))
-    level(value, r"$|x_q - x^\star|$, skewed", linestyle=":")(ax, results)
-
-
-BIAS: dict[str, Any] = {"by": "rule", "ylabel": DISTANCE, "at": {"rule": SHOWN}}
-PANELS = [
-    [
-        LogLog(
-            data=lambda r: r["limits"].away.sel(weights=IDENTICAL).isel(eta=-1),
-            x="scenario",
-            xlabel="fastest client's time saved (%)",
-            logx=False,
-            logy=False,
-            also=[expected],
-            title="identical weights",
-            **BIAS,
-        ),
-        LogLog(
-            data=lambda r: r["limits"].away.sel(weights=UNBIASED, scenario=80),
-            x="eta",
-            xlabel="stepsize η",
-            also=[slope(1, "∝ η")],
-            title="unbiased weights, F-80",
-            **BIAS,
-        ),
-        Lines(
-            data=lambda r: np.sqrt(r["anarchy"][["distance_squared"]]),
-            y="distance_squared",
-            x="step",
-            split=True,
-            xlabel="aggregations",
-            ylabel=DISTANCE,
-            title="anarchic clients",
-            also=[far],
-        ),
-    ]
-]
+FAR = level(lambda r: float(r["anarchy"].predicted[0].sel(arrivals="skewed")),
+            r"$|x_q - x^\star|$, skewed", linestyle=":")  # fmt: skip
+BIAS = {"by": "rule", "ylabel": DISTANCE, "at": {"rule": SHOWN}}
+PANELS = [[
+    LogLog(data=lambda r: r["limits"].away.sel(weights=IDENTICAL).isel(eta=-1), x="scenario",
+           xlabel="fastest client's time saved (%)", logx=False, logy=False, also=[expected],
+           title="identical weights", **BIAS),
+    LogLog(data=lambda r: r["limits"].away.sel(weights=UNBIASED, scenario=80), x="eta",
+           xlabel="stepsize η", also=[slope(1, "∝ η")], title="unbiased weights, F-80", **BIAS),
+    Lines(data=lambda r: np.sqrt(r["anarchy"][["distance_squared"]]), y="distance_squared",
+          x="step", split=True, xlabel="aggregations", ylabel=DISTANCE, title="anarchic clients",
+          also=[FAR]),
+]]  # fmt: skip
 ENDS = ["away", "predicted", "off", "age", "oldest"]
 STUDY = Study(
     name="fedbias",

@@ -15,12 +15,11 @@ derived. A limit x with all clients, full gradients and αL ≤ 2 has ∇F(x) =
     |∇F(x)|² ≤ ½ (αL(Q − 1))² L (F(x) − F* + σ_f*).
 
 Clients with one Hessian have no bias. ζ² = mean|∇fᵢ(x*)|² ≤ 2L σ_f* bounds that of quadratics as
-well, to first order in α: at x* the gradients' differences are no worse a measure. What σ_f*
-replaces is a bound on them at all x.
+well, to first order in α: what σ_f* replaces is a bound on gradients' differences at all x.
 """
 
-import functools
 import itertools
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,18 +30,10 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 import jaxdopt as jd
+from experiments import fedavg
 from experiments.claims import above, below, claims
-from experiments.fedavg import (
-    EXACT,
-    SCHEDULED,
-    STEADY,
-    SYNTHETIC,
-    histories,
-    over_time,
-    regression,
-    schedules,
-    sigma_f,
-)
+from experiments.fedavg import STEADY, SYNTHETIC, histories, regression
+from experiments.measures import successive
 from experiments.panels import REFERENCE, Figure, Heat, LogLog
 from experiments.study import Part, Program, Results, Study
 
@@ -51,19 +42,19 @@ DIGITS_CLIENTS, BATCH, L2 = 20, 10, 1e-2
 IMAGES = "1,360 of scikit-learn's handwritten digits, 64 pixels, 20 clients"
 DIGITS_STEPS = (0.05, 10)  # α (αL = 0.34) and Q
 SHARDS = {"sorted": 1, "2 shards": 2, "4 shards": 4, "shuffled": 0}
-DEALT = ("measures", "digits")
 MEASURES = {"measure": "σ_f*", "at_solution": "ζ² at x*", "at_start": "ζ² at the start"}
 LONG = {"digits": 1000, "measures": 1000, "walks": 800}
 SHORT = {"digits": 100, "measures": 400, "walks": 200}
+# The ways to deal the digits out; rounds of parts; draws of the many problems.
 SCALES = {
     "quick": {"deals": ("sorted", "shuffled"), "rounds": SHORT, "draws": 1},
     "default": {"deals": tuple(SHARDS), "rounds": LONG, "draws": 1},
     "full": {"deals": tuple(SHARDS), "rounds": LONG | {"digits": 4000}, "draws": 4},
 }
-"""Ways to deal the digits out; rounds of parts; draws of the many problems."""
+STEADILY = jd.FedAvg(STEADY[0], local_steps=STEADY[1])
 
 
-@functools.cache
+@cache
 def digits(seed: int = 0) -> tuple[dict[str, Any], Any]:
     """Return softmax regressions, one for each way to deal the digits out, and their accuracy."""
     train, held_out = jd.data.digits().split(0.2, seed)
@@ -86,10 +77,23 @@ def dissimilarity(problem: Any, x: jax.Array) -> jax.Array:
 
 def measured(problem: Any) -> dict[str, float]:
     """Return σ_f*, ζ² at the solution and at the start, and L."""
-    ends = (problem.solution, problem.origin)
-    squares = [float(dissimilarity(problem, x)) for x in ends]
-    own = (sigma_f(problem), *squares, float(problem.smoothness))
+    squares = [float(dissimilarity(problem, x)) for x in (problem.solution, problem.origin)]
+    own = (fedavg.sigma_f(problem), *squares, float(problem.smoothness))
     return dict(zip((*MEASURES, "L"), own, strict=True))
+
+
+def many(world: Any) -> list[tuple[Any, ...]]:
+    """Return the arguments of many synthetic problems."""
+    scales, seeds = ((1.0, 0.0), (10.0, 1.0)), range(world.draws)
+    parts = itertools.product((0.0, 0.01, 0.1, 1.0), (0.0, 0.2, 0.9), scales, seeds, (False, True))
+    return [(shift, spread, *scale, *rest) for shift, spread, scale, *rest in parts]
+
+
+def problems(part: str, world: Any) -> list[Any]:
+    """Return many synthetic problems, or the digits' partitions."""
+    if part == "digits":
+        return [digits(world.seed)[0][name] for name in world.deals]
+    return [regression(*case) for case in many(world)]
 
 
 def with_bias(part: str, dim: str, steps: Any, dataset: Any, world: Any, _: Any) -> xr.Dataset:
@@ -106,41 +110,26 @@ def with_bias(part: str, dim: str, steps: Any, dataset: Any, world: Any, _: Any)
     return dataset.assign(bias=bias, used=bias / (last.gap + last.measure))
 
 
-def problems(part: str, world: Any) -> list[Any]:
-    """Return many synthetic problems, or the digits' partitions."""
-    if part == "digits":
-        return [digits(world.seed)[0][name] for name in world.deals]
-    return [regression(*case) for case in many(world)]
-
-
 def dealt(world: Any, _: Any) -> dict[str, Program]:
     """Return the digits with full gradients: partition, schedule."""
-    rounds, over = world.rounds["digits"], {"problem": ("partition", world.deals), **SCHEDULED}
-    methods = schedules(DIGITS_STEPS[0], rounds / 10, DIGITS_STEPS[1])
+    rounds = world.rounds["digits"]
+    over = {"problem": ("partition", world.deals)} | fedavg.SCHEDULED
+    methods = fedavg.schedules(DIGITS_STEPS[0], rounds / 10, DIGITS_STEPS[1])
     return {"": histories(problems("digits", world), methods, rounds, 50, over)}
-
-
-def many(world: Any) -> list[tuple[Any, ...]]:
-    """Return the arguments of many synthetic problems."""
-    scales, seeds = ((1.0, 0.0), (10.0, 1.0)), range(world.draws)
-    parts = itertools.product((0.0, 0.01, 0.1, 1.0), (0.0, 0.2, 0.9), scales, seeds, (False, True))
-    return [(shift, spread, *scale, *rest) for shift, spread, scale, *rest in parts]
 
 
 def scatter(world: Any, _: Any) -> dict[str, Program]:
     """Return constant steps and full gradients on many problems: case."""
-    over = {"problem": ("case", range(len(many(world))))}
-    method, rounds = jd.FedAvg(STEADY[0], local_steps=STEADY[1]), world.rounds["measures"]
-    return {"": histories(problems("measures", world), method, rounds, 1, over)}
+    made, rounds = problems("measures", world), world.rounds["measures"]
+    return {"": histories(made, STEADILY, rounds, 1, {"problem": ("case", range(len(made)))})}
 
 
 def walks(world: Any, _: Any) -> dict[str, Program]:
     """Return constant steps with one sample each: problem."""
     noisy = [jd.problems.Minibatch(regression(*case), 1) for case in SYNTHETIC.values()]
-    method, rounds = jd.FedAvg(STEADY[0], local_steps=STEADY[1]), world.rounds["walks"]
     key = jax.random.split(jax.random.key(world.seed), 1)[0]
     over = {"problem": ("problem", list(SYNTHETIC))}
-    return {"": histories(noisy, method, rounds, 40, over, key=key)}
+    return {"": histories(noisy, STEADILY, world.rounds["walks"], 40, over, key=key)}
 
 
 def condition(problem: Any, batch: int, points: np.ndarray) -> dict[str, Any]:
@@ -179,33 +168,27 @@ def conditions(world: Any, done: Results) -> dict[str, Program]:
     """Return the condition's numbers of all problems, along runs with constant steps."""
     noisy = done["walks"].x
     smooth = done["digits"].x.sel(schedule="constant").isel(step=slice(None, None, 5))
-    found = {}
-    for name, case in SYNTHETIC.items():
-        found[name] = (regression(*case), 1, noisy.sel(problem=name).values)
+    cases = {
+        name: {"problem": regression(*case), "batch": 1, "points": noisy.sel(problem=name).values}
+        for name, case in SYNTHETIC.items()
+    }
     for name, problem in zip(world.deals, problems("digits", world), strict=True):
-        found[f"digits, {name}"] = (problem, BATCH, smooth.sel(partition=name).values)
-    names = ("problem", "batch", "points")
-    cases: dict[str, Any] = {at: dict(zip(names, case, strict=True)) for at, case in found.items()}
+        points = smooth.sel(partition=name).values
+        cases[f"digits, {name}"] = {"problem": problem, "batch": BATCH, "points": points}
     return {at: Program(arguments, function=condition) for at, arguments in cases.items()}
 
 
 def unbiased(results: Results) -> float:
     """Return the largest |∇F| at the end where σ_f* = 0."""
-    many = results["measures"]
-    return float(np.sqrt(many.gradient_norm_squared.where(many.measure == 0)[..., -1]).max())
-
-
-def ordered(results: Results) -> float:
-    """Return the smallest factor of the digits' |∇F|² from one partition to the next by σ_f*."""
-    last = results["digits"].sel(schedule="constant").isel(step=-1).sortby("measure")
-    squares = last.gradient_norm_squared.values
-    return (squares[1:] / squares[:-1]).min()
+    last = results["measures"].isel(step=-1)
+    return float(np.sqrt(last.gradient_norm_squared.where(last.measure == 0)).max())
 
 
 def bounded(results: Results) -> xr.DataArray:
     """Return the largest share of the bound on |∇F|² that is used, where σ_f* > 0: part."""
-    parts = {name: results[name].used.where(results[name].measure > 0) for name in DEALT}
-    return xr.DataArray([own.max() for own in parts.values()], {"part": list(parts)}, "part")
+    parts = [results[name] for name in ("measures", "digits")]
+    used = [own.used.where(own.measure > 0).max() for own in parts]
+    return xr.DataArray(used, {"part": ["measures", "digits"]}, "part")
 
 
 def shares(results: Results) -> xr.DataArray:
@@ -232,19 +215,21 @@ def ahead(other: str, results: Results) -> float:
     return float(found.sel(measure="σ_f*") - found.sel(measure=other))
 
 
+_, END, START = MEASURES.values()
 BOUNDS = f"{PAPER}: form from memory, constants derived"
 NO_BOUND = f"{PAPER}, abstract: no bound on it"
 USED = "|∇F|² / (½ (αL(Q − 1))² L (F − F* + σ_f*))"
-AHEAD = {name: functools.partial(ahead, name) for name in list(MEASURES.values())[1:]}
-END, START = AHEAD
+MORE = "σ_f* orders biases, more than"
 CLAIMS = claims(
-    ("no bias where σ_f* = 0: |∇F|", "derived", "0", unbiased, below(EXACT)),
-    ("digits: |∇F|² grows with σ_f*, factors", "asked here", "> 1", ordered, above(1)),
+    ("no bias where σ_f* = 0: |∇F|", "derived", "0", unbiased, below(fedavg.EXACT)),
+    ("digits: |∇F|² grows with σ_f*, factors", "asked here", "> 1",
+     lambda r: successive(r["digits"].sel(schedule="constant").isel(step=-1).sortby("measure")
+                          .gradient_norm_squared, "partition").min(), above(1)),
     (USED, "derived", "≤ 1", bounded, below(1)),
-    (f"σ_f* orders biases, more than {START}", NO_BOUND, "> 0", AHEAD[START], above(0.05)),
-    (f"σ_f* orders biases, more than {END}", "asked here", "> 0", AHEAD[END], above(0.05)),
+    (f"{MORE} {START}", NO_BOUND, "> 0", partial(ahead, START), above(0.05)),
+    (f"{MORE} {END}", "asked here", "> 0", partial(ahead, END), above(0.05)),
     ("variances, |∇fᵢ|²: shares of the condition's bounds", BOUNDS, "≤ 1", shares, below(1)),
-)
+)  # fmt: skip
 
 
 def clouds(name: str, results: Results) -> xr.DataArray:
@@ -258,39 +243,23 @@ def clouds(name: str, results: Results) -> xr.DataArray:
     return xr.concat(both, index, join="outer").clip(min=1e-10)
 
 
-def bound(ax: Any, _: Any) -> None:
-    """Draw the bound of the bias at σ_f*, but for F − F*."""
-    ax.plot([3e-6, 1], [3e-6, 1], label=r"bound $\sigma_f^\star$", **REFERENCE)
-
-
+BOUND = ([3e-6, 1], [3e-6, 1])  # of the bias at σ_f*, but for F − F*
+TITLES = {"measure": "Q = 10 local steps", "at_start": "zeros lie at the edges"}
+NORM = r"$|\nabla F|^2\ /\ \frac{1}{2}(\alpha L(Q-1))^2 L$"
 CLOUDS = [
-    LogLog(
-        data=functools.partial(clouds, name),
-        x=name,
-        by="kind",
-        joined=False,
-        hollow=("one Hessian",),
-        ticks=False,
-        xlabel=title.replace("σ_f*", r"$\sigma_f^\star$").replace("x*", r"$x^\star$"),
-        ylabel=r"$|\nabla F|^2\ /\ \frac{1}{2}(\alpha L(Q-1))^2 L$",
-        also=[bound] * (name == "measure"),
-        title={"measure": "Q = 10 local steps", "at_start": "zeros lie at the edges"}.get(name, ""),
-    )
-    for name, title in MEASURES.items()
-]
-ON_DIGITS = over_time(
+    LogLog(data=partial(clouds, name), x=name, by="kind", joined=False, hollow=("one Hessian",),
+           xlabel=label.replace("σ_f*", r"$\sigma_f^\star$").replace("x*", r"$x^\star$"),
+           ticks=False, ylabel=NORM, title=TITLES.get(name, ""), also=[
+               lambda ax, _: ax.plot(*BOUND, label=r"bound $\sigma_f^\star$", **REFERENCE)
+           ] * (name == "measure"))
+    for name, label in MEASURES.items()
+]  # fmt: skip
+ON_DIGITS = fedavg.over_time(
     "digits", "gradient_norm_squared", r"$|\nabla F(x)|^2$", "digits, 10 local steps", split=True
 )
-SHARES = Heat(
-    data=shares,
-    x="bound",
-    y="problem",
-    form=".2f",
-    limits=(0, 1),
-    log=False,
-    labels={"client": "variance", "mean": "mean variance", "gradients": r"mean $|\nabla f_i|^2$"},
-    title="largest shares of bounds",
-)
+BARS = {"client": "variance", "mean": "mean variance", "gradients": r"mean $|\nabla f_i|^2$"}
+SHARES = Heat(data=shares, x="bound", y="problem", form=".2f", limits=(0, 1), log=False,
+              labels=BARS, title="largest shares of bounds")  # fmt: skip
 STUDY = Study(
     name="heterogeneity",
     paper=f"FedAvg under the general variance condition (2023), {PAPER}",
@@ -298,10 +267,8 @@ STUDY = Study(
     scales=SCALES,
     world=lambda sizes, seed: SimpleNamespace(seed=seed, **sizes),
     parts={
-        "digits": Part(
-            None, dealt, functools.partial(with_bias, "digits", "partition", DIGITS_STEPS)
-        ),
-        "measures": Part(None, scatter, functools.partial(with_bias, "measures", "case", STEADY)),
+        "digits": Part(None, dealt, partial(with_bias, "digits", "partition", DIGITS_STEPS)),
+        "measures": Part(None, scatter, partial(with_bias, "measures", "case", STEADY)),
         "walks": Part(None, walks),
         "conditions": Part("problem", conditions),
     },
@@ -311,7 +278,7 @@ STUDY = Study(
         "conditions": Figure([[ON_DIGITS, SHARES]], height=2.7),
     },
     tables={
-        "conditions": ("constants, largest use of bounds", lambda results: results["conditions"]),
+        "conditions": ("constants, largest use of bounds", lambda r: r["conditions"]),
         "measures": ("which measure orders biases", ranks),
     },
     minutes={"quick": 0.3, "default": 1.5, "full": 8},

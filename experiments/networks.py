@@ -4,8 +4,7 @@ Sixteen agents on twelve graphs with Metropolis weights, whose spectral gaps 1 �
 0.01 and 1. Questions: how fast do the agents average, plainly and with Chebyshev polynomials? How
 many rounds do decentralized methods need on the digits data (3 against 8, split by label), each at
 its own best stepsize, and what happens at other stepsizes? Does it matter which agent holds which
-data? Everything is in float64; `experiments.varying` has
-networks that change with time.
+data? Everything is in float64; `experiments.varying` has networks that change with time.
 
 The gap describes the worst case, so the agents are numbered along the eigenvector of λ₂, which puts
 the two digits at the two ends of the graph. Shuffled placements serve as the comparison.
@@ -23,14 +22,12 @@ import numpy as np
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.claims import Claim, above, near
+from experiments.claims import above, claims, near
 from experiments.measures import exponent
 from experiments.panels import REFERENCE, Figure, LogLog, level, present
 from experiments.study import Part, Program, Results, Study, comparisons
 
-AGENTS = 16
-DIGITS = (3, 8)
-L2 = 0.1
+AGENTS, DIGITS, L2 = 16, (3, 8), 0.1
 AVERAGED = 1e-6  # of the first disagreement |x₀ − x̄₀|
 TARGET = 1e-8  # F − F* that exact methods have to reach
 COARSE = 3e-2  # and DSGD, which is not exact
@@ -55,23 +52,19 @@ SCALES = {
 
 def graphs(seed: int = 0) -> dict[str, nx.Graph]:
     """Return the graphs; ``seed`` draws the random ones."""
-    half, side = AGENTS // 2, AGENTS // 4
+    n, made = AGENTS, jd.graphs
     fixed = {
-        "path": jd.graphs.path(AGENTS),
-        "binary tree": jd.graphs.tree(AGENTS),
-        "grid 2 x 8": jd.graphs.grid(2, half),
-        "ring": jd.graphs.ring(AGENTS),
-        "grid 4 x 4": jd.graphs.grid(4, side),
-        "torus 4 x 4": jd.graphs.torus(4, side),  # it is the hypercube of 16 agents, too
-        "exponential": jd.graphs.exponential(AGENTS),
-        "complete": jd.graphs.complete(AGENTS),
+        "path": made.path(n),
+        "binary tree": made.tree(n),
+        "grid 2 x 8": made.grid(2, n // 2),
+        "ring": made.ring(n),
+        "grid 4 x 4": made.grid(4, n // 4),
+        "torus 4 x 4": made.torus(4, n // 4),  # it is the hypercube of 16 agents, too
+        "exponential": made.exponential(n),
+        "complete": made.complete(n),
     }
-    random = {
-        f"small world, {probability:g}": jd.graphs.watts_strogatz(AGENTS, 4, probability, seed=seed)
-        for probability in (0.0, 1.0)
-    }
-    random |= {f"{d}-regular": jd.graphs.regular(AGENTS, d, seed=seed) for d in (4, 12)}
-    return fixed | random
+    small = {f"small world, {p:g}": made.watts_strogatz(n, 4, p, seed=seed) for p in (0.0, 1.0)}
+    return fixed | small | {f"{d}-regular": made.regular(n, d, seed=seed) for d in (4, 12)}
 
 
 def placed(graph: nx.Graph, seed: int | None = None) -> nx.Graph:
@@ -94,8 +87,7 @@ def placed(graph: nx.Graph, seed: int | None = None) -> nx.Graph:
 
 def dense(graph: nx.Graph) -> Any:
     """Return Metropolis weights as a dense matrix, so that all networks share one program."""
-    weights = jd.networks.metropolis(graph).csr()
-    return jd.networks.mixing(weights, form=jd.networks.Dense)
+    return jd.networks.mixing(jd.networks.metropolis(graph).csr(), form=jd.networks.Dense)
 
 
 def problem() -> Any:
@@ -108,47 +100,34 @@ def problem() -> Any:
 
 def world(sizes: Any, seed: int) -> Any:
     """Return the problem and the networks: by increasing gap, numbered along λ₂ or at random."""
-    made = {name: g for name, g in graphs(seed).items() if name in (sizes.graphs or graphs())}
-    placed_ones = {name: dense(placed(graph)) for name, graph in made.items()}
-    by_gap = dict(sorted(placed_ones.items(), key=lambda item: item[1].spectral_gap))
+    made = {name: g for name, g in graphs(seed).items() if name in (sizes.graphs or (name,))}
+    along = {name: dense(placed(graph)) for name, graph in made.items()}
+    by_gap = dict(sorted(along.items(), key=lambda item: item[1].spectral_gap))
     shuffled = {name: dense(placed(made[name], seed)) for name in SHUFFLED if name in made}
-    return SimpleNamespace(
-        sizes=sizes, seed=seed, problem=problem(), networks=by_gap, shuffled=shuffled
-    )
+    found = {"problem": problem(), "networks": by_gap, "shuffled": shuffled}
+    return SimpleNamespace(sizes=sizes, seed=seed, **found)
 
 
-def rounds_of_averaging(network: Any, polynomial: Any, x0: Any, exchanges: int) -> xr.Dataset:
-    """Return the rounds to `AVERAGED` of W x, and of Chebyshev(W, K) x."""
+def averaging(_: Any, world: Any, __: Any) -> xr.Dataset:
+    """Return the rounds to `AVERAGED`, plainly and with polynomials of ⌈1/√gap⌉ exchanges."""
+    x0 = np.asarray(jax.random.normal(jax.random.key(world.seed), (AGENTS, 64)))
     found = []
-    for operator, repetitions in ((network, 1), (polynomial, polynomial.repetitions)):
-        there = np.asarray(_disagreements(operator, x0, exchanges)) <= AVERAGED
-        found.append((there.argmax() + 1.0) * repetitions)
-    return xr.Dataset({"rounds": ("algorithm", found)}, {"algorithm": list(SCHEMES)})
-
-
-@partial(jax.jit, static_argnums=2)
-def _disagreements(network: Any, x0: jax.Array, exchanges: int) -> jax.Array:
-    """Return |x − x̄| after 1, 2, ... exchanges, relative to that of x0."""
-
-    def exchange(x: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
-        x = network @ x
-        return x, jnp.sqrt(jd.agents.disagreement(x) / jd.agents.disagreement(x0))
-
-    return jax.lax.scan(exchange, x0, None, length=exchanges)[1]
-
-
-def averaging(world: Any, _: Any) -> dict[str, Program]:
-    """Return a program a network: plain averaging, and with ⌈1/√gap⌉ exchanges a polynomial."""
-    x0 = jax.random.normal(jax.random.key(world.seed), (AGENTS, 64))
-    least = min(network.spectral_gap for network in world.networks.values())
-    found = {}
-    for name, network in world.networks.items():
+    for network in world.networks.values():
         repetitions = math.ceil(1 / math.sqrt(network.spectral_gap) - 1e-6)
         polynomial = jd.networks.Chebyshev(network, repetitions)
-        arguments = {"network": network, "polynomial": polynomial, "x0": x0}
-        arguments["exchanges"] = math.ceil(-math.log(AVERAGED) / least)
-        found[name] = Program(arguments, function=rounds_of_averaging)
-    return found
+        found.append([steps_of(network, x0), repetitions * steps_of(polynomial, x0)])
+    labels = {"network": list(world.networks), "algorithm": list(SCHEMES)}
+    rounds = xr.DataArray(np.array(found, float), labels, ("network", "algorithm"))
+    return with_gaps(rounds.to_dataset(name="rounds"), world)
+
+
+def steps_of(operator: Any, x0: np.ndarray) -> int:
+    """Return the steps x ← W x to `AVERAGED`, of an operator W."""
+    matrix, away, steps = np.asarray(operator @ jnp.eye(AGENTS)), x0 - x0.mean(axis=0), 0
+    enough = AVERAGED * np.linalg.norm(away)
+    while np.linalg.norm(away) > enough:
+        away, steps = matrix @ away, steps + 1
+    return steps
 
 
 def optimization(members: str, methods: Any, world: Any, _: Any) -> dict[str, Program]:
@@ -165,11 +144,10 @@ def optimization(members: str, methods: Any, world: Any, _: Any) -> dict[str, Pr
     )
 
 
-def with_gaps(members: str, dataset: xr.Dataset, world: Any, _: Any) -> xr.Dataset:
+def with_gaps(dataset: xr.Dataset, world: Any, _: Any = None) -> xr.Dataset:
     """Return the dataset with its networks' spectral gaps as a coordinate."""
-    gaps = {name: network.spectral_gap for name, network in getattr(world, members).items()}
-    found = [gaps[name] for name in dataset.network.values]
-    return dataset.assign_coords(spectral_gap=("network", found))
+    gaps = [world.networks[name].spectral_gap for name in dataset.network.values]
+    return dataset.assign_coords(spectral_gap=("network", gaps))
 
 
 def rounds_to(dataset: xr.Dataset, target: float) -> xr.DataArray:
@@ -183,84 +161,49 @@ def rounds_to(dataset: xr.Dataset, target: float) -> xr.DataArray:
 
 def rounds(results: Results) -> xr.DataArray:
     """Return the rounds of all schemes and methods, [algorithm, network]; NaN if not reached."""
-    optimized = results["optimization"]
     rows = [results["averaging"].rounds.transpose("algorithm", "network")]
     for name in METHODS:
-        chosen = optimized.sel(algorithm=[name])
-        rows.append(rounds_to(chosen, COARSE if name == "DSGD" else TARGET))
+        own = results["optimization"].sel(algorithm=[name])
+        rows.append(rounds_to(own, COARSE if name == "DSGD" else TARGET))
     return xr.concat(rows, "algorithm", coords="minimal", compat="override").rename("rounds")
 
 
-def fitted(*names: str) -> Any:
-    """Return the measure of the slopes of log rounds over log gap, at small gaps."""
+def fitted(name: str) -> Any:
+    """Return the measure of the slope of log rounds over log gap, at small gaps."""
 
     def measure(results: Results) -> xr.DataArray:
-        here = rounds(results).sel(algorithm=list(names))
+        here = rounds(results).sel(algorithm=[name])
         return exponent(here.spectral_gap, here.where(here.spectral_gap < SMALL), "network")
 
     return measure
 
 
 def placement(target: float, results: Results) -> xr.DataArray:
-    """Return gradient tracking's rounds with the digits at two ends, over those when shuffled."""
-    both = (rounds_to(results[name], target) for name in ("optimization", "shuffled"))
-    slow, shuffled = (each.sel(algorithm="GradientTracking", drop=True) for each in both)
-    ratio = slow / shuffled.reset_coords(drop=True)
-    return ratio.sel(network="ring")
+    """Return gradient tracking's rounds with the digits at two ends of a ring, over shuffled."""
+    both = [rounds_to(results[name], target) for name in ("optimization", "shuffled")]
+    at = {"algorithm": "GradientTracking", "network": "ring"}
+    slow, shuffled = (each.sel(at, drop=True) for each in both)
+    return slow / shuffled
 
 
-CLAIMS = [
-    Claim(
-        "averaging: rounds ~ gap^p",
-        "theory: log(1/e) / gap",
-        "-1",
-        fitted("averaging"),
-        near(-1, 0.1),
-    ),
-    Claim(
-        "Chebyshev: rounds ~ gap^p",
-        "theory: log(1/e) / √gap",
-        "-1/2",
-        fitted("Chebyshev"),
-        near(-0.5, 0.1),
-    ),
-    Claim(
-        "gradient tracking at its best stepsize: rounds ~ gap^p",
-        "theory: at most 1 / gap², 1 / gap at small stepsizes",
-        "-1",
-        fitted("GradientTracking"),
-        near(-1, 0.3),
-    ),
-    Claim(
-        "exact diffusion at its best stepsize: rounds ~ gap^p",
-        "theory: κ + 1 / gap, √(κ / gap) at the best stepsize",
-        "-1/2",
-        fitted("ExactDiffusion"),
-        near(-0.5, 0.2),
-    ),
-    Claim(
-        "EXTRA, too",
-        "theory, likewise",
-        "-1/2",
-        fitted("EXTRA"),
-        near(-0.5, 0.2),
-        scales=("default", "full"),
-    ),
-    Claim(
-        "on the ring, shuffled agents are quicker to a rough accuracy: factor in rounds",
-        "measured here",
-        "> 3",
-        partial(placement, COARSE),
-        above(3),
-    ),
-    Claim(
-        "and no quicker to a fine one: factor in rounds",
-        "theory: the gap is the rate in the end",
-        "1",
-        partial(placement, TARGET),
-        near(1, 0.2),
-    ),
-]
+LATER = ("default", "full")
+CLAIMS = claims(
+    ("averaging: rounds ~ gap^p", "theory: log(1/e) / gap", "-1",
+     fitted("averaging"), near(-1, 0.1)),
+    ("Chebyshev: rounds ~ gap^p", "theory: log(1/e) / √gap", "-1/2",
+     fitted("Chebyshev"), near(-0.5, 0.1)),
+    ("gradient tracking at its best stepsize: rounds ~ gap^p",
+     "theory: at most 1 / gap², 1 / gap at small stepsizes", "-1",
+     fitted("GradientTracking"), near(-1, 0.3)),
+    ("exact diffusion at its best stepsize: rounds ~ gap^p",
+     "theory: κ + 1 / gap, √(κ / gap) at the best stepsize", "-1/2",
+     fitted("ExactDiffusion"), near(-0.5, 0.2)),
+    ("EXTRA, too", "theory, likewise", "-1/2", fitted("EXTRA"), near(-0.5, 0.2), LATER),
+    ("on the ring, shuffled agents are quicker to a rough accuracy: factor in rounds",
+     "measured here", "> 3", partial(placement, COARSE), above(3)),
+    ("and no quicker to a fine one: factor in rounds", "theory: the gap is the rate in the end",
+     "1", partial(placement, TARGET), near(1, 0.2)),
+)  # fmt: skip
 
 
 def draw_graph(name: str, ax: Any, results: Results) -> None:
@@ -297,17 +240,24 @@ def draw_stepsizes(name: str, ax: Any, results: Results) -> None:
     last = name == list(METHODS)[-1]
     chosen = early.sel(algorithm=present(early, "algorithm", name))
     jd.plot.heatmap(chosen, by="spectral_gap", ax=ax, vmin=1e-12, vmax=high, colorbar=last)
-    ax.set(title=name, ylabel=r"spectral gap  $1 - |\lambda_2|$")
+    ax.set(title=name, ylabel=GAP)
 
 
-GAP_AXIS: dict[str, Any] = {
-    "x": "spectral_gap",
-    "ticks": False,
-    "joined": False,
-    "xlabel": r"spectral gap  $1 - |\lambda_2|$",
-    "legend": "panel",
-}
+GAP = r"spectral gap  $1 - |\lambda_2|$"
+OVER_GAP = {"x": "spectral_gap", "ticks": False, "joined": False, "xlabel": GAP, "legend": "panel"}
 LOG = -math.log(AVERAGED)
+GUIDES = [
+    guide(LOG, -1, r"$\log(1/\epsilon) / \mathrm{gap}$", "-"),
+    guide(1.28 * LOG, -0.5, r"$1.28\,\log(1/\epsilon) / \sqrt{\mathrm{gap}}$", "--"),
+]
+BEST = {"algorithm": "GradientTracking", "network": "complete"}
+SCALING = [
+    LogLog(data=lambda r: rounds(r).sel(algorithm=list(SCHEMES)), also=GUIDES,
+           title=rf"averaging to $\epsilon$ = {AVERAGED:g}", **OVER_GAP),
+    LogLog(data=lambda r: rounds(r).sel(algorithm=list(METHODS)),
+           also=[level(lambda r: float(rounds(r).sel(BEST)), "centralized")],
+           title=f"gap {TARGET:g} (DSGD: {COARSE:g}), best stepsizes", **OVER_GAP),
+]  # fmt: skip
 STUDY = Study(
     name="networks",
     paper="Gossip, Chebyshev acceleration, and the methods of the quick start",
@@ -315,60 +265,23 @@ STUDY = Study(
     scales=SCALES,
     world=world,
     parts={
-        "averaging": Part("network", averaging, partial(with_gaps, "networks")),
-        "optimization": Part(
-            "algorithm", partial(optimization, "networks", None), partial(with_gaps, "networks")
-        ),
+        "averaging": Part(None, None, averaging),
+        "optimization": Part("algorithm", partial(optimization, "networks", None), with_gaps),
         "shuffled": Part(
-            "algorithm",
-            partial(optimization, "shuffled", ["DSGD", "GradientTracking"]),
-            partial(with_gaps, "shuffled"),
+            "algorithm", partial(optimization, "shuffled", ["DSGD", "GradientTracking"])
         ),
     },
     claims=CLAIMS,
     figures={
         "graphs": Figure([[partial(draw_graph, name) for name in PICTURES]], height=1.9),
         "spectra": Figure([[draw_spectra]], width="column", height=2.4),
-        "scaling": Figure(
-            [
-                [
-                    LogLog(
-                        data=lambda results: rounds(results).sel(algorithm=list(SCHEMES)),
-                        title=rf"averaging to $\epsilon$ = {AVERAGED:g}",
-                        also=[
-                            guide(LOG, -1, r"$\log(1/\epsilon) / \mathrm{gap}$", "-"),
-                            guide(
-                                1.28 * LOG,
-                                -0.5,
-                                r"$1.28\,\log(1/\epsilon) / \sqrt{\mathrm{gap}}$",
-                                "--",
-                            ),
-                        ],
-                        **GAP_AXIS,
-                    ),
-                    LogLog(
-                        data=lambda results: rounds(results).sel(algorithm=list(METHODS)),
-                        title=f"gap {TARGET:g} (DSGD: {COARSE:g}), best stepsizes",
-                        also=[
-                            level(
-                                lambda r: float(
-                                    rounds(r).sel(algorithm="GradientTracking", network="complete")
-                                ),
-                                "centralized",
-                            )
-                        ],
-                        **GAP_AXIS,
-                    ),
-                ]
-            ],
-            height=2.7,
-        ),
+        "scaling": Figure([SCALING], height=2.7),
         "stepsizes": Figure([[partial(draw_stepsizes, name) for name in METHODS]], sharey=True),
     },
     tables={
         "rounds": (
             "rounds to a relative disagreement, or a gap",
-            lambda results: rounds(results).to_dataset("algorithm").reset_coords(),
+            lambda r: rounds(r).to_dataset("algorithm").reset_coords(),
         )
     },
     minutes={"quick": 0.7, "default": 3, "full": 20},

@@ -3,44 +3,39 @@
 STPP has breadth-first trees of any strongly connected graph, BTPP a B-ary tree. Quadratics with
 Gaussian noise: floors at a constant n γ; transient times with αₖ = 2 / (μ (k + m)), over n on
 trees, from a start close to the solution: the first step after which the mean over agents and seeds
-of |xᵢ − x*|² stays within twice SGD's (that of their mean is as good as SGD's from the beginning
-for nearly all methods); and curves at each method's best constant stepsize. Full gradients on
-directed rings: which stepsizes of STPP are stable. On the directed ring, DSGD and DSGT have the
-doubly stochastic (I + P) / 2. Everything in float64.
+of |xᵢ − x*|² stays within twice SGD's; and curves at each method's best constant stepsize. Full
+gradients on directed rings: which stepsizes of STPP are stable. On the directed ring, DSGD and DSGT
+have the doubly stochastic (I + P) / 2. Everything in float64.
 
-* STPP's root runs SGD with delays. Its floor is that of SGD times (1 + sin αhD) / cos αhD in a
-  direction of curvature h if all delays are D: 1.5 at a third of the stability limit, which falls
-  as 1 / D. The other agents add partial sums of gradient differences on the way down, whose noise
-  adds up: on the directed ring their error is (1 + O(α n²)) times the root's.
-* DSGT, Push-Pull and AB on directed rings: with λ = (1 + exp(2πi / n)) / 2, an eigenvalue, their
-  modes have (z − λ)² = −λ αh (z − 1), stable up to αh of about (2π / n)³ / 16 only.
-* RelaySGD averages models as old as they are far: its best stepsizes are larger by about that.
+Derived here: STPP's root runs SGD with delays. Its floor is SGD's times (1 + sin αhD) / cos αhD in
+a direction of curvature h if all delays are D: 1.5 at a third of the stability limit. The agents
+below add the noise of gradient differences: on the directed ring their error is (1 + O(α n²)) times
+the root's. DSGT, Push-Pull and AB are stable there up to αh of about (2π / n)³ / 16 only.
 
-Not here: other trees than breadth-first ones (how the paper chooses is not known to us) and the
-theorems for nonconvex functions; BTPP's logistic regression is the study `btpp`. STPP's experiments
-are not known to us beyond the abstract.
+Not here: other trees than breadth-first ones (how the paper chooses is not known to us, nor are its
+experiments) and the theorems for nonconvex functions, for which there is the study `btpp`.
 """
 
 import functools
 import math
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import jax.numpy as jnp
 import networkx as nx
 import numpy as np
+import pandas as pd
 import xarray as xr
 from jax import random, vmap
 
 import jaxdopt as jd
-from experiments.claims import Claim, above, below, near
+from experiments.claims import above, below, claims, near
+from experiments.digraphs import dense
 from experiments.measures import agents_error, behind, exponent, over, tail
 from experiments.panels import REFERENCE, Figure, Heat, Lines, LogLog, level, present
 from experiments.study import Axis, Part, Program, Results, Study, keys
 
-STPP, BTPP = "2503.16123, abstract", "2404.05454"
-GRAPHS = ("directed ring", "ring", "grid", "exponential", "Erdos-Renyi")
 DIMENSION, CONDITION, SIGMA = 5, 2.0, 1.0
 START = 0.03  # |x₀ − x*| of floors and transients
 FLOOR_STEPSIZE = 0.004  # n γ L: a third of the limit on the directed ring of 128
@@ -60,15 +55,6 @@ def doubly_stochastic(graph: nx.Graph) -> Any:
     return jd.networks.mixing(weights, form=jd.networks.Dense)
 
 
-def dense(network: Any, **fields: Any) -> Any:
-    """Return a network's two parts as dense matrices: one form, and so one program, for all."""
-    for name in ("row", "column"):
-        part = getattr(network, name)
-        matrix = jnp.asarray(part.csr().toarray())
-        fields[name] = jd.networks.Dense(matrix, symmetric=False, kind=part.kind)
-    return jd.replace(network, **fields)
-
-
 def trees(graph: nx.Graph, undirected: bool = False) -> Any:
     """Return the graph's spanning trees; only `RelaySGD` asks whether both are the same."""
     return dense(jd.networks.spanning_tree(graph), undirected=undirected)
@@ -85,25 +71,17 @@ METHODS: dict[str, tuple[Any, Callable[[nx.Graph], Any]]] = {
     "STPP": (jd.STPP, trees),
     "BTPP": (jd.STPP, lambda graph: jd.networks.bary_tree(len(graph), 2)),
 }
-
-
-def sizes(runs: Any, curves: Any, rings: Any, few: Any = (GRAPHS, METHODS)) -> Any:
-    """Return how much is run.
-
-    runs: numbers of agents, more of them for floors only, methods, m, steps, seeds; curves:
-    agents, stepsizes, steps, seeds; rings: numbers of agents, steps.
-    """
-    graphs, methods = few
-    return SimpleNamespace(**locals())
-
-
+GRAPHS = ("directed ring", "ring", "grid", "exponential", "Erdos-Renyi")
+# Of "runs": numbers of agents, more of them for floors only, methods, m, steps, seeds; of "curves":
+# agents, stepsizes, steps, seeds; of "stability": numbers of agents, steps; the graphs and methods.
+Sizes: Any = namedtuple("Sizes", "runs curves rings graphs methods")
 SCALES = {
-    "quick": sizes(((8, 32), (), ("SGD", "STPP"), 200.0, 1800, 4), (8, (0.01, 0.03), 1800, 4),
-                   ((16,), 1000), (("directed ring", "exponential"), ("SGD", "DSGT", "STPP"))),
-    "default": sizes(((8, 16, 32, 64), (128,), METHODS, 400.0, 6000, 8), (32, GRID, 1500, 4),
-                     ((8, 16, 32, 64), 4000)),
-    "full": sizes(((8, 16, 32, 64, 128), (), METHODS, 800.0, 102_000, 20), (32, GRID, 4500, 20),
-                  ((8, 16, 32, 64, 128), 20_000)),
+    "quick": Sizes(((8, 32), (), ("SGD", "STPP"), 200.0, 1800, 4), (8, (0.01, 0.03), 1800, 4),
+                   ((16,), 1000), ("directed ring", "exponential"), ("SGD", "DSGT", "STPP")),
+    "default": Sizes(((8, 16, 32, 64), (128,), METHODS, 400.0, 6000, 8), (32, GRID, 1500, 4),
+                     ((8, 16, 32, 64), 4000), GRAPHS, METHODS),
+    "full": Sizes(((8, 16, 32, 64, 128), (), METHODS, 800.0, 102_000, 20), (32, GRID, 4500, 20),
+                  ((8, 16, 32, 64, 128), 20_000), GRAPHS, METHODS),
 }  # fmt: skip
 
 
@@ -134,27 +112,33 @@ def program(world: Any, name: str, n: int, steps: int, seeds: int, x0: float, **
     """
     ((dim, stepsizes),) = given.items()
     kind, network = METHODS[name]
-    alike = len(world.sizes.graphs) if name in ANYWHERE else 0
-    made = graphs(n, world.sizes.graphs[:1] if alike else world.sizes.graphs, world.seed)
+    names, alike = world.sizes.graphs, world.sizes.graphs if name in ANYWHERE else ()
+    made = graphs(n, names[:1] if alike else names, world.seed)
     if name in ("ED", "RelaySGD"):
         made = {where: graph for where, graph in made.items() if not graph.is_directed()}
     problem = jd.problems.GaussianNoise(quadratic(n, 0.5, world.seed), SIGMA)
     numerators, offsets = np.array(list(stepsizes.values())).T
     schedules = vmap(jd.schedules.InverseTime)(numerators / (n if name in TREES else 1), offsets)
     which = range(world.seed, world.seed + seeds)
-    arguments = {"problem": problem, "steps": steps, "every": max(steps // 150, 1)}
-    arguments |= {"algorithm": vmap(kind)(schedules), "metrics": {"agents_error": agents_error}}
-    arguments |= {"x0": problem.start(problem.solution + x0 if x0 else None), "key": keys(which)}
-    arguments["network"] = jd.networks.stack([network(graph) for graph in made.values()])
+    arguments = {
+        "algorithm": vmap(kind)(schedules),
+        "problem": problem,
+        "network": jd.networks.stack([network(graph) for graph in made.values()]),
+        "x0": problem.start(problem.solution + x0 if x0 else None),
+        "key": keys(which),
+        "steps": steps,
+        "every": max(steps // 150, 1),
+        "metrics": {"agents_error": agents_error},
+    }
     axes = {"algorithm": Axis(dim, list(stepsizes)), "network": Axis("network", list(made))}
-    kept = functools.partial(reduced, alike=world.sizes.graphs if alike else ())
-    return Program(arguments, axes | {"key": Axis("seed", which)}, reduce=kept)
+    axes["key"] = Axis("seed", which)
+    return Program(arguments, axes, reduce=functools.partial(reduced, alike=alike))
 
 
 def reduced(dataset: xr.Dataset, alike: Sequence[str]) -> xr.Dataset:
     """Return a few variables, ``sent`` the vectors over all links, once for each alike network."""
     sent = (dataset.traffic / dataset.bits * dataset.vectors).fillna(0.0)
-    names = ["agents_error", "distance_squared", "gradient_norm_squared", "sent", "diverged"]
+    names = ["agents_error", "gradient_norm_squared", "sent", "diverged"]
     dataset = dataset.assign(sent=sent)[names].reset_coords(drop=True)
     same = dataset.isel(network=[0] * len(alike)).assign_coords(network=list(alike))
     return same if alike else dataset
@@ -167,7 +151,7 @@ def runs(world: Any, _: Results) -> dict[Any, Program]:
     decreasing = {"decreasing": (2 * CONDITION, offset)}
     floored = ("SGD", *TREES)
     jobs = {(n, m): decreasing | (constant if m in floored else {}) for n in some for m in methods}
-    jobs |= {(n, name): constant for n in larger for name in floored}
+    jobs |= {(n, m): constant for n in larger for m in floored}
     options = {"steps": steps, "seeds": seeds, "x0": START / math.sqrt(DIMENSION)}
     return {(n, m): program(world, m, n, kind=job, **options) for (n, m), job in jobs.items()}
 
@@ -175,9 +159,9 @@ def runs(world: Any, _: Results) -> dict[Any, Program]:
 def curves(world: Any, _: Results) -> dict[Any, Program]:
     """Return histories from x₀ = 0 with constant stepsizes α, which is n γ for trees."""
     n, values, steps, seeds = world.sizes.curves
-    stepsize = {float(value): (value * FOREVER, FOREVER) for value in values}
-    run = functools.partial(program, world, steps=steps, seeds=seeds, x0=0.0, stepsize=stepsize)
-    return {name: run(name, n) for name in world.sizes.methods}
+    rates = {float(value): (value * FOREVER, FOREVER) for value in values}
+    options: Any = {"steps": steps, "seeds": seeds, "x0": 0.0, "stepsize": rates}
+    return {name: program(world, name, n, **options) for name in world.sizes.methods}
 
 
 def smoothed(dataset: xr.Dataset, world: Any, _: Results) -> xr.Dataset:
@@ -188,39 +172,39 @@ def smoothed(dataset: xr.Dataset, world: Any, _: Results) -> xr.Dataset:
 
 
 def measured(dataset: xr.Dataset, world: Any, _: Results) -> xr.Dataset:
-    """Add floors and transients."""
-    dataset = dataset.sel(network=list(world.sizes.graphs))
-    return dataset.assign(floors(dataset)).assign(transients(dataset))
-
-
-def floors(runs: xr.Dataset) -> xr.Dataset:
-    """Return the floors of |∇F|² at the estimate (the root's, or the mean), and theory's.
+    """Add the floors of |∇F|² at the estimate (the root's, or the mean), theory's, and transients.
 
     ``theory`` [n] is SGD's; ``delayed`` [n] with one delay of n − 1, about the directed ring's.
     """
-    names = present(runs, "algorithm", ["SGD", *TREES])
-    constant = runs.gradient_norm_squared.sel(kind="constant", algorithm=names, drop=True)
+    dataset = dataset.sel(network=list(world.sizes.graphs))
+    names = present(dataset, "algorithm", ["SGD", *TREES])
+    constant = dataset.gradient_norm_squared.sel(kind="constant", algorithm=names, drop=True)
     h = xr.DataArray(np.logspace(-math.log10(CONDITION), 0, DIMENSION), dims="h")
-    a = FLOOR_STEPSIZE
-    sgd = h * a * SIGMA**2 / (runs.n * DIMENSION * (2 - a * h))
-    late = (a * h * (runs.n - 1)).where(lambda angle: angle < np.pi / 2)
+    n, a = dataset.n, FLOOR_STEPSIZE
+    sgd = h * a * SIGMA**2 / (n * DIMENSION * (2 - a * h))
+    late = (a * h * (n - 1)).where(lambda angle: angle < np.pi / 2)
     delayed = (sgd * (1 + np.sin(late)) / np.cos(late)).sum("h", skipna=False)
-    return xr.Dataset({"floor": tail(constant, 0.5), "theory": sgd.sum("h"), "delayed": delayed})
+    found = {"floor": tail(constant, 0.5), "theory": sgd.sum("h"), "delayed": delayed}
+    return dataset.assign(found).assign(transients(dataset))
 
 
 def transients(runs: xr.Dataset) -> xr.Dataset:
     """Return transient times over algorithm, network and n, and the last ratios to SGD's errors.
 
     Infinite where the steps were not enough, 0 where none is needed, NaN where a method does not
-    run; ``estimate_...`` is for the distance of the agents' mean (of the root on trees).
+    run.
     """
-    data = runs[["agents_error", "distance_squared"]].sel(kind="decreasing", drop=True)
-    data = data.isel(step=slice(1, None)).dropna("n", how="all", subset=["agents_error"])
-    missing = data.agents_error.isnull().all(["seed", "step"]).drop_sel(algorithm="SGD")
-    times, ratio = behind(data, "SGD", FACTOR)
-    found = {"transient": times.agents_error, "estimate_transient": times.distance_squared}
-    found |= {"ratio": ratio.agents_error, "estimate_ratio": ratio.distance_squared}
-    return xr.Dataset(found).where(~missing)
+    errors = runs[["agents_error"]].sel(kind="decreasing", drop=True).isel(step=slice(1, None))
+    errors = errors.dropna("n", how="all")
+    missing = errors.agents_error.isnull().all(["seed", "step"]).drop_sel(algorithm="SGD")
+    times, ratio = (each.agents_error for each in behind(errors, "SGD", FACTOR))
+    return xr.Dataset({"transient": times, "ratio": ratio}).where(~missing)
+
+
+def rings(world: Any, _: Results) -> dict[int, Program]:
+    """Return the program of each directed ring."""
+    (some, steps), seed = world.sizes.rings, world.seed
+    return {n: Program({"n": n, "steps": steps, "seed": seed}, function=stability) for n in some}
 
 
 def stability(n: int, steps: int, seed: int) -> xr.Dataset:
@@ -240,18 +224,11 @@ def stability(n: int, steps: int, seed: int) -> xr.Dataset:
     others = jd.sweep(run, over="algorithm")(vmap(jd.STPP)(rates), *shared)
     errors = np.vstack([default, others.history["distance_squared"]])
     growth = np.sqrt(errors[:, -1] / errors[:, 0])
+    growth = np.where(np.isfinite(growth), growth, np.inf)
     falls = np.nan_to_num(errors[2:, -1], nan=np.inf) < errors[2:, errors.shape[1] // 2]
     limit = np.max(MULTIPLES, where=falls, initial=0.0)
-    growth = ("rule", np.where(np.isfinite(growth), growth, np.inf))
     rules = ["default", SHALLOW, *(f"{m:g}" for m in MULTIPLES)]
-    return xr.Dataset({"growth": growth, "limit": limit}, {"rule": rules})
-
-
-def rings(world: Any, _: Results) -> dict[int, Program]:
-    """Return the program of each directed ring."""
-    some, steps = world.sizes.rings
-    shared = {"steps": steps, "seed": world.seed}
-    return {n: Program({"n": n} | shared, function=stability) for n in some}
+    return xr.Dataset({"growth": ("rule", growth), "limit": limit}, {"rule": rules})
 
 
 def exponents(values: xr.DataArray, *names: str) -> xr.DataArray:
@@ -273,52 +250,50 @@ def vectors(results: Results) -> xr.DataArray:
     return sent / (int(results["curves"].step[-1]) * 2 * (results.world.sizes.curves[0] - 1))
 
 
-def on_the_directed_ring(results: Results) -> xr.DataArray:
-    """Return the other decentralized methods' last errors over STPP's."""
-    last = results["curves"].error.isel(step=-1).reset_coords(drop=True)
-    last = last.sel(network="directed ring", drop=True)
-    return over(last, ["DSGD", "DSGT", "Push-Pull", "AB"], "STPP")
-
-
-MANY = ("default", "full")  # scales with more than two numbers of agents
-CLAIMS = [
-    Claim("linear speedup: exponent of the noise floor over n", f"{BTPP}; {STPP}", "-1",
-          lambda r: exponents(r["runs"].floor.mean("seed"), *TREES), near(-1, 0.2), MANY),
-    Claim("BTPP's transient time is O(1) if strongly convex, up to logarithms: exponent over n",
-          BTPP, "0", lambda r: exponents(times(r), "BTPP"), below(0.2), MANY),
-    Claim("STPP's transient time is O(n^3) at most if strongly convex: exponent over n",
-          STPP, "<= 3", lambda r: exponents(times(r), "STPP"), below(3), MANY),
-    Claim("STPP beats DSGT and its like on the directed ring: others' last errors over STPP's",
-          STPP, "> 1", on_the_directed_ring, above(1)),
-    Claim("2 (n - 1) vectors are sent in an iteration: share of them", f"{BTPP}; {STPP}", "1",
-          vectors, near(1, 1e-9)),
-    Claim("STPP's default stepsize is stable on deep trees: growth of errors", "derived", "< 1",
-          lambda r: r["stability"].growth.sel(rule="default"), below(1)),
-    Claim(f"{SHALLOW}, which is stable on shallow trees, is not: growth on the largest ring",
-          "derived", "> 1", lambda r: r["stability"].growth.sel(rule=SHALLOW)[-1], above(1)),
-    Claim("the largest stable stepsize over that of equal delays n - 1", "derived", "1",
-          lambda r: r["stability"].limit, near(1, 0.2)),
-]  # fmt: skip
+DEEP, RIVALS = "directed ring", ("DSGD", "DSGT", "Push-Pull", "AB")
+STPP, BTPP = "2503.16123, abstract", "2404.05454"
+BOTH, MANY = f"{BTPP}; {STPP}", ("default", "full")  # scales with more than two numbers of agents
+CLAIMS = claims(
+    ("linear speedup: exponent of the noise floor over n", BOTH, "-1",
+     lambda r: exponents(r["runs"].floor.mean("seed"), *TREES), near(-1, 0.2), MANY),
+    ("BTPP's transient time is O(1) if strongly convex, up to logarithms: exponent over n",
+     BTPP, "0", lambda r: exponents(times(r), "BTPP"), below(0.2), MANY),
+    ("STPP's transient time is O(n^3) at most if strongly convex: exponent over n",
+     STPP, "<= 3", lambda r: exponents(times(r), "STPP"), below(3), MANY),
+    ("STPP beats DSGT and its like on the directed ring: others' last errors over STPP's",
+     STPP, "> 1", lambda r: over(r["curves"].error.isel(step=-1).sel(network=DEEP), RIVALS, "STPP"),
+     above(1)),
+    ("2 (n - 1) vectors are sent in an iteration: share of them", BOTH, "1",
+     vectors, near(1, 1e-9)),
+    ("STPP's default stepsize is stable on deep trees: growth of errors", "derived", "< 1",
+     lambda r: r["stability"].growth.sel(rule="default"), below(1)),
+    (f"{SHALLOW}, which is stable on shallow trees, is not: growth on the largest ring",
+     "derived", "> 1", lambda r: r["stability"].growth.sel(rule=SHALLOW)[-1], above(1)),
+    ("the largest stable stepsize over that of equal delays n - 1", "derived", "1",
+     lambda r: r["stability"].limit, near(1, 0.2)),
+)  # fmt: skip
 
 
 def floor_members(results: Results) -> xr.DataArray:
     """Return n times the floors of SGD, BTPP, and STPP on three graphs; the others' are alike."""
     floor = results["runs"].floor * results["runs"].n
-    members = {(name, floor.network.values[0]): name for name in ANYWHERE}
-    members |= {("STPP", where): f"STPP, {where}" for where in SHOWN[:3]}
-    known = [at for at in members if at[0] in floor.algorithm and at[1] in floor.network]
-    parts = [floor.sel(algorithm=name, network=at).reset_coords(drop=True) for name, at in known]
-    names = [members[at] for at in known]
-    whole: Any = xr.concat(parts, xr.DataArray(names, dims="member", name="member"))
+    places = {name: (name, floor.network.values[0]) for name in ANYWHERE}
+    places |= {f"STPP, {where}": ("STPP", where) for where in SHOWN[:3]}
+    parts = {
+        member: floor.sel(algorithm=name, network=where).reset_coords(drop=True)
+        for member, (name, where) in places.items()
+        if name in floor.algorithm and where in floor.network
+    }
+    whole: Any = xr.concat(list(parts.values()), pd.Index(list(parts), name="member"))
     return whole
 
 
 def theory(ax: Any, results: Results) -> None:
     """Draw n times the floors that theory gives SGD, without and with a delay."""
-    runs = results["runs"]
-    labels = {"theory": "SGD, theory", "delayed": "SGD, delay $n - 1$, theory"}
-    for (name, label), dashes in zip(labels.items(), ("--", ":"), strict=True):
-        ax.plot(runs.n, runs.n * runs[name], label=label, **REFERENCE | {"linestyle": dashes})
+    n, runs = results["runs"].n, results["runs"]
+    ax.plot(n, n * runs.theory, label="SGD, theory", **REFERENCE | {"linestyle": "--"})
+    label = "SGD, delay $n - 1$, theory"
+    ax.plot(n, n * runs.delayed, label=label, **REFERENCE | {"linestyle": ":"})
     ax.ticklabel_format(axis="y", scilimits=(0, 0), useMathText=True)
 
 
@@ -334,11 +309,11 @@ def curves_panel(where: str, **options: Any) -> Lines:
     """Return the panel of one graph's errors at the best stepsizes."""
     own = ("Push-Pull", "AB") if where == "directed ring" else ("ED", "RelaySGD")
     at = {"network": where, "algorithm": ["SGD", "DSGD", "DSGT", *own, *TREES]}
-    options = {"title": where, "ylabel": ERROR} | options
+    error = "error  $\\frac{1}{n}\\sum_i |x_i - x^\\star|^2$"
+    options = {"title": where, "ylabel": error} | options
     return Lines(data="curves", at=at, y="error", x="step", **options)
 
 
-ERROR = "error  $\\frac{1}{n}\\sum_i |x_i - x^\\star|^2$"
 AGENTS = "agents  $n$"
 SHOWN = ("directed ring", "exponential", "ring", "grid", "Erdos-Renyi")
 ROWS = (SHOWN[:3], SHOWN[3:])
@@ -363,8 +338,6 @@ FIGURES = {
     "transients": Figure([list(map(transients_panel, row)) for row in ROWS], sharey=True),
     "curves": Figure([list(map(curves_panel, row)) for row in ROWS], sharey=True),
 }  # fmt: skip
-
-
 STUDY = Study(
     name="stpp",
     paper="You, Pu (2025), STPP, arXiv 2503.16123; You, Pu (2024), BTPP, arXiv 2404.05454",

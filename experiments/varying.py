@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.claims import Claim, below, near
+from experiments.claims import below, claims, near
 from experiments.networks import AGENTS, DIGITS, ROUNDING, TARGET, dense, placed, problem
 from experiments.panels import Figure, Lines, present
 from experiments.study import Part, Program, Results, Study
@@ -35,11 +35,6 @@ SCALES = {
     "default": SimpleNamespace(stepsizes=6, seeds=3, steps=2000, every_family=1),
     "full": SimpleNamespace(stepsizes=12, seeds=10, steps=4000, every_family=1),
 }
-
-
-def world(sizes: Any, seed: int) -> Any:
-    """Return the sizes, the seed and the problem."""
-    return SimpleNamespace(sizes=sizes, seed=seed, problem=problem())
 
 
 def varying(world: Any, _: Any) -> dict[int, Program]:
@@ -66,45 +61,39 @@ def compare_mixing(networks: Mapping[str, Any], mixing: int, **options: Any) -> 
     return dataset.isel(algorithm=0, drop=True).assign(contraction=("network", found))
 
 
-def with_means(dataset: xr.Dataset, *_: Any) -> xr.Dataset:
-    """Add ``mean``, |λ₂| of the rounds' mean W."""
-    radii = mean_radii()
-    return dataset.assign(mean=("network", [radii[name] for name in dataset.network.values]))
+def fixed() -> dict[str, Any]:
+    """Return the networks that do not change: ring and exponential graph, and the grid."""
+    return {
+        "ring": dense(jd.graphs.ring(AGENTS)),
+        "exponential": dense(jd.graphs.exponential(AGENTS, directed=True)),
+        "grid": dense(placed(jd.graphs.grid(4, AGENTS // 4))),
+    }
 
 
 def varying_networks() -> list[dict[str, Any]]:
     """Return networks that change and fixed ones, a dictionary for each program to compile."""
-    grid = dense(placed(jd.graphs.grid(4, AGENTS // 4)))
+    some, net = fixed(), jd.networks
+    grid = some.pop("grid")
+    odds = UP_AND_AWAKE.items()
     return [
-        {
-            "ring": dense(jd.graphs.ring(AGENTS)),
-            "exponential": dense(jd.graphs.exponential(AGENTS, directed=True)),
-        },
-        {"one-peer exponential": jd.networks.one_peer_exponential(AGENTS)},
-        {"random matching": jd.networks.RandomMatching(jd.graphs.complete(AGENTS))},
-        {
-            name: jd.networks.RandomLinks(jd.networks.Disconnected(grid, awake), up)
-            for name, (up, awake) in UP_AND_AWAKE.items()
-        },
+        some,
+        {"one-peer exponential": net.one_peer_exponential(AGENTS)},
+        {"random matching": net.RandomMatching(jd.graphs.complete(AGENTS))},
+        {name: net.RandomLinks(net.Disconnected(grid, awake), up) for name, (up, awake) in odds},
     ]
 
 
-def mean_radii() -> dict[str, float]:
-    """Return the |λ₂| of the mean over rounds of each varying network's W, in closed form."""
+def with_means(dataset: xr.Dataset, *_: Any) -> xr.Dataset:
+    """Add ``mean``, |λ₂| of the rounds' mean W, in closed form."""
     eye, ones = np.eye(AGENTS), np.ones((AGENTS, AGENTS))
-    ring = dense(jd.graphs.ring(AGENTS))
-    exponential = dense(jd.graphs.exponential(AGENTS, directed=True))
-    grid = dense(placed(jd.graphs.grid(4, AGENTS // 4))).csr().toarray()
+    means = {name: network.csr().toarray() for name, network in fixed().items()}
     hops = [np.roll(eye, 2**h, axis=1) for h in range((AGENTS - 1).bit_length())]
-    means = {
-        "ring": ring.csr().toarray(),
-        "exponential": exponential.csr().toarray(),
-        "one-peer exponential": (eye + np.mean(hops, axis=0)) / 2,
-        "random matching": eye / 2 + (ones - eye) / (2 * (AGENTS - 1)),
-    }
+    means["one-peer exponential"] = (eye + np.mean(hops, axis=0)) / 2
+    means["random matching"] = eye / 2 + (ones - eye) / (2 * (AGENTS - 1))
     for name, (up, awake) in UP_AND_AWAKE.items():
-        means[name] = eye + up * awake**2 * (grid - eye)
-    return {name: float(np.sort(np.abs(np.linalg.eigvals(w)))[-2]) for name, w in means.items()}
+        means[name] = eye + up * awake**2 * (means["grid"] - eye)
+    radii = [np.sort(np.abs(np.linalg.eigvals(means[n])))[-2] for n in dataset.network.values]
+    return dataset.assign(mean=("network", radii))
 
 
 def failing(results: Results) -> xr.Dataset:
@@ -127,26 +116,14 @@ def varying_table(results: Results) -> xr.Dataset:
     return xr.Dataset(found).drop_vars("stepsize")
 
 
-CLAIMS = [
-    Claim(
-        "failing links cost 1 − |λ₂| of the mean W, as many as are down",
-        "derived: E W = I + p (W − I)",
-        "p",
-        lambda results: failing(results)["mean"],
-        near(1, 0.02),
-    ),
-    Claim(
-        "so does the measured contraction", "derived", "p", lambda r: failing(r).gap, near(1, 0.1)
-    ),
-    Claim("and as many bits are saved", "derived", "p", lambda r: failing(r).links, near(1, 0.05)),
-    Claim(
-        "the one-peer exponential graph averages exactly: contraction",
-        "arXiv 2110.13363",
-        "0",
-        lambda r: r["varying"].contraction.sel(network="one-peer exponential"),
-        below(1e-9),
-    ),
-]
+CLAIMS = claims(
+    ("failing links cost 1 − |λ₂| of the mean W, as many as are down",
+     "derived: E W = I + p (W − I)", "p", lambda r: failing(r)["mean"], near(1, 0.02)),
+    ("so does the measured contraction", "derived", "p", lambda r: failing(r).gap, near(1, 0.1)),
+    ("and as many bits are saved", "derived", "p", lambda r: failing(r).links, near(1, 0.05)),
+    ("the one-peer exponential graph averages exactly: contraction", "arXiv 2110.13363", "0",
+     lambda r: r["varying"].contraction.sel(network="one-peer exponential"), below(1e-9)),
+)  # fmt: skip
 
 
 def changing(fails: bool, x: str) -> Lines:
@@ -156,33 +133,24 @@ def changing(fails: bool, x: str) -> Lines:
         best = results["best"]
         return best.sel(network=[name for name in best.network.values if ("p = " in name) == fails])
 
-    return Lines(
-        data=data,
-        x=x,
-        floor=ROUNDING,
-        legend="panel" if x == "rounds" else None,
-        title="failing links" if fails else "sequences",
-        ylabel=None if x == "rounds" else "",
-    )
+    own: Any = {"legend": "panel"} if x == "rounds" else {"legend": None, "ylabel": ""}
+    title = "failing links" if fails else "sequences"
+    return Lines(data=data, x=x, floor=ROUNDING, title=title, **own)
 
 
+PANELS = [[changing(fails, x) for x in ("rounds", "traffic")] for fails in (False, True)]
 STUDY = Study(
     name="varying",
     paper="One-peer exponential graphs (arXiv 2110.13363), random matchings, failing links",
     question="What do networks that change with time cost in rounds, and save in bits?",
     scales=SCALES,
-    world=world,
+    world=lambda sizes, seed: SimpleNamespace(sizes=sizes, seed=seed, problem=problem()),
     parts={
         "varying": Part("network", varying, with_means),
         "best": Part(None, None, lambda _, __, done: jd.best(done["varying"], "gap")),
     },
     claims=CLAIMS,
-    figures={
-        "varying": Figure(
-            [[changing(fails, x) for x in ("rounds", "traffic")] for fails in (False, True)],
-            height=2.6,
-        )
-    },
+    figures={"varying": Figure(PANELS, height=2.6)},
     tables={"varying": ("gradient tracking on networks that change", varying_table)},
     minutes={"quick": 0.4, "default": 2, "full": 10},
     data=lambda world: (
