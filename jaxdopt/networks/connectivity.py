@@ -3,6 +3,7 @@
 networkx is imported where it is needed, as it takes long to load.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def adjacency(graph: Any, nodes: Sequence[Any] = ()) -> sp.csr_array:
             not other,
             f"a graph has the node {other[:1]} and the first graph has not; give all the same.",
         )
-        matrix = nx.to_scipy_sparse_array(graph, order, dtype=float, weight="", format="coo")
+        matrix = _pattern(graph, order)
     else:
         if is_traced(graph):
             raise ValueError("the graph is traced; make a network of it outside of the function.")
@@ -81,6 +82,20 @@ def adjacency(graph: Any, nodes: Sequence[Any] = ()) -> sp.csr_array:
     pattern = sp.csr_array((np.ones(len(hears)), (hears, heard)), shape=matrix.shape)
     pattern.sum_duplicates()
     return pattern.astype(bool)
+
+
+def _pattern(graph: Any, order: Sequence[Any]) -> sp.coo_array:
+    """Return a networkx graph's adjacency matrix; several times as fast as networkx's own."""
+    n, links = len(order), vars(graph).get("links")
+    if links is not None and order == list(range(n)):  # of `graphs.Graph`
+        hears, heard = np.concatenate([links, links[:, ::-1]]).T
+    else:
+        number = {node: i for i, node in enumerate(order)}
+        around = [graph._adj[node] for node in order]
+        hears = np.repeat(np.arange(n), np.fromiter(map(len, around), int, n))
+        others = itertools.chain.from_iterable(around)
+        heard = np.fromiter(map(number.__getitem__, others), int, len(hears))
+    return sp.coo_array((np.ones(len(hears)), (hears, heard)), shape=(n, n))
 
 
 def is_periodic(pattern: Any) -> bool:

@@ -2,14 +2,43 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import networkx as nx
 import numpy as np
+import scipy.sparse as sp
 
 from jaxdopt._checks import count, require
 
 ATTEMPTS = 100  # draws of a random graph before giving up on a connected one
+MANY = 10_000  # agents from which on random regular graphs are drawn by array operations
+
+
+class Graph(nx.Graph):
+    """A graph known by its links alone, [m, 2], until networkx's dictionaries are asked for.
+
+    These take minutes and gigabytes for a million agents, and no network needs them: see
+    `jaxdopt.networks.connectivity.adjacency`. Once they are there the links are forgotten, as
+    whoever has the dictionaries may change them.
+    """
+
+    def __init__(self, n: int = 0, links: Any = None, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._node.update((i, {}) for i in range(n))
+        self.links = links
+
+    @property
+    def _adj(self) -> dict[Any, Any]:  # type: ignore[override]
+        links, known = vars(self).pop("links", None), vars(self)["_adj"]
+        if links is not None:
+            known.update((node, {}) for node in self._node)
+            self.add_edges_from(links.tolist())
+        return known
+
+    @_adj.setter
+    def _adj(self, value: dict[Any, Any]) -> None:
+        nx.Graph.__dict__["_adj"].__set__(self, value)
 
 
 def ring(n: int) -> nx.Graph:
@@ -34,7 +63,7 @@ def star(n: int) -> nx.Graph:
 
 def complete(n: int) -> nx.Graph:
     """Return the graph in which all n agents are neighbors."""
-    return nx.complete_graph(count("n", n))
+    return Graph(count("n", n), np.stack(np.triu_indices(n, 1), axis=1))
 
 
 def grid(rows: int, columns: int) -> nx.Graph:
@@ -84,15 +113,22 @@ def exponential(n: int, *, directed: bool = False) -> nx.Graph:
 
 
 def regular(n: int, degree: int, *, seed: int = 0) -> nx.Graph:
-    """Return a connected random graph of n agents with ``degree`` neighbors each, by the seed."""
+    """Return a connected random graph of n agents with ``degree`` neighbors each, by the seed.
+
+    It is networkx's up to 10,000 agents, or where the degree is above n / 4. Larger ones are drawn
+    as a random pairing of n · degree ends, in which loops and double links are switched with random
+    other links until there are none (a million agents of degree 6 in seconds).
+    """
     count("n", n)
     require(
         isinstance(degree, int | np.integer) and 0 <= degree < n and n * degree % 2 == 0,
         f"degree is {degree} for n = {n}; give an integer below n with n * degree even.",
     )
-    return _connected(
-        lambda s: nx.random_regular_graph(degree, n, seed=s), seed, "raise degree to 3 or more"
-    )
+    remedy = "raise degree to 3 or more"
+    if n <= MANY or 4 * degree > n:
+        return _connected(lambda s: nx.random_regular_graph(degree, n, seed=s), seed, remedy)
+    links = _connected(lambda s: _paired(n, degree, s), seed, remedy, partial(_joins, n))
+    return Graph(n, links)
 
 
 def watts_strogatz(n: int, degree: int, probability: float, *, seed: int = 0) -> nx.Graph:
@@ -157,9 +193,40 @@ def _integers(graph: nx.Graph) -> nx.Graph:
     return graph
 
 
-def _connected(draw: Callable[[int], nx.Graph], seed: int, remedy: str) -> nx.Graph:
+def _connected(
+    draw: Callable[[int], Any],
+    seed: int,
+    remedy: str,
+    joins: Callable[[Any], Any] = nx.is_connected,
+) -> Any:
     for attempt in range(ATTEMPTS):
         graph = draw(seed + 1_000_003 * attempt)
-        if nx.is_connected(graph):
+        if joins(graph):
             return graph
     raise ValueError(f"{ATTEMPTS} draws of the graph were all disconnected; {remedy}.")
+
+
+def _paired(n: int, degree: int, seed: int) -> np.ndarray:
+    """Return the links [n degree / 2, 2] of a random regular graph: a pairing of all ends."""
+    random = np.random.default_rng(seed)
+    links = random.permutation(np.repeat(np.arange(n), degree)).reshape(-1, 2)
+    while True:
+        low, high = links.min(axis=1), links.max(axis=1)
+        _, first = np.unique(low * n + high, return_index=True)
+        bad = np.ones(len(links), bool)
+        bad[first] = False
+        bad = np.flatnonzero(bad | (low == high))  # double links but one, and loops
+        if not bad.size:
+            return links
+        others = random.choice(len(links), bad.size, replace=False)
+        apart = ~np.isin(others, bad)  # switch a - b, c - d to a - d, c - b, each link once
+        links[bad[apart], 1], links[others[apart], 1] = (
+            links[others[apart], 1],
+            links[bad[apart], 1],
+        )
+
+
+def _joins(n: int, links: np.ndarray) -> bool:
+    """Return whether links [m, 2] connect n agents."""
+    pattern = sp.coo_array((np.ones(len(links), bool), links.T), shape=(n, n))
+    return sp.csgraph.connected_components(pattern, directed=False)[0] == 1

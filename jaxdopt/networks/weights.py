@@ -23,12 +23,12 @@ def metropolis(graph: Any) -> Form:
 
     Source: Xiao, Boyd, Kim (2007), "Distributed average consensus with least-mean-square deviation"
     """
-    return mixing(metropolis_matrix(_connected(graph)))
+    return choose(metropolis_matrix(_connected(graph)))  # averages, as wᵢᵢ > 0
 
 
 def lazy_metropolis(graph: Any) -> Form:
     """Return (I + W) / 2, W the graph's Metropolis-Hastings weights: no negative eigenvalue."""
-    return mixing(_lazy(metropolis_matrix(_connected(graph))))
+    return choose(_lazy(metropolis_matrix(_connected(graph))))
 
 
 def half_degree(graph: Any, *, self_loops: bool = False, lazy: bool = True) -> Form:

@@ -340,3 +340,58 @@ def test_several_graphs_are_in_the_order_of_the_first():
     with pytest.raises(ValueError, match=r"a graph has the node \['d'\] and the first") as error:
         connectivity.adjacencies([one, nx.relabel_nodes(two, {"a": "d"})])
     assert one_sentence(error)
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return graphs.regular(10_002, 5, seed=3)
+
+
+class TestDrawnByArrays:
+    """Large regular graphs are drawn by array operations, and known by their links alone."""
+
+    def test_it_is_regular_simple_and_connected(self, graph):
+        assert isinstance(graph, nx.Graph)
+        assert set(dict(graph.degree).values()) == {5}
+        assert graph.number_of_edges() == 10_002 * 5 // 2
+        assert nx.number_of_selfloops(graph) == 0
+        assert nx.is_connected(graph)
+
+    def test_the_seed_says_which(self, graph):
+        again, other = (graphs.regular(10_002, 5, seed=seed) for seed in (3, 4))
+        assert links(again) == links(graph) != links(other)
+
+    def test_no_network_needs_the_dictionaries(self, monkeypatch):
+        drawn = graphs.regular(10_002, 6)
+        monkeypatch.setattr(drawn, "add_edges_from", None)
+        found = connectivity.adjacency(drawn)
+        monkeypatch.undo()
+        assert np.all(found.sum(axis=0) == 6)
+        drawn.remove_edge(*next(iter(drawn.edges)))  # the links are forgotten
+        assert connectivity.adjacency(drawn).sum() == 10_002 * 6 - 2
+        assert connectivity.adjacency(drawn.copy()).sum() == 10_002 * 6 - 2
+
+    def test_an_order_of_the_nodes_is_kept(self):
+        drawn = graphs.complete(4)
+        turned = connectivity.adjacency(drawn, [3, 2, 1, 0])
+        assert np.array_equal(turned.toarray(), ~np.eye(4, dtype=bool))
+
+    def test_small_graphs_are_networkx_s(self):
+        expected = nx.random_regular_graph(3, 20, seed=5)
+        assert links(graphs.regular(20, 3, seed=5)) == links(expected)
+
+    def test_dense_pairings_have_no_double_links(self):
+        for seed in range(5):
+            found = graphs._paired(60, 14, seed)
+            assert len({frozenset(pair) for pair in found.tolist()}) == 60 * 7
+            assert np.array_equal(np.bincount(found.ravel()), np.full(60, 14))
+
+
+@pytest.mark.parametrize("kind", [nx.Graph, nx.DiGraph, nx.MultiGraph, nx.MultiDiGraph])
+def test_the_pattern_is_networkx_s(kind):
+    random = np.random.default_rng(0)
+    graph = kind([(f"v{i}", f"v{j}") for i, j in random.integers(0, 9, (30, 2))])
+    order = sorted(graph)
+    expected = nx.to_numpy_array(graph, order).T > 0
+    np.fill_diagonal(expected, False)
+    assert np.array_equal(connectivity.adjacency(graph, order).toarray(), expected)

@@ -51,16 +51,16 @@ def mixing(weights: Any, *, kind: Kind = "doubly", form: type[Form] | None = Non
 def choose(matrix: sp.csr_array, kind: Kind = "doubly", form: Any = None) -> Any:
     """Return a checked matrix as an operator; see `mixing`."""
     n = matrix.shape[0]
+    full = kind == "doubly" and matrix.nnz == n * n and np.ptp(matrix.data) <= 1e-12
+    if full and form is None:
+        return Complete(n)
     symmetric = kind == "doubly" and is_symmetric(matrix)
     away = off_diagonal(matrix)
     slots = int(np.diff(away.indptr).max())
     circulant = _circulant(away) if kind == "doubly" else None
-    full = kind == "doubly" and matrix.nnz == n * n and np.ptp(matrix.data) <= 1e-12
     most = max(UNROLLED, min(SHIFTS, n // SPARSE))  # shifts that are worth their while
     if form is None:
-        if full:
-            form = Complete
-        elif circulant is not None and len(circulant[0]) <= most and n >= SPARSE:
+        if circulant is not None and len(circulant[0]) <= most and n >= SPARSE:
             form = Circulant
         elif is_sparse(n, slots, away.nnz):
             form = Pushes if kind == "column" else Neighbors
@@ -154,6 +154,9 @@ def _circulant(away: sp.csr_array) -> tuple[tuple[int, ...], np.ndarray] | None:
     n = away.shape[0]
     degree = np.diff(away.indptr)
     if np.ptp(degree):
+        return None
+    first, second = (np.sort(away[[i]].indices - i) % n for i in (0, min(1, n - 1)))
+    if set(first.tolist()) != set(second.tolist()):  # soon, as sorting all takes long
         return None
     entries = away.tocoo()
     offset = (entries.col - entries.row) % n
