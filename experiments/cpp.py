@@ -31,7 +31,7 @@ from experiments.claims import above, below, claims, near
 from experiments.digraphs import networks
 from experiments.measures import attained, over, quickest
 from experiments.panels import Figure, Lines, LogLog, level
-from experiments.study import Axis, Part, Program, Results, Study, comparison
+from experiments.study import Axis, Part, Program, Results, Study, comparison, derived
 from jaxdopt import compressors
 from jaxdopt.algorithms.compressed import messages
 
@@ -258,8 +258,8 @@ STUDY = Study(
     world=lambda sizes, seed: SimpleNamespace(seed=seed, **vars(sizes)),
     parts={
         "runs": Part(("problem", "algorithm"), histories),
-        "common": Part(None, None, lambda *a: a[2]["runs"].sel(scaled=COMMON, drop=True)),
-        "best": Part(None, None, lambda *a: quickest(a[2]["runs"], "error", TARGET, "scaled")),
+        "common": derived(lambda done: done["runs"].sel(scaled=COMMON, drop=True)),
+        "best": derived(lambda done: quickest(done["runs"], "error", TARGET, "scaled")),
     },
     claims=CLAIMS,
     figures={"cpp": Figure([panels(name) for name in PROBLEMS], height=2.3)},

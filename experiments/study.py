@@ -126,6 +126,11 @@ class Results(dict[str, xr.Dataset]):
         raise NotRun(f"the part {part!r} is not run at the scale {self.scale!r}")
 
 
+def derived(measure: Callable[[Results], xr.Dataset]) -> Part:
+    """Return a part that is computed from the earlier ones."""
+    return Part(None, None, lambda _, __, done: measure(done))
+
+
 @dataclasses.dataclass
 class Study:
     """An experiment; constructing it enters it in `STUDIES`.
