@@ -15,7 +15,6 @@ are not run here. A message takes as long with R-FAST's two vectors as with one.
 import functools
 import itertools
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -266,7 +265,6 @@ STUDY = Study(
     paper="ADSGD (2025), arXiv 2505.10322",
     question="What do agents that never wait gain in time, and what do their delays change?",
     scales=SCALES,
-    world=lambda sizes, seed: SimpleNamespace(seed=seed, **sizes),
     parts={
         "times": Part(("algorithm", "times", "split"), races, partial(at_best, 8)),
         "growth": Part(("agents", "algorithm"), growth, partial(at_best, 1)),

@@ -18,7 +18,6 @@ or the default γ, which is below 1 to be safe. The paper's own experiments are 
 import functools
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -52,10 +51,10 @@ WHOLE, TWO, BROADCAST = "Push-Pull, 32 bits", "CPP, 2 bits", "B-CPP, 2 bits"
 CTA, STALLED, FIRST = "CPP cta, 2 bits", "CPP, 2 bits, no references", "B-CPP step first, 2 bits"
 GAMMA, LOUD = "CPP with the gamma of 2 bits, 32 bits", "CPP with gamma 1, 2 bits"
 SCALES = {
-    "quick": SimpleNamespace(names=["ridge"], grid=GRID[:6:2], iterations=900, seeds=1,
-                             titles=[WHOLE, TWO, CTA, BROADCAST, STALLED]),
-    "default": SimpleNamespace(names=PROBLEMS, grid=GRID, iterations=1500, seeds=3, titles=None),
-    "full": SimpleNamespace(names=PROBLEMS, grid=GRID, iterations=1500, seeds=10, titles=None),
+    "quick": dict(names=["ridge"], grid=GRID[:6:2], iterations=900, seeds=1,
+                  titles=[WHOLE, TWO, CTA, BROADCAST, STALLED]),
+    "default": dict(names=PROBLEMS, grid=GRID, iterations=1500, seeds=3, titles=None),
+    "full": dict(names=PROBLEMS, grid=GRID, iterations=1500, seeds=10, titles=None),
 }  # fmt: skip
 
 
@@ -255,7 +254,6 @@ STUDY = Study(
     paper="Song, Shi, Pu and Yan (2022), CPP and B-CPP, arXiv 2106.07243",
     question="Is compressed Push-Pull linear in as many iterations, and what bits does it save?",
     scales=SCALES,
-    world=lambda sizes, seed: SimpleNamespace(seed=seed, **vars(sizes)),
     parts={
         "runs": Part(("problem", "algorithm"), histories),
         "common": derived(lambda done: done["runs"].sel(scaled=COMMON, drop=True)),

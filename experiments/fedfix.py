@@ -21,7 +21,6 @@ times aggregations a second, whatever the rule, up to a limit of stability, and 
 import functools
 import itertools
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -272,7 +271,6 @@ STUDY = Study(
     paper=f"FedFix: Fraboni, Vidal, Kameni, Lorenzi (2022), {PAPER}",
     question="How much sooner is a server at its target that does not wait for all clients?",
     scales=SCALES,
-    world=lambda sizes, seed: SimpleNamespace(seed=seed, **sizes),
     parts={
         "time": Part(CLOCK, lambda world, _: timed(world, world.timed, 10)),
         "single": Part(CLOCK, lambda world, _: timed(world, world.single, 1)),

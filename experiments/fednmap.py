@@ -2,23 +2,18 @@
 
 Sparse logistic regression of the digits 3 against 8, sorted by label over the clients, with l1 and
 with MCP, which is not convex; F is the same for any number n of clients. With full gradients:
-FedNMap for several n and numbers Q of local steps, beside other methods, each at its own best
-stepsize of one grid. With noisy gradients, a smaller problem, and MCP: is E|F(z)|² nQ the same for
-all n and Q, and do the rounds that noise costs fall as 1 / (nQ)? With a sparse truth and
-heterogeneous clients: is it found?
+FedNMap for several n and numbers Q of local steps, and other methods, each at its own best stepsize
+of one grid. With noisy gradients, a smaller problem, and MCP: is E|F(z)|² nQ the same for all n and
+Q, and do the rounds that noise costs fall as 1 / (nQ)? (At the best total step they are of the form
+a/ε + b/(nQε²).) With a sparse truth and heterogeneous clients: is it found?
 
-Everything in float64. Stepsizes are compared as total steps ηQ of a round, λ is 1 throughout, and
-residuals are |x − prox(x − λ∇f(x))|² / λ² of the estimate, |F(z)|² of FedNMap's z. (A total step of
-3 is unstable as one step, as z − η(z − x)/λ alone asks for η < 2λ, and stable as five.) Rounds to
-an accuracy, in the mean over rounds as theorems for nonconvex functions have it, are at the best
-total step of the form a/ε + b/(nQε²). FedNMap's listing is derived from the abstract; the paper's
-own experiments are not known to us.
+Stepsizes are compared as total steps ηQ of a round, λ is 1, and residuals are |x − prox(x −
+λ∇f(x))|² / λ² of the estimate, |F(z)|² of FedNMap's z, in float64. FedNMap's listing is derived
+from the abstract; the paper's own experiments are not known to us.
 """
 
 import functools
-import itertools
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,22 +23,22 @@ import xarray as xr
 
 import jaxdopt as jd
 from experiments.claims import above, below, claims, near, within_factor
-from experiments.measures import attained, exponent, over, quickest, spread
-from experiments.panels import REFERENCE, Figure, Heat, Lines, LogLog, level, present, slope
+from experiments.measures import among, attained, exponent, over, quickest, spread
+from experiments.panels import REFERENCE, Figure, Heat, Lines, LogLog, level, slope
 from experiments.study import Axis, Part, Program, Results, Study, comparison, derived
 from jaxdopt.problems import Composite, prox
 
 PAPER = "arXiv 2602.03357"
-L2, LAM = 0.01, 1.0
+LAM = 1.0  # λ
 REGULARIZERS = {"l1": prox.L1(0.02), "MCP": prox.MCP(0.02, 20.0)}
+SUPPORT = {"l1": prox.L1(0.02), "MCP": prox.MCP(0.04, 15.0)}  # with the sparse truth
 GRID = tuple(1.5 * 2.0**j for j in range(-7, 2))  # total steps ηQ; 2λ is unstable
 SHARED = 1.5  # the total step at which rounds are compared
 TARGET = 1e-16  # of squared residuals
 N, Q = 16, 10  # of the comparison of methods
-NOISY, SIGMA = prox.MCP(0.05, 15.0), 0.5  # of every client's noise, E|noise|² = σ²
 TOTALS, TOTAL = tuple(2.0**j for j in range(-7, 1)), 0.125  # with noise; of stationary errors
 ACCURACY = 5e-3  # of the mean over rounds of E|F(z)|²
-SUPPORT = {"l1": prox.L1(0.02), "MCP": prox.MCP(0.04, 15.0)}
+MEMBER = ("regularizer", "algorithm")
 TRUTH, DIMENSION, SAMPLES = 8, 40, 60  # nonzeros, d and a client's samples of the sparse truth
 
 
@@ -67,14 +62,19 @@ METHODS = {
     "FedMid, server prox alone": jd.FedMid(0.1, client_prox=False, local_steps=Q),
 }
 EXACT, OTHERS = list(METHODS)[:2], list(METHODS)[2:]
+MEMBERS = [(kind, name) for kind in REGULARIZERS for name in METHODS]
+MEMBERS.remove(("MCP", "FedDualAvg"))  # which is for convex regularizers
 PAIRS, CASES = ([(n, q) for n in (4, 16, 64) for q in qs] for qs in ((1, 5, 10, 20), (1, 4, 16)))
 SCALES = {
-    "quick": dict(kinds=["MCP"], names=["FedNMap", OTHERS[0]], grid=(0.375, SHARED), rounds=1000,
-        pairs=[(N, Q)], cases=[(4, 1), (16, 4)], totals=[TOTAL], noisy=800, support=2000, seeds=4),
-    "default": dict(kinds=list(REGULARIZERS), names=list(METHODS), grid=GRID, rounds=1500,
-        pairs=PAIRS, cases=CASES, totals=TOTALS, noisy=1200, support=8000, seeds=4),
+    "quick": dict(kinds=["MCP"], members=[("MCP", "FedNMap"), ("MCP", OTHERS[0])],
+        grid=(0.375, SHARED), full=dict(steps=1000, every=10), pairs=[(N, Q)],
+        cases=[(4, 1), (16, 4)], totals=[TOTAL], noisy=dict(steps=800, every=4),
+        support=dict(steps=2000, every=2000), seeds=4),
+    "default": dict(kinds=list(REGULARIZERS), members=MEMBERS, grid=GRID, pairs=PAIRS, cases=CASES,
+        full=dict(steps=1500, every=10), totals=TOTALS, noisy=dict(steps=1200, every=4),
+        support=dict(steps=8000, every=8000), seeds=4),
 }  # fmt: skip
-SCALES["full"] = SCALES["default"] | {"rounds": 3000, "seeds": 16}
+SCALES["full"] = SCALES["default"] | {"full": {"steps": 3000, "every": 10}, "seeds": 16}
 """``pairs`` are n and Q without noise, ``cases`` those with noise."""
 
 
@@ -82,7 +82,7 @@ SCALES["full"] = SCALES["default"] | {"rounds": 3000, "seeds": 16}
 def problem(kind: str, n: int = N) -> Any:
     """Return the problem of n clients, which have the digits by label; F is the same for all n."""
     data = jd.data.digits().only(3, 8)
-    options: dict[str, Any] = {"partition": "by_label", "l2": L2, "weights": "samples"}
+    options: dict[str, Any] = {"partition": "by_label", "l2": 0.01, "weights": "samples"}
     smooth = jd.problems.logistic_regression(data.features, data.labels == 8, agents=n, **options)
     return Composite(smooth, REGULARIZERS[kind])
 
@@ -125,11 +125,6 @@ def descent(problem: Any, steps: int = 10_000) -> dict[str, jax.Array]:
     return {"x": jax.jit(descend)(problem.start().mean(axis=0))}
 
 
-def centralized(problems: dict[str, Any]) -> dict[str, Program]:
-    """Return the programs of centralized descent, by regularizer."""
-    return {kind: Program({"problem": own}, function=descent) for kind, own in problems.items()}
-
-
 def residual(state: Any, problem: Any) -> jax.Array:
     """Return |x − prox(x − λ∇f(x))|² / λ² at the estimate; λ and so the scale are the same for all.
 
@@ -144,7 +139,9 @@ METRICS = {"residual": residual, "zeros": jd.metrics.sparsity, "x": lambda state
 NORMAL = jd.metrics.normal_map_residual(LAM)
 
 
-def history(method: Any, problem: Any, totals: Sequence[float], **options: Any) -> Program:
+def history(
+    method: Any, problem: Any, totals: Sequence[float], metrics: Any = METRICS, **options: Any
+) -> Program:
     """Return the program of a method's histories over total steps ηQ instead of stepsizes."""
     return comparison(
         method,
@@ -153,51 +150,37 @@ def history(method: Any, problem: Any, totals: Sequence[float], **options: Any) 
         problem=problem,
         networks=jd.networks.Server(problem.n),
         over={"stepsize": np.asarray(totals) / method.local_steps},
+        metrics=metrics,
         **options,
     )
 
 
-def exact(method: Any, problem: Any, world: Any, metrics: Any = METRICS) -> Program:
-    """Return a method's histories with full gradients: total, step."""
-    return history(method, problem, world.grid, metrics=metrics, steps=world.rounds, every=10)
-
-
-def clients(world: Any, _: Any) -> dict[tuple[str, int, int], Program]:
-    """Return FedNMap's histories with full gradients for all numbers of clients and steps."""
-    metrics = {"residual": residual, "normal": NORMAL}
+def exact(world: Any, _: Any) -> dict[tuple[str, int, int], Program]:
+    """Return FedNMap's histories with full gradients: regularizer, n, Q, total, step."""
+    options = world.full | {"metrics": {"residual": residual, "normal": NORMAL}}
     return {
-        (kind, n, q): exact(FedNMap(local_steps=q), problem(kind, n), world, metrics)
+        (kind, n, q): history(FedNMap(local_steps=q), problem(kind, n), world.grid, **options)
         for kind in world.kinds
         for n, q in world.pairs
     }
 
 
-def members(world: Any) -> list[tuple[str, str]]:
-    """Return regularizers and methods; FedDualAvg is for convex ones."""
-    pairs = itertools.product(world.kinds, world.names)
-    return [at for at in pairs if at != ("MCP", "FedDualAvg")]
-
-
-def noisy(world: Any, n: int, q: int, sigma: float = SIGMA) -> Program:
-    """Return FedNMap's |F(z)|² with noisy gradients: total, seed, step."""
-    return history(
-        FedNMap(local_steps=q),
-        Composite(jd.problems.GaussianNoise(small(n), sigma), NOISY),
-        world.totals,
-        metrics={"residual": NORMAL},
-        seeds=range(world.seed, world.seed + world.seeds),
-        steps=world.noisy,
-        every=4,
-    )
+def noisy(world: Any, n: int, q: int, sigma: float = 0.5) -> Program:
+    """Return FedNMap's |F(z)|² with noise, E|noise|² = σ² a client: total, seed, step."""
+    training = Composite(jd.problems.GaussianNoise(small(n), sigma), prox.MCP(0.05, 15.0))
+    seeds = range(world.seed, world.seed + world.seeds)
+    options = world.noisy | {"metrics": {"residual": NORMAL}, "seeds": seeds}
+    return history(FedNMap(local_steps=q), training, world.totals, **options)
 
 
 def recovered(world: Any, _: Any) -> dict[tuple[str, str], Program]:
     """Return what methods find of a sparse truth, and centralized descent: regularizer, method."""
-    smooth, count = sparse_truth(world.seed)[1], world.support
-    made = {kind: Composite(smooth, SUPPORT[kind]) for kind in world.kinds}
-    options = {"metrics": METRICS, "seeds": [world.seed], "steps": count, "every": count}
-    found = {at: history(METHODS[at[1]], made[at[0]], (0.5,), **options) for at in members(world)}
-    return {(kind, "centralized"): own for kind, own in centralized(made).items()} | found
+    truth, options = sparse_truth(world.seed)[1], world.support | {"seeds": [world.seed]}
+    made = {kind: Composite(truth, SUPPORT[kind]) for kind in world.kinds}
+    found = {(kind, "centralized"): Program({"problem": made[kind]}, {}, descent) for kind in made}
+    for kind, name in world.members:
+        found[kind, name] = history(METHODS[name], made[kind], (0.5,), **options)
+    return found
 
 
 def beside(dataset: xr.Dataset, point: xr.DataArray) -> xr.Dataset:
@@ -236,16 +219,10 @@ def with_costs(dataset: xr.Dataset, _: Any, done: Results) -> xr.Dataset:
     return dataset.assign_coords(nQ=dataset.n * dataset.Q)
 
 
-def ends(variable: str, *names: str, part: str = "best") -> Callable[[Results], xr.DataArray]:
-    """Return the measure of where methods end, by regularizer and method."""
-
-    def measure(results: Results) -> xr.DataArray:
-        last = {"seed": 0, "step": -1}
-        values = results[part][variable].isel(last, drop=True, missing_dims="ignore")
-        values = values.sel(algorithm=present(values, "algorithm", names))
-        return values.stack(member=("regularizer", "algorithm")).dropna("member")
-
-    return measure
+def ends(values: xr.DataArray, *names: str) -> xr.DataArray:
+    """Return where methods end, by regularizer and method."""
+    values = values.isel({"seed": 0, "step": -1}, drop=True, missing_dims="ignore")
+    return among(values, names).stack(member=MEMBER).dropna("member")
 
 
 ABSTRACT, LINEAR = f"{PAPER}, abstract", f"{PAPER}, abstract: linear speedup"
@@ -267,17 +244,19 @@ CLAIMS = claims(
     (f"{ROUNDS}, best ηQ each", LINEAR, "-1", lambda r: exponent(
         r["speedup"].nQ, r["speedup"].beyond.where(lambda b: b >= 16), ("n", "Q")),
      near(-1, 0.2), LATER),
-    ("FedNMap ends at centralized descent's point: distance", POINT, "0", ends("away", ME),
-     below(1e-6)),
-    ("with its support: coordinates that differ", POINT, "0", ends("differ", ME), below(0)),
+    ("FedNMap ends at centralized descent's point: distance", POINT, "0",
+     lambda r: ends(r["best"].away, ME), below(1e-6)),
+    ("with its support: coordinates that differ", POINT, "0",
+     lambda r: ends(r["best"].differ, ME), below(0)),
     ("FedNMap and the method of Zhang, Hu and Johansson are exact with heterogeneous data", BOTH,
-     "0", ends("residual", *EXACT), below(TARGET)),
-    ("the others are not", "derived: drift", "> 0", ends("residual", *OTHERS), above(TARGET)),
+     "0", lambda r: ends(r["best"].residual, *EXACT), below(TARGET)),
+    ("the others are not", "derived: drift", "> 0",
+     lambda r: ends(r["best"].residual, *OTHERS), above(TARGET)),
     ("FedMid ends nearer where the server alone shrinks: ratio", TWICE, "< 1", lambda r: over(
         r["best"].away.isel(seed=0, step=-1, drop=True), "FedMid, server prox alone", "FedMid"),
      below(1)),
     ("sparse truth: FedNMap finds centralized descent's support: coordinates that differ", POINT,
-     "0", ends("differ", ME, part="support"), below(0)),
+     "0", lambda r: ends(r["support"].differ, ME), below(0)),
     ("sparse truth: FedNMap's relative error with MCP over that with l1", MCP, "< 1",
      lambda r: over(r["support"]["relative error"].sel(algorithm=ME), "MCP", "l1", "regularizer"),
      below(1)),
@@ -301,43 +280,48 @@ def panels(kind: str) -> list[Any]:
     ]  # fmt: skip
 
 
-def quiet(ax: Any, results: Results) -> None:
-    """Draw the means without noise."""
-    style = REFERENCE | {"linestyle": "-", "label": "no noise"}
-    ax.plot("step", "mean", data=results["noiseless"].sel(total=TOTAL), **style)
-
-
+GRAY = REFERENCE | {"linestyle": "-", "label": "no noise"}
 OVER_NQ = {"x": "nQ", "by": "n", "joined": False, "also": [slope(-1, r"$\propto 1/(nQ)$")]}
 SPEEDUP = [
     Lines(data="speedup", at={"Q": 1, "total": TOTAL}, y="mean", x="step", xlabel="rounds  T",
           ylabel=r"$\frac{1}{T}\sum_{t<T}\, E|F(z_t)|^2$", title=f"Q = 1, ηQ = {TOTAL:g}",
-          also=[quiet]),
+          also=[
+              lambda ax, r: ax.plot("step", "mean", data=r["noiseless"].sel(total=TOTAL), **GRAY)]),
     LogLog(data=lambda r: r["speedup"].stationary, ylabel=r"stationary  $E|F(z)|^2$",
            title=f"ηQ = {TOTAL:g}", **OVER_NQ),
     LogLog(data=lambda r: r["speedup"].beyond, ylabel="rounds beyond those without noise",
            title="best ηQ each", **OVER_NQ),
 ]  # fmt: skip
-PAIRED, NAMED = ("regularizer", "n", "Q"), ("regularizer", "algorithm")
 PARTS = {
-    "rounds": Part(PAIRED, clients, lambda d, *_: d.assign(needed=attained(d, "residual", TARGET))),
-    "centralized": Part("regularizer", lambda w, _: centralized({k: problem(k) for k in w.kinds})),
+    "rounds": Part(
+        ("regularizer", "n", "Q"),
+        exact,
+        lambda dataset, *_: dataset.assign(needed=attained(dataset, "residual", TARGET)),
+    ),
+    "centralized": Part(
+        "regularizer",
+        lambda w, _: {kind: Program({"problem": problem(kind)}, {}, descent) for kind in w.kinds},
+    ),
     "methods": Part(
-        NAMED,
-        lambda w, _: {at: exact(METHODS[at[1]], problem(at[0]), w) for at in members(w)},
+        MEMBER,
+        lambda w, _: {
+            (kind, name): history(METHODS[name], problem(kind), w.grid, **w.full)
+            for kind, name in w.members
+        },
         lambda dataset, _, done: beside(dataset, done["centralized"].x),
     ),
     "best": derived(lambda done: quickest(done["methods"], "residual", TARGET, "total")),
     "noiseless": Part(None, lambda w, _: {"": noisy(w, *w.cases[0], sigma=0.0)}, with_means),
     "speedup": Part(("n", "Q"), lambda w, _: {at: noisy(w, *at) for at in w.cases}, with_costs),
-    "support": Part(NAMED, recovered, beside_truth),
+    "support": Part(MEMBER, recovered, beside_truth),
 }
 REACHED = f"n = {N}, Q = {Q}, full gradients, each at its own best total step"
+LAST = ["residual", "zeros", "away", "differ"]
 STUDY = Study(
     name="fednmap",
     paper="Huang, Pu and Johansson (2026), FedNMap, arXiv 2602.03357",
     question="Is FedNMap exact with heterogeneous data, and does noise average over nQ?",
     scales=SCALES,
-    world=lambda sizes, seed: SimpleNamespace(seed=seed, **sizes),
     parts=PARTS,
     claims=CLAIMS,
     figures={
@@ -345,10 +329,7 @@ STUDY = Study(
         "speedup": Figure([SPEEDUP], height=2.3),
     },
     tables={
-        "methods": (
-            REACHED,
-            lambda r: r["best"].isel(seed=0, step=-1)[["residual", "zeros", "away", "differ"]],
-        ),
+        "methods": (REACHED, lambda r: r["best"].isel(seed=0, step=-1)[LAST]),
         "support": (f"a sparse truth with {TRUTH} of {DIMENSION} nonzeros", lambda r: r["support"]),
     },
     minutes={"quick": 0.4, "default": 3, "full": 8},

@@ -18,7 +18,6 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -51,7 +50,6 @@ FORMULAS = {
 }
 """The paper's seconds a gradient, for gradients of one second."""
 FAMILIES = list(FORMULAS)
-SHOWN = ("precise", "shuffled")  # the first of them that is run has its curves drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +212,7 @@ CLAIMS = claims(
 
 def at_delay(delay: float, results: Results) -> xr.Dataset:
     """Return ``value`` over ``time`` for messages of this delay, of every family at its best τ."""
-    case = present(results["best"], "case", ["precise", "shuffled"])[0]
+    case = present(results["best"], "case", ["precise", "shuffled"])[0]  # the first that is run
     here = of_case("times", case, results).sel(delay=delay, drop=True)
     places = {"tau": here.best.astype(int)}
     value = of_case("best", case, results).value.sel(places)
@@ -277,7 +275,6 @@ STUDY = Study(
     paper="OLDSGD (2026), arXiv 2601.01493",
     question="When does it pay to let exchanges overlap with local steps?",
     scales=SCALES,
-    world=lambda sizes, seed: SimpleNamespace(seed=seed, **sizes),
     parts={case: Part(("family", "tau"), partial(histories, case)) for case in CASES}
     | {
         "pace": Part(None, lambda world, _: {"": Program({"local": world.local}, function=paces)}),

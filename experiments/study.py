@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -140,12 +141,13 @@ class Study:
         paper: authors, year, title or short name, arXiv id.
         question: what the study answers, one sentence.
         scales: {"quick", "default", "full": sizes}; "full" has the paper's sizes where known.
-        world: (sizes, seed, **options) to whatever programs need: problems, networks, sizes.
         parts: by name, run in order.
         claims: what the paper or theory says, to be measured.
         figures: {name: Figure, or rows of panels}.
-        tables: {name: (title, results to a dataset or data frame)}, printed and written as CSV.
         minutes: by scale, on two cores.
+        world: (sizes, seed, **options) to whatever programs need: problems, networks, sizes; by
+            default a namespace of the seed and of the sizes, which then are a dictionary.
+        tables: {name: (title, results to a dataset or data frame)}, printed and written as CSV.
         options: a dataclass of further command line options, or None.
         data: world to a sentence on the data.
     """
@@ -154,11 +156,11 @@ class Study:
     paper: str
     question: str
     scales: Mapping[str, Any]
-    world: Callable[..., Any]
     parts: Mapping[str, Part]
     claims: Sequence[Claim]
     figures: Mapping[str, Any]
     minutes: Mapping[str, float]
+    world: Callable[..., Any] = lambda sizes, seed: SimpleNamespace(seed=seed, **sizes)
     tables: Mapping[str, tuple[str, Callable[[Results], Any]]] = dataclasses.field(
         default_factory=dict
     )
