@@ -169,8 +169,8 @@ def value(i, wait):
 def programs(world, _):
     return {{i: Program({{"i": i, "wait": world}}, function=value) for i in range(4)}}
 
-study = Study("stopped", "", "", {{"quick": {wait}}}, lambda wait, seed: wait,
-              {{"values": Part("i", programs)}}, [], {{}}, {{}})
+study = Study("stopped", "", "", {{"quick": {wait}}}, {{"values": Part("i", programs)}}, [],
+              {{}}, {{}}, world=lambda wait, seed: wait)
 study.run("quick", Path(sys.argv[1]), progress=False)
 """
 
