@@ -82,7 +82,7 @@ def lasts(n: int, slow: float = 1.0, straggling: float = 0.0, messages: Any = (0
     The messages of the first and of the last agent have these means.
     """
     gradients = durations.LogNormal(np.where(np.arange(n) == n // 3, slow, 1.0), 0.3)
-    delay = durations.LogNormal(np.linspace(*messages, n), 0.5)
+    delay = durations.LogNormal(np.linspace(messages[0], messages[1], n), 0.5)
     return {"compute": durations.Stragglers(gradients, straggling, SLOW), "delay": delay}
 
 

@@ -147,7 +147,7 @@ def message_bits(method: Any) -> tuple[int, int]:
 
     They differ for the dither called b-bit, which has 2^b + 1 symbols.
     """
-    compressor = getattr(method, "compressor", compressors.Identity())
+    compressor: Any = getattr(method, "compressor", compressors.Identity())
     compressor = getattr(compressor, "unbiased", compressor)
     dither, nominal = isinstance(compressor, compressors.Dither), compressor.bits(PIXELS)
     return nominal, compressor.exact_bits(PIXELS) if dither else nominal

@@ -252,7 +252,7 @@ def against(name: str) -> list[LogLog]:
     ]  # fmt: skip
 
 
-TIME = {"y": "value", "x": "time", "xlabel": "time, in gradients"}
+TIME: Any = {"y": "value", "x": "time", "xlabel": "time, in gradients"}
 CURVES = [
     Lines(data=partial(at_delay, delay), ylabel=jd.plot.NAMES["gap"] if delay == 0.25 else "",
           title=f"message: {delay:g} gradient{'s' * (delay != 1)}",
