@@ -1,27 +1,20 @@
 """ADSGD: agents that never wait, in simulated time (arXiv 2505.10322).
 
-Logistic regression of the digits, odd against even, minibatches of 8, on exponential graphs; the
-digits sorted or shuffled over 16 agents. ADSGD, AD-PSGD and R-FAST never wait; DSGD, DGD (which
-mixes before it steps, as ADSGD does) and parallel SGD with a server do. Four kinds of times: nearly
-equal speeds, one agent ten times slower, every twentieth gradient ten times slower, and messages
-slower than gradients, more so from some agents. Each method at its own best stepsize of one grid.
-Questions: which method is first at a target in simulated time? How does that time fall as up to 128
-agents share the data, with gradients of one digit each? With quadratics and full gradients, do the
-stable stepsizes and the limits depend on how long gradients and messages take? ADSGD's limit is
-compared with DGD's fixed point, AD-PSGD's with the minimizer of Σᵢ pᵢ fᵢ, pᵢ agent i's share of all
-gradients.
+Logistic regression of the digits, odd against even, on exponential graphs. ADSGD, AD-PSGD and
+R-FAST never wait; DSGD, DGD (which mixes before it steps, as ADSGD does) and parallel SGD with a
+server do. Which method is first at a target in simulated time, each at its own best stepsize of one
+grid, for four kinds of times and two splits of the data? How does that time fall as up to 128
+agents share the data, with gradients of one digit each? And with quadratics (`experiments.delays`),
+do stable stepsizes and limits depend on how long gradients and messages take?
 
 Gaps are those of the mean of the agents' estimates. The paper's claims are known from its abstract
 and public reviews; its graphs, stepsizes and times are not. It has MNIST and larger networks, which
-are not run here; full scale has ten seeds in place of three. A message takes as long with R-FAST's
-two vectors as with one.
+are not run here. A message takes as long with R-FAST's two vectors as with one.
 """
 
 import functools
 import itertools
-from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -30,21 +23,19 @@ import xarray as xr
 
 import jaxdopt as jd
 from experiments import delays
-from experiments.claims import Claim, above, below, near
+from experiments.claims import above, below, claims, near
 from experiments.measures import lasting, over, soonest, spread, successive
 from experiments.panels import Dots, Figure, Lines, LogLog, level, present
-from experiments.study import Part, Program, Results, Study
+from experiments.study import Axis, Part, Program, Results, Study, comparison
 from jaxdopt.networks.events import durations
 
+PAPER = "arXiv 2505.10322"
 AGENTS, L2 = 16, 1e-2
 TARGETS = {8: 1e-2, 1: 2e-2}  # gaps to come to, by minibatch
-STAYS = 4  # records in a row that have to be at a target
-RECORDS = 160
+STAYS, RECORDS = 4, 160  # records in a row that have to be at a target, and all records
 ROUNDS = 480  # of those who wait
 GRID = tuple(2.0 ** (j / 2) for j in range(-1, 7))  # α L; R-FAST's is 1 / aᵢᵢ times that
-WIDER = tuple(a / 2 for a in GRID)
 SLOW = 10.0  # times, what is slow
-PAPER = "arXiv 2505.10322"
 METHODS = {
     "ADSGD": (jd.ADSGD(0.1), "timeline"),
     "AD-PSGD": (jd.ADPSGD(0.1), "pairs"),
@@ -62,17 +53,15 @@ TIMES: dict[str, tuple[str, float, dict[str, Any]]] = {
 }
 """Titles, the seconds until when those who never wait run, and what `lasts` gets."""
 SPLITS = ("sorted", "shuffled")
-OTHERS = ("AD-PSGD", "R-FAST", "DSGD", "DGD")
-GROWING = (8, 16, 32, 64, 128)  # agents with minibatches of 1: few of them take longer
 SCALES = {
-    "quick": SimpleNamespace(methods=("ADSGD", "DSGD"), times=("slow",), splits=SPLITS[:1],
-        grid=GRID[2:5], growing=(), theory=list(delays.THEORY)[:2],
+    "quick": dict(methods=("ADSGD", "DSGD"), times=("slow",), splits=SPLITS[:1], grid=GRID[2:5],
+        growing=(), theory=list(delays.THEORY)[:2],
         patterns=("equal", "one agent 4x", "messages 4x"), runs=4_000, seeds=1),
-    "default": SimpleNamespace(methods=METHODS, times=TIMES, splits=SPLITS, grid=GRID,
+    "default": dict(methods=METHODS, times=TIMES, splits=SPLITS, grid=GRID,
         growing=("ADSGD", "DSGD", "parallel SGD"), theory=delays.THEORY,
         patterns=delays.PATTERNS, runs=24_000, seeds=3),
 }  # fmt: skip
-SCALES["full"] = SimpleNamespace(**vars(SCALES["default"]) | {"seeds": 10})
+SCALES["full"] = SCALES["default"] | {"seeds": 10}
 
 
 @functools.cache
@@ -82,9 +71,8 @@ def problem(split: str, n: int, batch: int) -> Any:
     order = np.argsort(digits, kind="stable")
     if split == "shuffled":
         order = np.random.default_rng(0).permutation(len(digits))
-    parts = np.array_split(order, n)
-    made: Any = jd.problems.logistic_regression
-    whole = made(features, digits % 2, agents=n, l2=L2, partition=parts)
+    options = {"agents": n, "l2": L2, "partition": np.array_split(order, n)}
+    whole = jd.problems.logistic_regression(features, digits % 2, **options)
     return jd.problems.Minibatch(whole, batch)
 
 
@@ -93,12 +81,9 @@ def lasts(n: int, slow: float = 1.0, straggling: float = 0.0, messages: Any = (0
 
     The messages of the first and of the last agent have these means.
     """
-    means = np.where(np.arange(n) == n // 3, slow, 1.0)
-    gradients = durations.Stragglers(durations.LogNormal(means, 0.3), straggling, SLOW)
-    return {
-        "compute": gradients,
-        "delay": durations.LogNormal(np.linspace(messages[0], messages[1], n), 0.5),
-    }
+    gradients = durations.LogNormal(np.where(np.arange(n) == n // 3, slow, 1.0), 0.3)
+    delay = durations.LogNormal(np.linspace(messages[0], messages[1], n), 0.5)
+    return {"compute": durations.Stragglers(gradients, straggling, SLOW), "delay": delay}
 
 
 @functools.cache
@@ -116,48 +101,39 @@ def kept(name: str) -> float:
     return float(delays.network(AGENTS).matrix()[0, 0]) if name == "R-FAST" else 1.0
 
 
-def histories(
+def history(
     world: Any, grid: Any, name: str, kind: str, split: str, n: int, batch: int, seconds: float
 ) -> Program:
     """Return gap and axes of one method over α L, seeds and records."""
     training, (method, family) = problem(split, n, batch), METHODS[name]
-    wires = clock(family, kind, n, seconds, world.seed)
-    every = (getattr(wires, "horizon", None) or ROUNDS) // RECORDS
-
-    def by_record(dataset: xr.Dataset) -> xr.Dataset:
-        dataset = dataset[["gap", "seconds", "gradients", "bits", "diverged"]]
-        dataset = dataset.isel(network=0, algorithm=0, drop=True).rename(stepsize="scaled")
-        return dataset.assign_coords(step=np.arange(RECORDS + 1), scaled=list(grid))
-
-    arguments = {
-        "algorithms": {name: method},
-        "problem": training,
-        "networks": wires,
-        "over": {"stepsize": np.array(grid) / kept(name) / training.smoothness},
-        "seeds": range(world.seed, world.seed + world.sizes.seeds),
-        "steps": RECORDS * every,
-        "every": every,
-        "progress": False,
-    }
-    return Program(arguments, function=jd.compare, reduce=by_record)
+    network = clock(family, kind, n, seconds, world.seed)
+    every = (getattr(network, "horizon", None) or ROUNDS) // RECORDS
+    return comparison(
+        method,
+        ("gap", "seconds", "gradients", "bits", "diverged"),
+        axes={"stepsize": Axis("scaled", grid), "step": Axis("step", range(RECORDS + 1))},
+        problem=training,
+        networks=network,
+        over={"stepsize": np.array(grid) / kept(name) / training.smoothness},
+        seeds=range(world.seed, world.seed + world.seeds),
+        steps=RECORDS * every,
+        every=every,
+    )
 
 
 def races(world: Any, _: Any) -> dict[Any, Program]:
     """Return all methods' programs over kinds of times and splits of the data."""
-    sizes = world.sizes
-    return {
-        at: histories(world, sizes.grid, *at, AGENTS, 8, TIMES[at[1]][1])
-        for at in itertools.product(sizes.methods, sizes.times, sizes.splits)
-    }
+    places = itertools.product(world.methods, world.times, world.splits)
+    return {at: history(world, world.grid, *at, AGENTS, 8, TIMES[at[1]][1]) for at in places}
 
 
 def growth(world: Any, _: Any) -> dict[Any, Program]:
-    """Return programs over the number of agents, with stragglers."""
-    case = ("stragglers", "shuffled")
+    """Return programs over the number of agents, with stragglers; few agents take longer."""
+    case, grid = ("stragglers", "shuffled"), [a / 2 for a in GRID]
     return {
-        (n, name): histories(world, WIDER, name, *case, n, 1, max(400.0, 16_000.0 / n))
-        for n in GROWING
-        for name in world.sizes.growing
+        (n, name): history(world, grid, name, *case, n, 1, max(400.0, 16_000.0 / n))
+        for n in (8, 16, 32, 64, 128)
+        for name in world.growing
     }
 
 
@@ -171,20 +147,18 @@ def at_best(batch: int, dataset: xr.Dataset, *_: Any) -> xr.Dataset:
     best = soonest(dataset, "gap", target, "seconds", over="scaled", records=STAYS)
     calls = lasting(best, "gap", target, "gradients", records=STAYS) / batch
     shares = xr.DataArray([kept(str(name)) for name in best.algorithm.values], dims="algorithm")
-    best = best.assign(
+    return best.assign(
         late=best.arrival.median("seed", skipna=False),
         calls=calls.median("seed", skipna=False),
         alpha=best.scaled / shares,
         edge=best.scaled.isin(dataset.scaled[[0, -1]]),
-    )
-    return best.drop_vars("scaled")
+    ).drop_vars("scaled")
 
 
 def theory(world: Any, _: Any) -> dict[Any, Program]:
     """Return a program a method for the stepsizes that work and the limits, with quadratics."""
-    sizes = {"kinds": tuple(world.sizes.patterns), "runs": world.sizes.runs}
-    names, settled = world.sizes.theory, delays.settled
-    return {name: Program({"name": name, **sizes}, function=settled) for name in names}
+    sizes = {"kinds": tuple(world.patterns), "runs": world.runs}
+    return {name: Program({"name": name} | sizes, function=delays.settled) for name in world.theory}
 
 
 def lateness(name: str, results: Results) -> xr.DataArray:
@@ -212,69 +186,42 @@ def bits(results: Results) -> xr.DataArray:
     return over(last.bits / last.gradients, "R-FAST", "ADSGD")
 
 
-def of_adsgd(part: str, name: str, results: Results) -> xr.DataArray:
-    """Return a variable of ADSGD."""
-    return results[part][name].sel(algorithm="ADSGD", drop=True)
-
-
-M: dict[str, Callable[[Results], xr.DataArray]] = {
-    "most": lambda r: lateness("parallel SGD", r).max(),
-    "falls": lambda r: successive(of_adsgd("growth", "late", r), "agents"),
-    "as DGD": lambda r: over(r["times"].calls, "ADSGD", "DGD").sel(times="even"),
-    "bound": lambda r: of_adsgd("theory", "largest", r) / delays.safe_stepsize(),
-    "off": partial(of_adsgd, "theory", "off"),
-}
-"""Measures of claims."""
-REVIEWS, OURS, LATER = f"{PAPER}, public reviews", "ours", ("default", "full")
+REVIEWS, LATER = f"{PAPER}, public reviews", ("default", "full")
 FASTER, ONCE = f"{REVIEWS}: faster in wall-clock time", f"{REVIEWS}: in one panel"
 HALF, MANY = f"{REVIEWS}: half the communication", f"{REVIEWS}: scales up to 128 agents"
 EQUAL = "derived: with equal speeds and quick messages it is DGD"
-DELAYS = f"{PAPER}, abstract: independent of computation delays"
+SPEEDS = {"ADSGD": f"{PAPER}, abstract: independent of computation delays"}
+SPEEDS |= {"AD-PSGD": "ours", "R-FAST": "ours"}
 BOUND = "derived: a contraction for any bounded delays"
 BLOCKS = f"{PAPER}, abstract: block descent; derived: on a penalized problem"
 PULL = "derived: its mean moves by -(α / n) gᵢ"
+ADSGD = {"algorithm": "ADSGD"}
 LATE = "'s seconds to the gap over ADSGD's"
 SPEED = ": largest α that works as one agent slows down, most over least"
-ROWS: list[tuple[Any, ...]] = [
-    *((n + LATE, FASTER, "≥ 1", partial(lateness, n), above(1), LATER) for n in OTHERS),
-    ("parallel SGD" + LATE + ", the largest", ONCE, "≥ 1", M["most"], above(1)),
-    ("ADSGD's gradients over DGD's, even times", EQUAL, "1", M["as DGD"], near(1, 0.3), LATER),
+CLAIMS = claims(
+    *((name + LATE, FASTER, "≥ 1", partial(lateness, name), above(1), LATER)
+      for name in ("AD-PSGD", "R-FAST", "DSGD", "DGD")),
+    ("parallel SGD" + LATE + ", the largest", ONCE, "≥ 1",
+     lambda r: lateness("parallel SGD", r).max(), above(1)),
+    ("ADSGD's gradients over DGD's, even times", EQUAL, "1",
+     lambda r: over(r["times"].calls, "ADSGD", "DGD").sel(times="even"), near(1, 0.3), LATER),
     ("R-FAST's bits a gradient over ADSGD's", HALF, "2", bits, near(2, 2e-3)),
-    ("ADSGD's seconds over those of half the agents", MANY, "< 1", M["falls"], below(1 - 1e-9)),
-    ("ADSGD" + SPEED, DELAYS, "1", partial(whatever_speeds, "ADSGD"), below(1.01)),
-    ("AD-PSGD" + SPEED, OURS, "1", partial(whatever_speeds, "AD-PSGD"), below(1.01)),
-    ("R-FAST" + SPEED, OURS, "1", partial(whatever_speeds, "R-FAST"), below(1.01)),
-    ("ADSGD: largest α over 2 min wᵢᵢ / (L + min μᵢ)", BOUND, "≥ 1", M["bound"], above(1)),
-    ("ADSGD: relative distance from DGD's limit", BLOCKS, "0", M["off"], below(delays.SETTLED)),
+    ("ADSGD's seconds over those of half the agents", MANY, "< 1",
+     lambda r: successive(r["growth"].late.sel(ADSGD, drop=True), "agents"), below(1 - 1e-9)),
+    *((name + SPEED, source, "1", partial(whatever_speeds, name), below(1.01))
+      for name, source in SPEEDS.items()),
+    ("ADSGD: largest α over 2 min wᵢᵢ / (L + min μᵢ)", BOUND, "≥ 1",
+     lambda r: r["theory"].largest.sel(ADSGD, drop=True) / delays.safe_stepsize(), above(1)),
+    ("ADSGD: relative distance from DGD's limit", BLOCKS, "0",
+     lambda r: r["theory"].off.sel(ADSGD, drop=True), below(delays.SETTLED)),
     ("AD-PSGD: limit's distance over that of argmin Σ pᵢ fᵢ", PULL, "1", pulled, near(1, 0.05)),
-]
-CLAIMS = [Claim(*row) for row in ROWS]
+)  # fmt: skip
 
 
-def curves(kind: str) -> Lines:
-    """Return the panel of the gaps, means of as many records as have to be at the target."""
-    return Lines(
-        data=lambda r: r["times"].assign(
-            gap=r["times"].gap.rolling(step=STAYS, min_periods=1).mean()
-        ),
-        at={"times": kind, "split": "sorted"},
-        x="seconds",
-        xlim=(0, TIMES[kind][1]),
-        ylim=(5e-4, 1),
-        title=TIMES[kind][0],
-        also=[level(TARGETS[8], "target")],
-    )
-
-
-def arrivals(split: str) -> Dots:
-    """Return the panel of the times to the target."""
-    data, title = arrived("times"), f"{AGENTS} agents, {split} digits"
-    return Dots(data=data, at={"split": split}, x="times", rotation=25, ylabel=TO[8], title=title)
-
-
-def arrived(part: str) -> Callable[[Results], xr.DataArray]:
-    """Return a panel's data: seconds to the target, infinite where a seed does not get there."""
-    return lambda results: results[part].arrival.fillna(np.inf)
+def smooth(results: Results) -> xr.Dataset:
+    """Return the gaps as means of as many records as have to be at the target."""
+    times = results["times"]
+    return times.assign(gap=times.gap.rolling(step=STAYS, min_periods=1).mean())
 
 
 def fixed(ax: Any, results: Results) -> None:
@@ -287,40 +234,37 @@ def fixed(ax: Any, results: Results) -> None:
 
 
 TO = {batch: f"seconds to a gap of {target:g}" for batch, target in TARGETS.items()}
-SPEEDUP = LogLog(
-    data=arrived("growth"),
-    x="agents",
-    xlabel="agents",
-    ylabel=TO[1],
-    title="batches of 1, stragglers",
-)
-QUADRATIC = {"x": "pattern", "rotation": 40}
-LARGEST = Dots(
-    data=lambda results: results["theory"].largest,
-    ylabel=r"largest stable $\alpha L$",
-    title="quadratics",
-    also=[level(lambda _: delays.safe_stepsize(), "ADSGD's bound for any delays", linestyle=":")],
-    **QUADRATIC,
-)
-LIMITS = Dots(
-    data=lambda results: results["theory"].distance.sel(algorithm=list(delays.THEORY)[:2]),
-    ylabel=r"limit's distance  $|\bar x - x^\star|$",
-    title=rf"quadratics, $\alpha L = {delays.FINE[0]:.2g}$",
-    also=[fixed],
-    **QUADRATIC,
-)
+SAFE = level(lambda _: delays.safe_stepsize(), "ADSGD's bound for any delays", linestyle=":")
+PATTERN = {"x": "pattern", "rotation": 40}
+CURVES = {
+    kind: Lines(data=smooth, at={"times": kind, "split": "sorted"}, x="seconds", xlim=(0, until),
+                ylim=(5e-4, 1), title=title, also=[level(TARGETS[8], "target")])
+    for kind, (title, until, _) in TIMES.items()
+}  # fmt: skip
+ARRIVALS = [
+    Dots(data=lambda r: r["times"].arrival.fillna(np.inf), at={"split": split}, x="times",
+         rotation=25, ylabel=TO[8], title=f"{AGENTS} agents, {split} digits")
+    for split in SPLITS
+]  # fmt: skip
 FIGURE = [
-    [curves("slow"), arrivals("sorted"), arrivals("shuffled")],
-    [curves("even"), curves("stragglers"), curves("messages")],
-    [SPEEDUP, LARGEST, LIMITS],
-]
-TAKEN = ["late", "calls", "alpha", "edge"]  # edge: the best α L is at an end of the grid
+    [CURVES["slow"], *ARRIVALS],
+    [CURVES["even"], CURVES["stragglers"], CURVES["messages"]],
+    [
+        LogLog(data=lambda r: r["growth"].arrival.fillna(np.inf), x="agents", xlabel="agents",
+               ylabel=TO[1], title="batches of 1, stragglers"),
+        Dots(data=lambda r: r["theory"].largest, ylabel=r"largest stable $\alpha L$",
+             title="quadratics", also=[SAFE], **PATTERN),
+        Dots(data=lambda r: r["theory"].distance.sel(algorithm=list(delays.THEORY)[:2]),
+             ylabel=r"limit's distance  $|\bar x - x^\star|$", also=[fixed],
+             title=rf"quadratics, $\alpha L = {delays.FINE[0]:.2g}$", **PATTERN),
+    ],
+]  # fmt: skip
+TAKEN = ["late", "calls", "alpha", "edge"]
 STUDY = Study(
     name="adsgd",
     paper="ADSGD (2025), arXiv 2505.10322",
     question="What do agents that never wait gain in time, and what do their delays change?",
     scales=SCALES,
-    world=lambda sizes, seed: SimpleNamespace(sizes=sizes, seed=seed),
     parts={
         "times": Part(("algorithm", "times", "split"), races, partial(at_best, 8)),
         "growth": Part(("agents", "algorithm"), growth, partial(at_best, 1)),

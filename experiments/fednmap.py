@@ -1,25 +1,19 @@
 """FedNMap: composite federated learning by the normal map (arXiv 2602.03357).
 
 Sparse logistic regression of the digits 3 against 8, sorted by label over the clients, with l1 and
-with MCP, which is not convex (and is less convex than the loss is convex). F is the same for any
-number n of clients. With full gradients: FedNMap for several n and numbers Q of local steps, beside
-other methods (FedDualAvg with l1 only), each at its own best stepsize of one grid, and the end of
-centralized proximal gradient descent. With noisy gradients, a smaller problem, and MCP: is E|F(z)|²
-nQ the same for all n and Q, and do the rounds that noise costs fall as 1 / (nQ)? With a sparse
-truth and heterogeneous clients: is it found?
+with MCP, which is not convex; F is the same for any number n of clients. With full gradients:
+FedNMap for several n and numbers Q of local steps, and other methods, each at its own best stepsize
+of one grid. With noisy gradients, a smaller problem, and MCP: is E|F(z)|² nQ the same for all n and
+Q, and do the rounds that noise costs fall as 1 / (nQ)? (At the best total step they are of the form
+a/ε + b/(nQε²).) With a sparse truth and heterogeneous clients: is it found?
 
-Everything in float64. Stepsizes are compared as total steps ηQ of a round, λ is 1 throughout, and
-residuals are |x − prox(x − λ∇f(x))|² / λ² of the estimate, |F(z)|² of FedNMap's z. FedNMap's
-listing is derived from the abstract; the paper's own experiments are not known to us. With full
-gradients local steps save no rounds at the same total step; what they save is noise. (A total step
-of 3 is unstable as one step, as z − η(z − x)/λ alone asks for η < 2λ, and stable as five.) Rounds
-to an accuracy, in the mean over rounds as theorems for nonconvex functions have it, are at the best
-total step of the form a/ε + b/(nQε²).
+Stepsizes are compared as total steps ηQ of a round, λ is 1, and residuals are |x − prox(x −
+λ∇f(x))|² / λ² of the estimate, |F(z)|² of FedNMap's z, in float64. FedNMap's listing is derived
+from the abstract; the paper's own experiments are not known to us.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,24 +22,23 @@ import numpy as np
 import xarray as xr
 
 import jaxdopt as jd
-from experiments.claims import Claim, above, below, near, within_factor
-from experiments.measures import attained, exponent, over, quickest, spread
-from experiments.panels import REFERENCE, Figure, Heat, Lines, LogLog, level, present, slope
-from experiments.study import Part, Program, Results, Study
+from experiments.claims import above, below, claims, near, within_factor
+from experiments.measures import among, attained, exponent, over, quickest, spread
+from experiments.panels import REFERENCE, Figure, Heat, Lines, LogLog, level, slope
+from experiments.study import Axis, Part, Program, Results, Study, comparison, derived
 from jaxdopt.problems import Composite, prox
 
 PAPER = "arXiv 2602.03357"
-L2, LAM = 0.01, 1.0
+LAM = 1.0  # λ
 REGULARIZERS = {"l1": prox.L1(0.02), "MCP": prox.MCP(0.02, 20.0)}
+SUPPORT = {"l1": prox.L1(0.02), "MCP": prox.MCP(0.04, 15.0)}  # with the sparse truth
 GRID = tuple(1.5 * 2.0**j for j in range(-7, 2))  # total steps ηQ; 2λ is unstable
 SHARED = 1.5  # the total step at which rounds are compared
 TARGET = 1e-16  # of squared residuals
 N, Q = 16, 10  # of the comparison of methods
-PATIENCE = 10_000  # proximal gradient steps of the yardstick
-NOISY, SIGMA = prox.MCP(0.05, 15.0), 0.5  # of every client's noise, E|noise|² = σ²
 TOTALS, TOTAL = tuple(2.0**j for j in range(-7, 1)), 0.125  # with noise; of stationary errors
 ACCURACY = 5e-3  # of the mean over rounds of E|F(z)|²
-SUPPORT = {"l1": prox.L1(0.02), "MCP": prox.MCP(0.04, 15.0)}
+MEMBER = ("regularizer", "algorithm")
 TRUTH, DIMENSION, SAMPLES = 8, 40, 60  # nonzeros, d and a client's samples of the sparse truth
 
 
@@ -59,8 +52,9 @@ class Uncorrected(jd.FedNMap):
         return jd.replace(after, d=jnp.zeros_like(after.d))
 
 
+FedNMap = functools.partial(jd.FedNMap, 0.1, LAM)
 METHODS = {
-    "FedNMap": jd.FedNMap(0.1, LAM, local_steps=Q),
+    "FedNMap": FedNMap(local_steps=Q),
     "Zhang, Hu, Johansson": jd.ZhangHuJohansson(0.1, local_steps=Q),
     "FedNMap, no correction": Uncorrected(0.1, LAM, local_steps=Q),
     "FedDualAvg": jd.FedDualAvg(0.1, local_steps=Q),
@@ -68,37 +62,29 @@ METHODS = {
     "FedMid, server prox alone": jd.FedMid(0.1, client_prox=False, local_steps=Q),
 }
 EXACT, OTHERS = list(METHODS)[:2], list(METHODS)[2:]
-
-
+MEMBERS = [(kind, name) for kind in REGULARIZERS for name in METHODS]
+MEMBERS.remove(("MCP", "FedDualAvg"))  # which is for convex regularizers
 PAIRS, CASES = ([(n, q) for n in (4, 16, 64) for q in qs] for qs in ((1, 5, 10, 20), (1, 4, 16)))
-LARGE = (tuple(REGULARIZERS), tuple(METHODS), GRID, PAIRS)
-QUICK = (("MCP",), ("FedNMap", OTHERS[0]), (0.375, SHARED), [(N, Q)])
-FIELDS = ("kinds", "names", "grid", "pairs", "rounds")
-FIELDS += ("cases", "totals", "noisy_rounds", "seeds", "support_rounds")
 SCALES = {
-    "quick": (*QUICK, 1000, [(4, 1), (16, 4)], [TOTAL], 800, 4, 2000),
-    "default": (*LARGE, 1500, CASES, TOTALS, 1200, 4, 8000),
-    "full": (*LARGE, 3000, CASES, TOTALS, 1200, 16, 8000),
-}
+    "quick": dict(kinds=["MCP"], members=[("MCP", "FedNMap"), ("MCP", OTHERS[0])],
+        grid=(0.375, SHARED), full=dict(steps=1000, every=10), pairs=[(N, Q)],
+        cases=[(4, 1), (16, 4)], totals=[TOTAL], noisy=dict(steps=800, every=4),
+        support=dict(steps=2000, every=2000), seeds=4),
+    "default": dict(kinds=list(REGULARIZERS), members=MEMBERS, grid=GRID, pairs=PAIRS, cases=CASES,
+        full=dict(steps=1500, every=10), totals=TOTALS, noisy=dict(steps=1200, every=4),
+        support=dict(steps=8000, every=8000), seeds=4),
+}  # fmt: skip
+SCALES["full"] = SCALES["default"] | {"full": {"steps": 3000, "every": 10}, "seeds": 16}
 """``pairs`` are n and Q without noise, ``cases`` those with noise."""
 
 
-def world(sizes: Any, seed: int) -> Any:
-    """Return the sizes, the seed, the methods, and how all run with full gradients."""
-    s = SimpleNamespace(**dict(zip(FIELDS, sizes, strict=True)), seed=seed)
-    members = [(kind, name) for kind in s.kinds for name in s.names]
-    s.members = [at for at in members if at != ("MCP", "FedDualAvg")]  # which is for convex ones
-    s.full = {"totals": s.grid, "steps": s.rounds, "every": 10}
-    return s
-
-
 @functools.cache
-def smooth(n: int) -> Any:
-    """Return the smooth part, the same function for every n, its data sorted over n clients."""
+def problem(kind: str, n: int = N) -> Any:
+    """Return the problem of n clients, which have the digits by label; F is the same for all n."""
     data = jd.data.digits().only(3, 8)
-    return jd.problems.logistic_regression(
-        data.features, data.labels == 8, agents=n, partition="by_label", l2=L2, weights="samples"
-    )
+    options: dict[str, Any] = {"partition": "by_label", "l2": 0.01, "weights": "samples"}
+    smooth = jd.problems.logistic_regression(data.features, data.labels == 8, agents=n, **options)
+    return Composite(smooth, REGULARIZERS[kind])
 
 
 @functools.cache
@@ -130,18 +116,13 @@ def sparse_truth(seed: int = 0) -> tuple[np.ndarray, Any]:
     return truth, jd.problems.logistic_regression(*data, agents=N, partition="by_label", l2=1e-3)
 
 
-def descended(problem: Any) -> Program:
-    """Return the program of centralized descent."""
-    return Program({"problem": problem}, function=descent)
-
-
-def descent(problem: Any) -> dict[str, jax.Array]:
+def descent(problem: Any, steps: int = 10_000) -> dict[str, jax.Array]:
     """Return x after many steps x ← prox(x − t∇f(x)), t = 1 / L, from where the methods start."""
     t, grad = 1 / problem.smoothness, jax.grad(problem.smooth_objective)
-    steps = functools.partial(
-        jax.lax.fori_loop, 0, PATIENCE, lambda _, x: problem.prox(x - t * grad(x), t)
+    descend = functools.partial(
+        jax.lax.fori_loop, 0, steps, lambda _, x: problem.prox(x - t * grad(x), t)
     )
-    return {"x": jax.jit(steps)(problem.start().mean(axis=0))}
+    return {"x": jax.jit(descend)(problem.start().mean(axis=0))}
 
 
 def residual(state: Any, problem: Any) -> jax.Array:
@@ -156,71 +137,50 @@ def residual(state: Any, problem: Any) -> jax.Array:
 
 METRICS = {"residual": residual, "zeros": jd.metrics.sparsity, "x": lambda state, _: state.estimate}
 NORMAL = jd.metrics.normal_map_residual(LAM)
-KEPT = (*METRICS, "normal", "rounds", "vectors", "diverged")
 
 
-def problem(kind: str, n: int = N) -> Any:
-    """Return the composite problem of n clients with the regularizer of this name."""
-    return Composite(smooth(n), REGULARIZERS[kind])
-
-
-def history(method: Any, problem: Any, totals: Sequence[float], **options: Any) -> Program:
+def history(
+    method: Any, problem: Any, totals: Sequence[float], metrics: Any = METRICS, **options: Any
+) -> Program:
     """Return the program of a method's histories over total steps ηQ instead of stepsizes."""
-
-    def reduce(dataset: xr.Dataset) -> xr.Dataset:
-        dataset = dataset[[name for name in KEPT if name in dataset]]
-        dataset = dataset.isel(algorithm=0, network=0, drop=True)
-        return dataset.rename(stepsize="total").assign_coords(total=list(totals))
-
-    options |= {
-        "algorithms": {"": method},
-        "problem": problem,
-        "networks": jd.networks.Server(problem.n),
-        "over": {"stepsize": np.asarray(totals) / method.local_steps},
-        "progress": False,
-    }
-    return Program(options, function=jd.compare, reduce=reduce)
+    return comparison(
+        method,
+        (*METRICS, "normal", "rounds", "vectors", "diverged"),
+        axes={"stepsize": Axis("total", totals)},
+        problem=problem,
+        networks=jd.networks.Server(problem.n),
+        over={"stepsize": np.asarray(totals) / method.local_steps},
+        metrics=metrics,
+        **options,
+    )
 
 
 def exact(world: Any, _: Any) -> dict[tuple[str, int, int], Program]:
     """Return FedNMap's histories with full gradients: regularizer, n, Q, total, step."""
-    metrics = {"residual": residual, "normal": NORMAL}
-    methods = {q: jd.FedNMap(0.1, LAM, local_steps=q) for _, q in world.pairs}
+    options = world.full | {"metrics": {"residual": residual, "normal": NORMAL}}
     return {
-        (kind, n, q): history(methods[q], problem(kind, n), metrics=metrics, **world.full)
+        (kind, n, q): history(FedNMap(local_steps=q), problem(kind, n), world.grid, **options)
         for kind in world.kinds
         for n, q in world.pairs
     }
 
 
-def compared(world: Any, _: Any) -> dict[tuple[str, str], Program]:
-    """Return all methods' histories with full gradients: regularizer, algorithm, total, step."""
-    return {
-        (kind, name): history(METHODS[name], problem(kind), metrics=METRICS, **world.full)
-        for kind, name in world.members
-    }
-
-
-def noisy(world: Any, n: int, q: int, sigma: float = SIGMA) -> Program:
-    """Return FedNMap's |F(z)|² with noisy gradients: total, seed, step."""
-    return history(
-        jd.FedNMap(0.1, LAM, local_steps=q),
-        Composite(jd.problems.GaussianNoise(small(n), sigma), NOISY),
-        world.totals,
-        metrics={"residual": NORMAL},
-        seeds=range(world.seed, world.seed + world.seeds),
-        steps=world.noisy_rounds,
-        every=4,
-    )
+def noisy(world: Any, n: int, q: int, sigma: float = 0.5) -> Program:
+    """Return FedNMap's |F(z)|² with noise, E|noise|² = σ² a client: total, seed, step."""
+    training = Composite(jd.problems.GaussianNoise(small(n), sigma), prox.MCP(0.05, 15.0))
+    seeds = range(world.seed, world.seed + world.seeds)
+    options = world.noisy | {"metrics": {"residual": NORMAL}, "seeds": seeds}
+    return history(FedNMap(local_steps=q), training, world.totals, **options)
 
 
 def recovered(world: Any, _: Any) -> dict[tuple[str, str], Program]:
     """Return what methods find of a sparse truth, and centralized descent: regularizer, method."""
-    smooth, count = sparse_truth(world.seed)[1], world.support_rounds
-    made = {kind: Composite(smooth, SUPPORT[kind]) for kind in world.kinds}
-    options = {"metrics": METRICS, "seeds": [world.seed], "steps": count, "every": count}
-    found = {at: history(METHODS[at[1]], made[at[0]], (0.5,), **options) for at in world.members}
-    return {(kind, "centralized"): descended(made[kind]) for kind in made} | found
+    truth, options = sparse_truth(world.seed)[1], world.support | {"seeds": [world.seed]}
+    made = {kind: Composite(truth, SUPPORT[kind]) for kind in world.kinds}
+    found = {(kind, "centralized"): Program({"problem": made[kind]}, {}, descent) for kind in made}
+    for kind, name in world.members:
+        found[kind, name] = history(METHODS[name], made[kind], (0.5,), **options)
+    return found
 
 
 def beside(dataset: xr.Dataset, point: xr.DataArray) -> xr.Dataset:
@@ -259,55 +219,49 @@ def with_costs(dataset: xr.Dataset, _: Any, done: Results) -> xr.Dataset:
     return dataset.assign_coords(nQ=dataset.n * dataset.Q)
 
 
-def ends(variable: str, *names: str, part: str = "best") -> Callable[[Results], xr.DataArray]:
-    """Return the measure of where methods end, by regularizer and method."""
-
-    def measure(results: Results) -> xr.DataArray:
-        last = {"seed": 0, "step": -1}
-        values = results[part][variable].isel(last, drop=True, missing_dims="ignore")
-        values = values.sel(algorithm=present(values, "algorithm", names))
-        return values.stack(member=("regularizer", "algorithm")).dropna("member")
-
-    return measure
+def ends(values: xr.DataArray, *names: str) -> xr.DataArray:
+    """Return where methods end, by regularizer and method."""
+    values = values.isel({"seed": 0, "step": -1}, drop=True, missing_dims="ignore")
+    return among(values, names).stack(member=MEMBER).dropna("member")
 
 
 ABSTRACT, LINEAR = f"{PAPER}, abstract", f"{PAPER}, abstract: linear speedup"
+BOTH = f"{ABSTRACT}; arXiv 2309.01795, 2502.03958"
+DRIFT = "derived: drift within a round is of second order in the total step"
 POINT = "derived for l1, which has one minimizer; no claim for MCP"
-CLAIMS = [
-    Claim("FedNMap is exact whatever the heterogeneity, for all n and Q: |F(z)|²", ABSTRACT, "0",
-          lambda r: quickest(r["rounds"], "residual", TARGET, "total").normal.isel(
-              seed=0, step=-1, drop=True), below(TARGET)),
-    Claim(f"without noise rounds do not depend on n and Q at a total step of {SHARED}: spread",
-          "derived: drift within a round is of second order in the total step", "1",
-          lambda r: spread(r["rounds"].needed.sel(total=SHARED).fillna(np.inf), ("n", "Q", "seed")),
-          within_factor(1, 1.25), scales=("default", "full")),
-    Claim(f"E|F(z)|² nQ is the same for all n and Q at a total step of {TOTAL}: spread", LINEAR,
-          "1", lambda r: spread(r["speedup"].stationary.mean("seed") * r["speedup"].nQ),
-          within_factor(1, 1.25)),
-    Claim(f"rounds to {ACCURACY:g} beyond those without noise ~ (nQ)^p, best total step each",
-          LINEAR, "-1", lambda r: exponent(
-              r["speedup"].nQ, r["speedup"].beyond.where(lambda b: b >= 16), ("n", "Q")),
-          near(-1, 0.2), scales=("default", "full")),
-    Claim("FedNMap ends at centralized descent's point: distance", POINT, "0",
-          ends("away", "FedNMap"), below(1e-6)),
-    Claim("with its support: coordinates that differ", POINT, "0",
-          ends("differ", "FedNMap"), below(0)),
-    Claim("FedNMap and the method of Zhang, Hu and Johansson are exact with heterogeneous data",
-          f"{ABSTRACT}; arXiv 2309.01795, 2502.03958", "0",
-          ends("residual", *EXACT), below(TARGET)),
-    Claim("the others are not", "derived: drift", "> 0", ends("residual", *OTHERS), above(TARGET)),
-    Claim("FedMid ends nearer where the server alone shrinks, and not clients too: ratio",
-          "derived: clients shrink twice", "< 1",
-          lambda r: over(
-              r["best"].away.isel(seed=0, step=-1, drop=True), *OTHERS[:1:-1]),
-          below(1)),
-    Claim("sparse truth: FedNMap finds centralized descent's support: coordinates that differ",
-          POINT, "0", ends("differ", "FedNMap", part="support"), below(0)),
-    Claim("sparse truth: MCP shrinks large coordinates less than l1: ratio of FedNMap's errors",
-          "Zhang 2010, arXiv 1002.4734", "< 1", lambda r: over(
-              r["support"]["relative error"].sel(algorithm="FedNMap"), "MCP", "l1", "regularizer"),
-          below(1)),
-]  # fmt: skip
+MCP, TWICE = "Zhang 2010, arXiv 1002.4734", "derived: clients shrink twice"
+CLOSE, LATER = within_factor(1, 1.25), ("default", "full")
+ROUNDS = f"rounds to {ACCURACY:g} beyond those without noise ~ (nQ)^p"
+ME = "FedNMap"
+CLAIMS = claims(
+    ("FedNMap is exact whatever the heterogeneity, for all n and Q: |F(z)|²", ABSTRACT, "0",
+     lambda r: quickest(r["rounds"], "residual", TARGET, "total").normal.isel(
+         seed=0, step=-1, drop=True), below(TARGET)),
+    (f"no noise, ηQ = {SHARED}: spread of rounds over n, Q", DRIFT, "1", lambda r: spread(
+        r["rounds"].needed.sel(total=SHARED).fillna(np.inf), ("n", "Q", "seed")), CLOSE, LATER),
+    (f"noise, ηQ = {TOTAL}: spread of E|F(z)|² nQ over n, Q", LINEAR, "1",
+     lambda r: spread(r["speedup"].stationary.mean("seed") * r["speedup"].nQ), CLOSE),
+    (f"{ROUNDS}, best ηQ each", LINEAR, "-1", lambda r: exponent(
+        r["speedup"].nQ, r["speedup"].beyond.where(lambda b: b >= 16), ("n", "Q")),
+     near(-1, 0.2), LATER),
+    ("FedNMap ends at centralized descent's point: distance", POINT, "0",
+     lambda r: ends(r["best"].away, ME), below(1e-6)),
+    ("with its support: coordinates that differ", POINT, "0",
+     lambda r: ends(r["best"].differ, ME), below(0)),
+    ("FedNMap and the method of Zhang, Hu and Johansson are exact with heterogeneous data", BOTH,
+     "0", lambda r: ends(r["best"].residual, *EXACT), below(TARGET)),
+    ("the others are not", "derived: drift", "> 0",
+     lambda r: ends(r["best"].residual, *OTHERS), above(TARGET)),
+    ("FedMid ends nearer where the server alone shrinks: ratio", TWICE, "< 1", lambda r: over(
+        r["best"].away.isel(seed=0, step=-1, drop=True), "FedMid, server prox alone", "FedMid"),
+     below(1)),
+    ("sparse truth: FedNMap finds centralized descent's support: coordinates that differ", POINT,
+     "0", lambda r: ends(r["support"].differ, ME), below(0)),
+    ("sparse truth: FedNMap's relative error with MCP over that with l1", MCP, "< 1",
+     lambda r: over(r["support"]["relative error"].sel(algorithm=ME), "MCP", "l1", "regularizer"),
+     below(1)),
+)  # fmt: skip
+CHANGE = r"$|x - \mathrm{prox}_{\lambda r}(x - \lambda\nabla f(x))|^2/\lambda^2$"
 
 
 def panels(kind: str) -> list[Any]:
@@ -316,17 +270,16 @@ def panels(kind: str) -> list[Any]:
     shared: Any = {"data": "best", "at": at, "x": "rounds", "xlabel": "rounds"}
     solution = level(lambda r: float((r["centralized"].x.sel(at) == 0).mean()), "centralized")
     return [
-        Lines(y="residual", ylim=(1e-26, 10), ylabel=CHANGE,
-              title=f"{kind}, best ηQ each", **shared),
+        Lines(y="residual", ylim=(1e-26, 10), ylabel=CHANGE, title=f"{kind}, best ηQ each",
+              **shared),
         Lines(y="zeros", ylabel="share of zero coordinates", title=kind, ylim=(0, 1), logy=False,
               also=[solution], **shared),
         Heat(data=lambda r: r["rounds"].needed, at=at | {"total": SHARED, "seed": 0}, x="Q", y="n",
-             xlabel="Q", ylabel="n",
-             form=".0f", log=False, limits=(0, 1500), title=f"{kind}, rounds to {TARGET:g}"),
+             xlabel="Q", ylabel="n", form=".0f", log=False, limits=(0, 1500),
+             title=f"{kind}, rounds to {TARGET:g}"),
     ]  # fmt: skip
 
 
-CHANGE = r"$|x - \mathrm{prox}_{\lambda r}(x - \lambda\nabla f(x))|^2/\lambda^2$"
 GRAY = REFERENCE | {"linestyle": "-", "label": "no noise"}
 OVER_NQ = {"x": "nQ", "by": "n", "joined": False, "also": [slope(-1, r"$\propto 1/(nQ)$")]}
 SPEEDUP = [
@@ -339,38 +292,44 @@ SPEEDUP = [
     LogLog(data=lambda r: r["speedup"].beyond, ylabel="rounds beyond those without noise",
            title="best ηQ each", **OVER_NQ),
 ]  # fmt: skip
-
-PAIRED, NAMED = ("regularizer", "n", "Q"), ("regularizer", "algorithm")
-
+PARTS = {
+    "rounds": Part(
+        ("regularizer", "n", "Q"),
+        exact,
+        lambda dataset, *_: dataset.assign(needed=attained(dataset, "residual", TARGET)),
+    ),
+    "centralized": Part(
+        "regularizer",
+        lambda w, _: {kind: Program({"problem": problem(kind)}, {}, descent) for kind in w.kinds},
+    ),
+    "methods": Part(
+        MEMBER,
+        lambda w, _: {
+            (kind, name): history(METHODS[name], problem(kind), w.grid, **w.full)
+            for kind, name in w.members
+        },
+        lambda dataset, _, done: beside(dataset, done["centralized"].x),
+    ),
+    "best": derived(lambda done: quickest(done["methods"], "residual", TARGET, "total")),
+    "noiseless": Part(None, lambda w, _: {"": noisy(w, *w.cases[0], sigma=0.0)}, with_means),
+    "speedup": Part(("n", "Q"), lambda w, _: {at: noisy(w, *at) for at in w.cases}, with_costs),
+    "support": Part(MEMBER, recovered, beside_truth),
+}
+REACHED = f"n = {N}, Q = {Q}, full gradients, each at its own best total step"
+LAST = ["residual", "zeros", "away", "differ"]
 STUDY = Study(
     name="fednmap",
     paper="Huang, Pu and Johansson (2026), FedNMap, arXiv 2602.03357",
     question="Is FedNMap exact with heterogeneous data, and does noise average over nQ?",
     scales=SCALES,
-    world=world,
-    parts={
-        "rounds": Part(
-            PAIRED, exact, lambda d, *_: d.assign(needed=attained(d, "residual", TARGET))
-        ),
-        "centralized": Part(
-            "regularizer", lambda w, _: {kind: descended(problem(kind)) for kind in w.kinds}
-        ),
-        "methods": Part(NAMED, compared, lambda d, _, done: beside(d, done["centralized"].x)),
-        "best": Part(None, None, lambda *a: quickest(a[2]["methods"], "residual", TARGET, "total")),
-        "noiseless": Part(None, lambda w, _: {"": noisy(w, *w.cases[0], sigma=0.0)}, with_means),
-        "speedup": Part(("n", "Q"), lambda w, _: {at: noisy(w, *at) for at in w.cases}, with_costs),
-        "support": Part(NAMED, recovered, beside_truth),
-    },
+    parts=PARTS,
     claims=CLAIMS,
     figures={
         "fednmap": Figure([panels(kind) for kind in REGULARIZERS], height=2.3),
         "speedup": Figure([SPEEDUP], height=2.3),
     },
     tables={
-        "methods": (
-            f"n = {N}, Q = {Q}, full gradients, each at its own best total step",
-            lambda r: r["best"].isel(seed=0, step=-1)[["residual", "zeros", "away", "differ"]],
-        ),
+        "methods": (REACHED, lambda r: r["best"].isel(seed=0, step=-1)[LAST]),
         "support": (f"a sparse truth with {TRUTH} of {DIMENSION} nonzeros", lambda r: r["support"]),
     },
     minutes={"quick": 0.4, "default": 3, "full": 8},

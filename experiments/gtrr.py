@@ -5,25 +5,24 @@ one at a time, constant stepsizes, the error (1/n) Σᵢ |xᵢ − x*|² at the 
 
 - order: with the data sorted by label, at one small stepsize for all, which method is how close?
 - tilt: what does heterogeneity alone cost? To fᵢ a linear term ζ cᵢᵀx is added, Σᵢ cᵢ = 0, which
-  changes neither F nor the samples nor their noise; the permutations are the same for all ζ.
+  changes neither F nor the samples nor their noise; the permutations are the same for all ζ. cᵢ is
+  along the eigenvector of λ, the slowest disagreement, and the data are otherwise without
+  heterogeneity at x*: (1/n) Σᵢ |∇fᵢ(x*)|² = ζ².
 - crossover and bias: up to which stepsize is D-RR (bias α²ζ²/(1−λ)²) better than the methods that
   remove heterogeneity and sample with replacement (noise α σ²/(nμ))?
 - gap: how does the error depend on 1 − λ? W becomes I − θ(I − W), with θ times the gap.
 
 All methods mix with the same matrix (I + Metropolis)/2 (exact diffusion and ED-RR by relaxation=1).
-DSGT is its ATC form (`jd.ATCGT`), which GT-RR is with one sample an agent. cᵢ = vᵢu, v along the
-eigenvector of λ and u a random direction: the slowest disagreement, for which the bounds are. Where
-it is added the data are shuffled, without heterogeneity of their own: (1/n) Σᵢ |∇fᵢ(x*)|² = ζ².
-
-The paper's settings are not known to us, so that its claims are tested and no figure reproduced, on
-breast cancer data over 16 agents or (``--scale full``) digits 0-4 against 5-9 over 50. At the least
-α a mean is over few relaxation times 1/(αμ): errors with replacement are good to 10 or 20 % there.
+DSGT is its ATC form (`jd.ATCGT`), which GT-RR is with one sample an agent. The paper's settings are
+not known to us: its claims are tested and no figure reproduced, on breast cancer data over 16
+agents or (``--scale full``) digits 0-4 against 5-9 over 50. At the least α a mean is over few
+relaxation times 1/(αμ): errors with replacement are good to 10 or 20 % there.
 """
 
 import dataclasses
 import math
-from collections import namedtuple
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -33,9 +32,9 @@ import xarray as xr
 
 import jaxdopt as jd
 from experiments.claims import above, below, claims, near, within_factor
-from experiments.measures import crossing, exponent, spread
-from experiments.panels import REFERENCE, Figure, Lines, LogLog, beside, present
-from experiments.study import Axis, Part, Program, Results, Study, keys
+from experiments.measures import among, crossing, exponent, spread
+from experiments.panels import REFERENCE, Figure, Lines, LogLog, beside
+from experiments.study import Axis, Part, Program, Results, Study, derived, keys
 from jaxdopt.problems.linear import logistic_loss
 
 METHODS = {
@@ -59,20 +58,21 @@ GROUPS = {  # of runs, and their methods
     "gap": MAIN,
 }
 ERROR = "error  $\\frac{1}{n}\\sum_i |x_i - x^\\star|^2$"
-DATA = "{} agents with {} samples each; shuffled, at x*: σ² = {:.3g}, μ = {:.3g}"
 PLACE, PAPER = ("network", "zeta", "stepsize", "laziness"), "arXiv 2306.12037"
-# Samples of an agent, which are the steps of an epoch; epochs, and those between two records; the
-# stepsize of "order" and "tilt", and the smaller one of "gap"; ζ of "tilt" and of "bias"; θ.
-FIELDS = "agents samples epochs every seeds small smallest stepsizes tilts crossed laziness"
-Sizes: Any = namedtuple("Sizes", FIELDS)
 TILTS, LAZY = (0, 1, 3, 10, 30, 100), (1, 0.5, 0.25, 0.125, 0.0625)
 STEPS, MORE = (tuple(np.geomspace(a, 2e-2, k).tolist()) for a, k in ((7e-4, 6), (1e-4, 8)))
-QUICK = (0.005, 0.015, 0.045), (0, 10, 100), (0.1, 1.0), (1, 0.25)
 SCALES = {
-    "quick": Sizes(16, 12, 300, 10, 1, 0.04, 0.01, *QUICK),
-    "default": Sizes(16, 35, 700, 5, 3, 0.01, 2e-3, STEPS, TILTS, (0.05, 0.1, 0.2, 1.0), LAZY),
-    "full": Sizes(50, 35, 8000, 20, 5, 5e-3, 1e-3, MORE, TILTS, (0.02, 0.05, 0.1, 0.2, 1.0), LAZY),
-}
+    "quick": dict(agents=16, samples=12, epochs=300, every=10, seeds=1, small=0.04, smallest=0.01,
+        stepsizes=(0.005, 0.015, 0.045), tilts=(0, 10, 100), crossed=(0.1, 1.0),
+        laziness=(1, 0.25), without=NOT_QUICK),
+    "default": dict(agents=16, samples=35, epochs=700, every=5, seeds=3, small=0.01, smallest=2e-3,
+        stepsizes=STEPS, tilts=TILTS, crossed=(0.05, 0.1, 0.2, 1.0), laziness=LAZY, without=()),
+    "full": dict(agents=50, samples=35, epochs=8000, every=20, seeds=5, small=5e-3, smallest=1e-3,
+        stepsizes=MORE, tilts=TILTS, crossed=(0.02, 0.05, 0.1, 0.2, 1.0), laziness=LAZY,
+        without=()),
+}  # fmt: skip
+"""``samples`` of an agent are the steps of an epoch; ``small`` is the stepsize of "order" and of
+"tilt", ``smallest`` that of "gap"; ``tilts`` and ``crossed`` are ζ of "tilt" and of "bias"."""
 
 
 def tilted_loss(x: jax.Array, sample: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
@@ -178,18 +178,13 @@ def programs(world: World, _: Any) -> dict[str, Program]:
     """Return a program for each method, which runs its cases in all groups."""
     size, seeds = world.sizes, range(world.seed, world.seed + world.sizes.seeds)
     cases = [world.case(at) for at in world.points.itertuples()]
+    options = {"steps": size.epochs * size.samples, "every": size.every * size.samples}
     found = {}
-    for name in (n for n in METHODS if size is not SCALES["quick"] or n not in NOT_QUICK):
+    for name in (name for name in METHODS if name not in size.without):
         mine = [i for i, group in enumerate(world.points.group) if name in GROUPS[group]]
         own = jax.tree.map(lambda *of: np.stack(of), *[cases[i] for i in mine])  # on the host
-        arguments = {
-            "case": own,
-            "key": keys(seeds),
-            "method": METHODS[name],
-            "sampled": name in WITH_REPLACEMENT,
-            "steps": size.epochs * size.samples,
-            "every": size.every * size.samples,
-        }
+        arguments = {"case": own, "key": keys(seeds), "method": METHODS[name]}
+        arguments |= {"sampled": name in WITH_REPLACEMENT} | options
         over = {"case": Axis("case", mine), "key": Axis("seed", seeds)}
         found[name] = Program(arguments, over, simulate, agents_error)
     return found
@@ -200,21 +195,21 @@ def agents_error(dataset: xr.Dataset) -> xr.Dataset:
     return (dataset.distance_squared + dataset.consensus_error).to_dataset(name="error")
 
 
-def of_group(group: str, _: Any, world: World, done: Results) -> xr.Dataset:
+def of_group(group: str, done: Results) -> xr.Dataset:
     """Return a group's errors: algorithm, what it sweeps over, seed, step."""
-    points = world.points[world.points.group == group]
+    points = done.world.points[done.world.points.group == group]
     index = pd.MultiIndex.from_frame(points[[p for p in PLACE if points[p].nunique() > 1]])
     own = done["runs"].sel(case=points.index.values).dropna("algorithm", how="all")
     own = own.assign_coords(inverse_gap=("case", points.inverse_gap.values))
     own = own.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "case"))
-    return own.unstack("case").assign_coords(epochs=own.step // world.sizes.samples)
+    return own.unstack("case").assign_coords(epochs=own.step // done.world.sizes.samples)
 
 
 def stationary(results: Results, group: str, *names: str) -> xr.DataArray:
     """Return mean errors over the second half of the epochs, and over seeds, of some methods."""
     errors = results[group].error
     errors = errors.sel(step=slice(int(errors.step[-1]) // 2, None)).mean(["step", "seed"])
-    return errors.sel(algorithm=present(errors, "algorithm", names)) if names else errors
+    return among(errors, names) if names else errors
 
 
 def crossovers(results: Results) -> xr.Dataset:
@@ -307,41 +302,36 @@ def from_zero(ax: Any, results: Results) -> None:
     ax.set_xticks(tilts, [f"{zeta:g}" for zeta in tilts])
 
 
-ORDERS = [
-    Lines(data="order", at={"network": name}, y="error", x="epochs", ylabel=ERROR,
-          xlabel="epochs", title=f"{name}, sorted by label")
-    for name in NETWORKS
+PANELS = [
+    [
+        *(Lines(data="order", at={"network": name}, y="error", x="epochs", ylabel=ERROR,
+                xlabel="epochs", title=f"{name}, sorted by label")
+          for name in NETWORKS),
+        LogLog(data=lambda r: stationary(r, "tilt"), x="zeta", hollow=["ED"],
+               also=[beside("D-RR", 2, "$\\propto \\zeta^2$"), from_zero],
+               xlabel="heterogeneity  $\\zeta$", title="ring, tilted by $\\zeta$"),
+    ],
+    [
+        *(partial(stepsizes, network) for network in NETWORKS),
+        LogLog(data=lambda r: stationary(r, "gap").sel(network=list(NETWORKS)), x="inverse_gap",
+               hollow=["ED, ring", "ED, grid"], by=("algorithm", "network"), ticks=False,
+               xlabel="$1/(1-\\lambda)$", title="$\\zeta$ = 1 (grid dashed)", legend=None),
+    ],
 ]  # fmt: skip
-STEPSIZES = [partial(stepsizes, network) for network in NETWORKS]
-TILT = LogLog(
-    data=lambda results: stationary(results, "tilt"),
-    x="zeta",
-    hollow=["ED"],
-    also=[beside("D-RR", 2, "$\\propto \\zeta^2$"), from_zero],
-    xlabel="heterogeneity  $\\zeta$",
-    title="ring, tilted by $\\zeta$",
-)
-BY_GAP = LogLog(
-    data=lambda results: stationary(results, "gap").sel(network=list(NETWORKS)),
-    x="inverse_gap",
-    hollow=["ED, ring", "ED, grid"],
-    by=("algorithm", "network"),
-    ticks=False,
-    xlabel="$1/(1-\\lambda)$",
-    title="$\\zeta$ = 1 (grid dashed)",
-    legend=None,
-)
 STUDY = Study(
     name="gtrr",
     paper="Huang, Zhou, Pu (2025), GT-RR and ED-RR, arXiv 2306.12037",
     question="What does random reshuffling gain from removing the agents' heterogeneity?",
     scales=SCALES,
-    world=World,
+    world=lambda sizes, seed: World(SimpleNamespace(**sizes), seed),
     parts={"runs": Part("algorithm", programs)}
-    | {group: Part(None, None, partial(of_group, group)) for group in GROUPS},
+    | {group: derived(partial(of_group, group)) for group in GROUPS},
     claims=CLAIMS,
-    figures={"gtrr": Figure([[*ORDERS, TILT], [*STEPSIZES, BY_GAP]], height=2.3)},
+    figures={"gtrr": Figure(PANELS, height=2.3)},
     tables={"crossovers": ("where D-RR's error is another's, and predictions", crossovers)},
     minutes={"quick": 0.5, "default": 4, "full": 120},
-    data=lambda world: DATA.format(*world.sizes[:2], *world.facts),
+    data=lambda world: (
+        f"{world.sizes.agents} agents with {world.sizes.samples} samples each; shuffled, at x*: "
+        f"σ² = {world.facts[0]:.3g}, μ = {world.facts[1]:.3g}"
+    ),
 )

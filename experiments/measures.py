@@ -112,6 +112,11 @@ def over(
     return top / bottom
 
 
+def among(values: Any, names: Sequence[Any], dim: str = "algorithm") -> Any:
+    """Return those of the members that are there; NotRun if none is."""
+    return values.sel({dim: present(values, dim, list(names))})
+
+
 def successive(values: xr.DataArray, dim: str) -> xr.DataArray:
     """Return every value over the one before it along ``dim``."""
     return values.isel({dim: slice(1, None)}) / values.isel({dim: slice(-1)}).values

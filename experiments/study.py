@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ from experiments.claims import Claim
 from experiments.panels import Figure, NotRun
 from experiments.tables import text
 from jaxdopt.fingerprint import fingerprint
+from jaxdopt.settings import ONLY
 
 STUDIES: dict[str, "Study"] = {}
 SCALES = ("quick", "default", "full")
@@ -125,6 +127,11 @@ class Results(dict[str, xr.Dataset]):
         raise NotRun(f"the part {part!r} is not run at the scale {self.scale!r}")
 
 
+def derived(measure: Callable[[Results], xr.Dataset]) -> Part:
+    """Return a part that is computed from the earlier ones."""
+    return Part(None, None, lambda _, __, done: measure(done))
+
+
 @dataclasses.dataclass
 class Study:
     """An experiment; constructing it enters it in `STUDIES`.
@@ -134,12 +141,13 @@ class Study:
         paper: authors, year, title or short name, arXiv id.
         question: what the study answers, one sentence.
         scales: {"quick", "default", "full": sizes}; "full" has the paper's sizes where known.
-        world: (sizes, seed, **options) to whatever programs need: problems, networks, sizes.
         parts: by name, run in order.
         claims: what the paper or theory says, to be measured.
         figures: {name: Figure, or rows of panels}.
-        tables: {name: (title, results to a dataset or data frame)}, printed and written as CSV.
         minutes: by scale, on two cores.
+        world: (sizes, seed, **options) to whatever programs need: problems, networks, sizes; by
+            default a namespace of the seed and of the sizes, which then are a dictionary.
+        tables: {name: (title, results to a dataset or data frame)}, printed and written as CSV.
         options: a dataclass of further command line options, or None.
         data: world to a sentence on the data.
     """
@@ -148,11 +156,11 @@ class Study:
     paper: str
     question: str
     scales: Mapping[str, Any]
-    world: Callable[..., Any]
     parts: Mapping[str, Part]
     claims: Sequence[Claim]
     figures: Mapping[str, Any]
     minutes: Mapping[str, float]
+    world: Callable[..., Any] = lambda sizes, seed: SimpleNamespace(seed=seed, **sizes)
     tables: Mapping[str, tuple[str, Callable[[Results], Any]]] = dataclasses.field(
         default_factory=dict
     )
@@ -250,6 +258,42 @@ class Study:
         return " ".join(words)
 
 
+def comparison(
+    method: Any,
+    keep: Sequence[str] | None = None,
+    *,
+    axes: Mapping[str, Axis] | None = None,
+    reduce: Callable[[xr.Dataset], xr.Dataset] | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Program:
+    """Return the `jd.compare` of one method, without the dimension "algorithm".
+
+    There is no dimension "network" either, unless networks are given by name.
+
+    Args:
+        method: the method, or a `jd.Setting`.
+        keep: variables to keep in the end, of those that are there; all by default.
+        axes: {dimension: its name and labels in the dataset}, such as
+            ``{"stepsize": Axis("scaled", grid)}`` for stepsizes that are labelled by α L.
+        reduce: the dataset with these labels to one that has what is to be kept.
+        name: of the method in messages and in ``over``; its class by default.
+        options: the other arguments of `jd.compare`.
+    """
+    name, axes = name or type(method).__name__, axes or {}
+
+    def reduced(dataset: xr.Dataset) -> xr.Dataset:
+        single = ["algorithm"] + ["network"] * (dataset.network.values.tolist() == [ONLY])
+        dataset = dataset.isel(dict.fromkeys(single, 0), drop=True)
+        dataset = dataset.rename({dim: axis.dim for dim, axis in axes.items() if dim != axis.dim})
+        dataset = dataset.assign_coords({axis.dim: list(axis.labels) for axis in axes.values()})
+        dataset = dataset if reduce is None else reduce(dataset)
+        return dataset if keep is None else dataset[[name for name in keep if name in dataset]]
+
+    arguments = {"algorithms": {name: method}, "progress": False, **options}
+    return Program(arguments, function=jd.compare, reduce=reduced)
+
+
 def comparisons(
     methods: Mapping[str, Any],
     keep: Sequence[str] | None = None,
@@ -257,31 +301,20 @@ def comparisons(
     over: Mapping[str, Any] | None = None,
     **shared: Any,
 ) -> dict[str, Program]:
-    """Return a `jd.compare` for each method, for a part along "algorithm".
+    """Return the `comparison` of each method, for a part along "algorithm".
 
     Args:
         methods: {name: method or `jd.Setting`}.
         keep: variables of the dataset to keep; all by default.
         over: {field: values} for all, or {name: {field: values}}.
-        shared: the other arguments of `jd.compare`.
+        shared: the other arguments of `comparison`.
     """
-    own = over is not None and set(over) <= set(methods)
-
-    def kept(dataset: xr.Dataset) -> xr.Dataset:
-        dataset = dataset.isel(algorithm=0, drop=True)
-        return dataset if keep is None else dataset[[name for name in keep if name in dataset]]
-
+    over = over or {}
+    grids = dict.fromkeys(methods, over)
+    if set(over) <= set(methods):
+        grids = {name: {at: over[at] for at in over if at == name} for name in methods}
     return {
-        name: Program(
-            {
-                "algorithms": {name: method},
-                "over": ({name: over[name]} if name in over else None) if own and over else over,
-                "progress": False,
-                **shared,
-            },
-            function=jd.compare,
-            reduce=kept,
-        )
+        name: comparison(method, keep, name=name, over=grids[name] or None, **shared)
         for name, method in methods.items()
     }
 

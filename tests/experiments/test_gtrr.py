@@ -1,5 +1,7 @@
 """GT-RR's and ED-RR's experiment, small: what it measures is what theory says."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from experiments.measures import exponent
 from experiments.study import Results
 
 STUDY = gtrr.STUDY
-SIZES = STUDY.scales["quick"]
+SIZES = SimpleNamespace(**STUDY.scales["quick"])
 
 
 @pytest.fixture(scope="module")

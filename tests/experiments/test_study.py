@@ -21,7 +21,18 @@ from experiments import study as studies
 from experiments.claims import Claim, above, below, near, table, within_factor
 from experiments.measures import exponent, over, spread, standard_error, successive, tail
 from experiments.panels import Dots, Figure, Heat, Lines, LogLog, NotRun, level, slope, tick
-from experiments.study import Axis, Part, Program, Results, Study, frame, joined, keys
+from experiments.study import (
+    Axis,
+    Part,
+    Program,
+    Results,
+    Study,
+    comparison,
+    comparisons,
+    frame,
+    joined,
+    keys,
+)
 
 STEPSIZES = (0.05, 0.1)
 
@@ -158,8 +169,8 @@ def value(i, wait):
 def programs(world, _):
     return {{i: Program({{"i": i, "wait": world}}, function=value) for i in range(4)}}
 
-study = Study("stopped", "", "", {{"quick": {wait}}}, lambda wait, seed: wait,
-              {{"values": Part("i", programs)}}, [], {{}}, {{}})
+study = Study("stopped", "", "", {{"quick": {wait}}}, {{"values": Part("i", programs)}}, [],
+              {{}}, {{}}, world=lambda wait, seed: wait)
 study.run("quick", Path(sys.argv[1]), progress=False)
 """
 
@@ -271,6 +282,33 @@ def test_arrays_by_name_get_their_labels():
     dataset = program.run()
     assert float(dataset.square.sel(place="c")) == 4
     assert dataset.pair.dims == ("place", "pair_0")
+
+
+def test_a_comparison_of_one_method_has_no_dimension_for_it_nor_for_its_only_network():
+    problem, ring = jd.problems.quadratic(4, 2), jd.networks.metropolis(jd.graphs.ring(4))
+    options = {"problem": problem, "steps": 4, "over": {"stepsize": [0.05, 0.1]}}
+    plain = jd.compare({"DSGD": jd.DSGD(0.1)}, networks=ring, progress=False, **options)
+    program = comparison(
+        jd.DSGD(0.1),
+        ("double", "absent"),
+        axes={"stepsize": Axis("scaled", ("1/2", "1"))},
+        reduce=lambda dataset: dataset.assign(double=2 * dataset.gap),
+        networks=ring,
+        **options,
+    )
+    dataset = program.run()
+    assert list(dataset) == ["double"]
+    assert dict(dataset.sizes) == {"scaled": 2, "seed": 1, "step": 5}
+    assert dataset.scaled.values.tolist() == ["1/2", "1"]
+    np.testing.assert_array_equal(dataset.double, 2 * plain.gap[0, 0])
+    named = comparison(jd.Setting(jd.DSGD(0.1)), networks={"ring": ring}, **options).run()
+    assert named.gap.sel(network="ring").dims == ("stepsize", "seed", "step")
+    grids = {"DSGD": {"stepsize": [0.1]}}
+    methods = {"DSGD": jd.DSGD(0.1), "GT": jd.GradientTracking(0.1)}
+    both = comparisons(methods, **options | {"over": grids, "networks": ring})
+    assert both["DSGD"].run().gap.dims == ("choice", "seed", "step")
+    assert both["GT"].run().gap.dims == ("seed", "step")
+    assert [list(each.arguments["algorithms"]) for each in both.values()] == [["DSGD"], ["GT"]]
 
 
 def test_a_part_that_is_not_run_says_so():
