@@ -20,7 +20,7 @@ import xarray as xr
 import jaxdopt as jd
 from experiments.claims import Claim, above, below
 from experiments.panels import Figure, Lines, level
-from experiments.study import Part, Program, Results, Study, comparisons
+from experiments.study import Part, Program, Results, Study, comparisons, derived
 
 AGENTS = 16
 DIGITS = (3, 8)
@@ -182,7 +182,7 @@ STUDY = Study(
     world=world,
     parts={name: Part("algorithm", functools.partial(regime, name)) for name in REGIMES}
     | {
-        f"{name}, best": Part(None, None, lambda _, __, done, name=name: jd.best(done[name], "gap"))
+        f"{name}, best": derived(lambda done, name=name: jd.best(done[name], "gap"))
         for name in REGIMES
     },
     claims=CLAIMS,

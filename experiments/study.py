@@ -363,9 +363,12 @@ def joined(parts: Mapping[Any, xr.Dataset], dim: str | tuple[str, ...] | None) -
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:
-    """Write a dataset at once: to a temporary file, which then takes the path's place."""
+    """Write a dataset at once: to a temporary file, which then takes the path's place.
+
+    Without the encoding of files that it was read from: the first one's would cut longer labels.
+    """
     temporary = path.with_suffix(f".{os.getpid()}.part")
-    dataset.to_netcdf(temporary, engine="h5netcdf")
+    dataset.drop_encoding().to_netcdf(temporary, engine="h5netcdf")
     temporary.replace(path)
 
 

@@ -20,7 +20,7 @@ import jaxdopt as jd
 from experiments.claims import below, claims, near
 from experiments.networks import AGENTS, DIGITS, ROUNDING, TARGET, dense, placed, problem
 from experiments.panels import Figure, Lines, present
-from experiments.study import Part, Program, Results, Study
+from experiments.study import Part, Program, Results, Study, derived
 
 UP_AND_AWAKE = {
     "grid 4 x 4, p = 1": (1.0, 1.0),
@@ -147,7 +147,7 @@ STUDY = Study(
     world=lambda sizes, seed: SimpleNamespace(sizes=sizes, seed=seed, problem=problem()),
     parts={
         "varying": Part("network", varying, with_means),
-        "best": Part(None, None, lambda _, __, done: jd.best(done["varying"], "gap")),
+        "best": derived(lambda done: jd.best(done["varying"], "gap")),
     },
     claims=CLAIMS,
     figures={"varying": Figure(PANELS, height=2.6)},

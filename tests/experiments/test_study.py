@@ -273,6 +273,18 @@ def test_parts_along_several_dimensions_are_joined():
     assert whole.diverged.dtype == bool
 
 
+def test_labels_that_grow_along_a_dimension_are_written_whole(tmp_path):
+    """A file's text has the length of its longest label, which joined files are not bound to."""
+    read = {}
+    for name in ("a", "much longer"):
+        part = xr.Dataset({"y": ("network", [1.0])}, {"network": [name]})
+        studies.write(part, tmp_path / f"{len(read)}.nc")
+        read[name] = xr.load_dataset(tmp_path / f"{len(read)}.nc", engine="h5netcdf")
+    studies.write(joined(read, "network"), tmp_path / "whole.nc")
+    whole = xr.load_dataset(tmp_path / "whole.nc", engine="h5netcdf")
+    assert whole.network.values.tolist() == ["a", "much longer"]
+
+
 def test_arrays_by_name_get_their_labels():
     program = Program(
         {"x": jnp.arange(3.0)},
