@@ -31,6 +31,8 @@ FLOORS = {
     "averaging": 2,
     "metrics": 2,
     "theory": 2,
+    "checkpoints": 3,
+    "longrun": 3,
     "simulate": 3,
     "sweep": 3,
     "datasets": 3,
