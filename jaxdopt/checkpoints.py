@@ -60,8 +60,8 @@ class Folder:
         foreign = sorted(each.name for each in self.path.glob("*") if not _unfinished(each))
         require(
             not foreign,
-            f"the folder {str(path)!r} has {foreign[0]!r} and no run.json, so it is no run's; give "
-            "an empty folder, or a new one.",
+            f"the folder {str(path)!r} has {', '.join(foreign[:1])!r} and no run.json, so it is no "
+            "run's; give an empty folder, or a new one.",
         )
         self.path.mkdir(parents=True, exist_ok=True)
         _write(described, json.dumps(about, indent=1).encode())

@@ -31,7 +31,7 @@ STOPPED = {UNTIL: "until", DIVERGED: "diverged"}
 CHUNK = 0.5  # seconds of a chunk: Ctrl-C is answered as soon as one ends
 BAR = 2.0  # seconds until a bar is shown
 GROWTH = 8  # of a chunk's records over those of the one before it
-ROWS = 2**16  # records of a chunk at most,
+ROWS = 2**14  # records of a chunk at most,
 ROOM = 2**22  # whose memory is at most this many bytes if more than one has room
 
 STEP = 1e-5  # seconds of a small step, in which XLA starts its operations
@@ -150,6 +150,21 @@ class Wishes:
         return CHUNK if self.checkpoint is None else min(CHUNK, float(self.checkpoint_every))
 
 
+PLAIN = Wishes()
+
+
+def wishes_of(recorded: Mapping[str, Any], *given: Any) -> Wishes:
+    """Return what is wished of a run that records some metrics, or refuse it."""
+    if given == NOTHING:
+        return PLAIN
+    wishes = Wishes(*given)
+    wishes.check(recorded)
+    return wishes
+
+
+NOTHING = tuple(field.default for field in dataclasses.fields(Wishes))
+
+
 def in_chunks(wishes: Wishes, steps: int, parts: Any, others: Any) -> bool:
     """Return whether a run goes in chunks: if something is wished for, or if it may take long.
 
@@ -179,7 +194,7 @@ def expected_seconds(steps: int, parts: Any) -> float:
 
     It is the estimate of an order of magnitude, made of shapes alone.
     """
-    numbers = sum(getattr(leaf, "size", 1) for leaf in jax.tree.leaves(parts))
+    numbers = sum([getattr(leaf, "size", 1) for leaf in jax.tree.leaves(parts)])
     return steps * (STEP + NUMBER * numbers)
 
 
@@ -214,7 +229,7 @@ def drive(
         state, taken, diverged = folder.resume(state, history, diverged)
     state = distinct(state, (given, begun.first, begun.rates))
     teller = Teller(wishes.callback, history, start, every, taken + (taken > 0 or told_first))
-    static_counts = next(iter(jax.tree.leaves(state.x)[0].devices())).platform != "cpu"
+    static_counts = not has_cheap_counts(state)
     pace = Pace(begun.capacity, wishes.pause, static_counts)
     first = np.asarray(start).dtype.type
     stopped = history.reached(taken, wishes.targets, bool(diverged))
@@ -265,6 +280,11 @@ def drive(
         "own_axes": begun.own_axes,
         "stopped": stopped,
     }
+
+
+def has_cheap_counts(state: Any) -> bool:
+    """Return whether a loop of so many passes as a variable says is as quick as any other."""
+    return {device.platform for device in jax.tree.leaves(state)[0].devices()} == {"cpu"}
 
 
 class History:

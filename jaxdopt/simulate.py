@@ -226,8 +226,9 @@ def run(
         enclose(problem),
         enclose(cast_floats(network, weights)),
     )
-    wishes = longrun.Wishes(progress, checkpoint, checkpoint_every, until, callback)
-    wishes.check(known)
+    wishes = longrun.wishes_of(
+        known, progress, checkpoint, checkpoint_every, until, callback
+    )
     given = (x0, state, key, start, before, recorded)
     try:
         if not longrun.in_chunks(wishes, steps, (*parts[1:], x), (parts[0], *given)):
