@@ -10,11 +10,12 @@ is there under its final name is whole: it is written under another one and then
 ==============================  ==================================================================
 """
 
+import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,29 @@ if TYPE_CHECKING:
     from jaxdopt.longrun import History
 
 SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_partitionable")
+
+
+class Cells:
+    """A folder of finished histories, each in a file named by the fingerprint of its question.
+
+    Args:
+        path: of the folder; it is made if there is none.
+    """
+
+    def __init__(self, path: Any) -> None:
+        require(
+            isinstance(path, str | os.PathLike) and not Path(path).is_file(),
+            f"checkpoint is {path!r}; give the name of a folder.",
+        )
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def get(self, question: Any, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, Any]:
+        """Return the history that answers a question; it is made and kept if it is not there."""
+        path = self.path / f"{fingerprint(question, _settings())}.npz"
+        if not path.exists():
+            _write_arrays(path, make())
+        return _read_arrays(path)
 
 
 class Folder:
@@ -93,11 +117,7 @@ class Folder:
         first = max(self.saved, 0)
         rows = {f"metrics.{n}": v[first + 1 : taken + 1] for n, v in history.metrics.items()}
         rows["records"] = history.records[first:taken]
-        target = self.path / f"rows-{first}-{taken}.npz"
-        part = target.with_suffix(".part")
-        with part.open("wb") as file:
-            np.savez(file, **{name: _as_bytes(values) for name, values in rows.items()})  # pyright: ignore[reportArgumentType]
-        os.replace(part, target)
+        _write_arrays(self.path / f"rows-{first}-{taken}.npz", rows)
         tree = [jnp.asarray(diverged), *_filled(state)]
         with self.orbax.Checkpointer(self.orbax.PyTreeCheckpointHandler()) as writer:
             writer.save(self.path / f"state-{taken}", args=self.orbax.args.PyTreeSave(tree))
@@ -132,10 +152,10 @@ class Folder:
                 at < end <= taken,
                 f"the folder {self.path.name!r} lacks the records after {at}; give a new folder.",
             )
-            with np.load(self.path / f"rows-{at}-{end}.npz") as rows:
-                for name, values in history.metrics.items():
-                    values[at + 1 : end + 1] = _from_bytes(rows[f"metrics.{name}"], values)
-                history.records[at:end] = _from_bytes(rows["records"], history.records)
+            rows = _read_arrays(self.path / f"rows-{at}-{end}.npz")
+            for name, values in history.metrics.items():
+                values[at + 1 : end + 1] = rows[f"metrics.{name}"]
+            history.records[at:end] = rows["records"]
             at = end
 
     def _numbers(self, pattern: str) -> list[tuple[int, ...]]:
@@ -171,12 +191,16 @@ def _about(parts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "versions": {"jaxdopt": __version__, "jax": jax.__version__, "numpy": np.__version__},
         "sources": fingerprint(),
-        "settings": {name: getattr(jax.config, name) for name in SETTINGS},
+        "settings": _settings(),
         "parts": {
             name: {"is": _repr.line(part), "fingerprint": fingerprint(part)}
             for name, part in parts.items()
         },
     }
+
+
+def _settings() -> dict[str, Any]:
+    return {name: getattr(jax.config, name) for name in SETTINGS}
 
 
 def _require_same(path: str, there: dict[str, Any], here: dict[str, Any]) -> None:
@@ -211,13 +235,19 @@ def _filled(state: Any) -> list[Any]:
     return [leaf for leaf in jax.tree.leaves(state) if leaf.size]
 
 
-def _as_bytes(values: np.ndarray) -> np.ndarray:
-    """Return dtypes that NumPy has not got itself, such as bfloat16, as bytes."""
-    return values.view(f"V{values.itemsize}") if values.dtype.kind == "V" else values
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays into a file; those of dtypes that are not NumPy's own, such as bfloat16, too."""
+    dtypes = {name: str(values.dtype) for name, values in arrays.items()}
+    foreign = {n: v.view(f"V{v.itemsize}") for n, v in arrays.items() if v.dtype.kind == "V"}
+    content = io.BytesIO()
+    np.savez(content, dtypes=np.array(json.dumps(dtypes)), **{**arrays, **foreign})  # pyright: ignore[reportArgumentType]
+    _write(path, content.getvalue())
 
 
-def _from_bytes(values: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return values.view(like.dtype) if values.dtype.kind == "V" else values
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        dtypes = json.loads(file["dtypes"].item())
+        return {name: file[name].view(jnp.dtype(dtype)) for name, dtype in dtypes.items()}
 
 
 def _unfinished(path: Path) -> bool:

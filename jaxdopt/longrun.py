@@ -126,6 +126,14 @@ class Wishes:
                 f"{'True' if name == 'diverged' else 'a number'}.",
             )
 
+    @staticmethod
+    def require_scalar(name: str, shape: tuple[int, ...]) -> None:
+        """Refuse a target for a metric that is no single number."""
+        require(
+            shape == (),
+            f"until names {name!r}, of shape {list(shape)}; name a metric that is one number.",
+        )
+
     @property
     def named(self) -> list[str]:
         """The wishes that need a loop on the host."""
@@ -241,7 +249,7 @@ def drive(
             total=steps,
             initial=taken * every,
             unit="step",
-            unit_scale=True,
+            unit_scale=steps >= 10_000,
             delay=BAR if wishes.progress is None else 0,
             disable=wishes.progress is False,
         ) as bar,
@@ -318,11 +326,7 @@ class History:
         if targets is None:
             return None
         for name in targets:
-            shape = self.metrics[name].shape[1:]
-            require(
-                shape == (),
-                f"until names {name!r}, of shape {list(shape)}; name a metric that is one number.",
-            )
+            Wishes.require_scalar(name, self.metrics[name].shape[1:])
         if diverged:
             return STOPPED[DIVERGED]
         met = [bool(self.metrics[name][taken] <= value) for name, value in targets.items()]

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from jaxdopt import longrun
+from jaxdopt import checkpoints, longrun
 
 N, D = 4, 2
 KEY = jax.random.key(3)
@@ -432,7 +432,7 @@ def test_orbax_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
 
 KILLED = """
 import sys, time, jax, jaxdopt as jd
-from jaxdopt import longrun
+from jaxdopt import checkpoints, longrun
 jax.config.update("jax_enable_x64", True)
 folder, steps, rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 longrun.ROWS = rows
@@ -500,6 +500,100 @@ def test_twenty_kills_lose_no_more_than_an_interval(tmp_path):
     assert resumed.communicate()[0].splitlines()[-1] == alone.communicate()[0].splitlines()[-1]
 
 
+# ---------------------------------------------------------------- comparisons
+
+
+def compare(**options: Any):
+    problem, network, x0 = parts()
+    given: dict[str, Any] = {"steps": 40, "every": 2, "seeds": 2, "progress": False, "x0": x0}
+    methods = {"DGD": jd.DGD(0.1), "GT": jd.GradientTracking(0.1)}
+    return jd.compare(methods, problem, network, **(given | options))
+
+
+def test_members_of_a_comparison_stop_at_their_targets():
+    swept = {"stepsize": [0.1, 0.3, 1e200]}
+    full = compare(over=swept)
+    target = float(full["gap"].sel(algorithm="GT", stepsize=0.1).isel(step=13, seed=0, network=0))
+    dataset = compare(over=swept, until={"gap": target})
+    assert dataset.sizes == full.sizes
+    stopped = 0
+    for place in np.ndindex(*full["diverged"].shape):
+        at = dict(zip(full["diverged"].dims, place, strict=True))
+        one, other = full.isel(at), dataset.isel(at)
+        met = one["gap"].values <= target
+        last = int(np.argmax(met)) if met.any() else len(met) - 1
+        stopped += last < len(met) - 1
+        rows = np.minimum(np.arange(len(met)), last)
+        if one["diverged"] and not met.any():
+            assert bool(other["diverged"])
+            continue  # the rest of it is as it was when all others had stopped
+        assert not bool(other["diverged"])
+        for name in ("gap", "consensus_error", "rounds", "bits"):
+            np.testing.assert_array_equal(other[name].values, one[name].values[rows], err_msg=name)
+    assert stopped > 2
+    assert jd.best(dataset, "gap").sizes["algorithm"] == 2
+
+
+def test_a_comparison_ends_early(monkeypatch):
+    module, taken = sys.modules["jaxdopt.compare"], []
+    run_once = module.run  # pyright: ignore[reportAttributeAccessIssue]
+
+    @functools.wraps(run_once)
+    def counting(*args, **options):
+        taken.append(options["steps"])
+        return run_once(*args, **options)
+
+    monkeypatch.setattr(module, "run", counting)
+    gaps = compare()["gap"]
+    taken.clear()
+    target = float(gaps.isel(step=5).max())
+    compare(until={"gap": target})
+    assert taken[:2] == [40, 40]  # what is refused is refused before
+    assert {*taken[2:]} == {4}
+    assert 3 * 2 <= len(taken[2:]) < 10 * 2
+
+
+def test_finished_cells_of_a_comparison_are_not_run_again(tmp_path, monkeypatch):
+    folder = tmp_path / "cells"
+    first = compare(checkpoint=folder)
+    assert len([*folder.iterdir()]) == 2
+    monkeypatch.setattr(checkpoints, "_write_arrays", pytest.fail)
+    again = compare(checkpoint=folder)
+    assert again.equals(first)
+    assert again.equals(compare())
+    monkeypatch.undo()
+    compare(checkpoint=folder, seeds=3)
+    assert len([*folder.iterdir()]) == 4
+
+
+def test_a_comparison_that_is_interrupted_keeps_what_is_finished(tmp_path, monkeypatch):
+    get, cells = checkpoints.Cells.get, []
+
+    def interrupted(self, question, make):
+        if len(cells) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        cells.append(1)
+        return get(self, question, make)
+
+    monkeypatch.setattr(checkpoints.Cells, "get", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        compare(checkpoint=tmp_path)
+    assert caught.value.dataset["algorithm"].values.tolist() == ["DGD"]
+    assert len([*tmp_path.iterdir()]) == 1
+    monkeypatch.undo()
+    assert compare(checkpoint=tmp_path).equals(compare())
+
+
+def test_what_a_comparison_cannot_keep_or_reach_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file'.; give the name of a folder"):
+        compare(checkpoint=tmp_path / "file")
+    with pytest.raises(ValueError, match="until names 'gpa', which is not recorded; name some of"):
+        compare(until={"gpa": 1.0})
+    with pytest.raises(ValueError, match=r"until names 'x', of shape \[4, 2\]"):
+        compare(until={"x": 1.0}, metrics={"x": lambda state, _: state.x})
+
+
 # ---------------------------------------------------------------- refusals
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -554,7 +648,7 @@ def test_a_bar_shows_rate_and_metric(capfd, fine):
     run(progress=True)
     shown = capfd.readouterr().err
     assert f"gap {whole().history['gap'][-1]:.3g}" in shown
-    assert "60.0/60.0" in shown
+    assert "60/60" in shown
     assert "step/s" in shown
     run(progress=False, callback=lambda record: None)
     run(callback=lambda record: None)  # a short run has none unless it is asked for
