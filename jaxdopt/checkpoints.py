@@ -68,24 +68,24 @@ class Folder:
         ImportError: orbax is missing.
     """
 
-    def __init__(self, path: Path, parts: Mapping[str, Any]) -> None:
-        self.path = path.absolute()
+    def __init__(self, path: str | os.PathLike[str], parts: Mapping[str, Any]) -> None:
+        self.path = Path(path).absolute()  # as orbax wants it
         self.saved = -1  # the record of the last state
         self.orbax = _orbax()
         require(
             self.path.is_dir() or not self.path.exists(),
-            f"checkpoint is {str(path)!r}, which is a file; give a folder.",
+            f"checkpoint is {os.fspath(path)!r}, which is a file; give a folder.",
         )
         about = _about(parts)
         described = self.path / "run.json"
         if described.exists():
-            _require_same(str(path), json.loads(described.read_text()), about)
+            _require_same(os.fspath(path), json.loads(described.read_text()), about)
             return
         foreign = sorted(each.name for each in self.path.glob("*") if not _unfinished(each))
         require(
             not foreign,
-            f"the folder {str(path)!r} has {', '.join(foreign[:1])!r} and no run.json, so it is no "
-            "run's; give an empty folder, or a new one.",
+            f"the folder {os.fspath(path)!r} has {', '.join(foreign[:1])!r} and no run.json, so it "
+            "is no run's; give an empty folder, or a new one.",
         )
         self.path.mkdir(parents=True, exist_ok=True)
         _write(described, json.dumps(about, indent=1).encode())
@@ -116,7 +116,7 @@ class Folder:
             return
         first = max(self.saved, 0)
         rows = {f"metrics.{n}": v[first + 1 : taken + 1] for n, v in history.metrics.items()}
-        rows["records"] = history.records[first:taken]
+        rows["records"] = history.records[first + 1 : taken + 1]
         _write_arrays(self.path / f"rows-{first}-{taken}.npz", rows)
         tree = [jnp.asarray(diverged), *_filled(state)]
         with self.orbax.Checkpointer(self.orbax.PyTreeCheckpointHandler()) as writer:
@@ -145,6 +145,7 @@ class Folder:
 
     def _read_rows(self, taken: int, history: "History") -> None:
         ends = dict(self._numbers(r"rows-(\d+)-(\d+)\.npz"))
+        history.reserve(taken + 1)
         at = 0
         while at < taken:
             end = ends.get(at, 0)
@@ -155,7 +156,7 @@ class Folder:
             rows = _read_arrays(self.path / f"rows-{at}-{end}.npz")
             for name, values in history.metrics.items():
                 values[at + 1 : end + 1] = rows[f"metrics.{name}"]
-            history.records[at:end] = rows["records"]
+            history.records[at + 1 : end + 1] = rows["records"]
             at = end
 
     def _numbers(self, pattern: str) -> list[tuple[int, ...]]:

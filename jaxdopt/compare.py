@@ -25,7 +25,7 @@ from jaxdopt._pytree import number_fields
 from jaxdopt._wrapper import layers
 from jaxdopt.datasets import DIMENSIONS, labelled
 from jaxdopt.grids import Grid, grids_of, named
-from jaxdopt.longrun import Wishes
+from jaxdopt.longrun import Options
 from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import listed, sweep
@@ -132,7 +132,7 @@ def compare(
     starts = {id(cell.problem): cell.problem.start() for cell in cells} if x0 is None else {}
     cells = in_one_form(cells)
 
-    wishes = Wishes(until=until, checkpoint=checkpoint)
+    options = Options(until=until, checkpoint=checkpoint)
 
     def simulate(batch: Any, cell: Cell, steps: int, after: Result | None = None) -> Result:
         alone = not jax.tree.leaves(batch)  # a method without numbers
@@ -161,9 +161,9 @@ def compare(
                 result = jax.eval_shape(functools.partial(simulate, batch, cell, steps))
                 results.append((cell.title, whole(result)))
     _require_labels(results, grids)
-    wishes.check(results[0][1].metrics)
-    for name in wishes.targets or ():
-        wishes.require_scalar(name, results[0][1].metrics[name].shape[3:])
+    options.check(results[0][1].metrics)
+    for name in options.targets or ():
+        options.require_scalar(name, results[0][1].metrics[name].shape[3:])
     kept = None if checkpoint is None else checkpoints.Cells(checkpoint)
     rows = steps // every
     later = steps if until is None else math.ceil(rows / STRETCHES) * every
@@ -172,11 +172,11 @@ def compare(
     def history_of(batch: Any, cell: Cell) -> dict[str, Any]:
         result = simulate(batch, cell, first)
         taken = first
-        while taken < steps and not np.all(_ended(whole(result), wishes.targets)):
+        while taken < steps and not np.all(_ended(whole(result), options.targets)):
             result = simulate(batch, cell, later, result)
             taken += later
         history = whole(result).history | {"diverged": np.asarray(whole(result).diverged)}
-        return history if until is None else _held(history, wishes.targets, rows, every)
+        return history if until is None else _held(history, options.targets, rows, every)
 
     done: dict[str, dict[str, xr.Dataset]] = {}
 
@@ -195,7 +195,7 @@ def compare(
         if kept is None:
             return make()
         question = (cell.problem, cell.network, starts.get(id(cell.problem), x0), keys)
-        how = (steps, every, metrics, defaults, wishes.targets)
+        how = (steps, every, metrics, defaults, options.targets)
         return kept.get((grid.programs, *question, *how), make)
 
     finished = 0

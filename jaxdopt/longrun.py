@@ -11,7 +11,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -78,8 +77,8 @@ class Chunk:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wishes:
-    """What is wanted of a run beside its result: the arguments of `jaxdopt.run`."""
+class Options:
+    """What is asked of a run beside its result: arguments of `jaxdopt.run`."""
 
     progress: bool | None = None
     checkpoint: Any = None
@@ -88,7 +87,7 @@ class Wishes:
     callback: Callable[[dict[str, Any]], Any] | None = None
 
     def check(self, recorded: Mapping[str, Any]) -> None:
-        """Refuse what is no wish, or one for metrics that are not recorded."""
+        """Refuse values that make no sense, and targets for metrics that are not recorded."""
         require(
             self.progress is None or isinstance(self.progress, bool),
             f"progress is {self.progress!r}; give True, False, or None for a bar in long runs.",
@@ -136,14 +135,14 @@ class Wishes:
 
     @property
     def named(self) -> list[str]:
-        """The wishes that need a loop on the host."""
-        wished = {
+        """The options that need a loop on the host."""
+        given = {
             "progress": self.progress is True,
             "checkpoint": self.checkpoint is not None,
             "until": self.until is not None,
             "callback": self.callback is not None,
         }
-        return [name for name, there in wished.items() if there]
+        return [name for name, there in given.items() if there]
 
     @property
     def targets(self) -> dict[str, float] | None:
@@ -158,41 +157,42 @@ class Wishes:
         return CHUNK if self.checkpoint is None else min(CHUNK, float(self.checkpoint_every))
 
 
-PLAIN = Wishes()
+NO_OPTIONS = Options()
 
 
-def wishes_of(recorded: Mapping[str, Any], *given: Any) -> Wishes:
-    """Return what is wished of a run that records some metrics, or refuse it."""
-    if given == NOTHING:
-        return PLAIN
-    wishes = Wishes(*given)
-    wishes.check(recorded)
-    return wishes
+def options_of(recorded: Mapping[str, Any], *given: Any) -> Options:
+    """Return the options of a run that records some metrics, checked."""
+    if given == DEFAULTS:
+        return NO_OPTIONS
+    options = Options(*given)
+    options.check(recorded)
+    return options
 
 
-NOTHING = tuple(field.default for field in dataclasses.fields(Wishes))
+DEFAULTS = tuple(field.default for field in dataclasses.fields(Options))
 
 
-def in_chunks(wishes: Wishes, steps: int, parts: Any, others: Any) -> bool:
-    """Return whether a run goes in chunks: if something is wished for, or if it may take long.
+def in_chunks(options: Options, steps: int, parts: Any, setting: Any) -> bool:
+    """Return whether a run goes in chunks: if an option asks for it, or if it may take long.
 
     How long is estimated from the steps and from the numbers in ``parts``, which a step may read.
-    Where ``parts`` or ``others`` are traced, or the call is, wishes are refused.
+    Options are refused where the call or something in ``setting`` is traced.
     """
-    named = wishes.named
+    named = options.named
     if not named and expected_seconds(steps, parts) < CHUNK:
         return False
-    traced = is_traced((parts, others)) or isinstance(jnp.zeros(()), jax.core.Tracer)
+    traced = is_traced((setting, options.until)) or isinstance(jnp.zeros(()), jax.core.Tracer)
+    names = f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} given"
     require(
         not (named and traced),
-        f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} given to a run that is "
-        "traced, as in jit, vmap or a sweep; leave it out there, or call run outside of them.",
+        f"{names} to a run that is traced, as in jit, vmap or a sweep; leave "
+        f"{'it' if len(named) == 1 else 'them'} out there, or call run outside of it.",
     )
     alone = jax.process_count() == 1
     require(
         not named or alone,
-        f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} given in one of "
-        "several processes, which would have to agree on it; leave it out there.",
+        f"{names} to a run over several processes, which would have to agree on when; leave "
+        f"{'it' if len(named) == 1 else 'them'} out there.",
     )
     return alone and not traced
 
@@ -214,9 +214,9 @@ def drive(
     start: int,
     steps: int,
     every: int,
-    wishes: Wishes,
+    options: Options,
     folder: "checkpoints.Folder | None",
-    told_first: bool,
+    reported_first: bool,
 ) -> dict[str, Any]:
     """Take the steps of a run, chunk after chunk, and return what a `Result` is made of.
 
@@ -227,20 +227,21 @@ def drive(
         start: the first step's number.
         steps: how many to take.
         every: how many steps a record covers.
-        wishes: what is wanted beside the result.
+        options: what is asked beside the result.
         folder: where checkpoints are, if anywhere.
-        told_first: whether the callback has had row 0 before, from a run that goes on here.
+        reported_first: whether the callback has had row 0 before, from a run that goes on here.
     """
     history = History(begun, steps // every)
     state, taken, diverged = begun.state, 0, begun.diverged
     if folder is not None:
         state, taken, diverged = folder.resume(state, history, diverged)
     state = distinct(state, (given, begun.first, begun.rates))
-    teller = Teller(wishes.callback, history, start, every, taken + (taken > 0 or told_first))
-    static_counts = not has_cheap_counts(state)
-    pace = Pace(begun.capacity, wishes.pause, static_counts)
+    reporter = Reporter(
+        options.callback, history, start, every, taken + (taken > 0 or reported_first)
+    )
+    pace = Pace(begun.capacity, options.pause, static=not has_cheap_counts(state))
     first = np.asarray(start).dtype.type
-    stopped = history.reached(taken, wishes.targets, bool(diverged))
+    stopped = history.reached(taken, options.targets, bool(diverged))
     saved = time.monotonic()
     numbers = [signal.SIGINT, *[signal.SIGTERM] * (folder is not None)]
     with (
@@ -250,29 +251,29 @@ def drive(
             initial=taken * every,
             unit="step",
             unit_scale=steps >= 10_000,
-            delay=BAR if wishes.progress is None else 0,
-            disable=wishes.progress is False,
+            delay=BAR if options.progress is None else 0,
+            disable=options.progress is False,
         ) as bar,
     ):
         while taken < history.total and stopped is None and signals.received is None:
             count = pace.count(history.total - taken)
             begin = time.monotonic()
-            fixed = count if static_counts else None
+            fixed = count if pace.static else None
             part = chunk(state, first(start + taken * every), first(count), fixed)
-            teller.tell(taken)  # of the records before, while this chunk is computed
+            reporter.report(taken)  # of the records before, while this chunk is computed
             more = int(part.taken)
             history.write(taken, more, part)
             state, diverged = part.state, part.diverged
             stopped = STOPPED.get(int(part.reached))
             pace.note(count, time.monotonic() - begin)
             taken += more
-            bar.set_postfix_str(history.brief(taken, wishes.targets), refresh=False)
+            bar.set_postfix_str(history.brief(taken, options.targets), refresh=False)
             bar.update(more * every)
-            if folder is not None and time.monotonic() - saved >= wishes.checkpoint_every:
-                teller.tell(taken)
+            if folder is not None and time.monotonic() - saved >= options.checkpoint_every:
+                reporter.report(taken)
                 folder.save(taken, state, diverged, history)
                 saved = time.monotonic()
-        teller.tell(taken)
+        reporter.report(taken)
         if folder is not None:
             folder.save(taken, state, diverged, history)
     if signals.received == signal.SIGTERM:
@@ -296,37 +297,47 @@ def has_cheap_counts(state: Any) -> bool:
 
 
 class History:
-    """The records of a run, in arrays of the host that are as long as the whole run.
+    """The records of a run, in arrays of the host that grow with them.
 
     Attributes:
         total: the records of the whole run, beside row 0.
-        metrics: rows by name, [total + 1, ...].
-        records: the accounts, [total, ...].
+        metrics: rows by name, [rows, ...], of which the first ones are filled.
+        records: the accounts; row 0 is empty.
     """
 
     def __init__(self, begun: Begun, total: int) -> None:
-        first = {name: np.asarray(row) for name, row in begun.first.items()}
-        record = np.asarray(begun.record)
         self.total = total
-        self.metrics = {
-            name: np.empty((total + 1, *row.shape), row.dtype) for name, row in first.items()
-        }
-        self.records = np.empty((total, *record.shape), record.dtype)
-        for name, row in first.items():
-            self.metrics[name][0] = row
+        self.metrics = {name: np.array(row)[None] for name, row in begun.first.items()}
+        self.records = np.array(begun.record)[None]
+
+    def reserve(self, rows: int) -> None:
+        """Make room for some rows, and for as many as there are, so that few copies are made."""
+        there = len(self.records)
+        if rows > there:
+            rows = min(max(rows, 2 * there), self.total + 1)
+
+            def larger(values: np.ndarray) -> np.ndarray:
+                grown = np.empty((rows, *values.shape[1:]), values.dtype)
+                grown[:there] = values
+                return grown
+
+            self.metrics = {name: larger(values) for name, values in self.metrics.items()}
+            self.records = larger(self.records)
 
     def write(self, taken: int, more: int, part: Chunk) -> None:
         """Write the records of a chunk behind those that are there."""
-        for name, rows in part.metrics.items():
-            self.metrics[name][taken + 1 : taken + 1 + more] = np.asarray(rows)[:more]
-        self.records[taken : taken + more] = np.asarray(part.records)[:more]
+        rows = slice(taken + 1, taken + 1 + more)
+        self.reserve(rows.stop)
+        for name, values in part.metrics.items():
+            self.metrics[name][rows] = np.asarray(values)[:more]
+        self.records[rows] = np.asarray(part.records)[:more]
 
     def reached(self, taken: int, targets: dict[str, float] | None, diverged: bool) -> str | None:
         """Return why the run ends with a record, as the compiled loop decides it."""
         if targets is None:
             return None
         for name in targets:
-            Wishes.require_scalar(name, self.metrics[name].shape[1:])
+            Options.require_scalar(name, self.metrics[name].shape[1:])
         if diverged:
             return STOPPED[DIVERGED]
         met = [bool(self.metrics[name][taken] <= value) for name, value in targets.items()]
@@ -342,14 +353,14 @@ class History:
         self, taken: int, rates: _costs.Rates, start: int, every: int
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the metrics and the costs of the first records and of row 0."""
-        costs = jax.tree.map(np.asarray, rates).history(self.records[:taken], every)
+        costs = jax.tree.map(np.asarray, rates).history(self.records[1 : taken + 1], every)
         costs["step"] = np.full(taken + 1, every, np.asarray(start).dtype)
         costs["step"][0] = start
         metrics = {name: rows[: taken + 1] for name, rows in self.metrics.items()}
         return jax.tree.map(jnp.asarray, (metrics, costs))
 
 
-class Teller:
+class Reporter:
     """Calls a callback with records that it has not had.
 
     Args:
@@ -357,7 +368,7 @@ class Teller:
         history: where the records are.
         start: the first step's number.
         every: how many steps a record covers.
-        told: how many rows it has had before.
+        reported: how many rows it has had before.
     """
 
     def __init__(
@@ -366,22 +377,22 @@ class Teller:
         history: History,
         start: int,
         every: int,
-        told: int,
+        reported: int,
     ) -> None:
-        self.callback, self.history, self.told = callback, history, told
+        self.callback, self.history, self.reported = callback, history, reported
         self.start, self.every = int(start), every
 
-    def tell(self, taken: int) -> None:
+    def report(self, taken: int) -> None:
         """Call it with all rows up to a record."""
-        if self.callback is None or self.told > taken:
+        if self.callback is None or self.reported > taken:
             return
-        rows = slice(self.told, taken + 1)
+        rows = slice(self.reported, taken + 1)
         columns = {
             name: values[rows].tolist() if values.ndim == 1 else values[rows].copy()
             for name, values in self.history.metrics.items()
         }
-        for i, row in enumerate(range(self.told, taken + 1)):
-            self.told = row + 1
+        for i, row in enumerate(range(self.reported, taken + 1)):
+            self.reported = row + 1
             step = {"step": self.start + row * self.every}
             self.callback(step | {name: column[i] for name, column in columns.items()})
 
@@ -443,12 +454,3 @@ class Signals:
     def __exit__(self, *_: Any) -> None:
         for number, old in self.old.items():
             signal.signal(number, old)
-
-
-def opened(wishes: Wishes, parts: Mapping[str, Any]) -> "checkpoints.Folder | None":
-    """Return the folder of checkpoints that is wished for, if it is this run's or new."""
-    if wishes.checkpoint is None:
-        return None
-    return checkpoints.Folder(Path(os.fspath(wishes.checkpoint)), parts)
-
-

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt import _repr, longrun, roles
+from jaxdopt import _repr, checkpoints, longrun, roles
 from jaxdopt import costs as _costs
 from jaxdopt import metrics as _metrics
 from jaxdopt._arguments import (
@@ -171,9 +171,10 @@ def run(
         ``after``. If ``result.stopped`` is not None, it has fewer records.
 
     Raises:
-        ValueError: counts, shapes, dtypes or keys that do not fit, before any work; wishes for a
-            run that is traced, as in a sweep. Divergence raises nothing: the history is then
-            infinite or NaN and ``diverged`` is true.
+        ValueError: counts, shapes, dtypes or keys that do not fit, before any work; one of the
+            last five arguments given to a run that is traced, as in a sweep; a ``checkpoint`` of
+            another run. Divergence raises nothing: the history is then infinite or NaN and
+            ``diverged`` is true.
 
     **Long runs.** A call that may take more than half a second, and one with any of the last five
     arguments, goes in chunks of half a second, the same bit for bit. After the first Ctrl-C it
@@ -218,62 +219,88 @@ def run(
     weights = dtype if jnp.finfo(dtype).bits > 16 else jnp.float32
     names = {*_costs.axes_of(algorithm, problem, network), "step", "diverged"}
     known = require_metrics(metrics, defaults, _metrics.defaults(problem), names)
-    recorded = {name: traceable(metric) for name, metric in known.items()}
     before = None if after is None else {name: rows[-1] for name, rows in after.metrics.items()}
-    known_costs = None if after is None else tuple(sorted(after.costs))
-    parts = (
+    setting = (
         enclose(cast_floats(algorithm, dtype)),
         enclose(problem),
         enclose(cast_floats(network, weights)),
+        x0,
+        key,
+        {name: traceable(metric) for name, metric in known.items()},
+        state,
+        start,
+        before,
     )
-    wishes = longrun.wishes_of(
-        known, progress, checkpoint, checkpoint_every, until, callback
-    )
-    given = (x0, state, key, start, before, recorded)
+    lengths = {
+        "known_costs": None if after is None else tuple(sorted(after.costs)),
+        "steps": steps,
+        "every": every,
+    }
+    options = longrun.options_of(known, progress, checkpoint, checkpoint_every, until, callback)
     try:
-        if not longrun.in_chunks(wishes, steps, (*parts[1:], x), (parts[0], *given)):
-            result = _simulate(
-                *(*parts, x0, key, recorded, state, start, before),
-                known_costs=known_costs,
-                steps=steps,
-                every=every,
-            )
+        if longrun.in_chunks(options, steps, (*setting[1:3], x), setting):
+            depends_on = {
+                "method": algorithm,
+                "problem": problem,
+                "network": network,
+                "start": x0 if state is None else state,
+                "key": key,
+                "first step": start,
+                "every": every,
+                "metrics": known,
+            }
+            result = _run_in_chunks(setting, options, depends_on, **lengths)
         else:
-            folder = longrun.opened(
-                wishes,
-                {
-                    **{"method": algorithm, "problem": problem, "network": network},
-                    **{"start": x0 if state is None else state, "key": key, "first step": start},
-                    **{"every": every, "metrics": known},
-                },
-            )
-            begun = _begin(
-                *(*parts, x0, key, recorded, state, start, before), known_costs=known_costs
-            )
-
-            def chunk(state: Any, k: Any, count: Any, fixed_count: int | None) -> longrun.Chunk:
-                return _chunk(
-                    *(*parts, key, recorded, state, k, count, wishes.targets),
-                    every=every,
-                    capacity=begun.capacity,
-                    fixed_count=fixed_count,
-                )
-
-            found = longrun.drive(
-                begun,
-                chunk,
-                given=(parts, given),
-                start=start,
-                steps=steps,
-                every=every,
-                wishes=wishes,
-                folder=folder,
-                told_first=after is not None,
-            )
-            result = Result(key=key, **found)
+            result = _simulate(*setting, **lengths)
     except roles.Missing as missing:  # of a method that has not said what it needs
         raise ValueError(f"in {type(algorithm).__name__}, {missing}") from missing
     return result if after is None else _joined(after, result)
+
+
+def _run_in_chunks(
+    setting: tuple[Any, ...],
+    options: longrun.Options,
+    depends_on: dict[str, Any],
+    *,
+    known_costs: tuple[str, ...] | None,
+    steps: int,
+    every: int,
+) -> Result:
+    """Return what `_simulate` does, with looks at the run while it goes on."""
+    algorithm, problem, network, _, key, recorded, _, start, before = setting
+    folder = None
+    if options.checkpoint is not None:
+        folder = checkpoints.Folder(options.checkpoint, depends_on)
+    begun = _begin(*setting, known_costs=known_costs)
+
+    def chunk(state: Any, k: Any, count: Any, fixed_count: int | None) -> longrun.Chunk:
+        return _chunk(
+            algorithm,
+            problem,
+            network,
+            key,
+            recorded,
+            state,
+            k,
+            count,
+            options.targets,
+            every=every,
+            capacity=begun.capacity,
+            fixed_count=fixed_count,
+        )
+
+    found = longrun.drive(
+        begun,
+        chunk,
+        given=setting,
+        start=start,
+        steps=steps,
+        every=every,
+        options=options,
+        folder=folder,
+        reported_first=before is not None,
+    )
+    return Result(key=key, **found)
 
 
 def _joined(before: Result, after: Result) -> Result:

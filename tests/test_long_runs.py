@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from jaxdopt import checkpoints, longrun
+from jaxdopt import checkpoints, longrun, simulate
 
 N, D = 4, 2
 KEY = jax.random.key(3)
@@ -108,6 +108,7 @@ def test_until_stops_at_the_exact_record(fine):
     same(never, whole())
 
 
+@pytest.mark.slow
 def test_until_asks_for_all_targets(fine):
     history = whole().history
     targets = {"gap": history["gap"][5], "consensus_error": history["consensus_error"][20]}
@@ -177,6 +178,20 @@ def test_nothing_of_the_callers_is_overwritten(fine):
     assert np.all(np.isfinite(first.state.x))
 
 
+def test_the_state_is_updated_in_place(monkeypatch, fine):
+    chunk, gone = simulate._chunk, []
+
+    def noting(*args, **options):
+        found = chunk(*args, **options)
+        gone.extend(leaf.is_deleted() for leaf in jax.tree.leaves(args[5]))
+        return found
+
+    monkeypatch.setattr(simulate, "_chunk", noting)
+    run(callback=lambda record: None)
+    assert len(gone) > 3 * 5
+    assert all(gone)
+
+
 def test_chunks_of_few_fixed_lengths_are_the_scan(monkeypatch, fine):
     monkeypatch.setattr(longrun, "has_cheap_counts", lambda state: False)
     same(run(callback=lambda record: None), whole())
@@ -234,6 +249,7 @@ def test_a_second_interrupt_raises(fine):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_other_threads_leave_signals_alone(fine):
     found = []
 
@@ -269,6 +285,44 @@ def test_sigterm_saves_and_goes_on_to_its_handler(tmp_path, fine):
     same(run(checkpoint=tmp_path / "run", steps=4000), run(steps=4000))
 
 
+PLAIN = """
+import jax, jaxdopt as jd
+problem = jd.problems.quadratic(4, 2)
+network = jd.networks.metropolis(jd.graphs.ring(4))
+result = jd.run(jd.DGD(0.1), problem, network, problem.start(), jax.random.key(0), steps=10**9,
+                every=1000)
+print(result.stopped, len(result.history["gap"]))
+"""
+
+
+@pytest.mark.slow
+def test_a_plain_long_run_shows_a_bar_and_answers_an_interrupt():
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", PLAIN], **pipes)
+    shown = b""
+    while b"gap" not in shown:
+        shown += process.stderr.read1()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    begin = time.monotonic()
+    printed, _ = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 10  # a chunk of half a second, and Python's end
+    stopped, rows = printed.split()
+    assert stopped == b"interrupt"
+    assert 1 < int(rows) < 10**6
+    assert b"step/s" in shown
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_process_that_has_saved_its_run(tmp_path):
+    process = start(tmp_path / "run", 2_000_000)
+    wait_for(lambda: last_state(tmp_path / "run") > 0)
+    process.terminate()
+    told = [line.split() for line in process.communicate()[0].splitlines()]
+    assert process.returncode == -signal.SIGTERM
+    assert last_state(tmp_path / "run") == int(told[-1][1]) > 0
+
+
 # ---------------------------------------------------------------- checkpoints
 
 
@@ -297,11 +351,10 @@ def test_a_run_that_was_stopped_by_its_target_is_kept(tmp_path, fine):
     same(run(checkpoint=tmp_path), whole())
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_from_another_is_kept(tmp_path, fine):
     first = run(steps=20)
-    stopped = run(
-        key=None, after=first, steps=40, checkpoint=tmp_path, callback=interrupting(34)
-    )
+    stopped = run(key=None, after=first, steps=40, checkpoint=tmp_path, callback=interrupting(34))
     assert stopped.stopped == "interrupt"
     same(run(key=None, after=first, steps=40, checkpoint=tmp_path), whole())
 
@@ -327,6 +380,7 @@ class OddMethod:
         return Odd(0.9 * (network @ state.x), key, half, state.count + 1, state.nothing)
 
 
+@pytest.mark.slow
 def test_any_kind_of_array_is_kept(tmp_path, fine):
     metrics = {"half": lambda s, _: s.half, "count": lambda s, _: s.count, "x": lambda s, _: s.x}
     options: dict[str, Any] = {"metrics": metrics, "steps": 40}
@@ -352,7 +406,7 @@ CHANGES = {
     "method": ({"method": jd.GradientTracking(0.2)}, r"the method of .* GradientTracking\(step"),
     "problem": (
         {"problem": jd.problems.quadratic(N, D, seed=5, curvature_spread=0.3)},
-        r"the problem of the run in .* is Quad.*, and this one's is Quad.*; give the same, or another",
+        r"the problem of .* is Quad.*, and this one's is Quad.*; give the same, or another",
     ),
     "network": (
         {"network": jd.networks.lazy_metropolis(jd.graphs.ring(N))},
@@ -411,10 +465,11 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match=r"has 'thesis.tex' and no run.json, so it is no run's"):
         run(checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="thesis.tex', which is a file; give a folder"):
+    with pytest.raises(ValueError, match=r"thesis\.tex', which is a file; give a folder"):
         run(checkpoint=str(tmp_path / "thesis.tex"))
 
 
+@pytest.mark.slow
 def test_records_that_are_lost_are_noticed(tmp_path, fine):
     run(checkpoint=tmp_path, callback=interrupting(20))
     run(checkpoint=tmp_path)
@@ -432,7 +487,7 @@ def test_orbax_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
 
 KILLED = """
 import sys, time, jax, jaxdopt as jd
-from jaxdopt import checkpoints, longrun
+from jaxdopt import checkpoints, longrun, simulate
 jax.config.update("jax_enable_x64", True)
 folder, steps, rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 longrun.ROWS = rows
@@ -456,9 +511,7 @@ def start(folder, steps, rows=64):
         "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "programs"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | programs
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | programs)
 
 
 def last_state(folder):
@@ -510,6 +563,7 @@ def compare(**options: Any):
     return jd.compare(methods, problem, network, **(given | options))
 
 
+@pytest.mark.slow
 def test_members_of_a_comparison_stop_at_their_targets():
     swept = {"stepsize": [0.1, 0.3, 1e200]}
     full = compare(over=swept)
@@ -534,6 +588,7 @@ def test_members_of_a_comparison_stop_at_their_targets():
     assert jd.best(dataset, "gap").sizes["algorithm"] == 2
 
 
+@pytest.mark.slow
 def test_a_comparison_ends_early(monkeypatch):
     module, taken = sys.modules["jaxdopt.compare"], []
     run_once = module.run  # pyright: ignore[reportAttributeAccessIssue]
@@ -553,6 +608,7 @@ def test_a_comparison_ends_early(monkeypatch):
     assert 3 * 2 <= len(taken[2:]) < 10 * 2
 
 
+@pytest.mark.slow
 def test_finished_cells_of_a_comparison_are_not_run_again(tmp_path, monkeypatch):
     folder = tmp_path / "cells"
     first = compare(checkpoint=folder)
@@ -586,7 +642,7 @@ def test_a_comparison_that_is_interrupted_keeps_what_is_finished(tmp_path, monke
 
 def test_what_a_comparison_cannot_keep_or_reach_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file'.; give the name of a folder"):
+    with pytest.raises(ValueError, match=r"file'.; give the name of a folder"):
         compare(checkpoint=tmp_path / "file")
     with pytest.raises(ValueError, match="until names 'gpa', which is not recorded; name some of"):
         compare(until={"gpa": 1.0})
@@ -617,7 +673,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_wishes_that_make_no_sense_are_refused(name):
+def test_options_that_make_no_sense_are_refused(name):
     options, says = REFUSED[name]
     with pytest.raises(ValueError, match=says):
         run(**options)
@@ -628,7 +684,7 @@ def test_wishes_that_make_no_sense_are_refused(name):
     [{"until": {"gap": 0.1}}, {"callback": print}, {"progress": True}, {"checkpoint": "folder"}],
     ids=lambda options: next(iter(options)),
 )
-def test_wishes_for_traced_runs_are_refused(options):
+def test_options_of_traced_runs_are_refused(options):
     says = f"{next(iter(options))} is given to a run that is traced, as in jit, vmap or a sweep"
     for call in (
         lambda: jax.jit(lambda: run(**options).state.x)(),
@@ -655,6 +711,7 @@ def test_a_bar_shows_rate_and_metric(capfd, fine):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_bar_comes_after_two_seconds(capfd, fine, monkeypatch):
     monkeypatch.setattr(longrun, "BAR", 0.2)
     run(callback=lambda record: time.sleep(0.02))
