@@ -144,7 +144,7 @@ class Folder:
         return diverged, jax.tree.unflatten(structure, leaves)
 
     def _read_rows(self, taken: int, history: "History") -> None:
-        ends = dict(self._numbers(r"rows-(\d+)-(\d+)\.npz"))
+        ends = {first: end for first, end in self._numbers(r"rows-(\d+)-(\d+)\.npz")}
         history.reserve(taken + 1)
         at = 0
         while at < taken:

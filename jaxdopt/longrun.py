@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -181,7 +181,7 @@ def in_chunks(options: Options, steps: int, parts: Any, setting: Any) -> bool:
     named = options.named
     if not named and expected_seconds(steps, parts) < CHUNK:
         return False
-    traced = is_traced((setting, options.until)) or isinstance(jnp.zeros(()), jax.core.Tracer)
+    traced = is_traced((setting, options.until)) or is_traced(jnp.zeros(()))
     names = f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} given"
     require(
         not (named and traced),
@@ -433,7 +433,7 @@ class Signals:
         numbers: of the signals. Those that are ignored stay ignored.
     """
 
-    def __init__(self, numbers: list[int]) -> None:
+    def __init__(self, numbers: Sequence[int]) -> None:
         self.numbers = numbers
         self.old: dict[int, Any] = {}
         self.received: int | None = None

@@ -30,13 +30,21 @@ def parts():
     return problem, jd.networks.metropolis(jd.graphs.ring(N)), problem.start() + 1.0
 
 
-def run(method=None, problem=None, network=None, x0: Any = None, key=KEY, **options: Any):
+def run(
+    method: Any = None,
+    problem: Any = None,
+    network: Any = None,
+    x0: Any = None,
+    key: Any = KEY,
+    **options: Any,
+):
     own, ring, start = parts()
     method = jd.GradientTracking(0.1) if method is None else method
     problem = own if problem is None else problem
     network = ring if network is None else network
     x0 = start if x0 is None and not {"after", "state"} & {*options} else x0
-    return jd.run(method, problem, network, x0, key, **({"steps": 60, "every": 2} | options))
+    given: dict[str, Any] = {"steps": 60, "every": 2}
+    return jd.run(method, problem, network, x0, key, **(given | options))
 
 
 def same(a, b):
@@ -634,7 +642,8 @@ def test_a_comparison_that_is_interrupted_keeps_what_is_finished(tmp_path, monke
     monkeypatch.setattr(checkpoints.Cells, "get", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         compare(checkpoint=tmp_path)
-    assert caught.value.dataset["algorithm"].values.tolist() == ["DGD"]
+    dataset: Any = getattr(caught.value, "dataset", None)
+    assert dataset["algorithm"].values.tolist() == ["DGD"]
     assert len([*tmp_path.iterdir()]) == 1
     monkeypatch.undo()
     assert compare(checkpoint=tmp_path).equals(compare())
