@@ -154,12 +154,15 @@ def compare(
         alone = len(result.axes) == 1
         return jax.tree.map(lambda leaf: leaf[None], result) if alone else result
 
+    def at_once(batch: Any, cell: Cell) -> Result:
+        return whole(simulate(batch, cell, steps))
+
     results = []
     for cell in cells:  # what run refuses is refused here; JAX keeps what it has traced
         with named(cell.title):
             for batch, _ in grids[cell.name].programs:
-                result = jax.eval_shape(functools.partial(simulate, batch, cell, steps))
-                results.append((cell.title, whole(result)))
+                result = jax.eval_shape(functools.partial(at_once, batch, cell))
+                results.append((cell.title, result))
     _require_labels(results, grids)
     options.check(results[0][1].metrics)
     for name in options.targets or ():

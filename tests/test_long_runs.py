@@ -593,7 +593,20 @@ def test_members_of_a_comparison_stop_at_their_targets():
         for name in ("gap", "consensus_error", "rounds", "bits"):
             np.testing.assert_array_equal(other[name].values, one[name].values[rows], err_msg=name)
     assert stopped > 2
+    assert not full["diverged"].all()
+    assert full["diverged"].any()
     assert jd.best(dataset, "gap").sizes["algorithm"] == 2
+
+
+def test_methods_without_numbers_stop_at_their_targets():
+    problem, network, _ = parts()
+    x0 = jnp.arange(8.0).reshape(N, D)
+    setting: Any = ({"average": jd.PushSum()}, problem, network)
+    options: dict[str, Any] = {"x0": x0, "steps": 20, "progress": False, "defaults": ()}
+    options["metrics"] = {"spread": lambda state, _: jnp.ptp(state.x)}
+    spread = jd.compare(*setting, **options)["spread"].values.squeeze()
+    found = jd.compare(*setting, **options, until={"spread": spread[7]})["spread"].values.squeeze()
+    np.testing.assert_array_equal(found, spread[np.minimum(np.arange(21), 7)])
 
 
 @pytest.mark.slow
