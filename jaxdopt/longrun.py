@@ -172,14 +172,14 @@ def options_of(recorded: Mapping[str, Any], *given: Any) -> Options:
 DEFAULTS = tuple(field.default for field in dataclasses.fields(Options))
 
 
-def in_chunks(options: Options, steps: int, parts: Any, setting: Any) -> bool:
+def in_chunks(options: Options, steps: int, numbers: int, setting: Any) -> bool:
     """Return whether a run goes in chunks: if an option asks for it, or if it may take long.
 
-    How long is estimated from the steps and from the numbers in ``parts``, which a step may read.
-    Options are refused where the call or something in ``setting`` is traced.
+    How long is estimated from the steps and from how many ``numbers`` a step may read. Options are
+    refused where the call or something in ``setting`` is traced.
     """
     named = options.named
-    if not named and expected_seconds(steps, parts) < CHUNK:
+    if not named and expected_seconds(steps, numbers) < CHUNK:
         return False
     traced = is_traced((setting, options.until)) or is_traced(jnp.zeros(()))
     names = f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} given"
@@ -197,12 +197,16 @@ def in_chunks(options: Options, steps: int, parts: Any, setting: Any) -> bool:
     return alone and not traced
 
 
-def expected_seconds(steps: int, parts: Any) -> float:
-    """Return about how long steps take on a CPU that read all numbers in ``parts`` once each.
+def numbers_in(*parts: Any) -> int:
+    """Return how many numbers there are in some trees."""
+    return sum([getattr(leaf, "size", 1) for leaf in jax.tree.leaves(parts)])
 
-    It is the estimate of an order of magnitude, made of shapes alone.
+
+def expected_seconds(steps: int, numbers: int) -> float:
+    """Return about how long steps take on a CPU that read so many numbers once each.
+
+    It is the estimate of an order of magnitude.
     """
-    numbers = sum([getattr(leaf, "size", 1) for leaf in jax.tree.leaves(parts)])
     return steps * (STEP + NUMBER * numbers)
 
 

@@ -237,8 +237,9 @@ def run(
         "every": every,
     }
     options = longrun.options_of(known, progress, checkpoint, checkpoint_every, until, callback)
+    numbers = longrun.numbers_in(problem, network, x)
     try:
-        if longrun.in_chunks(options, steps, (*setting[1:3], x), setting):
+        if longrun.in_chunks(options, steps, numbers, setting):
             depends_on = {
                 "method": algorithm,
                 "problem": problem,
