@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import operator
+import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxdopt import _repr
+from jaxdopt import _repr, checkpoints
 from jaxdopt._arguments import require_kinds
 from jaxdopt._checks import require
 from jaxdopt._pytree import number_fields
 from jaxdopt._wrapper import layers
 from jaxdopt.datasets import DIMENSIONS, labelled
 from jaxdopt.grids import Grid, grids_of, named
+from jaxdopt.longrun import Options
 from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import listed, sweep
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 RESERVED = (*DIMENSIONS, "choice", "diverged")
+STRETCHES = 16  # of a sweep that may stop early, at most
 
 
 def compare(
@@ -47,6 +50,8 @@ def compare(
     metrics: dict[str, Any] | None = None,
     defaults: Sequence[str] | None = None,
     progress: bool = True,
+    until: Mapping[str, Any] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
     """Run every method on every network for every hyperparameter and seed; label the histories.
 
@@ -74,6 +79,12 @@ def compare(
         metrics: additional metrics, as in `run`.
         defaults: which of the default metrics to record, as in `run`; all by default.
         progress: show a progress bar.
+        until: {metric: value}, as in `run`: a member stops at the first record in which all these
+            metrics are at most their values, and later records repeat this one. A method on a
+            network, which is one sweep, ends early once all its members have stopped or diverged;
+            this is asked up to 16 times in all.
+        checkpoint: a folder that keeps what is finished, a method on a network each, and from
+            which the same call takes it instead of running it again.
 
     Returns:
         A dataset over algorithm, network, the fields of ``over``, seed and step; see `label`. If
@@ -121,41 +132,81 @@ def compare(
     starts = {id(cell.problem): cell.problem.start() for cell in cells} if x0 is None else {}
     cells = in_one_form(cells)
 
-    def simulate(batch: Any, cell: Cell) -> Result:
+    options = Options(until=until, checkpoint=checkpoint)
+
+    def simulate(batch: Any, cell: Cell, steps: int, after: Result | None = None) -> Result:
         alone = not jax.tree.leaves(batch)  # a method without numbers
-        result = sweep(run, over=("key",) if alone else ("algorithm", "key"))(
+        return sweep(run, over=("key",) if alone else ("algorithm", "key"))(
             batch,
             cell.problem,
             cell.network,
-            starts.get(id(cell.problem), x0),
+            starts.get(id(cell.problem), x0) if after is None else None,
             keys,
             steps=steps,
             every=every,
             metrics=metrics,
             defaults=defaults,
+            after=after,
         )
+
+    def whole(result: Result) -> Result:
+        """Return a result with an axis of methods."""
+        alone = len(result.axes) == 1
         return jax.tree.map(lambda leaf: leaf[None], result) if alone else result
+
+    def at_once(batch: Any, cell: Cell) -> Result:
+        return whole(simulate(batch, cell, steps))
 
     results = []
     for cell in cells:  # what run refuses is refused here; JAX keeps what it has traced
         with named(cell.title):
             for batch, _ in grids[cell.name].programs:
-                result = jax.eval_shape(functools.partial(simulate, batch, cell))
+                result = jax.eval_shape(functools.partial(at_once, batch, cell))
                 results.append((cell.title, result))
     _require_labels(results, grids)
+    options.check(results[0][1].metrics)
+    for name in options.targets or ():
+        options.require_scalar(name, results[0][1].metrics[name].shape[3:])
+    kept = None if checkpoint is None else checkpoints.Cells(checkpoint)
+    rows = steps // every
+    later = steps if until is None else math.ceil(rows / STRETCHES) * every
+    first = steps - (steps // later - 1) * later
+
+    def history_of(batch: Any, cell: Cell) -> dict[str, Any]:
+        result = simulate(batch, cell, first)
+        taken = first
+        while taken < steps and not np.all(_ended(whole(result), options.targets)):
+            result = simulate(batch, cell, later, result)
+            taken += later
+        history = whole(result).history | {"diverged": np.asarray(whole(result).diverged)}
+        return history if until is None else _held(history, options.targets, rows, every)
+
     done: dict[str, dict[str, xr.Dataset]] = {}
 
     def dataset() -> xr.Dataset:
         about = _about(methods, algorithms, steps)
         return _assembled(done, labels, grids, own).assign_attrs(about)
 
+    def finished_history(cell: Cell) -> dict[str, Any]:
+        """Return a cell's history, from the folder if it is there."""
+        grid = grids[cell.name]
+
+        def make() -> dict[str, Any]:
+            parts = [(history_of(batch, cell), places) for batch, places in grid.programs]
+            return _gathered(parts)
+
+        if kept is None:
+            return make()
+        question = (cell.problem, cell.network, starts.get(id(cell.problem), x0), keys)
+        how = (steps, every, metrics, defaults, options.targets)
+        return kept.get((grid.programs, *question, *how), make)
+
     finished = 0
     try:
         with tqdm(total=len(cells), disable=not progress, unit="sweep") as bar:
             for cell in cells:
                 bar.set_description(cell.title)
-                parts = [(simulate(batch, cell), at) for batch, at in grids[cell.name].programs]
-                part = _gathered(parts, grids[cell.name], which, own)
+                part = _labelled(finished_history(cell), grids[cell.name], which, own)
                 done.setdefault(cell.name, {}).update(dict.fromkeys(cell.labels, part))
                 finished += 1
                 bar.update()
@@ -167,6 +218,37 @@ def compare(
         )
         raise
     return dataset()
+
+
+def _met(metrics: Mapping[str, Any], targets: Mapping[str, float]) -> np.ndarray:
+    """Return where all targets are met, [methods, seeds, records]; nowhere if there are none."""
+    met = [np.asarray(metrics[name]) <= value for name, value in targets.items()]
+    return np.logical_and.reduce(met) if met else np.zeros((1, 1, 1), bool)
+
+
+def _ended(result: Result, targets: Mapping[str, float] | None) -> Any:
+    """Return which members have met their targets or have diverged."""
+    if targets is None:
+        return False
+    return _met(result.metrics, targets).any(axis=-1) | np.asarray(result.diverged)
+
+
+def _held(
+    history: Mapping[str, Any], targets: Mapping[str, float] | None, records: int, every: int
+) -> dict[str, Any]:
+    """Return a history in which every member stays at its first record that meets the targets."""
+    members, there = history["step"].shape[:2], history["step"].shape[2]
+    met = np.broadcast_to(_met(history, targets or {}), (*members, there))
+    reached = met.any(axis=-1)
+    last = np.where(reached, met.argmax(axis=-1), there - 1)
+    rows = np.minimum(np.arange(records + 1), last[..., None])
+
+    def hold(values: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(values, rows.reshape(rows.shape + (1,) * (values.ndim - 3)), 2)
+
+    held = {name: hold(values) for name, values in history.items() if name != "diverged"}
+    held["step"] = np.broadcast_to(np.arange(records + 1) * every, rows.shape)
+    return held | {"diverged": history["diverged"] & ~reached}
 
 
 def _keys(seeds: Any) -> tuple[list[int], jax.Array]:
@@ -231,20 +313,21 @@ def _require_labels(results: list[tuple[str, Any]], grids: Mapping[str, Grid]) -
             )
 
 
-def _gathered(
-    parts: list[tuple[Result, list[int]]], grid: Grid, seeds: list[int], own: bool
-) -> xr.Dataset:
-    """Return the results of a grid's programs as one dataset."""
+def _gathered(parts: list[tuple[dict[str, Any], list[int]]]) -> dict[str, Any]:
+    """Return the histories of a grid's programs as one, in the order of the grid's points."""
     order = np.argsort([place for _, places in parts for place in places])
-    histories = [part.history | {"diverged": np.asarray(part.diverged)} for part, _ in parts]
+    names = parts[0][0]
+    return {name: np.concatenate([history[name] for history, _ in parts])[order] for name in names}
+
+
+def _labelled(history: dict[str, Any], grid: Grid, seeds: list[int], own: bool) -> xr.Dataset:
+    """Return a history of all points of a grid as a dataset."""
+    points = len(history["step"])
     labels = {field: list(values) for field, values in grid.fields.items()}
-    labels = {"choice": range(len(order))} if own else labels
+    labels = {"choice": range(points)} if own else labels
     shape = tuple(map(len, labels.values()))
-    history = {}
-    for name, first in histories[0].items():
-        values = np.concatenate([history[name] for history in histories])[order]
-        history[name] = values.reshape(shape + first.shape[1:])
-    return labelled(history, labels | {"seed": seeds})
+    shaped = {name: values.reshape(shape + values.shape[1:]) for name, values in history.items()}
+    return labelled(shaped, labels | {"seed": seeds})
 
 
 def _assembled(

@@ -43,7 +43,7 @@ import numpy as np
 from jaxdopt import roles
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
-from jaxdopt._pytree import pytree
+from jaxdopt._pytree import pytree, static
 from jaxdopt._wrapper import layers, wrapped
 from jaxdopt.compressors import FLOAT
 
@@ -354,22 +354,16 @@ class Ledger:
         total, _, maxima = accounts
         return jnp.concatenate([total, maxima]) if maxima.size else total
 
-    def history(self, records: jax.Array, every: int) -> dict[str, jax.Array]:
-        """Return the increments of all axes by name, [records + 1, ...]."""
-        rows = len(records) + 1
-        columns = jnp.concatenate([jnp.zeros((1, records.shape[1]), jnp.float32), records]).T
-        found, at = {}, 0
-        for name in (name for names in self.moving.values() for name in names):
-            shape = self.shapes[name]
-            size = int(np.prod(shape))
-            found[name] = (
-                columns[at] if shape == () else columns[at : at + size].T.reshape(rows, *shape)
-            )
-            at += size
-        for name in self.shapes.keys() - found.keys():
-            of_record = self.fixed[name] * (every if self.axes[name].over == "sum" else 1)
-            found[name] = jnp.full((rows, *self.shapes[name]), of_record).at[0].set(0)
-        return found
+    @property
+    def rates(self) -> "Rates":
+        """What is needed of the accounts once the loop is over."""
+        moving = [name for names in self.moving.values() for name in names]
+        fixed = {name: self.fixed[name] for name in sorted(self.shapes.keys() - {*moving})}
+        return Rates(
+            fixed,
+            tuple((name, self.shapes[name]) for name in moving),
+            tuple(name for name in fixed if self.axes[name].over == "sum"),
+        )
 
     @property
     def read(self) -> tuple[tuple[str, Axis, int], ...]:
@@ -384,6 +378,42 @@ class Ledger:
         if all(self.shapes[name] == () for name in names):
             return jnp.array([costs[name] for name in names], jnp.float32)
         return jnp.concatenate([jnp.ravel(costs[name]) for name in names])
+
+
+@pytree
+class Rates:
+    """How the increments of all axes are read off the records of a `Ledger`.
+
+    Attributes:
+        fixed: what every step adds to the axes that do not vary, by name.
+        moving: names and shapes of those that vary, as they lie in a record.
+        sums: which of the fixed ones add up over the steps of a record.
+    """
+
+    fixed: Any
+    moving: tuple[tuple[str, tuple[int, ...]], ...] = static()
+    sums: tuple[str, ...] = static()
+
+    def history(self, records: Any, every: int) -> dict[str, Any]:
+        """Return the increments of all axes by name, [records + 1, ...], of records [records, ...].
+
+        They are traced as the records are, or NumPy arrays.
+        """
+        xp = jnp if is_traced((self.fixed, records)) else np
+        rows = len(records) + 1
+        columns = xp.concatenate([xp.zeros((1, records.shape[1]), np.float32), records]).T
+        found, at = {}, 0
+        for name, shape in self.moving:
+            size = int(np.prod(shape))
+            found[name] = (
+                columns[at] if shape == () else columns[at : at + size].T.reshape(rows, *shape)
+            )
+            at += size
+        for name, each in self.fixed.items():
+            of_record = each * (every if name in self.sums else 1)
+            later = xp.broadcast_to(of_record, (rows - 1, *of_record.shape))
+            found[name] = xp.concatenate([xp.zeros((1, *of_record.shape), np.float32), later])
+        return found
 
 
 def _dependent(costs: Callable[..., Any], *args: Any) -> tuple[dict[str, Any], set[str]]:

@@ -50,7 +50,14 @@ EXPECTED = {  # what a page says of its results
         and Path("comparison.nc").exists()
     ),
     "gpus": lambda names: names["result"].state.x.shape == (64, 3),
-    "long-runs": lambda names: names["result"].history["step"][-1] == 2000,
+    "long-runs": lambda names: (
+        names["result"].history["step"][-1] == 2000
+        and len(names["results"]) == 3
+        and float(names["dataset"]["gap"].isel(step=-1).max()) <= 1e-4
+        and len([*Path("results/tensorboard").iterdir()]) == 1
+        and len([*Path("results/methods").iterdir()]) == 2
+        and Path("results/run/state-600").is_dir()
+    ),
     "networks": lambda names: max(last(names["rough"]), last(names["rooted"])) < 1e-6,
     "own-data": lambda names: last(names["result"], "accuracy") > 0.9,
     "own-loop": lambda names: (

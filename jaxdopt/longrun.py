@@ -1,0 +1,460 @@
+"""Long runs in chunks: a bar, early stops, callbacks, signals and checkpoints.
+
+A long run is a loop on the host around a compiled loop over some of its records, whose number is
+traced; its state goes from one chunk to the next in the same memory. Between chunks, every half
+second or so, the host sees what there is. `drive` is that loop; the mathematics are `simulate`'s.
+"""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from jaxdopt import checkpoints
+from jaxdopt import costs as _costs
+from jaxdopt._checks import require
+from jaxdopt._leaves import distinct, is_traced
+from jaxdopt._pytree import pytree, static
+
+GOES_ON, UNTIL, DIVERGED = range(3)  # what a chunk says of its last record
+STOPPED = {UNTIL: "until", DIVERGED: "diverged"}
+
+CHUNK = 0.5  # seconds of a chunk: Ctrl-C is answered as soon as one ends
+BAR = 2.0  # seconds until a bar is shown
+GROWTH = 8  # of a chunk's records over those of the one before it
+ROWS = 2**14  # records of a chunk at most,
+ROOM = 2**22  # whose memory is at most this many bytes if more than one has room
+
+STEP = 1e-5  # seconds of a small step, in which XLA starts its operations
+NUMBER = 4e-10  # seconds for each number that a step reads
+
+
+@pytree
+class Begun:
+    """A run before its first step.
+
+    Attributes:
+        state: the first one.
+        first: its metrics by name.
+        record: an empty record of the accounts.
+        rates: of the accounts.
+        diverged: whether the first state is so already.
+        own_axes: the axes of costs that the run's parts have declared.
+    """
+
+    state: Any
+    first: Any
+    record: Any
+    rates: _costs.Rates
+    diverged: Any
+    own_axes: tuple[tuple[str, _costs.Axis, int], ...] = static()
+
+    @property
+    def capacity(self) -> int:
+        """How many records a chunk may hold."""
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves((self.first, self.record)))
+        return 2 ** int(np.log2(min(ROWS, max(1, ROOM // max(1, size)))))
+
+
+@pytree
+class Chunk:
+    """What some records leave behind: ``taken`` of them, the first rows of the arrays."""
+
+    state: Any
+    metrics: Any
+    records: Any
+    taken: Any
+    reached: Any
+    diverged: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is asked of a run beside its result: arguments of `jaxdopt.run`."""
+
+    progress: bool | None = None
+    checkpoint: Any = None
+    checkpoint_every: float = 60.0
+    until: Mapping[str, Any] | None = None
+    callback: Callable[[dict[str, Any]], Any] | None = None
+
+    def check(self, recorded: Mapping[str, Any]) -> None:
+        """Refuse values that make no sense, and targets for metrics that are not recorded."""
+        require(
+            self.progress is None or isinstance(self.progress, bool),
+            f"progress is {self.progress!r}; give True, False, or None for a bar in long runs.",
+        )
+        require(
+            self.checkpoint is None or isinstance(self.checkpoint, str | os.PathLike),
+            f"checkpoint is {self.checkpoint!r}; give the name of a folder.",
+        )
+        seconds = self.checkpoint_every
+        require(
+            isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0,
+            f"checkpoint_every is {seconds!r}; give seconds, a number above 0.",
+        )
+        require(
+            self.callback is None or callable(self.callback),
+            f"callback is {self.callback!r}; give a function of a record, a dict.",
+        )
+        require(
+            self.until is None or (isinstance(self.until, Mapping) and self.until),
+            f"until is {self.until!r}; give {{metric: value}}, as in "
+            '{"gap": 1e-9}, or {"diverged": True}.',
+        )
+        for name, value in (self.until or {}).items():
+            require(
+                name == "diverged" or name in recorded,
+                f"until names {name!r}, which is not recorded; name some of "
+                f"{', '.join(recorded) or 'the metrics'}, or diverged.",
+            )
+            number = isinstance(value, int | float | np.number) or (
+                isinstance(value, jax.Array | np.ndarray) and value.shape == ()
+            )
+            require(
+                value is True if name == "diverged" else number and not isinstance(value, bool),
+                f"until[{name!r}] is {value!r}; give "
+                f"{'True' if name == 'diverged' else 'a number'}.",
+            )
+
+    @staticmethod
+    def require_scalar(name: str, shape: tuple[int, ...]) -> None:
+        """Refuse a target for a metric that is no single number."""
+        require(
+            shape == (),
+            f"until names {name!r}, of shape {list(shape)}; name a metric that is one number.",
+        )
+
+    @property
+    def named(self) -> list[str]:
+        """The options that need a loop on the host."""
+        given = {
+            "progress": self.progress is True,
+            "checkpoint": self.checkpoint is not None,
+            "until": self.until is not None,
+            "callback": self.callback is not None,
+        }
+        return [name for name, there in given.items() if there]
+
+    @property
+    def targets(self) -> dict[str, float] | None:
+        """The metrics' values to reach; None if the run never stops early."""
+        if self.until is None:
+            return None
+        return {name: float(value) for name, value in self.until.items() if name != "diverged"}
+
+    @property
+    def pause(self) -> float:
+        """The seconds of a chunk."""
+        return CHUNK if self.checkpoint is None else min(CHUNK, float(self.checkpoint_every))
+
+
+NO_OPTIONS = Options()
+
+
+def options_of(recorded: Mapping[str, Any], *given: Any) -> Options:
+    """Return the options of a run that records some metrics, checked."""
+    if given == DEFAULTS:
+        return NO_OPTIONS
+    options = Options(*given)
+    options.check(recorded)
+    return options
+
+
+DEFAULTS = tuple(field.default for field in dataclasses.fields(Options))
+
+
+def in_chunks(options: Options, steps: int, numbers: int, setting: Any) -> bool:
+    """Return whether a run goes in chunks: if an option asks for it, or if it may take long.
+
+    How long is estimated from the steps and from how many ``numbers`` a step may read. Options are
+    refused where the call or something in ``setting`` is traced.
+    """
+    named = options.named
+    if not named and expected_seconds(steps, numbers) < CHUNK:
+        return False
+    traced = is_traced((setting, options.until)) or is_traced(jnp.zeros(()))
+    names = f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} given"
+    require(
+        not (named and traced),
+        f"{names} to a run that is traced, as in jit, vmap or a sweep; leave "
+        f"{'it' if len(named) == 1 else 'them'} out there, or call run outside of it.",
+    )
+    alone = jax.process_count() == 1
+    require(
+        not named or alone,
+        f"{names} to a run over several processes, which would have to agree on when; leave "
+        f"{'it' if len(named) == 1 else 'them'} out there.",
+    )
+    return alone and not traced
+
+
+def numbers_in(*parts: Any) -> int:
+    """Return how many numbers there are in some trees."""
+    return sum([getattr(leaf, "size", 1) for leaf in jax.tree.leaves(parts)])
+
+
+def expected_seconds(steps: int, numbers: int) -> float:
+    """Return about how long steps take on a CPU that read so many numbers once each.
+
+    It is the estimate of an order of magnitude.
+    """
+    return steps * (STEP + NUMBER * numbers)
+
+
+def drive(
+    begun: Begun,
+    chunk: Callable[..., Chunk],
+    *,
+    given: Any,
+    start: int,
+    steps: int,
+    every: int,
+    options: Options,
+    folder: "checkpoints.Folder | None",
+    reported_first: bool,
+) -> dict[str, Any]:
+    """Take the steps of a run, chunk after chunk, and return what a `Result` is made of.
+
+    Args:
+        begun: the run's beginning.
+        chunk: ``(state, step, count, fixed_count) -> Chunk``; it may write into the state's memory.
+        given: what the caller owns, into whose memory nothing is written.
+        start: the first step's number.
+        steps: how many to take.
+        every: how many steps a record covers.
+        options: what is asked beside the result.
+        folder: where checkpoints are, if anywhere.
+        reported_first: whether the callback has had row 0 before, from a run that goes on here.
+    """
+    history = History(begun, steps // every)
+    state, taken, diverged = begun.state, 0, begun.diverged
+    if folder is not None:
+        state, taken, diverged = folder.resume(state, history, diverged)
+    state = distinct(state, (given, begun.first, begun.rates))
+    reporter = Reporter(
+        options.callback, history, start, every, taken + (taken > 0 or reported_first)
+    )
+    pace = Pace(begun.capacity, options.pause, static=not has_cheap_counts(state))
+    first = np.asarray(start).dtype.type
+    stopped = history.reached(taken, options.targets, bool(diverged))
+    saved = time.monotonic()
+    numbers = [signal.SIGINT, *[signal.SIGTERM] * (folder is not None)]
+    with (
+        Signals(numbers) as signals,
+        tqdm(
+            total=steps,
+            initial=taken * every,
+            unit="step",
+            unit_scale=steps >= 10_000,
+            delay=BAR if options.progress is None else 0,
+            disable=options.progress is False,
+        ) as bar,
+    ):
+        while taken < history.total and stopped is None and signals.received is None:
+            count = pace.count(history.total - taken)
+            begin = time.monotonic()
+            fixed = count if pace.static else None
+            part = chunk(state, first(start + taken * every), first(count), fixed)
+            reporter.report(taken)  # of the records before, while this chunk is computed
+            more = int(part.taken)
+            history.write(taken, more, part)
+            state, diverged = part.state, part.diverged
+            stopped = STOPPED.get(int(part.reached))
+            pace.note(count, time.monotonic() - begin)
+            taken += more
+            bar.set_postfix_str(history.brief(taken, options.targets), refresh=False)
+            bar.update(more * every)
+            if folder is not None and time.monotonic() - saved >= options.checkpoint_every:
+                reporter.report(taken)
+                folder.save(taken, state, diverged, history)
+                saved = time.monotonic()
+        reporter.report(taken)
+        if folder is not None:
+            folder.save(taken, state, diverged, history)
+    if signals.received == signal.SIGTERM:
+        signal.raise_signal(signal.SIGTERM)  # to whom it was for
+    if stopped is None and taken < history.total:
+        stopped = "interrupt"
+    metrics, costs = history.until(taken, begun.rates, start, every)
+    return {
+        "state": state,
+        "metrics": metrics,
+        "costs": costs,
+        "diverged": jnp.asarray(diverged),
+        "own_axes": begun.own_axes,
+        "stopped": stopped,
+    }
+
+
+def has_cheap_counts(state: Any) -> bool:
+    """Return whether a loop of so many passes as a variable says is as quick as any other."""
+    return {device.platform for device in jax.tree.leaves(state)[0].devices()} == {"cpu"}
+
+
+class History:
+    """The records of a run, in arrays of the host that grow with them.
+
+    Attributes:
+        total: the records of the whole run, beside row 0.
+        metrics: rows by name, [rows, ...], of which the first ones are filled.
+        records: the accounts; row 0 is empty.
+    """
+
+    def __init__(self, begun: Begun, total: int) -> None:
+        self.total = total
+        self.metrics = {name: np.array(row)[None] for name, row in begun.first.items()}
+        self.records = np.array(begun.record)[None]
+
+    def reserve(self, rows: int) -> None:
+        """Make room for some rows, and for as many as there are, so that few copies are made."""
+        there = len(self.records)
+        if rows > there:
+            rows = min(max(rows, 2 * there), self.total + 1)
+
+            def larger(values: np.ndarray) -> np.ndarray:
+                grown = np.empty((rows, *values.shape[1:]), values.dtype)
+                grown[:there] = values
+                return grown
+
+            self.metrics = {name: larger(values) for name, values in self.metrics.items()}
+            self.records = larger(self.records)
+
+    def write(self, taken: int, more: int, part: Chunk) -> None:
+        """Write the records of a chunk behind those that are there."""
+        rows = slice(taken + 1, taken + 1 + more)
+        self.reserve(rows.stop)
+        for name, values in part.metrics.items():
+            self.metrics[name][rows] = np.asarray(values)[:more]
+        self.records[rows] = np.asarray(part.records)[:more]
+
+    def reached(self, taken: int, targets: dict[str, float] | None, diverged: bool) -> str | None:
+        """Return why the run ends with a record, as the compiled loop decides it."""
+        if targets is None:
+            return None
+        for name in targets:
+            Options.require_scalar(name, self.metrics[name].shape[1:])
+        if diverged:
+            return STOPPED[DIVERGED]
+        met = [bool(self.metrics[name][taken] <= value) for name, value in targets.items()]
+        return STOPPED[UNTIL] if met and all(met) else None
+
+    def brief(self, taken: int, targets: dict[str, float] | None) -> str:
+        """Return a metric of a record, for the bar."""
+        scalars = [name for name, rows in self.metrics.items() if rows.ndim == 1]
+        wanted = [name for name in (*(targets or ()), "gap", "loss", *scalars) if name in scalars]
+        return f"{wanted[0]} {self.metrics[wanted[0]][taken]:.3g}" if wanted else ""
+
+    def until(
+        self, taken: int, rates: _costs.Rates, start: int, every: int
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the metrics and the costs of the first records and of row 0."""
+        costs = jax.tree.map(np.asarray, rates).history(self.records[1 : taken + 1], every)
+        costs["step"] = np.full(taken + 1, every, np.asarray(start).dtype)
+        costs["step"][0] = start
+        metrics = {name: rows[: taken + 1] for name, rows in self.metrics.items()}
+        return jax.tree.map(jnp.asarray, (metrics, costs))
+
+
+class Reporter:
+    """Calls a callback with records that it has not had.
+
+    Args:
+        callback: a function of a record, or None.
+        history: where the records are.
+        start: the first step's number.
+        every: how many steps a record covers.
+        reported: how many rows it has had before.
+    """
+
+    def __init__(
+        self,
+        callback: Callable[[dict[str, Any]], Any] | None,
+        history: History,
+        start: int,
+        every: int,
+        reported: int,
+    ) -> None:
+        self.callback, self.history, self.reported = callback, history, reported
+        self.start, self.every = int(start), every
+
+    def report(self, taken: int) -> None:
+        """Call it with all rows up to a record."""
+        if self.callback is None or self.reported > taken:
+            return
+        rows = slice(self.reported, taken + 1)
+        columns = {
+            name: values[rows].tolist() if values.ndim == 1 else values[rows].copy()
+            for name, values in self.history.metrics.items()
+        }
+        for i, row in enumerate(range(self.reported, taken + 1)):
+            self.reported = row + 1
+            step = {"step": self.start + row * self.every}
+            self.callback(step | {name: column[i] for name, column in columns.items()})
+
+
+class Pace:
+    """How many records the next chunk has, so that it takes some ``seconds``.
+
+    Args:
+        capacity: how many it may have.
+        seconds: how long it shall take.
+        static: whether each number is another program, as on a GPU, where a loop of so many
+            passes as a variable says is asked on the host after each one. There are few then.
+    """
+
+    def __init__(self, capacity: int, seconds: float, static: bool) -> None:
+        self.capacity, self.seconds, self.static = capacity, seconds, static
+        self.wanted = 1
+        self.compiled: set[int | None] = set()
+
+    def count(self, left: int) -> int:
+        """Return the records of the next chunk, where some are left."""
+        count = min(self.wanted, left, self.capacity)
+        return GROWTH ** int(np.log(count + 0.5) / np.log(GROWTH)) if self.static else count
+
+    def note(self, count: int, seconds: float) -> None:
+        """Learn how long a chunk took, but for those that had to be compiled."""
+        program = count if self.static else None
+        if program in self.compiled:
+            fitting = int(count * self.seconds / max(seconds, 1e-9))
+            self.wanted = max(1, min(fitting, GROWTH * count))
+        self.compiled.add(program)
+
+
+class Signals:
+    """Notes the first signal that comes, in the main thread; the next one finds the old handler.
+
+    Args:
+        numbers: of the signals. Those that are ignored stay ignored.
+    """
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self.numbers = numbers
+        self.old: dict[int, Any] = {}
+        self.received: int | None = None
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():
+            for number in self.numbers:
+                old = signal.getsignal(number)
+                if old not in (None, signal.SIG_IGN):
+                    self.old[number] = old
+                    signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:  # noqa: ARG002
+        self.received = number
+        signal.signal(number, self.old.pop(number))
+
+    def __exit__(self, *_: Any) -> None:
+        for number, old in self.old.items():
+            signal.signal(number, old)
