@@ -1,6 +1,5 @@
 """`run`: a method on a problem over a network, as one scan that records every k-th state."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,6 +32,7 @@ from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats, is_traced
 from jaxdopt._opaque import disclose, enclose, traceable
 from jaxdopt._pytree import pytree, replace, static
+from jaxdopt.programs import Program
 from jaxdopt.schedules import at
 
 
@@ -188,15 +188,13 @@ def run(
     require_agents(problem, network, x)
     require_numbers(algorithm, problem.n)
     require_schedules(algorithm, start, steps)
-    dtype = jnp.result_type(*jax.tree.leaves(x))
-    weights = dtype if jnp.finfo(dtype).bits > 16 else jnp.float32
     names = {*_costs.axes_of(algorithm, problem, network), "step", "diverged"}
     known = require_metrics(metrics, defaults, _metrics.defaults(problem), names)
     try:
         result = _simulate(
-            enclose(cast_floats(algorithm, dtype)),
+            enclose(algorithm),
             enclose(problem),
-            enclose(cast_floats(network, weights)),
+            enclose(network),
             x0,
             key,
             {name: traceable(metric) for name, metric in known.items()},
@@ -227,7 +225,7 @@ def _joined(before: Result, after: Result) -> Result:
     return replace(after, metrics=metrics, costs=costs)
 
 
-@functools.partial(jax.jit, static_argnames=("known_costs", "steps", "every"))
+@Program
 def _simulate(
     algorithm: Any,
     problem: Any,
@@ -244,6 +242,9 @@ def _simulate(
     every: int,
 ) -> Result:
     algorithm, problem, network = map(disclose, (algorithm, problem, network))
+    dtype = jnp.result_type(*jax.tree.leaves(x0 if state is None else state.x))
+    algorithm = cast_floats(algorithm, dtype)
+    network = cast_floats(network, dtype if jnp.finfo(dtype).bits > 16 else jnp.float32)
     counted = _costs.axes_of(algorithm, problem, network)
 
     def in_round(k: jax.Array) -> Any:
@@ -280,7 +281,6 @@ def _simulate(
     def measure(state: Any) -> dict[str, Any]:
         return {name: _measured(name, metric, state, problem) for name, metric in recorded.items()}
 
-    dtype = jnp.result_type(*jax.tree.leaves(x0 if state is None else state.x))
     axes = mesh_axes((algorithm, problem, network, x0, state, key, start))
     if state is None:
         state = spread(initial(spread(x0, axes)), axes)

@@ -35,6 +35,7 @@ FLOORS = {
     "sweep": 3,
     "datasets": 3,
     "fingerprint": 3,
+    "programs": 3,
     "grids": 3,
     "settings": 3,
     "compare": 3,

@@ -1,0 +1,379 @@
+"""Compiled programs: one for each structure of a call; the last of them are kept, others are freed.
+
+`run`, and with it `sweep` and `compare`, compile one program for each structure of their arguments:
+types, static fields, shapes and dtypes, and what the functions among them say. The `KEPT` programs
+that were used last are kept, which is where this differs from `jax.jit`, which keeps all: each
+takes 100 to 300 memory maps, of which Linux gives a process 65,530 (``vm.max_map_count``), and the
+data that it has as constants. To keep more or fewer, assign ``jaxdopt.programs.KEPT``; only who
+goes round and round more structures than that in one process will notice.
+
+**What a function says.** A metric, a schedule or a loss that is written anew, as a lambda in a
+notebook's cell or in a loop is, is the same program as before if it says the same: the same code,
+defaults and closed-over values, and the same values of the global names that it reads. That can be
+told where all of these are numbers, strings, tuples, dtypes, JAX arrays (the same ones), NumPy
+arrays (of the same contents, up to `READ` bytes), modules, functions and classes of Python's
+``math``, JAX, NumPy, Optax or this library, objects made by `pytree`, or functions of which the
+same can be told. Numbers are told apart by type and text: 1, 1.0 and True are three programs,
+as they may be in JAX. A function that reads anything else, such as a list, a dict, an object or a
+module of one's own, may mean something else tomorrow: it is known by identity, as under `jax.jit`,
+and a fresh one compiles anew. What varies should be a number of a `pytree`, not of a closure.
+
+**What is freed.** A program goes with what it knows by identity: an object that is no pytree, a
+function, an array that a function reads. Large arrays that functions read are arguments of the
+program, not constants in it, so that it does not keep them.
+"""
+
+import collections
+import functools
+import hashlib
+import itertools
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.core import Tracer, eval_jaxpr
+
+from jaxdopt._opaque import Identity
+from jaxdopt.fingerprint import reads
+
+KEPT = 64  # programs
+READ = 2**20  # bytes of a NumPy array that is known by its contents
+SMALL = 2**16  # bytes of an array that may be a constant of a program that is kept
+LIBRARIES = {"jax", "jaxlib", "numpy", "optax", "jaxdopt", "math", "builtins"}
+
+
+class Program:
+    """A function of pytrees, jitted for each structure of its positional arguments.
+
+    Keyword arguments are static: part of the program, hashed and compared. Functions may be in
+    the places of static fields, and objects that are no pytrees in an `Opaque`.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        """Wrap a function, as a decorator does."""
+        self.function = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **static: Any) -> Any:
+        parts = [_part(arg) for arg in args]
+        key = (self.function, tuple([part.key for part in parts]), tuple(static.items()))
+        jitted = _KEPT.get(key)
+        if jitted is None:
+            owners = [owner for part in parts for owner in part.owners]
+            jitted = _KEPT.put(key, _jitted(self.function, static), owners)
+        leaves = [leaf for part in parts for leaf in part.leaves]
+        lifted = [array for part in parts for array in part.lifted]
+        _CALLS.open.append(([part.structure for part in parts], lifted))
+        try:
+            return jitted(leaves, lifted)
+        finally:
+            _CALLS.open.pop()
+
+    def count(self) -> int:
+        """Return how many programs of this function are kept."""
+        return sum(key[0] is self.function for key in list(_KEPT.programs))
+
+
+def _jitted(function: Callable[..., Any], static: dict[str, Any]) -> Callable[..., Any]:
+    """Return a function, jitted, of the leaves of the call that is open and its lifted arrays.
+
+    All that belongs to the call is looked up while it is traced, so that the program holds nothing.
+    """
+
+    def flat(leaves: list[Any], lifted: list[Any]) -> Any:
+        structures, originals = _CALLS.open[-1]
+
+        def call(leaves: list[Any]) -> Any:
+            rest = iter(leaves)
+            args = [tree.unflatten(itertools.islice(rest, tree.num_leaves)) for tree in structures]
+            return function(*args, **static)
+
+        return _lifted(call, leaves, lifted, originals) if lifted else call(leaves)
+
+    flat.__name__ = flat.__qualname__ = function.__name__
+    return jax.jit(flat)
+
+
+def _lifted(
+    call: Callable[..., Any], leaves: list[Any], lifted: list[Any], originals: list[Any]
+) -> Any:
+    """Call a function that closes over arrays with arguments in their places."""
+    jaxpr, shapes = jax.make_jaxpr(call, return_shape=True)(leaves)
+    given = {id(original): array for original, array in zip(originals, lifted, strict=True)}
+    constants = [given.get(id(constant), constant) for constant in jaxpr.consts]
+    results = eval_jaxpr(jaxpr.jaxpr, constants, *leaves)
+    return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+
+class _Calls(threading.local):
+    """The calls that are open in this thread: the structures of their arguments, lifted arrays."""
+
+    def __init__(self) -> None:
+        self.open: list[tuple[list[Any], list[Any]]] = []
+
+
+class _Kept:
+    """The programs that were used last, by key; those whose owners have died are dropped."""
+
+    def __init__(self) -> None:
+        self.programs: collections.OrderedDict[Any, tuple[Any, list[Any]]]
+        self.programs = collections.OrderedDict()
+        self.lock = threading.RLock()  # an owner may die anywhere, also while this is locked
+
+    def get(self, key: Any) -> Any:
+        with self.lock:
+            found = self.programs.get(key)
+            if found is None:
+                return None
+            self.programs.move_to_end(key)
+            return found[0]
+
+    def put(self, key: Any, program: Any, owners: list[Any]) -> Any:
+        def drop(_: Any) -> None:
+            with self.lock:
+                self.programs.pop(key, None)
+
+        with self.lock:
+            self.programs[key] = program, [weakref.ref(owner, drop) for owner in owners]
+            while len(self.programs) > KEPT:
+                self.programs.popitem(last=False)
+        return program
+
+
+_CALLS = _Calls()
+_KEPT = _Kept()
+
+
+class _Key:
+    """The words of an argument and the types of its leaves, with their hash."""
+
+    __slots__ = ("hash", "words")
+
+    def __init__(self, *words: Any) -> None:
+        self.words = words
+        self.hash = hash(words)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, _Key) and self.words == other.words)
+
+
+class _Part(NamedTuple):
+    """An argument of a program."""
+
+    leaves: list[Any]
+    structure: Any
+    key: _Key
+    owners: list[Any]  # what is known by identity: the program goes with each
+    lifted: list[Any]  # large arrays that functions read
+
+
+_LEAF = jax.tree.structure(0)
+_FROZEN: dict[int, tuple[Any, _Part]] = {}  # objects that cannot change, by identity
+
+
+def _part(value: Any) -> _Part:
+    """Return an argument's leaves and what is to be known of it."""
+    known = _FROZEN.get(id(value))
+    if known is not None and known[0]() is value:
+        return known[1]
+    if isinstance(value, jax.Array):
+        return _Part([value], _LEAF, _Key(jax.typeof(value)), [], [])
+    leaves, structure = jax.tree.flatten(value)
+    reader = _Reader()
+    words = reader.structure(structure)
+    key = _Key(words, tuple([_kind(leaf) for leaf in leaves]))
+    part = _Part(leaves, structure, key, reader.owners, reader.lifted)
+    if reader.frozen and _is_frozen(value) and all(map(_lasting, leaves)):
+        place = id(value)
+        _FROZEN[place] = weakref.ref(value, lambda _: _FROZEN.pop(place, None)), part
+    return part
+
+
+def _is_frozen(value: Any) -> bool:
+    """Return whether something is a frozen dataclass with attributes."""
+    asked = getattr(type(value), "__dataclass_params__", None)
+    return asked is not None and asked.frozen and hasattr(value, "__dict__")
+
+
+def _lasting(leaf: Any) -> bool:
+    concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
+    return concrete or type(leaf) in (float, int)
+
+
+def _kind(leaf: Any) -> Any:
+    """Return what JAX traces of a leaf: its type."""
+    if isinstance(leaf, jax.Array):
+        return jax.typeof(leaf)
+    if isinstance(leaf, np.ndarray | np.generic):
+        return leaf.dtype, leaf.shape
+    return type(leaf)
+
+
+class _Unread(Exception):
+    """Of something that may change, or of which the values are not known."""
+
+
+class _Reader:
+    """Puts what is static into words that are hashed and compared, and hold nothing large."""
+
+    def __init__(self) -> None:
+        self.owners: list[Any] = []
+        self.lifted: list[Any] = []
+        self.frozen = True  # whether the words will be the same as long as the object lives
+        self.open: list[Any] = []  # functions that are being read
+
+    def structure(self, tree: Any) -> Any:
+        """Return the words of a tree's nodes."""
+        node = tree.node_data()
+        if node is None:
+            return None
+        kind, own = node
+        if kind in _LISTS:
+            self.frozen = False
+        children = [self.structure(child) for child in tree.children()]
+        return (kind, None if own is None else self.static(own), *children)
+
+    def static(self, value: Any) -> Any:
+        """Return the words of a static value: by what it says, or else by identity."""
+        kind = type(value)
+        if kind in _PLAIN:
+            return (kind, value)
+        if kind is float or kind is complex:
+            return (kind, repr(value))
+        if isinstance(value, tuple | list):  # a list: the keys of a dict
+            return (kind, *[self.static(item) for item in value])
+        if kind is Identity:
+            return self.static(value.of)
+        if kind is types.FunctionType and _of_a_library(value):
+            return value.__code__
+        if isinstance(value, type) or _in_library(value):
+            return value
+        if isinstance(value, jax.tree_util.PyTreeDef):
+            return self.structure(value)
+        before = len(self.owners), len(self.lifted)
+        try:
+            return self.read(value)
+        except _Unread:
+            del self.owners[before[0] :], self.lifted[before[1] :]
+        if isinstance(value, types.MethodType):
+            return (kind, self.identity(value.__self__), self.static(value.__func__))
+        same = type(value).__eq__ in (object.__eq__, types.FunctionType.__eq__)
+        return self.identity(value) if same else value
+
+    def identity(self, value: Any) -> Any:
+        """Return the words of an object that is known by identity."""
+        try:
+            weakref.ref(value)
+        except TypeError:
+            return Identity(value)
+        self.owners.append(value)
+        self.frozen = False  # as what is kept of frozen objects must not keep others
+        return ("at", id(value))
+
+    def read(self, value: Any) -> Any:
+        """Return the words of a value that cannot change, or of what it has now."""
+        kind = type(value)
+        if kind in _PLAIN:
+            return (kind, value)
+        if kind is float or kind is complex:
+            return (kind, repr(value))
+        if isinstance(value, np.dtype):
+            return value
+        if isinstance(value, np.generic):
+            return (kind, value.tobytes())
+        if isinstance(value, tuple):
+            return (kind, *[self.read(item) for item in value])
+        if kind is types.FunctionType:
+            return self.function(value)
+        if isinstance(value, types.ModuleType):
+            if value.__name__.partition(".")[0] in LIBRARIES:
+                return value
+        elif isinstance(value, jax.Array):
+            if not isinstance(value, Tracer):
+                if value.nbytes > SMALL:
+                    self.lifted.append(value)
+                return self.identity(value)
+        elif isinstance(value, np.ndarray):
+            if value.nbytes <= READ and not value.dtype.hasobject:
+                self.frozen = False
+                return (kind, value.dtype, value.shape, hashlib.sha256(value.tobytes()).digest())
+        elif isinstance(value, functools.partial):
+            return (kind, self.read(value.func), self.read(value.args), self.items(value.keywords))
+        elif isinstance(value, types.MethodType):
+            return (kind, self.read(value.__self__), self.read(value.__func__))
+        elif _in_library(value):
+            return value
+        elif kind is _JITTED:  # which knows what it has traced by identity, too
+            return self.identity(value)
+        elif _is_frozen(value):
+            return (kind, self.items(vars(value)))
+        raise _Unread(value)
+
+    def items(self, values: Any) -> Any:
+        return tuple([(name, self.read(own)) for name, own in sorted((values or {}).items())])
+
+    def function(self, value: types.FunctionType) -> Any:
+        """Return the words of a function: its code, and the values of all names that it reads."""
+        if _of_a_library(value):
+            return value.__code__
+        if value in self.open:
+            return ("itself", self.open.index(value))
+        if vars(value).keys() - {"__wrapped__"}:
+            raise _Unread(value)
+        read = reads(value.__code__)
+        unknown = {name.partition(".")[0] for name in read.imports} - LIBRARIES
+        if not _named(value) and (unknown or read.writes):
+            raise _Unread(value)
+        self.frozen = False
+        self.open.append(value)
+        try:
+            cells = [self.cell(cell) for cell in value.__closure__ or ()]
+            own = (self.read(value.__defaults__), self.items(value.__kwdefaults__))
+            scope = {} if _named(value) else value.__globals__
+            known = {name: scope[name] for name in read.names if name in scope}
+            return (value.__code__, *own, *cells, self.items(known))
+        finally:
+            self.open.pop()
+
+    def cell(self, cell: Any) -> Any:
+        try:
+            content = cell.cell_contents
+        except ValueError:
+            return "empty"
+        return self.read(content)
+
+
+_PLAIN = {type(None), bool, int, str, bytes, type(...), range}
+_LISTS = {dict, list, collections.OrderedDict, collections.defaultdict}
+_JITTED = type(jax.jit(lambda: None))
+
+
+def _named(value: types.FunctionType) -> bool:
+    """Return whether a function is written in a library: the names that it reads do not change."""
+    return str(value.__globals__.get("__name__")).partition(".")[0] in LIBRARIES
+
+
+def _of_a_library(value: types.FunctionType) -> bool:
+    """Return whether a function is a library's own, and says nothing beyond its code."""
+    return (
+        value.__closure__ is None
+        and value.__defaults__ is None
+        and value.__kwdefaults__ is None
+        and _named(value)
+    )
+
+
+def _in_library(value: Any) -> bool:
+    """Return whether an object is found in a library under its name: it lives as long as that."""
+    home, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
+    if not isinstance(home, str) or home.partition(".")[0] not in LIBRARIES or name is None:
+        return False
+    return getattr(sys.modules.get(home), name, None) is value
