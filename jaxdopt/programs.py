@@ -26,20 +26,23 @@ program, not constants in it, so that it does not keep them.
 import collections
 import functools
 import hashlib
-import itertools
+import operator
 import sys
 import threading
 import types
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jax.core import Tracer, eval_jaxpr
 
+from jaxdopt._leaves import cast_floats
 from jaxdopt._opaque import Identity
 from jaxdopt.fingerprint import reads
+
+T = TypeVar("T")
 
 KEPT = 64  # programs
 READ = 2**20  # bytes of a NumPy array that is known by its contents
@@ -57,6 +60,7 @@ class Program:
     def __init__(self, function: Callable[..., Any]) -> None:
         """Wrap a function, as a decorator does."""
         self.function = function
+        self.made = 0  # how many programs so far
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **static: Any) -> Any:
@@ -64,19 +68,16 @@ class Program:
         key = (self.function, tuple([part.key for part in parts]), tuple(static.items()))
         jitted = _KEPT.get(key)
         if jitted is None:
+            self.made += 1
             owners = [owner for part in parts for owner in part.owners]
             jitted = _KEPT.put(key, _jitted(self.function, static), owners)
         leaves = [leaf for part in parts for leaf in part.leaves]
         lifted = [array for part in parts for array in part.lifted]
-        _CALLS.open.append(([part.structure for part in parts], lifted))
+        _CALLS.open.append((args, lifted))
         try:
             return jitted(leaves, lifted)
         finally:
             _CALLS.open.pop()
-
-    def count(self) -> int:
-        """Return how many programs of this function are kept."""
-        return sum(key[0] is self.function for key in list(_KEPT.programs))
 
 
 def _jitted(function: Callable[..., Any], static: dict[str, Any]) -> Callable[..., Any]:
@@ -86,12 +87,11 @@ def _jitted(function: Callable[..., Any], static: dict[str, Any]) -> Callable[..
     """
 
     def flat(leaves: list[Any], lifted: list[Any]) -> Any:
-        structures, originals = _CALLS.open[-1]
+        args, originals = _CALLS.open[-1]
+        structure = jax.tree.structure(args)
 
         def call(leaves: list[Any]) -> Any:
-            rest = iter(leaves)
-            args = [tree.unflatten(itertools.islice(rest, tree.num_leaves)) for tree in structures]
-            return function(*args, **static)
+            return function(*structure.unflatten(leaves), **static)
 
         return _lifted(call, leaves, lifted, originals) if lifted else call(leaves)
 
@@ -111,10 +111,10 @@ def _lifted(
 
 
 class _Calls(threading.local):
-    """The calls that are open in this thread: the structures of their arguments, lifted arrays."""
+    """The calls that are open in this thread: their arguments, and the arrays that are lifted."""
 
     def __init__(self) -> None:
-        self.open: list[tuple[list[Any], list[Any]]] = []
+        self.open: list[tuple[Any, list[Any]]] = []
 
 
 class _Kept:
@@ -166,55 +166,115 @@ class _Key:
 
 
 class _Part(NamedTuple):
-    """An argument of a program."""
+    """An argument of a program: its leaves, and what is to be known of it."""
 
     leaves: list[Any]
-    structure: Any
     key: _Key
     owners: list[Any]  # what is known by identity: the program goes with each
     lifted: list[Any]  # large arrays that functions read
 
 
-_LEAF = jax.tree.structure(0)
-_FROZEN: dict[int, tuple[Any, _Part]] = {}  # objects that cannot change, by identity
+_NONE = _Part([], _Key(None), [], [])
+
+
+class _Known(NamedTuple):
+    """What is kept of an object that cannot change, as long as it lives."""
+
+    ref: weakref.ref
+    part: _Part
+    casts: dict[Any, Any]  # to dtypes
+    answers: dict[Any, Any]  # of `once`
+
+
+_FROZEN: dict[int, _Known] = {}  # by identity
+
+
+def _known(value: Any) -> _Known | None:
+    known = _FROZEN.get(id(value))
+    return known if known is not None and known.ref() is value else None
+
+
+def cast(value: Any, dtype: Any) -> Any:
+    """Return an object with all its floating leaves of one dtype, the same one at every call.
+
+    One that may change, such as a dict or an object with traced leaves, is cast anew each time.
+    """
+    known = _known(value)
+    if known is None:
+        _part(value)
+        known = _known(value)
+    if known is None:
+        return cast_floats(value, dtype)
+    if dtype not in known.casts:
+        known.casts.clear()  # a second dtype is rare, and its weights may be large
+        known.casts[dtype] = cast_floats(value, dtype)
+    return known.casts[dtype]
+
+
+def once(function: Callable[..., T], *parts: Any) -> T:
+    """Return a function of several objects, computed once if none of them can change."""
+    known = [_known(part) for part in parts]
+    if not all(known):
+        return function(*parts)
+    refs = [each.ref for each in known if each is not None]
+    answers = known[0].answers  # type: ignore[union-attr]
+    found = answers.get(function)
+    if found is None or not all(map(operator.is_, found[0], refs)):
+        found = answers[function] = refs, function(*parts)
+    return found[1]
 
 
 def _part(value: Any) -> _Part:
     """Return an argument's leaves and what is to be known of it."""
-    known = _FROZEN.get(id(value))
-    if known is not None and known[0]() is value:
-        return known[1]
-    if isinstance(value, jax.Array):
-        return _Part([value], _LEAF, _Key(jax.typeof(value)), [], [])
+    known = _known(value)
+    if known is not None:
+        return known.part
+    if value is None:
+        return _NONE
+    if isinstance(value, jax.Array | np.generic):
+        return _Part([value], _Key(_kind(value)), [], [])
+    if type(value) is dict:  # in the order of JAX, each member perhaps known
+        names = sorted(value)
+        parts = [_part(value[name]) for name in names]
+        key = _Key(tuple(names), *[part.key for part in parts])
+        leaves, owners, lifted = (
+            [item for part in parts for item in part[place]] for place in (0, 2, 3)
+        )
+        return _Part(leaves, key, owners, lifted)
     leaves, structure = jax.tree.flatten(value)
     reader = _Reader()
     words = reader.structure(structure)
     key = _Key(words, tuple([_kind(leaf) for leaf in leaves]))
-    part = _Part(leaves, structure, key, reader.owners, reader.lifted)
+    part = _Part(leaves, key, reader.owners, reader.lifted)
     if reader.frozen and _is_frozen(value) and all(map(_lasting, leaves)):
         place = id(value)
-        _FROZEN[place] = weakref.ref(value, lambda _: _FROZEN.pop(place, None)), part
+        ref = weakref.ref(value, lambda _, known=_FROZEN: known.pop(place, None))
+        _FROZEN[place] = _Known(ref, part, {}, {})
     return part
 
 
 def _is_frozen(value: Any) -> bool:
-    """Return whether something is a frozen dataclass with attributes."""
+    """Return whether something is a function as JAX holds it, or a frozen dataclass."""
+    if type(value) is jax.tree_util.Partial:
+        return True
     asked = getattr(type(value), "__dataclass_params__", None)
     return asked is not None and asked.frozen and hasattr(value, "__dict__")
 
 
 def _lasting(leaf: Any) -> bool:
     concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
-    return concrete or type(leaf) in (float, int)
+    return concrete or isinstance(leaf, float | int | np.generic)
 
 
 def _kind(leaf: Any) -> Any:
     """Return what JAX traces of a leaf: its type."""
-    if isinstance(leaf, jax.Array):
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is not None and not isinstance(dtype, np.dtype):  # a key, of which JAX asks for long
+        return dtype, leaf.shape
+    try:
         return jax.typeof(leaf)
-    if isinstance(leaf, np.ndarray | np.generic):
-        return leaf.dtype, leaf.shape
-    return type(leaf)
+    except TypeError:  # no leaf of JAX's, which will say so
+        return type(leaf)
 
 
 class _Unread(Exception):
@@ -236,10 +296,15 @@ class _Reader:
         if node is None:
             return None
         kind, own = node
-        if kind in _LISTS:
+        children = tree.children()
+        if kind is jax.tree_util.Partial:  # whose keywords are a dict that does not change
+            keywords = children.pop()
+            own = (own, *keywords.node_data()[1])
+            children += keywords.children()
+        elif kind in _LISTS:
             self.frozen = False
-        children = [self.structure(child) for child in tree.children()]
-        return (kind, None if own is None else self.static(own), *children)
+        own = None if own is None else self.static(own)
+        return (kind, own, *[self.structure(child) for child in children])
 
     def static(self, value: Any) -> Any:
         """Return the words of a static value: by what it says, or else by identity."""
@@ -248,9 +313,11 @@ class _Reader:
             return (kind, value)
         if kind is float or kind is complex:
             return (kind, repr(value))
+        if kind is _SHIM:
+            return (kind, self.static(value.fun))
         if isinstance(value, tuple | list):  # a list: the keys of a dict
             return (kind, *[self.static(item) for item in value])
-        if kind is Identity:
+        if kind is Identity and isinstance(value.of, tuple):  # of Optax
             return self.static(value.of)
         if kind is types.FunctionType and _of_a_library(value):
             return value.__code__
@@ -258,6 +325,7 @@ class _Reader:
             return value
         if isinstance(value, jax.tree_util.PyTreeDef):
             return self.structure(value)
+        value = value.of if kind is Identity else value
         before = len(self.owners), len(self.lifted)
         try:
             return self.read(value)
@@ -265,7 +333,7 @@ class _Reader:
             del self.owners[before[0] :], self.lifted[before[1] :]
         if isinstance(value, types.MethodType):
             return (kind, self.identity(value.__self__), self.static(value.__func__))
-        same = type(value).__eq__ in (object.__eq__, types.FunctionType.__eq__)
+        same = kind is Identity or type(value).__eq__ is object.__eq__
         return self.identity(value) if same else value
 
     def identity(self, value: Any) -> Any:
@@ -314,7 +382,8 @@ class _Reader:
         elif kind is _JITTED:  # which knows what it has traced by identity, too
             return self.identity(value)
         elif _is_frozen(value):
-            return (kind, self.items(vars(value)))
+            own = vars(value)
+            return (kind, self.items({f: own[f] for f in kind.__dataclass_fields__ if f in own}))
         raise _Unread(value)
 
     def items(self, values: Any) -> Any:
@@ -353,6 +422,7 @@ class _Reader:
 
 _PLAIN = {type(None), bool, int, str, bytes, type(...), range}
 _LISTS = {dict, list, collections.OrderedDict, collections.defaultdict}
+_SHIM = type(jax.tree_util.Partial(functools.partial(len)).func)  # JAX's, around a partial
 _JITTED = type(jax.jit(lambda: None))
 
 

@@ -1,5 +1,6 @@
 """`run`: a method on a problem over a network, as one scan that records every k-th state."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from jaxdopt._arguments import (
     require_gradient,
     require_horizon,
     require_key,
+    require_kind,
     require_kinds,
     require_metrics,
     require_numbers,
@@ -32,9 +34,10 @@ from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats, is_traced
 from jaxdopt._opaque import disclose, enclose, traceable
 from jaxdopt._pytree import pytree, replace, static
-from jaxdopt.programs import Program
+from jaxdopt.programs import Program, cast, once
 from jaxdopt.schedules import at
 
+_default = functools.cache(traceable)  # of default metrics: the same object at every call
 
 @pytree
 class Result:
@@ -162,8 +165,9 @@ def run(
         >>> run(*setting, steps=5, every=5, after=first).history["rounds"]
         array([ 0.,  5., 10., 15.])
     """
-    require_kinds(algorithm, problem, network, state)
-    roles.check(algorithm, network, problem)
+    axes, known = once(_fitting, algorithm, problem, network)
+    if state is not None:
+        require_kind("state", state)
     require_counts(steps, every, start)
     if after is not None:
         require_after(after, x0, key, state, start)
@@ -183,21 +187,21 @@ def run(
     if is_traced(start):
         start = jnp.asarray(start, int)
     else:  # on the host, where a cast costs no call of the device
-        start = np.asarray(start, jax.dtypes.canonicalize_dtype(int))
+        start = (np.int64 if jax.config.jax_enable_x64 else np.int32)(start)
     x = x0 if state is None else state.x
     require_agents(problem, network, x)
-    require_numbers(algorithm, problem.n)
     require_schedules(algorithm, start, steps)
-    names = {*_costs.axes_of(algorithm, problem, network), "step", "diverged"}
-    known = require_metrics(metrics, defaults, _metrics.defaults(problem), names)
+    dtype = x.dtype if isinstance(x, jax.Array) else jnp.result_type(*jax.tree.leaves(x))
+    weights = dtype if dtype.itemsize > 2 else np.dtype(np.float32)
+    known = require_metrics(metrics, defaults, known, axes)
     try:
         result = _simulate(
-            enclose(algorithm),
+            enclose(cast(algorithm, dtype)),
             enclose(problem),
-            enclose(network),
+            enclose(cast(network, weights)),
             x0,
             key,
-            {name: traceable(metric) for name, metric in known.items()},
+            {n: traceable(m) if n in (metrics or ()) else _default(m) for n, m in known.items()},
             state,
             start,
             None if after is None else {name: rows[-1] for name, rows in after.metrics.items()},
@@ -208,6 +212,15 @@ def run(
     except roles.Missing as missing:  # of a method that has not said what it needs
         raise ValueError(f"in {type(algorithm).__name__}, {missing}") from missing
     return result if after is None else _joined(after, result)
+
+
+def _fitting(algorithm: Any, problem: Any, network: Any) -> tuple[set[str], dict[str, Any]]:
+    """Return the names of what else a run records, and the default metrics, if the parts fit."""
+    require_kinds(algorithm, problem, network)
+    roles.check(algorithm, network, problem)
+    require_numbers(algorithm, problem.n)
+    names = {*_costs.axes_of(algorithm, problem, network), "step", "diverged"}
+    return names, _metrics.defaults(problem)
 
 
 def _joined(before: Result, after: Result) -> Result:
@@ -242,9 +255,6 @@ def _simulate(
     every: int,
 ) -> Result:
     algorithm, problem, network = map(disclose, (algorithm, problem, network))
-    dtype = jnp.result_type(*jax.tree.leaves(x0 if state is None else state.x))
-    algorithm = cast_floats(algorithm, dtype)
-    network = cast_floats(network, dtype if jnp.finfo(dtype).bits > 16 else jnp.float32)
     counted = _costs.axes_of(algorithm, problem, network)
 
     def in_round(k: jax.Array) -> Any:
@@ -281,6 +291,7 @@ def _simulate(
     def measure(state: Any) -> dict[str, Any]:
         return {name: _measured(name, metric, state, problem) for name, metric in recorded.items()}
 
+    dtype = jnp.result_type(*jax.tree.leaves(x0 if state is None else state.x))
     axes = mesh_axes((algorithm, problem, network, x0, state, key, start))
     if state is None:
         state = spread(initial(spread(x0, axes)), axes)

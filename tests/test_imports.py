@@ -24,6 +24,7 @@ FLOORS = {
     "_arguments": 3,
     "agents": 0,
     "compressors": 0,
+    "optimizers": 0,
     "schedules": 0,
     "problems": 1,
     "networks": 1,
