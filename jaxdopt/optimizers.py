@@ -1,4 +1,4 @@
-"""Optax's optimizers with their numbers as leaves, so that they are swept and never compile anew."""
+"""Optax's optimizers with their numbers as leaves: they are swept, and compile nothing anew."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,11 +27,23 @@ class Optimizer:
 
     def _facts(self) -> dict[str, str]:
         given = {**self.numbers, **dict(self.rest)}
-        return {"factory": _repr.brief(self.factory)} | {k: _repr.brief(v) for k, v in given.items()}
+        facts = {name: _repr.brief(value) for name, value in given.items()}
+        return {"factory": _repr.brief(self.factory)} | facts
 
     def made(self) -> Any:
-        """Return what the factory makes of the arguments."""
-        return self.factory(**self.numbers, **dict(self.rest))
+        """Return what the factory makes of the arguments.
+
+        Raises:
+            ValueError: it asks for the value of a number that is traced.
+        """
+        try:
+            return self.factory(**self.numbers, **dict(self.rest))
+        except jax.errors.TracerBoolConversionError as error:
+            name = _repr.brief(self.factory)
+            raise ValueError(
+                f"{name} decides by the value of one of {', '.join(self.numbers)} what it does, so "
+                f"that no single program is for all of them; give optax.{name}(...) itself."
+            ) from error
 
     def init(self, params: Any) -> Any:
         """Return the memory before the first update."""
@@ -64,9 +76,9 @@ def optimizer(factory: Callable[..., Any], **numbers: Any) -> Optimizer:
         >>> import jax.numpy as jnp
         >>> import jaxdopt as jd
         >>> problem, clients = jd.problems.quadratic(4, 3), jd.networks.Server(4)
-        >>> methods = jax.vmap(lambda decay: jd.FedAvg(0.1, server=optimizer(optax.trace, decay=decay)))(
-        ...     jnp.array([0.5, 0.9])
-        ... )
+        >>> def method(decay):
+        ...     return jd.FedAvg(0.1, server=optimizer(optax.trace, decay=decay))
+        >>> methods = jax.vmap(method)(jnp.array([0.5, 0.9]))
         >>> sweep = jd.sweep(jd.run, over=("algorithm",))
         >>> key = jax.random.key(0)
         >>> sweep(methods, problem, clients, problem.start(), key, steps=3).history["gap"].shape
@@ -82,12 +94,10 @@ def optimizer(factory: Callable[..., Any], **numbers: Any) -> Optimizer:
     made = Optimizer(factory, leaves, rest)
     try:
         found = made.made()
-    except Exception as error:  # a user's factory may raise anything
+    except TypeError as error:
         raise ValueError(
             f"{_repr.brief(factory)} fails with {', '.join(numbers) or 'no arguments'} "
-            f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0].rstrip('.')}); "
-            "give its arguments by name, those that decide what it does as plain integers, booleans "
-            "or strings."
+            f"({str(error).rstrip('.')}); give its arguments by name."
         ) from error
     require(
         hasattr(found, "init") and hasattr(found, "update"),

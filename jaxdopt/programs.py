@@ -36,7 +36,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jax.core import Tracer, eval_jaxpr
+from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jaxdopt._leaves import cast_floats
 from jaxdopt._opaque import Identity
@@ -64,6 +65,7 @@ class Program:
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **static: Any) -> Any:
+        """Call the function's program for such arguments, compiled if there is none."""
         parts = [_part(arg) for arg in args]
         key = (self.function, tuple([part.key for part in parts]), tuple(static.items()))
         jitted = _KEPT.get(key)
@@ -106,7 +108,7 @@ def _lifted(
     jaxpr, shapes = jax.make_jaxpr(call, return_shape=True)(leaves)
     given = {id(original): array for original, array in zip(originals, lifted, strict=True)}
     constants = [given.get(id(constant), constant) for constant in jaxpr.consts]
-    results = eval_jaxpr(jaxpr.jaxpr, constants, *leaves)
+    results = jaxpr_as_fun(ClosedJaxpr(jaxpr.jaxpr, constants))(*leaves)
     return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
 

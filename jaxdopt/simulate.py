@@ -39,6 +39,7 @@ from jaxdopt.schedules import at
 
 _default = functools.cache(traceable)  # of default metrics: the same object at every call
 
+
 @pytree
 class Result:
     """What a run leaves behind; under vmap every leaf has the sweep's axes in front.

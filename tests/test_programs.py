@@ -138,7 +138,10 @@ def different():
             lambda s, p: jnp.sum(s.x) * len(TEXTS),
             lambda s, p: jnp.sum(s.x) * len(TEXTS),
         ),
-        "writes": (writes, types.FunctionType(writes.__code__, globals(), closure=writes.__closure__)),
+        "writes": (
+            writes,
+            types.FunctionType(writes.__code__, globals(), closure=writes.__closure__),
+        ),
         "optax": (optax.trace(0.9).update, optax.trace(0.8).update),
         "nesterov": (optax.trace(0.9).update, optax.trace(0.9, nesterov=True).update),
     }

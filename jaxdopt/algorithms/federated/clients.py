@@ -148,11 +148,18 @@ class _Descends:
     kind = "optax.GradientTransformation"
 
     def accept(self, name: str, value: Any) -> Any:
-        """Return the transformation, a pytree; those with a learning rate already point downhill."""
+        """Return the transformation, a pytree; with a learning rate it would point downhill."""
         remedy = "give an optax transformation without a learning rate, such as"
         require(hasattr(value, "update"), f"{name} is {value!r}; {remedy} optax.trace(0.9).")
+        try:
+            turns = not is_traced(value) and _turns(disclose(value))
+        except TypeError as error:
+            raise ValueError(
+                f"{name} cannot do with gradients and parameters alone ({error}), as "
+                f"optax.polyak_sgd, which asks for the loss's value; {remedy} optax.trace(0.9)."
+            ) from error
         require(
-            is_traced(value) or not _turns(disclose(value)),
+            not turns,
             f"{name} turns gradients around, as optax.adam(learning_rate) does, and the method "
             f"would ascend; {remedy} optax.scale_by_adam().",
         )
