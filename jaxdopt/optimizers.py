@@ -30,28 +30,24 @@ class Optimizer:
         facts = {name: _repr.brief(value) for name, value in given.items()}
         return {"factory": _repr.brief(self.factory)} | facts
 
-    def made(self) -> Any:
-        """Return what the factory makes of the arguments.
+    def init(self, params: Any) -> Any:
+        """Return the memory before the first update."""
+        return self._done(lambda made: made.init(params))
 
-        Raises:
-            ValueError: it asks for the value of a number that is traced.
-        """
+    def update(self, updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        """Return what takes the place of the gradients ``updates``, and the memory after it."""
+        return self._done(lambda made: made.update(updates, state, params))
+
+    def _done(self, work: Callable[[Any], Any]) -> Any:
+        """Return what comes of what the factory makes."""
         try:
-            return self.factory(**self.numbers, **dict(self.rest))
+            return work(self.factory(**self.numbers, **dict(self.rest)))
         except jax.errors.TracerBoolConversionError as error:
             name = _repr.brief(self.factory)
             raise ValueError(
                 f"{name} decides by the value of one of {', '.join(self.numbers)} what it does, so "
                 f"that no single program is for all of them; give optax.{name}(...) itself."
             ) from error
-
-    def init(self, params: Any) -> Any:
-        """Return the memory before the first update."""
-        return self.made().init(params)
-
-    def update(self, updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        """Return what takes the place of the gradients ``updates``, and the memory after it."""
-        return self.made().update(updates, state, params)
 
 
 def optimizer(factory: Callable[..., Any], **numbers: Any) -> Optimizer:
@@ -89,11 +85,8 @@ def optimizer(factory: Callable[..., Any], **numbers: Any) -> Optimizer:
         f"factory is {_repr.brief(factory)}, no function; give one of Optax, and its arguments by "
         "name, as in jd.optimizer(optax.trace, decay=0.9).",
     )
-    leaves = {name: value for name, value in numbers.items() if _is_number(value)}
-    rest = tuple((name, value) for name, value in numbers.items() if name not in leaves)
-    made = Optimizer(factory, leaves, rest)
     try:
-        found = made.made()
+        found = factory(**numbers)
     except TypeError as error:
         raise ValueError(
             f"{_repr.brief(factory)} fails with {', '.join(numbers) or 'no arguments'} "
@@ -104,7 +97,9 @@ def optimizer(factory: Callable[..., Any], **numbers: Any) -> Optimizer:
         f"{_repr.brief(factory)} returns {_repr.brief(found)}, which has no init and update; give "
         "an Optax function such as optax.trace.",
     )
-    return made
+    leaves = {name: value for name, value in numbers.items() if _is_number(value)}
+    rest = tuple((name, value) for name, value in numbers.items() if name not in leaves)
+    return Optimizer(factory, leaves, rest)
 
 
 def _is_number(value: Any) -> bool:

@@ -43,7 +43,13 @@ FACTORIES = {
 }
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+QUICK = ("trace", "clip", "scale_by_adam")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in FACTORIES],
+)
 def test_a_factorys_numbers_are_one_program(name):
     """One trace for two values, of which both give what Optax itself gives."""
     factory, numbers = getattr(optax, name), FACTORIES[name]
@@ -68,9 +74,9 @@ def test_a_factorys_numbers_are_one_program(name):
     assert len(traces) == 1 + 2
 
 
-def test_sweeps_comparisons_and_gradients_over_its_numbers():
+def test_sweeps_and_comparisons_over_its_numbers():
     problem, clients = jd.problems.quadratic(4, 3), jd.networks.participation.full(4)
-    setting, decays = (problem, clients, problem.start(), KEY), [0.5, 0.9, 0.0]
+    setting, decays = (problem, clients, problem.start(), KEY), [0.5, 0.9]
 
     def method(decay, stepsize=0.1):
         return jd.FedAvg(stepsize, server=jd.optimizer(optax.trace, decay=decay))
@@ -97,12 +103,6 @@ def test_sweeps_comparisons_and_gradients_over_its_numbers():
     np.testing.assert_allclose(dataset["gap"].squeeze().values, single, rtol=1e-12)
     assert simulate._simulate.made == before + 1
 
-    def last(decay):
-        return jd.run(method(decay), *setting, steps=3).metrics["gap"][-1]
-
-    slope = (last(0.5 + 1e-5) - last(0.5 - 1e-5)) / 2e-5
-    np.testing.assert_allclose(jax.grad(last)(0.5), slope, rtol=1e-6)
-
 
 def test_what_is_no_number_is_static():
     optimizer = jd.optimizer(optax.trace, decay=np.float32(0.5), nesterov=True)
@@ -126,12 +126,17 @@ def test_what_is_no_number_is_static():
             "server turns gradients around",
         ),
         (
-            lambda: jax.vmap(lambda b: jd.optimizer(optax.scale_by_sm3, b1=b))(jnp.ones(2)),
-            r"scale_by_sm3 decides by the value of one of b1 .*give optax\.scale_by_sm3",
+            lambda: jax.eval_shape(
+                lambda b: jd.FedAvg(
+                    0.1, server=jd.optimizer(optax.scale_by_sm3, b2=b)
+                ).server.update(jnp.ones(2), optax.scale_by_sm3().init(jnp.ones(2))),
+                0.5,
+            ),
+            r"scale_by_sm3 decides by the value of one of b2 .*give optax\.scale_by_sm3",
         ),
         (
             lambda: jd.FedAvg(0.1, server=jd.optimizer(optax.polyak_sgd, max_learning_rate=0.1)),
-            "server cannot do with gradients and parameters alone  .*the loss's value",
+            "server cannot do with gradients and parameters alone .*the loss's value",
         ),
     ],
 )
