@@ -366,7 +366,8 @@ class Ledger:
                 columns[at] if shape == () else columns[at : at + size].T.reshape(rows, *shape)
             )
             at += size
-        for name in self.shapes.keys() - found.keys():
+        still = [name for name in self.shapes if name not in found]  # a set has no order
+        for name in still:
             of_record = self.fixed[name] * (every if self.axes[name].over == "sum" else 1)
             found[name] = jnp.full((rows, *self.shapes[name]), of_record).at[0].set(0)
         return found
