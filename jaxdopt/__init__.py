@@ -66,6 +66,7 @@ Your own:
     pytree             makes a class with init and step a method; its fields are Scalar,
                        Nonnegative, Positive, Fraction or Count, or `static` or a `field` of state
     schedules, at      stepsizes that change, and a method with their values at a step
+    optimizer          Optax's, with numbers that are swept
     replace, require   a copy with other fields; a check that is silent for traced values
     roles, agents      what methods need of networks; rows of agents in a pytree
     algorithms         the files of all methods
@@ -95,6 +96,7 @@ from jaxdopt.averaging import Averaged
 from jaxdopt.compare import compare
 from jaxdopt.costs import Axis, Cost
 from jaxdopt.datasets import best, label, reach
+from jaxdopt.optimizers import optimizer
 from jaxdopt.problems import data, partition
 from jaxdopt.problems.stacking import stack
 from jaxdopt.schedules import at
@@ -132,6 +134,7 @@ __all__ = [
     "label",
     "metrics",
     "networks",
+    "optimizer",
     "partition",
     "plot",
     "problems",

@@ -16,40 +16,45 @@ from jaxdopt._wrapper import layers
 
 
 def strong(leaf: Any) -> jax.Array:
+    if isinstance(leaf, jax.Array) and not leaf.weak_type:
+        return leaf
     leaf = jnp.asarray(leaf)
     return jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
-def require_kinds(algorithm: Any, problem: Any, network: Any, state: Any) -> None:
+KINDS = {  # what is asked of each, and an example
+    "algorithm": (("init", "step"), "give a method such as jd.DGD(0.1)"),
+    "problem": (("n", "grad"), "give an object with n, d and grad(x, key)"),
+    "network": (("n", "at"), "give jd.networks.metropolis(graph) or mixing(W)"),
+    "state": (("x",), "give the state of a run, result.state"),
+}
+
+
+def require_kind(role: str, value: Any) -> None:
     """Refuse what is not a method, a problem, a network or a state, by what it lacks."""
-    many = " (several go through jd.compare, or jd.networks.stack and jd.sweep)"
-    for role, value, needed, remedy in (
-        ("algorithm", algorithm, ("init", "step"), "give a method such as jd.DGD(0.1)"),
-        ("problem", problem, ("n", "grad"), "give an object with n, d and grad(x, key)"),
-        (
-            "network",
-            network,
-            ("n", "at"),
-            "give jd.networks.metropolis(graph) or mixing(W)"
-            + many * isinstance(network, list | tuple | dict),
-        ),
-        ("state", state, ("x",), "give the state of a run, result.state"),
-    ):
-        name = getattr(value, "__name__", "")
-        example = "stepsize=0.1" if role == "algorithm" else "..."
-        require(
-            not isinstance(value, type),
-            f"{role} is the class {name}; give an instance, such as {name}({example}).",
-        )
-        require(
-            not isinstance(value, types.FunctionType),
-            f"{role} is the function {name}; call it, and give what {name}(...) returns.",
-        )
-        missing = [name for name in needed if not hasattr(value, name)]
-        require(
-            not missing or (role == "state" and value is None),
-            f"{role} is {kind(value)} without {' and '.join(missing)}; {remedy}.",
-        )
+    needed, remedy = KINDS[role]
+    missing = [name for name in needed if not hasattr(value, name)]
+    if not missing and not isinstance(value, type | types.FunctionType):
+        return
+    name = getattr(value, "__name__", "")
+    example = "stepsize=0.1" if role == "algorithm" else "..."
+    require(
+        not isinstance(value, type),
+        f"{role} is the class {name}; give an instance, such as {name}({example}).",
+    )
+    require(
+        not isinstance(value, types.FunctionType),
+        f"{role} is the function {name}; call it, and give what {name}(...) returns.",
+    )
+    if role == "network" and isinstance(value, list | tuple | dict):
+        remedy += " (several go through jd.compare, or jd.networks.stack and jd.sweep)"
+    raise ValueError(f"{role} is {kind(value)} without {' and '.join(missing)}; {remedy}.")
+
+
+def require_kinds(algorithm: Any, problem: Any, network: Any) -> None:
+    """Refuse what is not a method, a problem or a network."""
+    for role, value in (("algorithm", algorithm), ("problem", problem), ("network", network)):
+        require_kind(role, value)
 
 
 def kind(value: Any) -> str:
@@ -173,6 +178,8 @@ def _fields(state: Any) -> str:
 
 def as_estimates(x0: Any, problem: Any) -> Any:
     """Return x0 as arrays: [n, d], or a tree of leaves [n, ...] for a problem without d."""
+    if isinstance(x0, jax.Array) and x0.dtype.kind == "f" and not x0.weak_type:
+        return x0
     if isinstance(x0, list):
         try:
             x0 = np.asarray(x0)
@@ -203,6 +210,8 @@ def require_counts(steps: Any, every: Any, start: Any) -> None:
         f"steps = {steps} is not a multiple of every = {every}; "
         f"take {steps // every * every or every} steps, or another every.",
     )
+    if type(start) is int and start >= 0:
+        return
     array = isinstance(start, jax.Array | np.ndarray | np.generic)
     integer = jnp.issubdtype(start.dtype, jnp.integer) if array else type(start) is int
     require(
@@ -215,28 +224,30 @@ def require_counts(steps: Any, every: Any, start: Any) -> None:
 def require_span(start: Any, steps: int) -> None:
     """Refuse steps whose numbers are not int32, as keys and tables count in it."""
     first = 0 if is_traced(start) else int(start)
-    require(
-        first + steps < 2**31,
-        f"the run would end at step {first + steps}; stay below 2**31, or start at 0 with another "
-        "key.",
-    )
+    if first + steps >= 2**31:
+        raise ValueError(
+            f"the run would end at step {first + steps}; stay below 2**31, or start at 0 with "
+            "another key."
+        )
 
 
 def require_horizon(network: Any, start: Any, steps: int) -> None:
     """Refuse to go on where a network's table of rounds ends; JAX would repeat its last one."""
     horizon = getattr(network, "horizon", None)
+    if horizon is None:
+        return
     require(
-        horizon is None or start + steps <= horizon,
+        start + steps <= horizon,
         f"the network knows {horizon} rounds and the run needs round {start} to "
         f"{start + steps - 1}; make it longer, or take fewer steps.",
     )
 
 
 def require_key(key: Any) -> None:
-    require(
-        isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key),
-        f"key is {described(key)}, not a JAX key; make one with jax.random.key(0).",
-    )
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise ValueError(
+            f"key is {described(key)}, not a JAX key; make one with jax.random.key(0)."
+        )
     require(
         key.shape == (),
         f"key has shape {key.shape}; give one key, or sweep over keys with "
@@ -259,11 +270,11 @@ def require_agents(problem: Any, network: Any, x: Any) -> None:
     flat = isinstance(x, jax.Array | np.ndarray) and d is not None
     for leaf in jax.tree.leaves(x):
         wanted = (problem.n, d) if flat else (problem.n, *np.shape(leaf)[1:])
-        require(
-            np.shape(leaf) == wanted,
-            f"the estimates have shape {np.shape(leaf)} and the problem needs {wanted}; start "
-            "from problem.start().",
-        )
+        if np.shape(leaf) != wanted:
+            raise ValueError(
+                f"the estimates have shape {np.shape(leaf)} and the problem needs {wanted}; start "
+                "from problem.start()."
+            )
 
 
 def require_numbers(algorithm: Any, n: int) -> None:
@@ -279,11 +290,11 @@ def require_numbers(algorithm: Any, n: int) -> None:
 
 def require_schedules(algorithm: Any, start: Any, steps: int) -> None:
     """Refuse schedules that leave their fields' ranges within a run: known at up to 256 steps."""
-    if not is_traced(start):
+    scheduled = [value for _, value in _numbers(algorithm) if isinstance(value, Scheduled)]
+    if scheduled and not is_traced(start):
         tried = int(start) + np.linspace(0, steps - 1, 256).astype(int)
-        for _, value in _numbers(algorithm):
-            if isinstance(value, Scheduled):
-                value.require_along(tried)
+        for value in scheduled:
+            value.require_along(tried)
 
 
 def _numbers(algorithm: Any) -> Iterator[tuple[str, Any]]:

@@ -14,16 +14,15 @@ def require(condition: Any, message: str) -> None:
     Example:
         >>> require(2 > 1, "never raised")
     """
-    if not is_traced(condition) and not condition:
+    if condition is not True and not is_traced(condition) and not condition:
         raise ValueError(message)
 
 
 def count(name: str, value: Any, minimum: int = 1, remedy: str = "") -> int:
     """Return an argument that has to be an integer of at least ``minimum``."""
-    require(
-        isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= minimum,
-        f"{name} is {value!r}; give {remedy or f'an integer of at least {minimum}'}.",
-    )
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < minimum:
+        remedy = remedy or f"an integer of at least {minimum}"
+        raise ValueError(f"{name} is {value!r}; give {remedy}.")
     return int(value)
 
 

@@ -60,7 +60,7 @@ def cast_floats(tree: T, dtype: Any) -> T:
 
 def _cast(leaf: Any, dtype: np.dtype) -> Any:
     if isinstance(leaf, float | np.floating):
-        return np.asarray(leaf, dtype)
+        return dtype.type(leaf)
     if isinstance(leaf, np.ndarray | jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating):
         weak = isinstance(leaf, jax.Array) and leaf.weak_type
         return jax.lax.convert_element_type(leaf, dtype) if weak or leaf.dtype != dtype else leaf

@@ -35,13 +35,13 @@ class Opaque:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Identity:
+class Identity:
     """A hashable stand-in for any object, equal to other stand-ins for the same one."""
 
     of: Any
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.of is other.of
+        return isinstance(other, Identity) and self.of is other.of
 
     def __hash__(self) -> int:
         return id(self.of)
@@ -51,7 +51,7 @@ def enclose(value: Any) -> Any:
     """Return pytrees as they are, and anything else as `Opaque`; `disclose` undoes it."""
     array = isinstance(value, jax.Array | np.ndarray | float | int)
     is_leaf = jax.tree_util.all_leaves([value]) and not array
-    return Opaque(_Identity(value)) if is_leaf else value
+    return Opaque(Identity(value)) if is_leaf else value
 
 
 def disclose(value: Any) -> Any:

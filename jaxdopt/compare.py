@@ -116,7 +116,7 @@ def compare(
     cells, labels = cells_of(algorithms, problem, networks)
     for cell in cells:
         with named(cell.title):
-            require_kinds(cell.method, cell.problem, cell.network, None)
+            require_kinds(cell.method, cell.problem, cell.network)
             require(
                 cell.network.n == cell.problem.n,
                 f"network{''.join(f' {label!r}' for label in cell.where)} is for {cell.network.n} "

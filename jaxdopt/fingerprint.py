@@ -8,6 +8,7 @@ versions of JAX and NumPy.
 """
 
 import dataclasses
+import dis
 import functools
 import hashlib
 import inspect
@@ -15,7 +16,7 @@ import sys
 import sysconfig
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,10 +82,30 @@ def _installed(module: str) -> bool:
     return any(Path(root) in Path(path).parents for root in (*roots, Path(__file__).parent))
 
 
-def _names(code: types.CodeType) -> set[str]:
-    """Return the names that a function uses, and the functions within it."""
-    inner = (_names(each) for each in code.co_consts if isinstance(each, types.CodeType))
-    return set(code.co_names).union(*inner)
+class Reads(NamedTuple):
+    """What a function, and those within it, take from beyond: see `reads`."""
+
+    names: frozenset[str]  # of its module
+    imports: frozenset[str]  # modules
+    writes: bool  # whether it changes a variable of its module or of a function around it
+
+
+@functools.lru_cache(4096)
+def reads(code: types.CodeType) -> Reads:
+    """Return what the code of a function reads that is not its own."""
+    names, imports, writes = set[str](), set[str](), False
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
+            names.add(step.argval)
+        elif step.opname == "IMPORT_NAME":
+            imports.add(step.argval)
+        own = step.opname == "STORE_DEREF" and step.argval not in code.co_freevars
+        writes |= not own and step.opname in ("STORE_DEREF", "STORE_GLOBAL")
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            its = reads(inner)
+            names, imports, writes = names | its.names, imports | its.imports, writes | its.writes
+    return Reads(frozenset(names), frozenset(imports), writes)
 
 
 class _Reader:
@@ -182,7 +203,7 @@ class _Reader:
         self.read((value.__defaults__, value.__kwdefaults__))
         self.items(inspect.getclosurevars(value).nonlocals)
         known = value.__globals__
-        self.items({name: known[name] for name in _names(value.__code__) if name in known})
+        self.items({name: known[name] for name in reads(value.__code__).names if name in known})
 
     def code(self, code: types.CodeType) -> None:
         self.say(code.co_name, code.co_code.hex(), *code.co_names, *code.co_varnames)

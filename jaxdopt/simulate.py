@@ -21,6 +21,7 @@ from jaxdopt._arguments import (
     require_gradient,
     require_horizon,
     require_key,
+    require_kind,
     require_kinds,
     require_metrics,
     require_numbers,
@@ -34,7 +35,10 @@ from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats, is_traced
 from jaxdopt._opaque import disclose, enclose, traceable
 from jaxdopt._pytree import pytree, replace, static
+from jaxdopt.programs import Program, cast, once
 from jaxdopt.schedules import at
+
+_default = functools.cache(traceable)  # of default metrics: the same object at every call
 
 
 @pytree
@@ -189,8 +193,9 @@ def run(
         >>> run(*setting, steps=5, every=5, after=first).history["rounds"]
         array([ 0.,  5., 10., 15.])
     """
-    require_kinds(algorithm, problem, network, state)
-    roles.check(algorithm, network, problem)
+    axes, known = once(_fitting, algorithm, problem, network)
+    if state is not None:
+        require_kind("state", state)
     require_counts(steps, every, start)
     if after is not None:
         require_after(after, x0, key, state, start)
@@ -210,23 +215,21 @@ def run(
     if is_traced(start):
         start = jnp.asarray(start, int)
     else:  # on the host, where a cast costs no call of the device
-        start = np.asarray(start, jax.dtypes.canonicalize_dtype(int))
+        start = (np.int64 if jax.config.jax_enable_x64 else np.int32)(start)
     x = x0 if state is None else state.x
     require_agents(problem, network, x)
-    require_numbers(algorithm, problem.n)
     require_schedules(algorithm, start, steps)
-    dtype = jnp.result_type(*jax.tree.leaves(x))
-    weights = dtype if jnp.finfo(dtype).bits > 16 else jnp.float32
-    names = {*_costs.axes_of(algorithm, problem, network), "step", "diverged"}
-    known = require_metrics(metrics, defaults, _metrics.defaults(problem), names)
+    dtype = x.dtype if isinstance(x, jax.Array) else jnp.result_type(*jax.tree.leaves(x))
+    weights = dtype if dtype.itemsize > 2 else np.dtype(np.float32)
+    known = require_metrics(metrics, defaults, known, axes)
     before = None if after is None else {name: rows[-1] for name, rows in after.metrics.items()}
     setting = (
-        enclose(cast_floats(algorithm, dtype)),
+        enclose(cast(algorithm, dtype)),
         enclose(problem),
-        enclose(cast_floats(network, weights)),
+        enclose(cast(network, weights)),
         x0,
         key,
-        {name: traceable(metric) for name, metric in known.items()},
+        {n: traceable(m) if n in (metrics or ()) else _default(m) for n, m in known.items()},
         state,
         start,
         before,
@@ -237,7 +240,7 @@ def run(
         "every": every,
     }
     options = longrun.options_of(known, progress, checkpoint, checkpoint_every, until, callback)
-    numbers = longrun.numbers_in(problem, network, x)
+    numbers = once(longrun.numbers_in, problem, network) + longrun.numbers_in(x)
     try:
         if longrun.in_chunks(options, steps, numbers, setting):
             depends_on = {
@@ -304,6 +307,15 @@ def _run_in_chunks(
     return Result(key=key, **found)
 
 
+def _fitting(algorithm: Any, problem: Any, network: Any) -> tuple[set[str], dict[str, Any]]:
+    """Return the names of what else a run records, and the default metrics, if the parts fit."""
+    require_kinds(algorithm, problem, network)
+    roles.check(algorithm, network, problem)
+    require_numbers(algorithm, problem.n)
+    names = {*_costs.axes_of(algorithm, problem, network), "step", "diverged"}
+    return names, _metrics.defaults(problem)
+
+
 def _joined(before: Result, after: Result) -> Result:
     """Return one result of two runs; the second one's row 0 is the first one's last."""
 
@@ -319,7 +331,7 @@ def _joined(before: Result, after: Result) -> Result:
     return replace(after, metrics=metrics, costs=costs)
 
 
-@functools.partial(jax.jit, static_argnames=("known_costs", "steps", "every"))
+@Program
 def _simulate(
     algorithm: Any,
     problem: Any,
@@ -347,7 +359,7 @@ def _simulate(
     return Result(state, history, increments, diverged(state), key, own_axes=loop.ledger.read)
 
 
-@functools.partial(jax.jit, static_argnames=("known_costs",))
+@Program
 def _begin(
     algorithm: Any,
     problem: Any,
@@ -370,9 +382,7 @@ def _begin(
     )
 
 
-@functools.partial(
-    jax.jit, static_argnames=("every", "capacity", "fixed_count"), donate_argnames=("state",)
-)
+@functools.partial(Program, donates_last=True)
 def _chunk(
     algorithm: Any,
     problem: Any,

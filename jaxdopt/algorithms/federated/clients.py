@@ -22,7 +22,9 @@ import jax.numpy as jnp
 
 from jaxdopt import agents
 from jaxdopt._checks import require
+from jaxdopt._leaves import is_traced
 from jaxdopt._numbers import Number
+from jaxdopt._opaque import Identity, Opaque, disclose, enclose
 from jaxdopt._pytree import pytree, static
 from jaxdopt.problems.problem import Part, divides
 
@@ -146,22 +148,29 @@ class _Descends:
     kind = "optax.GradientTransformation"
 
     def accept(self, name: str, value: Any) -> Any:
-        """Return the transformation; those with a learning rate already point downhill."""
+        """Return the transformation, a pytree; with a learning rate it would point downhill."""
         remedy = "give an optax transformation without a learning rate, such as"
         require(hasattr(value, "update"), f"{name} is {value!r}; {remedy} optax.trace(0.9).")
+        try:
+            turns = not is_traced(value) and _turns(disclose(value))
+        except TypeError as error:
+            raise ValueError(
+                f"{name} cannot do with gradients and parameters alone ({error}), as "
+                f"optax.polyak_sgd, which asks for the loss's value; {remedy} optax.trace(0.9)."
+            ) from error
         require(
-            not _turns(value),
+            not turns,
             f"{name} turns gradients around, as optax.adam(learning_rate) does, and the method "
             f"would ascend; {remedy} optax.scale_by_adam().",
         )
-        return value
+        return Opaque(Identity(value)) if isinstance(value, tuple) else enclose(value)
 
 
-Optimizer = Annotated[Any, _Descends()]
-"""An optax transformation without a learning rate."""
+Transformation = Annotated[Any, _Descends()]
+"""An optax transformation without a learning rate, or a `jd.optimizer`."""
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _turns(optimizer: Any) -> bool:
     with jax.ensure_compile_time_eval():
         one = jnp.ones(1)

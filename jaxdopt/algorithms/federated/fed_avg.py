@@ -30,8 +30,8 @@ from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.federated.clients import (
     Central,
-    Optimizer,
     Steps,
+    Transformation,
     common,
     descend,
     participants,
@@ -59,7 +59,7 @@ class FedAvg:
         own_steps: Kᵢ in [1, K], how many each client takes, [n, 1]; by default K.
         normalized: whether updates are multiplied by K/Kᵢ, as FedNova's; static.
         local: an optax transformation of local directions, without a learning rate; by default
-            none.
+            none. With `jd.optimizer` its numbers are swept.
         server: the same, of the mean update Δ, such as ``optax.trace(0.9)``.
     """
 
@@ -68,8 +68,8 @@ class FedAvg:
     local_steps: Count = static(default=1)
     own_steps: Steps | None = None
     normalized: bool = static(default=False)
-    local: Optimizer | None = static(default=None)
-    server: Optimizer | None = static(default=None)
+    local: Transformation | None = None
+    server: Transformation | None = None
     needs: ClassVar[set[str]] = {"server"}
 
     def __post_init__(self) -> None:
