@@ -31,6 +31,7 @@ from jaxdopt._arguments import (
 )
 from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats, is_traced
+from jaxdopt._memory import require_room
 from jaxdopt._opaque import disclose, enclose, traceable
 from jaxdopt._pytree import pytree, replace, static
 from jaxdopt.schedules import at
@@ -151,8 +152,9 @@ def run(
         ``after``.
 
     Raises:
-        ValueError: counts, shapes, dtypes or keys that do not fit, before any work. Divergence
-            raises nothing: the history is then infinite or NaN and ``diverged`` is true.
+        ValueError: counts, shapes, dtypes or keys that do not fit, or more memory than there is,
+            before any work. Divergence raises nothing: the history is then infinite or NaN and
+            ``diverged`` is true.
 
     Example:
         >>> import jaxdopt as jd
@@ -192,6 +194,10 @@ def run(
     weights = dtype if jnp.finfo(dtype).bits > 16 else jnp.float32
     names = {*_costs.axes_of(algorithm, problem, network), "step", "diverged"}
     known = require_metrics(metrics, defaults, _metrics.defaults(problem), names)
+    given = {"algorithm": algorithm, "problem": problem, "network": network, "x0": x0, "key": key}
+    given |= {"state": state, "start": start, "steps": steps, "every": every}
+    given |= {"metrics": metrics, "defaults": defaults}
+    require_room(lambda given: run(**given), given, (x, problem), records=steps // every)
     try:
         result = _simulate(
             enclose(cast_floats(algorithm, dtype)),

@@ -13,6 +13,7 @@ from experiments import lines
 PACKAGE = Path(jd.__file__).parent
 FLOORS = {
     "_leaves": 0,
+    "_memory": 0,
     "_opaque": 0,
     "_checks": 0,
     "_numbers": 0,
