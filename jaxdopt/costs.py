@@ -325,7 +325,7 @@ class Ledger:
 
     def __init__(self, axes: Mapping[str, Axis], costs: Callable[..., Any], *args: Any) -> None:
         """Find out which of the costs, a function of ``args``, depend on them."""
-        shapes, moving = _dependent(costs, *args)
+        shapes, moving = dependent(costs, *args)
         self.axes = axes
         self.shapes = {name: leaf.shape for name, leaf in shapes.items()}
         self.moving = {
@@ -386,7 +386,7 @@ class Ledger:
         return jnp.concatenate([jnp.ravel(costs[name]) for name in names])
 
 
-def _dependent(costs: Callable[..., Any], *args: Any) -> tuple[dict[str, Any], set[str]]:
+def dependent(costs: Callable[..., Any], *args: Any) -> tuple[dict[str, Any], set[str]]:
     """Return the shapes of the costs, and the names of those that depend on the arguments."""
     closed, shapes = jax.make_jaxpr(costs, return_shape=True)(*args)
     reached = set(closed.jaxpr.invars)

@@ -34,6 +34,8 @@ FLOORS = {
     "theory": 2,
     "simulate": 3,
     "sweep": 3,
+    "explain": 3,
+    "diagnose": 3,
     "datasets": 3,
     "fingerprint": 3,
     "grids": 3,
