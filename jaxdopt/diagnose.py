@@ -286,7 +286,7 @@ def _cause(program: Callable[[], Any]) -> str:
         return ""
     frames = [
         frame
-        for frame in getattr(found, "traceback_info", None).frames
+        for frame in getattr(getattr(found, "traceback_info", None), "frames", ())
         if OTHERS not in Path(frame.file_name).parents
     ]
     own = [frame for frame in frames if HERE not in Path(frame.file_name).parents]

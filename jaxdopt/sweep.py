@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt._arguments import require_same_key
@@ -118,7 +119,7 @@ def _require_own_draws(given: dict[str, Any], swept: Iterable[str]) -> None:
     for name in swept:
         for leaf in jax.tree.leaves(given[name]):
             array = isinstance(leaf, jax.Array)
-            keys = array and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            keys = array and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             kind = str(jax.random.key_impl(leaf)) if keys else ""
             require(
                 "rbg" not in kind,
@@ -133,13 +134,13 @@ def _require_room(
 ) -> None:
     """Refuse sweeps that need more memory than there is."""
     sizes = [len(leaf) for name in mapped for leaf in jax.tree.leaves(given[name])[:1]]
-    steps, every = (given.get(name) for name in ("steps", "every"))
-    known = isinstance(steps, int) and isinstance(every or 1, int)
+    steps, every = given.get("steps"), given.get("every", 1)
+    known = isinstance(steps, int) and isinstance(every, int) and every > 0
     require_room(
         program,
         given,
         {name: value for name, value in given.items() if name not in mapped},
-        records=steps // (every or 1) if known else 0,
+        records=steps // every if known else 0,
         members=math.prod(sizes),
     )
 

@@ -82,9 +82,10 @@ def test_theory_and_spectral_gap_stand_beside_the_stepsize():
 
 
 def test_memory_is_that_of_shapes_alone():
-    """Of terabytes that are never allocated, and exactly what comes back."""
-    told = jd.explain(jd.DGD(0.1), PROBLEM, RING, steps=10**9, defaults=("gap",))
-    assert told.memory.results > 1e10 > told.free / 10
+    """Of what no machine has and is never allocated, and exactly what comes back."""
+    told = jd.explain(jd.DGD(0.1), PROBLEM, RING, steps=2 * 10**9)
+    assert told.memory.results > 1e10
+    assert told.free is None or told.memory.results > told.free
     assert told.time is None
     assert "no step was timed" in repr(told)
     shape = jax.ShapeDtypeStruct((8, 3), jnp.float64)
