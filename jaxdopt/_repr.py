@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt._leaves import is_traced
+from jaxdopt._memory import readable
 from jaxdopt._numbers import Scheduled
 from jaxdopt._opaque import Opaque, disclose
 
@@ -179,9 +180,4 @@ def _word(label: str) -> str:
 def memory(tree: Any) -> str:
     """Return the memory of all arrays in a tree, in units of 1000 bytes."""
     arrays = {id(leaf): leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "nbytes")}
-    size, unit = float(sum(leaf.nbytes for leaf in arrays.values())), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.3g} {unit}"
+    return readable(sum(leaf.nbytes for leaf in arrays.values()))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import itertools
 import json
 import math
 import operator
 import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,8 @@ from jaxdopt._arguments import require_kinds
 from jaxdopt._checks import require
 from jaxdopt._pytree import number_fields
 from jaxdopt._wrapper import layers
-from jaxdopt.datasets import DIMENSIONS, labelled
+from jaxdopt.datasets import DIMENSIONS, about, labelled
+from jaxdopt.fingerprint import fingerprint
 from jaxdopt.grids import Grid, grids_of, named
 from jaxdopt.longrun import Options
 from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
@@ -90,7 +89,9 @@ def compare(
         A dataset over algorithm, network, the fields of ``over``, seed and step; see `label`. If
         methods have different grids, their members lie along one dimension ``choice``, with the
         fields as coordinates over (algorithm, choice), NaN where a method has fewer. Its
-        attributes are versions, the device, the time, all methods, and what their settings are.
+        attributes are versions, the device, the time, all methods, what their settings are, steps,
+        and the `jaxdopt.fingerprint` of all arguments: two datasets with the same one are
+        answers to the same question.
 
     Raises:
         ValueError: before any work, if a method has no such field, `run` refuses a method, a
@@ -129,6 +130,8 @@ def compare(
     methods = {cell.name: cell.method for cell in cells}
     own, grids = grids_of(methods, over)
     which, keys = _keys(seeds)
+    arguments = algorithms, problem, networks, over, x0, metrics, defaults, until
+    asked = _asked(arguments, which, steps, every)
     starts = {id(cell.problem): cell.problem.start() for cell in cells} if x0 is None else {}
     cells = in_one_form(cells)
 
@@ -184,8 +187,8 @@ def compare(
     done: dict[str, dict[str, xr.Dataset]] = {}
 
     def dataset() -> xr.Dataset:
-        about = _about(methods, algorithms, steps)
-        return _assembled(done, labels, grids, own).assign_attrs(about)
+        known = _about(methods, algorithms) | asked
+        return _assembled(done, labels, grids, own).assign_attrs(known)
 
     def finished_history(cell: Cell) -> dict[str, Any]:
         """Return a cell's history, from the folder if it is there."""
@@ -375,10 +378,8 @@ def _padded(rows: list[list[Any]], length: int) -> np.ndarray:
     )
 
 
-def _about(methods: Mapping[str, Any], algorithms: Mapping[str, Any], steps: int) -> dict[str, Any]:
+def _about(methods: Mapping[str, Any], algorithms: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is to be known about a dataset later on."""
-    from jaxdopt import __version__
-
     settings = {
         name: {
             role: _repr.line(getattr(member, role))
@@ -391,13 +392,16 @@ def _about(methods: Mapping[str, Any], algorithms: Mapping[str, Any], steps: int
     return {
         "algorithms": json.dumps({name: _repr.line(method) for name, method in methods.items()}),
         "settings": json.dumps(settings),
-        "steps": steps,
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": jax.devices()[0].device_kind,
-        "jaxdopt": __version__,
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-    }
+    } | about()
+
+
+def _asked(arguments: Any, seeds: list[int], steps: int, every: int) -> dict[str, Any]:
+    """Return the question that a comparison answers, and its fingerprint where all can be read."""
+    asked = {"steps": steps, "every": every}
+    try:
+        return asked | {"fingerprint": fingerprint(arguments, seeds, *asked.values())}
+    except (ValueError, TypeError, OSError):  # objects or code that cannot be read
+        return asked
 
 
 def _index(name: str, members: Iterable[str]) -> Any:

@@ -325,7 +325,7 @@ class Ledger:
 
     def __init__(self, axes: Mapping[str, Axis], costs: Callable[..., Any], *args: Any) -> None:
         """Find out which of the costs, a function of ``args``, depend on them."""
-        shapes, moving = _dependent(costs, *args)
+        shapes, moving = dependent(costs, *args)
         self.axes = axes
         self.shapes = {name: leaf.shape for name, leaf in shapes.items()}
         self.moving = {
@@ -354,7 +354,6 @@ class Ledger:
         total, _, maxima = accounts
         return jnp.concatenate([total, maxima]) if maxima.size else total
 
-<<<<<<< HEAD
     @property
     def rates(self) -> "Rates":
         """What is needed of the accounts once the loop is over."""
@@ -365,25 +364,6 @@ class Ledger:
             tuple((name, self.shapes[name]) for name in moving),
             tuple(name for name in fixed if self.axes[name].over == "sum"),
         )
-=======
-    def history(self, records: jax.Array, every: int) -> dict[str, jax.Array]:
-        """Return the increments of all axes by name, [records + 1, ...]."""
-        rows = len(records) + 1
-        columns = jnp.concatenate([jnp.zeros((1, records.shape[1]), jnp.float32), records]).T
-        found, at = {}, 0
-        for name in (name for names in self.moving.values() for name in names):
-            shape = self.shapes[name]
-            size = int(np.prod(shape))
-            found[name] = (
-                columns[at] if shape == () else columns[at : at + size].T.reshape(rows, *shape)
-            )
-            at += size
-        still = [name for name in self.shapes if name not in found]  # a set has no order
-        for name in still:
-            of_record = self.fixed[name] * (every if self.axes[name].over == "sum" else 1)
-            found[name] = jnp.full((rows, *self.shapes[name]), of_record).at[0].set(0)
-        return found
->>>>>>> origin/w-programs
 
     @property
     def read(self) -> tuple[tuple[str, Axis, int], ...]:
@@ -436,7 +416,7 @@ class Rates:
         return found
 
 
-def _dependent(costs: Callable[..., Any], *args: Any) -> tuple[dict[str, Any], set[str]]:
+def dependent(costs: Callable[..., Any], *args: Any) -> tuple[dict[str, Any], set[str]]:
     """Return the shapes of the costs, and the names of those that depend on the arguments."""
     closed, shapes = jax.make_jaxpr(costs, return_shape=True)(*args)
     reached = set(closed.jaxpr.invars)

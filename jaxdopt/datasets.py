@@ -5,12 +5,17 @@ xarray is imported where it is needed, as it takes long to load.
 
 from __future__ import annotations
 
+import datetime
 import itertools
+import json
 import math
+import platform
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jaxlib
 import numpy as np
 
 from jaxdopt._checks import require
@@ -25,6 +30,7 @@ RESOLUTION = (
     1000  # rounding errors (of the starting value) within which final values count as equal
 )
 DIMENSIONS = ("algorithm", "network", "seed", "step")  # that are no hyperparameters
+KEYS = 1000  # the most that are written into a dataset's attributes
 MEMBER = "_member"  # a dimension of all combinations, while `best` chooses
 
 
@@ -40,7 +46,8 @@ def label(result: Result, **coordinates: Any) -> xr.Dataset:
     Returns:
         A dataset with a variable for every metric and cost over these dimensions and ``step``.
         Metrics that are arrays have further dimensions ``<metric>_0``, ...; ``diverged`` has no
-        ``step``.
+        ``step``. Its attributes are versions, the device, the time, and the kind and numbers of its
+        key, or of the sweep's different keys, up to a thousand.
 
     Raises:
         ValueError: the names are not those of the axes, or one for each, or an axis has another
@@ -80,7 +87,34 @@ def label(result: Result, **coordinates: Any) -> xr.Dataset:
     history = result.history | {"diverged": result.diverged}
     clash = sorted(set(labels) & set(history))
     require(not clash, f"{listed(clash)} is in the history already; name the axis otherwise.")
-    return labelled(history, labels)
+    return labelled(history, labels).assign_attrs(about() | _keys_of(result.key))
+
+
+def _keys_of(key: Any) -> dict[str, Any]:
+    """Return the kind of keys and the different ones, of which files hold only so many."""
+    numbers = np.asarray(jax.random.key_data(key))
+    different = np.unique(numbers.reshape(-1, numbers.shape[-1]), axis=0)
+    known = {"key_kind": str(jax.random.key_impl(key))}
+    return known | ({"keys": json.dumps(different.tolist())} if len(different) <= KEYS else {})
+
+
+def about() -> dict[str, Any]:
+    """Return what a result depends on beside the arguments: versions, precision, device; and when.
+
+    The same arguments and versions give the same numbers on the same kind of device.
+    """
+    from jaxdopt import __version__
+
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": jax.devices()[0].device_kind,
+        "float64": int(jax.config.jax_enable_x64),  # type: ignore[attr-defined]
+        "jaxdopt": __version__,
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def labelled(history: dict[str, Any], labels: dict[str, Any]) -> xr.Dataset:

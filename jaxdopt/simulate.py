@@ -33,6 +33,7 @@ from jaxdopt._arguments import (
 )
 from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats, is_traced
+from jaxdopt._memory import require_room
 from jaxdopt._opaque import disclose, enclose, traceable
 from jaxdopt._pytree import pytree, replace, static
 from jaxdopt.programs import Program, cast, once
@@ -175,10 +176,10 @@ def run(
         ``after``. If ``result.stopped`` is not None, it has fewer records.
 
     Raises:
-        ValueError: counts, shapes, dtypes or keys that do not fit, before any work; one of the
-            last five arguments given to a run that is traced, as in a sweep; a ``checkpoint`` of
-            another run. Divergence raises nothing: the history is then infinite or NaN and
-            ``diverged`` is true.
+        ValueError: counts, shapes, dtypes or keys that do not fit, or more memory than there is,
+            before any work; one of the last five arguments given to a run that is traced, as in a
+            sweep; a ``checkpoint`` of another run. Divergence raises nothing: the history is then
+            infinite or NaN and ``diverged`` is true.
 
     **Long runs.** A call that may take more than half a second, and one with any of the last five
     arguments, goes in chunks of half a second, the same bit for bit. After the first Ctrl-C it
@@ -241,6 +242,11 @@ def run(
     }
     options = longrun.options_of(known, progress, checkpoint, checkpoint_every, until, callback)
     numbers = once(longrun.numbers_in, problem, network) + longrun.numbers_in(x)
+    given = {"algorithm": algorithm, "problem": problem, "network": network, "x0": x0, "key": key}
+    given |= {"state": state, "start": start, "steps": steps, "every": every}
+    given |= {"metrics": metrics, "defaults": defaults}
+    records = 1 if until is not None else steps // every  # as many as there are until then
+    require_room(lambda given: run(**given), given, (x, problem), records=records)
     try:
         if longrun.in_chunks(options, steps, numbers, setting):
             depends_on = {

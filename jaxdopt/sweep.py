@@ -2,15 +2,18 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt._arguments import require_same_key
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
+from jaxdopt._memory import require_room
 from jaxdopt._pytree import replace
 from jaxdopt.simulate import Result
 
@@ -37,7 +40,9 @@ def sweep(
         A function of the same arguments.
 
     Raises:
-        ValueError: names that are not parameters, or an argument that is not given or not stacked.
+        ValueError: names that are not parameters, or an argument that is not given or not stacked;
+            more memory than there is, which is estimated from shapes before anything is allocated;
+            keys of the kinds "rbg" and "unsafe_rbg", whose draws under vmap are others than alone.
 
     Example:
         >>> import jaxdopt as jd
@@ -90,18 +95,54 @@ def sweep(
         for name in along:
             given[name], mapping[name] = _alongside(given[name], len(axes))
         mapped = [name for name in swept_over if given.get(name) is not None]
-        fixed = {name: v for name, v in given.items() if name not in (*mapped, *along)}
 
-        def call(values: dict[str, Any]) -> Any:
-            return function(**fixed, **values)
+        def program(given: dict[str, Any]) -> Any:
+            fixed = {name: v for name, v in given.items() if name not in (*mapped, *along)}
 
-        for own in reversed(swept_over):
-            inside = {name: 0 if name == own else None for name in mapped} | mapping
-            call = jax.vmap(call, (inside,))
-        result = call({name: given[name] for name in (*mapped, *along)})
-        return _renamed(result, lambda inner: axes + inner)
+            def call(values: dict[str, Any]) -> Any:
+                return function(**fixed, **values)
+
+            for own in reversed(swept_over):
+                inside = {name: 0 if name == own else None for name in mapped} | mapping
+                call = jax.vmap(call, (inside,))
+            return call({name: given[name] for name in (*mapped, *along)})
+
+        _require_own_draws(given, (*mapped, *along))
+        _require_room(program, given, mapped)
+        return _renamed(program(given), lambda inner: axes + inner)
 
     return swept
+
+
+def _require_own_draws(given: dict[str, Any], swept: Iterable[str]) -> None:
+    """Refuse keys whose draws under vmap are others than one by one."""
+    for name in swept:
+        for leaf in jax.tree.leaves(given[name]):
+            array = isinstance(leaf, jax.Array)
+            keys = array and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            kind = str(jax.random.key_impl(leaf)) if keys else ""
+            require(
+                "rbg" not in kind,
+                f"{name} has keys of the kind {kind!r}, whose draws under vmap are others than in "
+                'a run of each; make them with jax.random.key(0, impl="threefry2x32"), or run one '
+                "after the other.",
+            )
+
+
+def _require_room(
+    program: Callable[[dict[str, Any]], Any], given: dict[str, Any], mapped: Sequence[str]
+) -> None:
+    """Refuse sweeps that need more memory than there is."""
+    sizes = [len(leaf) for name in mapped for leaf in jax.tree.leaves(given[name])[:1]]
+    steps, every = given.get("steps"), given.get("every", 1)
+    known = isinstance(steps, int) and isinstance(every, int) and every > 0
+    require_room(
+        program,
+        given,
+        {name: value for name, value in given.items() if name not in mapped},
+        records=steps // every if known else 0,
+        members=math.prod(sizes),
+    )
 
 
 def _renamed(tree: Any, names: Callable[[tuple], tuple]) -> Any:

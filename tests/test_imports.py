@@ -13,6 +13,7 @@ from experiments.catalogue import lines
 PACKAGE = Path(jd.__file__).parent
 FLOORS = {
     "_leaves": 0,
+    "_memory": 0,
     "_opaque": 0,
     "_checks": 0,
     "_numbers": 0,
@@ -36,6 +37,8 @@ FLOORS = {
     "longrun": 3,
     "simulate": 3,
     "sweep": 3,
+    "explain": 3,
+    "diagnose": 3,
     "datasets": 3,
     "fingerprint": 3,
     "programs": 3,

@@ -30,6 +30,7 @@ import numpy as np
 from jaxdopt import agents as _agents
 from jaxdopt._checks import count, require
 from jaxdopt._leaves import is_traced
+from jaxdopt._memory import require_free
 from jaxdopt._pytree import replace
 from jaxdopt.networks.events import draws, durations
 from jaxdopt.roles import Missing, Network, lacks
@@ -181,6 +182,7 @@ def simulate(
         ValueError: times that are not positive; nothing happens, or not for as long as asked for.
     """
     steps, end = until
+    _require_room("events", steps or end * _rate(clocks, n, key), until, _EVENT)
     if steps is None:
         time, agent, _ = _events(clocks, n, key, end)
         found, cuts = rounds(time, agent)
@@ -219,6 +221,9 @@ def recorded(
         if end is not None and time > end:
             break
         record.append((time, what))
+        if len(record) == _TRIED:
+            expected = steps or len(record) * end / max(time, 1e-9)
+            _require_room("aggregations", expected, until, _AGGREGATION)
         if len(record) == steps:
             break
     if steps is None:
@@ -240,7 +245,7 @@ def _require_steps(rounds: int, steps: int, stopped: str, remedy: str) -> None:
 def _events(clocks: Any, n: int, key: jax.Array, end: Any) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return events until ``end``, times and agents [E] in order, and whether more follow."""
     key = jax.random.fold_in(key, durations.COMPUTE)
-    clock, counted, alive, block, more = np.zeros(n), 0, np.arange(n), 16, False
+    clock, counted, alive, block, more = np.zeros(n), 0, np.arange(n), _FIRST, False
     found, who = [np.zeros(0)], [np.zeros(0, int)]
     while len(alive):
         k = np.repeat(counted + np.arange(block), len(alive))
@@ -266,7 +271,25 @@ def _events(clocks: Any, n: int, key: jax.Array, end: Any) -> tuple[np.ndarray, 
     return time[order], agent[order], more
 
 
+def _rate(clocks: Any, n: int, key: jax.Array) -> float:
+    """Return the events a second of all agents, by their first ones."""
+    k, me = np.repeat(np.arange(_FIRST), n), np.tile(np.arange(n), _FIRST)
+    lasts = draws.drawn(clocks, jax.random.fold_in(key, durations.COMPUTE), k, me, me)
+    means = lasts.reshape(_FIRST, n).mean(axis=0)
+    return float(np.sum(1 / means[means > 0]))
+
+
+def _require_room(what: str, number: float, until: Length, each: int) -> None:
+    """Refuse more events than there is memory for, each of which takes some bytes."""
+    steps, seconds = until
+    given = f"{seconds:g} seconds" if steps is None else f"{steps} steps"
+    require_free(f"a schedule of {given}, some {number:.2g} {what},", each * number, "give fewer")
+
+
 _BLOCK = 2**21  # times drawn at once
+_FIRST = 16  # of an agent, drawn at first
+_TRIED = 4096  # aggregations after which their number is estimated
+_EVENT, _AGGREGATION = 150, 500  # bytes of one while schedules are made, measured
 
 
 class Places:
