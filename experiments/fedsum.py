@@ -236,10 +236,9 @@ PANELS = [
         Heat(data=lambda r: final(r["patterns"]).clip(min=1e-14), x="algorithm", y="pattern",
              limits=(1e-14, 10), labels=TITLES, title="$|x - x^\\star|$ at the end"),
         curves("unequal"),
-        curves("markov", ylabel=""),
     ],
+    [curves("markov"), curves("uniform", ("SCAFFOLD", *FEDSUM), x="vectors")],
     [
-        curves("uniform", ("SCAFFOLD", *FEDSUM), x="vectors"),
         LogLog(data=lambda r: r["delays"].error, x="age", ticks=False, xlabel=f"${MEAN_AGE}$",
                also=[slope(1, f"$\\propto {MEAN_AGE}$")],
                title="n = {}, K = {}".format(*DELAYED), **BY_LAW),
@@ -261,7 +260,7 @@ STUDY = Study(
         "speedup": Part("case", speedup, with_sizes),
     },
     claims=CLAIMS,
-    figures={"fedsum": Figure(PANELS, height=2.6)},
+    figures={"fedsum": Figure(PANELS, height=2.4)},
     tables={
         "errors": ("|x - x*|", lambda r: final(r["patterns"]).to_dataset("algorithm")),
         "delays": ("stationary errors", lambda r: r["delays"].mean("seed")),
