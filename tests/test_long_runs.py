@@ -61,6 +61,14 @@ def whole():
     return run()
 
 
+@pytest.fixture(autouse=True)
+def handled():
+    """SIGINT as in a terminal: what runs in the background ignores it."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
 @pytest.fixture
 def fine(monkeypatch):
     """Chunks of a few records."""
@@ -294,7 +302,8 @@ def test_sigterm_saves_and_goes_on_to_its_handler(tmp_path, fine):
 
 
 PLAIN = """
-import jax, jaxdopt as jd
+import signal, jax, jaxdopt as jd
+signal.signal(signal.SIGINT, signal.default_int_handler)
 problem = jd.problems.quadratic(4, 2)
 network = jd.networks.metropolis(jd.graphs.ring(4))
 result = jd.run(jd.DGD(0.1), problem, network, problem.start(), jax.random.key(0), steps=10**9,
