@@ -317,7 +317,7 @@ class _Reader:
             return (kind, value)
         if kind is float or kind is complex:
             return (kind, repr(value))
-        if kind is _SHIM:
+        if kind is _SHIM and hasattr(value, "fun"):
             return (kind, self.static(value.fun))
         if isinstance(value, tuple | list):  # a list: the keys of a dict
             return (kind, *[self.static(item) for item in value])
