@@ -391,9 +391,11 @@ def resident():
 def many(count, every):
     """Run ``count`` programs, no two alike, and print maps and memory after every so many."""
     rows = []
+    setting = jd.DGD(0.1), Tilted({"center": np.zeros(3)}), jd.networks.Complete(4)
     for i in range(count):
-        method = jd.DGD(lambda k, i=i: 0.1 / (k + 1 + i))
-        run(lambda state, problem, i=i: state.x[0, 0] + i, method, steps=1)
+        metrics = {"own": lambda state, problem, i=i: state.x[0, 0] + i}
+        options: dict[str, Any] = {"steps": 1 + i % 3, "metrics": metrics, "defaults": ()}
+        jd.run(*setting, jnp.ones((4, 3)), KEY, **options)
         if (i + 1) % every == 0:
             rows.append((i + 1, maps(), resident()))
             print("{:6d} runs {:7d} maps {:8.0f} MB".format(*rows[-1]), flush=True)
