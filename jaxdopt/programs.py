@@ -1,26 +1,26 @@
-"""Compiled programs: one for each structure of a call; the last of them are kept, others are freed.
+"""Compiled programs: one for each structure of a call. The last ones are kept, others are freed.
 
 `run`, and with it `sweep` and `compare`, compile one program for each structure of their arguments:
-types, static fields, shapes and dtypes, and what the functions among them say. The `KEPT` programs
-that were used last are kept, which is where this differs from `jax.jit`, which keeps all: each
-takes 100 to 300 memory maps, of which Linux gives a process 65,530 (``vm.max_map_count``), and the
-data that it has as constants. To keep more or fewer, assign ``jaxdopt.programs.KEPT``; only who
-goes round and round more structures than that in one process will notice.
+types, static fields, shapes and dtypes, and what the functions among them do. `jax.jit` keeps every
+program, and each takes some hundred memory maps, of which Linux gives a process 65,530
+(``vm.max_map_count``). Here the last `KEPT` programs are kept. Assign ``jaxdopt.programs.KEPT`` for
+more or fewer; it matters where one process goes through more structures than that again and again.
 
-**What a function says.** A metric, a schedule or a loss that is written anew, as a lambda in a
-notebook's cell or in a loop is, is the same program as before if it says the same: the same code,
-defaults and closed-over values, and the same values of the global names that it reads. That can be
-told where all of these are numbers, strings, tuples, dtypes, JAX arrays (the same ones), NumPy
-arrays (of the same contents, up to `READ` bytes), modules, functions and classes of Python's
-``math``, JAX, NumPy, Optax or this library, objects made by `pytree`, or functions of which the
-same can be told. Numbers are told apart by type and text: 1, 1.0 and True are three programs,
-as they may be in JAX. A function that reads anything else, such as a list, a dict, an object or a
-module of one's own, may mean something else tomorrow: it is known by identity, as under `jax.jit`,
-and a fresh one compiles anew. What varies should be a number of a `pytree`, not of a closure.
+**Functions.** A metric, a schedule or a loss that is written anew, as a lambda in a notebook's cell
+or in a loop is, needs no new program if it has the same code, defaults and closed-over values, and
+the global names that it reads have the same values. All of these must be of kinds that can be
+compared: numbers, strings, tuples, dtypes; JAX arrays (the same array) and NumPy arrays (the same
+contents, up to `READ` bytes); modules, functions and classes of JAX, NumPy, Optax, this library and
+Python's ``math``; frozen dataclasses, as `pytree` makes them; and functions of which the same
+holds. Numbers are compared by type and text: 1, 1.0 and True give three programs. A function that
+reads anything else (a list, a dict, an object or a module of one's own) or that assigns to names
+outside of itself is known by identity, as under `jax.jit`, because what it reads may change: a
+fresh one compiles anew. A number that varies should not be in a closure but in a field of a
+`pytree`, where it is traced.
 
-**What is freed.** A program goes with what it knows by identity: an object that is no pytree, a
-function, an array that a function reads. Large arrays that functions read are arguments of the
-program, not constants in it, so that it does not keep them.
+**Memory.** A program is dropped when something dies that it knows by identity: an object that is no
+pytree, a function, or an array that a function reads. Arrays above `SMALL` bytes that a function
+reads are arguments of the program rather than constants in it, so that it does not keep them.
 """
 
 import collections
@@ -247,10 +247,12 @@ def _part(value: Any) -> _Part:
         names = sorted(value)
         parts = [_part(value[name]) for name in names]
         key = _Key(tuple(names), *[part.key for part in parts])
-        leaves, owners, lifted = (
-            [item for part in parts for item in part[place]] for place in (0, 2, 3)
+        return _Part(
+            [leaf for part in parts for leaf in part.leaves],
+            key,
+            [owner for part in parts for owner in part.owners],
+            [array for part in parts for array in part.lifted],
         )
-        return _Part(leaves, key, owners, lifted)
     leaves, structure = jax.tree.flatten(value)
     reader = _Reader()
     words = reader.structure(structure)
@@ -323,7 +325,7 @@ class _Reader:
             return (kind, value)
         if kind is float or kind is complex:
             return (kind, repr(value))
-        if kind is _SHIM:
+        if kind is _SHIM and hasattr(value, "fun"):
             return (kind, self.static(value.fun))
         if isinstance(value, tuple | list):  # a list: the keys of a dict
             return (kind, *[self.static(item) for item in value])

@@ -139,7 +139,8 @@ def run(
     It is the loop ``state = at(algorithm, k).step(state, problem, network.at(k, key),
     fold_in(key, k))`` for k = start ... start + steps − 1, from ``algorithm.init``, jitted. It
     compiles once for each structure of its arguments: numbers, weights, data, keys and ``start``
-    are traced, so none of them compiles anew (a fresh lambda as a metric does). It goes under
+    are traced, so none of them compiles anew, nor does a lambda that is written again (what
+    compares them, and how many programs are kept, is in `jaxdopt.programs`). It goes under
     `jax.vmap`, `jax.grad` and `jax.jit`.
 
     Args:
@@ -216,7 +217,7 @@ def run(
     if is_traced(start):
         start = jnp.asarray(start, int)
     else:  # on the host, where a cast costs no call of the device
-        start = (np.int64 if jax.config.jax_enable_x64 else np.int32)(start)
+        start = jax.dtypes.canonicalize_dtype(int).type(start)
     x = x0 if state is None else state.x
     require_agents(problem, network, x)
     require_schedules(algorithm, start, steps)

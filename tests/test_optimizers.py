@@ -56,20 +56,20 @@ def test_a_factorys_numbers_are_one_program(name):
     params, gradients = jnp.array([1.0, -2.0]), jnp.array([0.3, 0.7])
     traces = []
 
-    @jax.jit
     def two(optimizer):
         traces.append(1)
         _, state = optimizer.update(gradients, optimizer.init(params), params)
         return optimizer.update(2 * gradients, state, params)[0]
 
+    jitted = jax.jit(two)
     for scale in (1.0, 0.5):
         own = {key: scale * value for key, value in numbers.items()}
-        two.trace(jd.optimizer(factory, **own))
+        jitted.trace(jd.optimizer(factory, **own))
         plain = factory(**own)
         _, state = plain.update(gradients, plain.init(params), params)
         expected = plain.update(2 * gradients, state, params)[0]
         with jax.disable_jit():
-            found = two.__wrapped__(jd.optimizer(factory, **own))
+            found = two(jd.optimizer(factory, **own))
         np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert len(traces) == 1 + 2
 
@@ -111,6 +111,11 @@ def test_what_is_no_number_is_static():
     assert jax.tree.leaves(jd.optimizer(optax.apply_every, k=2)) == []
 
 
+def sm3(b2):
+    zero = jnp.zeros(2)
+    return jd.optimizer(optax.scale_by_sm3, b2=b2).update(zero, optax.scale_by_sm3().init(zero))
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -126,12 +131,7 @@ def test_what_is_no_number_is_static():
             "server turns gradients around",
         ),
         (
-            lambda: jax.eval_shape(
-                lambda b: jd.FedAvg(
-                    0.1, server=jd.optimizer(optax.scale_by_sm3, b2=b)
-                ).server.update(jnp.ones(2), optax.scale_by_sm3().init(jnp.ones(2))),
-                0.5,
-            ),
+            lambda: jax.eval_shape(sm3, 0.5),
             r"scale_by_sm3 decides by the value of one of b2 .*give optax\.scale_by_sm3",
         ),
         (

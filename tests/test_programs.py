@@ -287,6 +287,62 @@ def test_a_configuration_is_seen():
     assert len(record) == 2 * first
 
 
+@jd.pytree
+class Tilted:
+    """A problem whose data may be changed in place, as nothing of the library's is."""
+
+    data: Any
+    n = 4
+    d = 3
+
+    def grad(self, x, key):
+        return x - self.data["center"]
+
+
+def test_what_can_change_is_read_at_every_call():
+    start = jnp.ones((4, 3))
+
+    def last(problem):
+        return np.asarray(jd.run(jd.DGD(0.5), problem, ring(), start, KEY, steps=1).state.x)
+
+    center = np.zeros(3)
+    problem = Tilted({"center": center})
+    made = simulate._simulate.made
+    first = last(problem)
+    center += 1
+    second = last(problem)
+    problem.data["center"] = np.full(3, 2.0)
+    third = last(problem)
+    np.testing.assert_allclose([second - first, third - second], 0.5, rtol=1e-12)
+    assert simulate._simulate.made == made + 1
+
+
+def test_frozen_objects_are_cast_and_asked_once():
+    method, other, calls = jd.DGD(0.1), jd.DGD(0.2), []
+
+    def asked(*parts):
+        calls.append(parts)
+        return len(calls)
+
+    cast = programs.cast(method, np.dtype(np.float32))
+    assert cast.stepsize == np.float32(0.1)
+    assert programs.cast(method, np.dtype(np.float32)) is cast
+    assert programs.cast(method, np.dtype(np.float64)).stepsize == 0.1
+    changing = Tilted({"center": np.zeros(3)})
+    single = programs.cast(changing, np.dtype(np.float32))
+    assert programs.cast(changing, np.dtype(np.float32)) is not single
+    programs.cast(other, np.dtype(np.float32))
+    assert [programs.once(asked, method, other) for _ in range(3)] == [1, 1, 1]
+    assert programs.once(asked, method, method) == 2
+    assert [programs.once(asked, method, changing) for _ in range(2)] == [3, 4]
+    place, ref = id(method), weakref.ref(method)
+    calls.clear()
+    del method, cast
+    gc.collect()
+    assert ref() is None
+    assert place not in programs._FROZEN
+
+
 PROGRAM = """
     import jax, jax.monitoring
     import jaxdopt as jd
@@ -335,9 +391,11 @@ def resident():
 def many(count, every):
     """Run ``count`` programs, no two alike, and print maps and memory after every so many."""
     rows = []
+    setting = jd.DGD(0.1), Tilted({"center": np.zeros(3)}), jd.networks.Complete(4)
     for i in range(count):
-        method = jd.DGD(lambda k, i=i: 0.1 / (k + 1 + i))
-        run(lambda state, problem, i=i: state.x[0, 0] + i, method, steps=1)
+        metrics = {"own": lambda state, problem, i=i: state.x[0, 0] + i}
+        options: dict[str, Any] = {"steps": 1 + i % 3, "metrics": metrics, "defaults": ()}
+        jd.run(*setting, jnp.ones((4, 3)), KEY, **options)
         if (i + 1) % every == 0:
             rows.append((i + 1, maps(), resident()))
             print("{:6d} runs {:7d} maps {:8.0f} MB".format(*rows[-1]), flush=True)
