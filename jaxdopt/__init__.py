@@ -24,8 +24,8 @@ Running:
     compare            methods, networks, fields and seeds in one xarray dataset; a method in a
                        Setting has a problem or networks of its own
     best, reach        the best member of a sweep, and when a value is reached
-    explain            roles, sizes, costs, theory, memory and time of a run, before it is run
-    diagnose           the first step, agents and fields of a run that are not finite
+    explain            roles, costs, theory, memory and time before a run: an Explanation
+    diagnose           the first step, agents and fields that are not finite: a Diagnosis
     label              names for a sweep's axes: its results as an xarray dataset
     metrics, costs     what is recorded, and what a step costs (Cost); an Axis of your own
     plot               curves, heatmaps, networks, timelines
@@ -97,8 +97,8 @@ from jaxdopt.averaging import Averaged
 from jaxdopt.compare import compare
 from jaxdopt.costs import Axis, Cost
 from jaxdopt.datasets import best, label, reach
-from jaxdopt.diagnose import diagnose
-from jaxdopt.explain import explain
+from jaxdopt.diagnose import Diagnosis, diagnose
+from jaxdopt.explain import Explanation, explain
 from jaxdopt.problems import data, partition
 from jaxdopt.problems.stacking import stack
 from jaxdopt.schedules import at
@@ -117,6 +117,8 @@ __all__ = [
     "Axis",
     "Cost",
     "Count",
+    "Diagnosis",
+    "Explanation",
     "Fraction",
     "Nonnegative",
     "Positive",
