@@ -24,6 +24,7 @@ Running:
     compare            methods, networks, fields and seeds in one xarray dataset; a method in a
                        Setting has a problem or networks of its own
     best, reach        the best member of a sweep, and when a value is reached
+    Call               a call in a file with its result and versions, to be made again from it
     explain            roles, costs, theory, memory and time before a run: an Explanation
     diagnose           the first step, agents and fields that are not finite: a Diagnosis
     label              names for a sweep's axes: its results as an xarray dataset
@@ -94,6 +95,7 @@ from jaxdopt._pytree import field, pytree, static
 from jaxdopt._pytree import replace_checked as replace
 from jaxdopt.algorithms import *  # noqa: F403
 from jaxdopt.averaging import Averaged
+from jaxdopt.call import Call
 from jaxdopt.compare import compare
 from jaxdopt.costs import Axis, Cost
 from jaxdopt.datasets import best, label, reach
@@ -115,6 +117,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Averaged",
     "Axis",
+    "Call",
     "Cost",
     "Count",
     "Diagnosis",

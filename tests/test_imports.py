@@ -34,6 +34,7 @@ FLOORS = {
     "theory": 2,
     "simulate": 3,
     "sweep": 3,
+    "call": 3,
     "explain": 3,
     "diagnose": 3,
     "datasets": 3,

@@ -40,6 +40,7 @@ EXPECTED = {  # what a page says of its results
         and (names["found"].step, names["found"].fields[0].agents) == (0, (3,))
         and "division by zero, in gradient" in str(names["found"])
         and len(names["dataset"].attrs["fingerprint"]) == 16
+        and np.array_equal(names["again"]().state.x, names["result"].state.x)
     ),
     "clients-and-servers": lambda names: last(names["summed"]) < 1e-6,
     "coming-from": lambda names: (
