@@ -105,7 +105,7 @@ class Call:
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, call=np.array(json.dumps(told)), **arrays)
+                np.savez(file, allow_pickle=False, call=np.array(json.dumps(told)), **arrays)
             os.replace(partial, path)
         except BaseException:
             os.unlink(partial)

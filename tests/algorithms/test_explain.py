@@ -14,7 +14,7 @@ import jaxdopt as jd
 from jaxdopt import _memory
 
 STEPS = 6
-QUICK = ("GradientDescent", "GTSVRG")  # the last one's costs depend on its state
+QUICK = ("GTSVRG",)  # whose costs depend on its state
 RING = jd.networks.metropolis(jd.graphs.ring(8))
 PROBLEM = jd.problems.quadratic(8, 3)
 
@@ -97,6 +97,7 @@ def test_memory_is_that_of_shapes_alone():
     assert small.memory.results == pytest.approx(_memory.bytes_of(result), abs=200)
 
 
+@pytest.mark.slow
 def test_time_is_an_estimate_of_steps_that_were_timed():
     told = jd.explain(jd.DGD(0.1), PROBLEM, RING, steps=10**6, every=1000)
     time: Any = told.time
