@@ -24,8 +24,9 @@ Running:
     compare            methods, networks, fields and seeds in one xarray dataset; a method in a
                        Setting has a problem or networks of its own
     best, reach        the best member of a sweep, and when a value is reached
-    explain            roles, sizes, costs, theory, memory and time of a run, before it is run
-    diagnose           the first step, agents and fields of a run that are not finite
+    Call               a call in a file with its result and versions, to be made again from it
+    explain            roles, costs, theory, memory and time before a run: an Explanation
+    diagnose           the first step, agents and fields that are not finite: a Diagnosis
     label              names for a sweep's axes: its results as an xarray dataset
     metrics, costs     what is recorded, and what a step costs (Cost); an Axis of your own
     plot               curves, heatmaps, networks, timelines
@@ -95,11 +96,12 @@ from jaxdopt._pytree import field, pytree, static
 from jaxdopt._pytree import replace_checked as replace
 from jaxdopt.algorithms import *  # noqa: F403
 from jaxdopt.averaging import Averaged
+from jaxdopt.call import Call
 from jaxdopt.compare import compare
 from jaxdopt.costs import Axis, Cost
 from jaxdopt.datasets import best, label, reach
-from jaxdopt.diagnose import diagnose
-from jaxdopt.explain import explain
+from jaxdopt.diagnose import Diagnosis, diagnose
+from jaxdopt.explain import Explanation, explain
 from jaxdopt.optimizers import optimizer
 from jaxdopt.problems import data, partition
 from jaxdopt.problems.stacking import stack
@@ -117,8 +119,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Averaged",
     "Axis",
+    "Call",
     "Cost",
     "Count",
+    "Diagnosis",
+    "Explanation",
     "Fraction",
     "Nonnegative",
     "Positive",

@@ -266,7 +266,10 @@ def _keys(seeds: Any) -> tuple[list[int], jax.Array]:
     )
     beyond = [seed for seed in which if not -(2**63) <= seed < 2**63]
     require(not beyond, f"seeds has {beyond}; jax.random.key takes integers of 64 bits.")
-    keys = jnp.stack([jax.random.key(seed) for seed in which])
+    if min(which) >= 0 and max(which) < 2**31:
+        keys = jax.vmap(jax.random.key)(jnp.asarray(which, jnp.int32))
+    else:  # beyond 32 bits only a Python integer says the same with and without jax_enable_x64
+        keys = jnp.stack([jax.random.key(seed) for seed in which])
     known: dict[bytes, int] = {}
     for seed, data in zip(which, np.asarray(jax.random.key_data(keys)), strict=True):
         other = known.setdefault(data.tobytes(), seed)

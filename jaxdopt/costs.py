@@ -417,7 +417,12 @@ class Rates:
 
 
 def dependent(costs: Callable[..., Any], *args: Any) -> tuple[dict[str, Any], set[str]]:
-    """Return the shapes of the costs, and the names of those that depend on the arguments."""
+    """Return the shapes of the costs, and the names of those that depend on the arguments.
+
+    Args:
+        costs: a function of ``args`` that returns them by name.
+        args: arrays or their shapes.
+    """
     closed, shapes = jax.make_jaxpr(costs, return_shape=True)(*args)
     reached = set(closed.jaxpr.invars)
     for equation in closed.jaxpr.eqns:

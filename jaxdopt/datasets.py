@@ -6,6 +6,7 @@ xarray is imported where it is needed, as it takes long to load.
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import itertools
 import json
 import math
@@ -15,7 +16,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jaxlib
 import numpy as np
 
 from jaxdopt._checks import require
@@ -111,7 +111,7 @@ def about() -> dict[str, Any]:
         "float64": int(jax.config.jax_enable_x64),  # type: ignore[attr-defined]
         "jaxdopt": __version__,
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

@@ -177,12 +177,12 @@ def diagnose(
         algorithm: the method.
         problem: the problem.
         network: the network.
-        x0: as in `run`.
-        key: as in `run`.
+        x0: [n, d], from which the run started; None with ``after`` or ``state``.
+        key: the run's; with ``after`` it may be left out.
         steps: how many steps to look at, at most.
-        after: the result to go on from, as in `run`.
-        state: the state to start from, as in `run`.
-        start: the first step's number, as in `run`.
+        after: the `Result` to go on from, which has not diverged yet.
+        state: the state to start from, in place of x0.
+        start: the first step's number.
 
     Returns:
         A `Diagnosis`, which prints as a few lines; None if all states are finite.
@@ -195,8 +195,8 @@ def diagnose(
         >>> problem = jd.problems.quadratic(4, 2)
         >>> setting = problem, jd.networks.metropolis(jd.graphs.ring(4)), problem.start()
         >>> found = jd.diagnose(jd.DGD(1e30), *setting, jax.random.key(0), steps=100)
-        >>> found.step, found.fields[0].name, found.fields[0].agents
-        (1, 'x', (0, 1, 2, 3))
+        >>> found.fields[0].name, found.fields[0].agents
+        ('x', (0, 1, 2, 3))
     """
     steps = count("steps", steps)
     require(

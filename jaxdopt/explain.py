@@ -49,6 +49,7 @@ class Explanation:
     """What a run will be; see `explain`.
 
     Attributes:
+        title: the method, the problem and the network in a few words.
         needs: what the method needs of the network and the problem, by the words of `jaxdopt.roles`
             and whether it is there.
         refusal: the sentence with which `run` refuses; empty if the method fits.
@@ -102,8 +103,9 @@ class Explanation:
         facts["a step"] = ", ".join(map(self._cost, self.costs))
         if self.gap is not None:
             facts["spectral gap"] = f"{self.gap:.4g}"
-        facts["stepsize"] = self._stepsizes()
-        facts[f"{self.steps} steps"] = f"{self.records} records"
+        facts["stepsize"] = "none" if self.stepsize is None else _repr.brief(self.stepsize)
+        facts |= self._bounds()
+        facts[f"{self.steps:,} steps"] = f"{self.records:,} records"
         if self.memory is not None:
             free = "" if self.free is None else f"; {readable(self.free)} are free"
             parts = ", ".join(
@@ -126,18 +128,18 @@ class Explanation:
             return f"{name} by the state"
         return f"{name} {about}{float(value):.6g}" if np.ndim(value) == 0 else f"{name} {value}"
 
-    def _stepsizes(self) -> str:
-        own = "the method has none" if self.stepsize is None else _repr.brief(self.stepsize)
+    def _bounds(self) -> dict[str, str]:
+        """Return what theorems say of the stepsize."""
         if self.theory is None:
-            return f"{own}; {self.theory_missing}"
-        bounds = [
-            f"{name} {float(claim.value):.4g} = {claim.formula} ({claim.kind}, {claim.source})"
-            if claim.value is not None
-            else f"{name} {claim.formula}, which needs {claim.missing}"
-            for name, claim in self.theory.claims.items()
-            if name in ("stepsize", "edge")
-        ]
-        return "; ".join([own, *bounds])
+            return {"its bound": self.theory_missing}
+        claims = {"its bound": self.theory.stepsize, "its edge": self.theory.edge}
+        return {
+            name: f"needs {claim.missing}"
+            if claim.value is None
+            else f"{float(claim.value):.4g} = {claim.formula} ({claim.kind}; {claim.source})"
+            for name, claim in claims.items()
+            if claim is not None
+        }
 
     def __repr__(self) -> str:
         facts = self._facts()
@@ -181,13 +183,13 @@ def explain(
         algorithm: the method.
         problem: the problem.
         network: the network.
-        x0: as in `run`, or its shape as `jax.ShapeDtypeStruct`, with which no step is timed;
+        x0: [n, d], or its shape as `jax.ShapeDtypeStruct`, with which no step is timed;
             ``problem.start()`` by default.
-        key: as in `run`; ``jax.random.key(0)`` by default.
+        key: the run's; ``jax.random.key(0)`` by default.
         steps: of the run.
-        every: as in `run`.
-        metrics: as in `run`.
-        defaults: as in `run`.
+        every: how many steps a record covers.
+        metrics: what is recorded, {name: function of (state, problem)}.
+        defaults: which of the default metrics are, by name; all by default.
         timed: whether some steps are timed.
 
     Returns:
@@ -213,9 +215,7 @@ def explain(
     )
     key = jax.random.key(0) if key is None else key
     require_key(key)
-    n, title = problem.n, ", ".join(map(_repr.line, (algorithm, problem, network)))
-    if len(title) > 3 * _repr.NESTED:
-        title = ", ".join(map(_repr.brief, (algorithm, problem, network)))
+    n, title = problem.n, " | ".join(map(_repr.brief, (algorithm, problem, network)))
     needs = _needs(algorithm, problem, network)
     try:
         roles.check(algorithm, network, problem)

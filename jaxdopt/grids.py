@@ -1,5 +1,6 @@
 """Grids: a method at all combinations of some of its fields' values, stacked into programs."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -152,7 +153,7 @@ def _values(field: str, values: Any, numbers: bool) -> dict[Any, Any]:
         elif any(isinstance(label, str) for label in labels):
             labels = [*map(str, labels)]
     require(values, f"over[{field!r}] has shape (0,); give at least one value.")
-    twice = sorted({str(label) for label in labels if labels.count(label) > 1})
+    twice = sorted(str(label) for label, times in collections.Counter(labels).items() if times > 1)
     require(
         not twice,
         f"over[{field!r}] has {', '.join(twice)} more than once; give every value once, or "

@@ -135,12 +135,14 @@ def _require_room(
     """Refuse sweeps that need more memory than there is."""
     sizes = [len(leaf) for name in mapped for leaf in jax.tree.leaves(given[name])[:1]]
     steps, every = given.get("steps"), given.get("every", 1)
-    known = isinstance(steps, int) and isinstance(every, int) and every > 0
+    records = 0  # of what is no run, or is refused by it
+    if isinstance(steps, int | np.integer) and isinstance(every, int | np.integer):
+        records = int(steps) // max(int(every), 1)
     require_room(
         program,
         given,
         {name: value for name, value in given.items() if name not in mapped},
-        records=steps // every if known else 0,
+        records=records,
         members=math.prod(sizes),
     )
 

@@ -37,6 +37,7 @@ FLOORS = {
     "longrun": 3,
     "simulate": 3,
     "sweep": 3,
+    "call": 3,
     "explain": 3,
     "diagnose": 3,
     "datasets": 3,

@@ -58,6 +58,13 @@ def test_a_comparison_is_refused_before_its_first_run(monkeypatch):
         )
 
 
+def test_a_comparison_of_many_values_and_seeds_is_refused_in_seconds():
+    """Of 20,000 seeds no program of as many operands is made, and values are counted once."""
+    grid = {"stepsize": np.linspace(0.01, 0.1, 5000)}
+    compare = functools.partial(jd.compare, {"DGD": jd.DGD(0.1)}, PROBLEM, RING, progress=False)
+    assert seconds(lambda: compare(over=grid, seeds=20_000, steps=1000)) < 20
+
+
 def test_what_lies_between_is_decided_by_the_compiled_program(monkeypatch):
     """The same run is refused or not, as XLA's own analysis is above what is free or below."""
     n, d = 16, 50_000

@@ -35,6 +35,13 @@ EXPECTED = {  # what a page says of its results
         set(names["dataset"].dims) == {"algorithm", "network", "stepsize", "seed", "step"}
         and len(names["dataset"].algorithm) == 3
     ),
+    "before-and-after": lambda names: (
+        names["told"].costs["bits"] == 320
+        and (names["found"].step, names["found"].fields[0].agents) == (0, (3,))
+        and "division by zero, in gradient" in str(names["found"])
+        and len(names["dataset"].attrs["fingerprint"]) == 16
+        and np.array_equal(names["again"]().state.x, names["result"].state.x)
+    ),
     "clients-and-servers": lambda names: last(names["summed"]) < 1e-6,
     "coming-from": lambda names: (
         np.abs(names["x"] - np.asarray(names["result"].state.x)).max() < 1e-13

@@ -36,13 +36,15 @@ def last(method, n=6, key=KEY):
     return jd.run(method, problem(n), network(n), problem(n).start(), key, steps=20).state.x
 
 
+@pytest.mark.slow
 def test_the_order_of_calls_and_the_programs_that_are_kept_change_no_bit():
-    first = {name: np.asarray(last(method)) for name, method in methods().items()}
+    first = {name: np.asarray(last(method, n=4)) for name, method in methods().items()}
     jax.clear_caches()
     for name, method in reversed(methods().items()):
-        np.testing.assert_array_equal(last(method), first[name])
+        np.testing.assert_array_equal(last(method, n=4), first[name])
 
 
+@pytest.mark.slow
 def test_members_of_batches_of_any_size_are_the_same_runs():
     keys = jax.random.split(KEY, 7)
     swept = jd.sweep(jd.run, over="key")
@@ -69,7 +71,9 @@ DRAWS = {
 }
 
 
-@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize(
+    "name", ["Minibatch", *(pytest.param(n, marks=pytest.mark.slow) for n in [*DRAWS][1:])]
+)
 def test_what_an_agent_draws_does_not_depend_on_how_many_there_are(name):
     few, many = (DRAWS[name](n, jnp.asarray(FEATURES[:n, 0])) for n in (5, 9))
     np.testing.assert_allclose(few, many[:5], rtol=1e-12)

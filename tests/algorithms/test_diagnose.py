@@ -15,10 +15,6 @@ SETTING = PROBLEM, RING, PROBLEM.start()
 STEPS = 8
 
 
-def marked(row):
-    return pytest.param(row, id=row.name, marks=[pytest.mark.slow] * (row.network != "server"))
-
-
 def finite(state, problem):
     """Whether all numbers of a state are finite, one by one as recorded."""
     del problem
@@ -32,7 +28,8 @@ def first_of(found):
     return None if found is None else 0 if found.step is None else found.step + 1
 
 
-@pytest.mark.parametrize("row", [marked(row) for row in ROWS if row.first])
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [row for row in ROWS if row.first], ids=lambda row: row.name)
 def test_every_kind_of_method_is_diagnosed_at_the_step_at_which_its_records_end(row):
     problem, network = uneven(float), network_of(row.network)
     method = row.make(1e200)
@@ -41,8 +38,7 @@ def test_every_kind_of_method_is_diagnosed_at_the_step_at_which_its_records_end(
     flags = jd.run(*setting, KEY, steps=STEPS, **options).history["finite"]
     found = jd.diagnose(*setting, KEY, steps=STEPS)
     assert first_of(found) == (None if flags.all() else int(np.argmin(flags)))
-    if row.stepsize is not None:
-        assert found is not None
+    if found is not None:
         assert found.before is None or finite(found.before, problem)
         assert not finite(found.after, problem)
         assert {fault.name for fault in found.fields} <= names(found.after) | {"valid"}
@@ -133,6 +129,7 @@ def test_results_and_states_are_gone_on_from():
         assert found.fields == whole.fields
 
 
+@pytest.mark.slow
 def test_schedules_and_sleepers_are_as_in_a_run():
     """A stepsize that is large from step 30 on, and agents that sleep at random."""
     network = jd.networks.Asleep(RING, 0.5)
@@ -142,6 +139,7 @@ def test_schedules_and_sleepers_are_as_in_a_run():
     assert first_of(found) == np.argmin(flags.history["f"]) > 30
 
 
+@pytest.mark.slow
 def test_push_sum_weights_that_underflow_are_told(float32):
     links = np.eye(256) + np.roll(np.eye(256), 1, axis=0)
     links[0] = 1

@@ -182,7 +182,8 @@ def simulate(
         ValueError: times that are not positive; nothing happens, or not for as long as asked for.
     """
     steps, end = until
-    _require_room("events", steps or end * _rate(clocks, n, key), until, _EVENT)
+    events = end * _rate(clocks, n, key) if end is not None else steps or 0
+    _require_room("events", events, until, _EVENT)
     if steps is None:
         time, agent, _ = _events(clocks, n, key, end)
         found, cuts = rounds(time, agent)
@@ -222,7 +223,7 @@ def recorded(
             break
         record.append((time, what))
         if len(record) == _TRIED:
-            expected = steps or len(record) * end / max(time, 1e-9)
+            expected = len(record) * end / max(time, 1e-9) if end is not None else steps or 0
             _require_room("aggregations", expected, until, _AGGREGATION)
         if len(record) == steps:
             break
