@@ -58,13 +58,15 @@ class Program:
     the places of static fields, and objects that are no pytrees in an `Opaque`.
 
     Args:
-        function: what is compiled.
-        donates_last: whether the last positional argument's memory may be used for the results.
+        function: to be compiled.
+        donates: whether the arrays of its last argument are donated, as with ``donate_argnums`` of
+            `jax.jit`.
     """
 
-    def __init__(self, function: Callable[..., Any], *, donates_last: bool = False) -> None:
+    def __init__(self, function: Callable[..., Any], *, donates: bool = False) -> None:
+        """Wrap a function, as a decorator does."""
         self.function = function
-        self.donates_last = donates_last
+        self.donates = donates
         self.made = 0  # how many programs so far
         functools.update_wrapper(self, function)
 
@@ -76,37 +78,37 @@ class Program:
         if jitted is None:
             self.made += 1
             owners = [owner for part in parts for owner in part.owners]
-            jitted = _KEPT.put(key, _jitted(self.function, static), owners)
-        leaves = [leaf for part in parts[:-1] for leaf in part.leaves]
-        last = parts[-1].leaves
-        if not self.donates_last:
-            leaves, last = leaves + last, []
+            jitted = _KEPT.put(key, _jitted(self.function, static, self.donates), owners)
+        donated = parts.pop().leaves if self.donates else []
+        leaves = [leaf for part in parts for leaf in part.leaves]
         lifted = [array for part in parts for array in part.lifted]
         _CALLS.open.append((args, lifted))
         try:
-            return jitted(leaves, last, lifted)
+            return jitted(leaves, donated, lifted)
         finally:
             _CALLS.open.pop()
 
 
-def _jitted(function: Callable[..., Any], static: dict[str, Any]) -> Callable[..., Any]:
+def _jitted(
+    function: Callable[..., Any], static: dict[str, Any], donates: bool
+) -> Callable[..., Any]:
     """Return a function, jitted, of the leaves of the call that is open and its lifted arrays.
 
     All that belongs to the call is looked up while it is traced, so that the program holds nothing.
     """
 
-    def flat(leaves: list[Any], last: list[Any], lifted: list[Any]) -> Any:
-        leaves = leaves + last
+    def flat(leaves: list[Any], donated: list[Any], lifted: list[Any]) -> Any:
         args, originals = _CALLS.open[-1]
         structure = jax.tree.structure(args)
 
         def call(leaves: list[Any]) -> Any:
             return function(*structure.unflatten(leaves), **static)
 
+        leaves = leaves + donated
         return _lifted(call, leaves, lifted, originals) if lifted else call(leaves)
 
     flat.__name__ = flat.__qualname__ = function.__name__
-    return jax.jit(flat, donate_argnums=1)
+    return jax.jit(flat, donate_argnums=(1,) if donates else ())
 
 
 def _lifted(

@@ -389,7 +389,7 @@ def _begin(
     )
 
 
-@functools.partial(Program, donates_last=True)
+@functools.partial(Program, donates=True)
 def _chunk(
     algorithm: Any,
     problem: Any,

@@ -123,6 +123,10 @@ def sm3(b2):
             lambda: jd.optimizer(optax.trace(0.9)),
             "factory is trace, no function; give one of Optax",
         ),
+        (
+            lambda: jax.vmap(lambda b: jd.FedAvg(0.1, server=optax.trace(b)))(jnp.ones(2)),
+            r"server has a number in it that is swept .*give jd\.optimizer\(optax\.trace",
+        ),
         (lambda: jd.optimizer(optax.trace), "trace fails with no arguments .*missing 1 required"),
         (lambda: jd.optimizer(optax.trace, decy=0.9), "trace fails with decy .*give its arguments"),
         (lambda: jd.optimizer(lambda a: a, a=0.5), r"returns 0\.5, which has no init and update"),

@@ -343,6 +343,17 @@ def test_frozen_objects_are_cast_and_asked_once():
     assert place not in programs._FROZEN
 
 
+def test_the_last_argument_may_be_donated():
+    program = programs.Program(lambda a, b, state: {"x": state["x"] + a["y"] * b}, donates=True)
+    state = {"x": jnp.ones(3)}
+    old = state["x"]
+    for _ in range(2):
+        state = program({"y": jnp.arange(3.0)}, 2, state)
+    np.testing.assert_array_equal(state["x"], [1.0, 5.0, 9.0])
+    assert old.is_deleted()
+    assert program.made == 1
+
+
 PROGRAM = """
     import jax, jax.monitoring
     import jaxdopt as jd

@@ -153,6 +153,11 @@ class _Descends:
         require(hasattr(value, "update"), f"{name} is {value!r}; {remedy} optax.trace(0.9).")
         try:
             turns = not is_traced(value) and _turns(disclose(value))
+        except jax.errors.ConcretizationTypeError as error:
+            raise ValueError(
+                f"{name} has a number in it that is swept or traced, which Optax's own objects do "
+                "not show; give jd.optimizer(optax.trace, decay=...), whose numbers are leaves."
+            ) from error
         except TypeError as error:
             raise ValueError(
                 f"{name} cannot do with gradients and parameters alone ({error}), as "
