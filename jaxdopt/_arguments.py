@@ -51,9 +51,10 @@ def require_kind(role: str, value: Any) -> None:
     raise ValueError(f"{role} is {kind(value)} without {' and '.join(missing)}; {remedy}.")
 
 
-def require_kinds(algorithm: Any, problem: Any, network: Any) -> None:
-    """Refuse what is not a method, a problem or a network."""
-    for role, value in (("algorithm", algorithm), ("problem", problem), ("network", network)):
+def require_kinds(algorithm: Any, problem: Any, network: Any, state: Any = None) -> None:
+    """Refuse what is not a method, a problem, a network or a state."""
+    given = {"algorithm": algorithm, "problem": problem, "network": network}
+    for role, value in (given if state is None else given | {"state": state}).items():
         require_kind(role, value)
 
 

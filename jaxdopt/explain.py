@@ -207,7 +207,7 @@ def explain(
         >>> told.needs, told.costs["rounds"], round(float(told.theory.stepsize), 3)
         ({'mixing': True, 'symmetric': True}, 1.0, 0.667)
     """
-    require_kinds(algorithm, problem, network, None)
+    require_kinds(algorithm, problem, network)
     require_counts(steps, every, 0)
     require(
         not is_traced((algorithm, problem, network, x0, key)),

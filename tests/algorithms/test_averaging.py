@@ -1,7 +1,6 @@
 """Running means of iterates: exact, and of any method, which runs as it does alone."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
