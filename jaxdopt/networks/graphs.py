@@ -21,6 +21,11 @@ class Graph(nx.Graph):
     These take minutes and gigabytes for a million agents, and no network needs them: see
     `jaxdopt.networks.connectivity.adjacency`. Once they are there the links are forgotten, as
     whoever has the dictionaries may change them.
+
+    Args:
+        n: the number of agents, 0 ... n - 1.
+        links: [m, 2] int: each link once, no loops; None for none.
+        attributes: of the graph, as networkx takes them.
     """
 
     def __init__(self, n: int = 0, links: Any = None, **attributes: Any) -> None:
