@@ -30,14 +30,14 @@ class Graph(nx.Graph):
 
     def __init__(self, n: int = 0, links: Any = None, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self._node.update((i, {}) for i in range(n))
+        vars(self)["_node"].update((i, {}) for i in range(n))
         self.links = links
 
     @property
     def _adj(self) -> dict[Any, Any]:  # type: ignore[override]
         links, known = vars(self).pop("links", None), vars(self)["_adj"]
         if links is not None:
-            known.update((node, {}) for node in self._node)
+            known.update((node, {}) for node in vars(self)["_node"])
             self.add_edges_from(links.tolist())
         return known
 

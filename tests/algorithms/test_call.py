@@ -14,7 +14,7 @@ from catalogue import ROWS
 from small import KEY, network_of, uneven
 
 import jaxdopt as jd
-from experiments import roles
+from experiments.catalogue import roles
 from jaxdopt import call as module
 from jaxdopt.fingerprint import fingerprint
 
