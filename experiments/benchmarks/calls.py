@@ -1,15 +1,14 @@
-"""P13: what a call costs besides its program; and optax's own loop."""
+"""P13: what a call costs besides its program."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import jaxdopt as jd
 from experiments.benchmarks import speed
-from experiments.benchmarks.rows import Row, agree, first_call, timed
+from experiments.benchmarks.rows import Row, first_call, timed
 
 BAR_MS = 0.1
 
@@ -39,40 +38,3 @@ def call(repeats: int) -> list[Row]:
     )
     met = extra <= BAR_MS
     return [Row("P13", what, whole * 1e3, own * 1e3, extra, f"<= {BAR_MS} ms", met, compiling)]
-
-
-def optax_loop(n: int, steps: int, repeats: int) -> list[Row]:
-    """Return a peer: DGD as a scan with optax's descent, which its documentation would have."""
-    dtype = np.float32
-    problem, optimizer = speed.problem_of(n, dtype), optax.sgd(speed.STEPSIZE)
-    network = jd.networks.metropolis(jd.graphs.ring(n))
-    features, labels = (jnp.asarray(part) for part in speed.data(n, dtype))
-
-    def loss(x: Any, a: Any, b: Any) -> Any:
-        return jax.nn.softplus(-b * (a @ x)).mean() + speed.L2 / 2 * x @ x
-
-    @jax.jit
-    def loop(x: Any, a: Any, b: Any) -> Any:
-        def one(carry: Any, _: None) -> tuple[Any, None]:
-            x, state = carry
-            slopes = jax.vmap(jax.grad(loss))(x, a, b)
-            updates, state = optimizer.update(slopes, state)
-            mixed = (x + jnp.roll(x, 1, axis=0) + jnp.roll(x, -1, axis=0)) / 3
-            return (optax.apply_updates(mixed, updates), state), None
-
-        return jax.lax.scan(one, (x, optimizer.init(x)), None, length=steps)[0][0]
-
-    settings = jd.DGD(speed.STEPSIZE), problem, network, problem.start(), jax.random.key(0)
-
-    def ours() -> Any:
-        return jd.run(*settings, steps=steps, every=steps).state.x
-
-    def theirs() -> Any:
-        return loop(problem.start(), features, labels)
-
-    result, compiling = first_call(ours)
-    agree(result, theirs())
-    mine, other = timed(ours, theirs, repeats=repeats)
-    per = 1e3 / steps
-    what = f"DGD, n = {n}, float32: time of a scan with optax.sgd {optax.__version__} over jd.run's"
-    return [Row("peer", what, mine * per, other * per, other / mine, "-", True, compiling)]

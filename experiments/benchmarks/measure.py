@@ -21,6 +21,7 @@ from experiments.benchmarks import (
     fresh,
     mixing,
     participation,
+    peers,
     speed,
 )
 from experiments.benchmarks.rows import Row
@@ -56,7 +57,7 @@ def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict
     cases.append(("largest", partial(accelerators.largest, *rows_of)))
     cases.append(("a call", partial(calls.call, repeats)))
     cases.append(("from nothing", partial(fresh.from_nothing, 100_000 if quick else 1_000_000)))
-    cases.append(("optax", partial(calls.optax_loop, 16, 200 if quick else 2000, repeats)))
+    cases.append(("peers", partial(peers.peers, 16, 200 if quick else 2000, repeats)))
     rows: list[Row] = []
     bar = tqdm(cases, disable=not progress, unit="case")
     for name, run in bar:
