@@ -84,8 +84,8 @@ class Dense(Operator):
         pull = mixed - away
         if self.kind == "row":
             return pull
-        # what rounding adds to the sum one agent with links bears: shared, it would be rounded away;
-        # it has no slope, or else the bearer's would be that of all others' weights too
+        # what rounding adds to the sum one agent with links bears: shared, it would be rounded
+        # away. It is no part of the slope, in which all others' weights would act on this agent
         bearer = jnp.argmax(jnp.diagonal(self.weights) != 1)
         rounding = jax.lax.stop_gradient(pull.sum(axis=0, keepdims=True))
         return agents.select(jnp.arange(self.n) == bearer, pull - rounding, pull)

@@ -22,18 +22,22 @@ PRODUCT = 20  # measured: 43 TFLOP/s in float32 at the highest precision, 4.3 TB
 
 
 def add(
-    pull: jax.Array, table: tuple[Any, Any], tiers: Any, term: Callable[[Any, Any], jax.Array]
+    pull: jax.Array,
+    table: tuple[Any, Any],
+    tiers: Any,
+    term: Callable[[Any, Any], jax.Array],
+    gpu: Callable[[], jax.Array] | None = None,
 ) -> jax.Array:
     """Add Σ_s weights[:, s] term(agents, index[:, s]) to the agents' rows.
 
     Slot after slot, as one gather of all would not fit a CPU's cache; on a GPU tables of many slots
-    at once.
+    at once, or as ``gpu`` does it.
     """
     if not _wide(pull.shape[0], tiers):
         return _by_slots(pull, table, tiers, term)
     return by_backend(
         cpu=lambda: _by_slots(pull, table, tiers, term),
-        gpu=jax.checkpoint(lambda: _at_once(pull, table, tiers, term)),
+        gpu=jax.checkpoint(gpu or (lambda: _at_once(pull, table, tiers, term))),
     )
 
 
@@ -190,13 +194,13 @@ class Neighbors(Operator):
         return self.index.ndim != 2
 
     def _pull(self, x: jax.Array) -> jax.Array:
-        if not self._product_is_quicker(x):
-            return self._sum(x)
-        return by_backend(x, cpu=self._sum, gpu=jax.checkpoint(self._product))
-
-    def _sum(self, x: jax.Array) -> jax.Array:
-        table = self.index, self.weights
-        return add(jnp.zeros_like(x), table, self.tiers, lambda me, other: x[other] - x[me])
+        return add(
+            jnp.zeros_like(x),
+            (self.index, self.weights),
+            self.tiers,
+            lambda me, other: x[other] - x[me],
+            gpu=(lambda: self._product(x)) if self._product_is_quicker(x) else None,
+        )
 
     def _product(self, x: jax.Array) -> jax.Array:
         """Return (W − I) x by a product with all of W."""
