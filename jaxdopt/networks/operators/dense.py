@@ -84,11 +84,11 @@ class Dense(Operator):
         pull = mixed - away
         if self.kind == "row":
             return pull
-        # what rounding adds to the sum one agent with links bears: shared, it would be rounded
-        # away. It is no part of the slope, in which all others' weights would act on this agent
+        # what rounding adds to the sum one agent with links bears: shared, it would be rounded away
         bearer = jnp.argmax(jnp.diagonal(self.weights) != 1)
-        rounding = jax.lax.stop_gradient(pull.sum(axis=0, keepdims=True))
-        return agents.select(jnp.arange(self.n) == bearer, pull - rounding, pull)
+        return agents.select(
+            jnp.arange(self.n) == bearer, pull - pull.sum(axis=0, keepdims=True), pull
+        )
 
     def _cut(self, keep: Keep) -> "Dense":
         me = jnp.arange(self.n)
