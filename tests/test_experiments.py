@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import networkx as nx
 import numpy as np
@@ -11,7 +12,7 @@ import xarray as xr
 
 from experiments import networks, quickstart, varying
 from experiments.__main__ import main
-from experiments.benchmarks import speed
+from experiments.benchmarks import accelerators, fresh, rows, speed
 from experiments.panels import Figure
 from experiments.study import STUDIES, Program
 from experiments.tables import text
@@ -122,10 +123,42 @@ def test_the_benchmark_compares_equal_results_and_prints_a_table(tmp_path, capsy
     main(["benchmark", "--quick", "--out", str(tmp_path)])
     text = capsys.readouterr().out
     record = json.loads((tmp_path / "benchmark.json").read_text())
-    assert {row["name"] for row in record["rows"]} == {f"P{i}" for i in (*range(1, 8), 10)}
+    names = {f"P{i}" for i in range(1, 15)} | {"P7b", "P8b", "P8c", "P8d", "peer"}
+    assert {row["name"] for row in record["rows"]} == names
+    assert {row["absent"] for row in record["rows"]} <= {"", "needs a GPU", "not installed"}
     assert all(row["what"] in text for row in record["rows"])
     compiled = next(row for row in record["rows"] if row["name"] == "P5")
     assert compiled["ratio"] == 0
+    memory, records = (row["ratio"] for row in record["rows"] if row["name"] == "P9")
+    assert 1 < memory < 20  # data and state have to be there at least
+    assert records == 1
+
+
+def test_rows_of_a_gpu_are_measured_in_copies_or_said_to_be_absent():
+    sizes: dict[str, tuple[int, int]] = {name: (16, 4) for name in ("P8", "P8b", "P8c", "P8d")}
+    measured = accelerators.memory_bound(sizes, repeats=1)
+    absent = accelerators.memory_bound_if_gpu(repeats=1)
+    assert {row.name for row in measured} == {row.name for row in absent} == set(sizes)
+    assert {(row.name, row.bar) for row in measured} == {(row.name, row.bar) for row in absent}
+    assert all(row.ratio > 0 and row.verdict in ("yes", "no") for row in measured)
+    table = text(rows.table([*measured, *absent]))
+    assert table.count("not measured here") == table.count("(needs a GPU)") == len(sizes)
+
+
+@pytest.mark.slow
+def test_a_fresh_process_says_what_it_measured_or_how_it_failed(monkeypatch):
+    (row,) = fresh.from_nothing(200, full=200)
+    assert row.bar == "<= 12 s"
+    assert row.met == (row.ratio <= 12)
+    assert 0 < row.compile_s < row.ratio  # the first step is a part of it
+    with pytest.raises(RuntimeError, match=r"fresh agents 3 ended with 1:[\s\S]*ValueError"):
+        fresh.measured("agents", 3)  # no graph of three agents is 6-regular
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    (row,) = fresh.from_nothing(200)
+    assert row.bar == "-"
+    assert row.figure == "not measured here"
+    assert "not enough memory" in row.what
 
 
 METHODS = ("DSGD", "GradientTracking", "ExactDiffusion")

@@ -12,6 +12,7 @@ from experiments.catalogue import lines
 
 PACKAGE = Path(jd.__file__).parent
 FLOORS = {
+    "_backend": 0,
     "_leaves": 0,
     "_memory": 0,
     "_opaque": 0,

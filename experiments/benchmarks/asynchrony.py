@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdopt as jd
-from experiments.benchmarks.rows import Row, agree, first_call, timed
+from experiments.benchmarks.rows import Row, agree, first_call, on_gpu, timed
 from jaxdopt.networks.events import draws, durations
 
 STEPSIZE, L2 = 0.1, 1e-2
@@ -111,7 +111,7 @@ def asynchrony(n: int, seconds: float, repeats: int) -> list[Row]:
     what = f"ADSGD, {n} agents, {events:,} completions: time of a NumPy loop over events over "
     return [
         Row(
-            "P7",
+            name,
             f"{what}{whose}; per completion",
             ours_s * 1e3 / events,
             theirs * 1e3 / events,
@@ -120,8 +120,14 @@ def asynchrony(n: int, seconds: float, repeats: int) -> list[Row]:
             met,
             compiling,
         )
-        for whose, ours_s, bar, met in (
-            ("jd.run's", mine, ">= 20", theirs / mine >= 20),
-            ("jd.run's and the simulation's", mine + host, "-", True),
+        for name, whose, ours_s, bar, met in (
+            ("P7", "jd.run's", mine, ">= 20", theirs / mine >= 20),
+            (
+                "P7b",
+                "jd.run's and the simulation's",
+                mine + host,
+                ">= 30" if on_gpu() else "-",
+                theirs / (mine + host) >= 30,
+            ),
         )
     ]

@@ -1,5 +1,6 @@
 """All benchmarks, in order, with the machine and the versions that they ran on."""
 
+import datetime
 import resource
 import sys
 from collections.abc import Callable
@@ -13,7 +14,16 @@ import scipy
 from tqdm import tqdm
 
 import jaxdopt as jd
-from experiments.benchmarks import asynchrony, mixing, participation, speed
+from experiments.benchmarks import (
+    accelerators,
+    asynchrony,
+    calls,
+    fresh,
+    mixing,
+    participation,
+    peers,
+    speed,
+)
 from experiments.benchmarks.rows import Row
 
 
@@ -39,12 +49,22 @@ def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict
     cases.append(("compilations", speed.compilations))
     sizes = (64, 1024) if quick else (4096, 65_536)
     cases.append(("growth", partial(mixing.growth, repeats, sizes)))
+    cases.append(("memory bound", partial(accelerators.memory_bound_if_gpu, repeats)))
+    cases.append(("peak memory", partial(fresh.peak_memory, 2048 if quick else 16_384)))
+    wide = (256, 40, 64, repeats) if quick else (1024, 128, 1000, repeats)
+    cases.append(("wide tables", partial(accelerators.wide_table, *wide)))
+    rows_of = (16, 1000, 50, repeats) if quick else (64, 100_000, 1000, repeats)
+    cases.append(("largest", partial(accelerators.largest, *rows_of)))
+    cases.append(("a call", partial(calls.call, repeats)))
+    cases.append(("from nothing", partial(fresh.from_nothing, 100_000 if quick else 1_000_000)))
+    cases.append(("peers", partial(peers.peers, 16, 200 if quick else 2000, repeats)))
     rows: list[Row] = []
     bar = tqdm(cases, disable=not progress, unit="case")
     for name, run in bar:
         bar.set_description(name)
         rows += run()
-    rows.sort(key=lambda row: row.name)
+    rows.sort(key=lambda row: order(row.name))
+    stats = jax.devices()[0].memory_stats() or {}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     about = {
         "jax": jax.__version__,
@@ -53,6 +73,15 @@ def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict
         "python": sys.version.split()[0],
         "device": str(jax.devices()[0].device_kind),
         "backend": jax.default_backend(),
+        "date": datetime.date.today().isoformat(),
         "peak_memory_MiB": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
     }
+    if "peak_bytes_in_use" in stats:
+        about["device_peak_memory_MiB"] = round(stats["peak_bytes_in_use"] / 2**20)
     return rows, about
+
+
+def order(name: str) -> tuple[int, str]:
+    """Return where a row stands: P2 before P10, and peers last."""
+    digits = "".join(filter(str.isdigit, name))
+    return int(digits) if digits else sys.maxsize, name

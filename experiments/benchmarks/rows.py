@@ -24,6 +24,29 @@ class Row:
     bar: str
     met: bool
     compile_s: float
+    absent: str = ""
+    """Why it was not measured here, as "needs a GPU"; then there is no ratio."""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the bar is met, if there is one."""
+        return "-" if self.absent or self.bar == "-" else "yes" if self.met else "no"
+
+    @property
+    def figure(self) -> str:
+        """The ratio, or that there is none."""
+        return "not measured here" if self.absent else f"{self.ratio:.2f}"
+
+
+def absent(name: str, what: str, bar: str, why: str) -> Row:
+    """Return the row of what cannot be measured here."""
+    nothing = float("nan")
+    return Row(name, f"{what} ({why})", nothing, nothing, nothing, bar, False, nothing, why)
+
+
+def on_gpu() -> bool:
+    """Return whether programs run on a GPU here."""
+    return jax.default_backend() == "gpu"
 
 
 def timed(*functions: Callable[[], Any], repeats: int) -> list[float]:
@@ -56,9 +79,9 @@ def table(rows: list[Row]) -> pd.DataFrame:
             (
                 row.name,
                 row.what,
-                f"{row.ratio:.2f}",
+                row.figure,
                 row.bar,
-                "yes" if row.met else "no",
+                row.verdict,
                 number(row.ours_ms, ".4f"),
                 number(row.theirs_ms, ".4f"),
                 number(row.compile_s, ".2f"),
