@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt import _repr, checkpoints, longrun, roles
+from jaxdopt import _backend, _repr, checkpoints, longrun, roles
 from jaxdopt import costs as _costs
 from jaxdopt import metrics as _metrics
 from jaxdopt._arguments import (
@@ -410,7 +410,7 @@ def _chunk(
     The loop ends before where ``until`` is reached. Of the rows that are returned, ``capacity``,
     the first ones are the records'.
     """
-    loop = _Loop(algorithm, problem, network, key, recorded, set())
+    loop = _Loop(algorithm, problem, network, key, recorded, set(), _backend.scan)
     loop.account_for(state, start)
     count = count if fixed_count is None else fixed_count
 
@@ -443,6 +443,7 @@ class _Loop:
         key: the run's.
         recorded: the metrics by name.
         axes: those of a mesh, along which the carry varies.
+        scan: the loop over the steps of a record, `jax.lax.scan` or what does the same.
     """
 
     def __init__(
@@ -453,9 +454,10 @@ class _Loop:
         key: jax.Array,
         recorded: dict[str, Any],
         axes: set[str],
+        scan: Callable[..., Any] = jax.lax.scan,
     ) -> None:
         self.algorithm, self.problem, self.network = map(disclose, (algorithm, problem, network))
-        self.key, self.recorded, self.axes = key, recorded, axes
+        self.key, self.recorded, self.axes, self.scan = key, recorded, axes, scan
         self.counted = _costs.axes_of(self.algorithm, self.problem, self.network)
 
     def begin(
@@ -501,7 +503,7 @@ class _Loop:
     def record(self, state: Any, ks: jax.Array) -> tuple[Any, Any]:
         """Return the state after the steps ``ks``, and its record: metrics and accounts."""
         carry = spread((state, self.ledger.empty()), self.axes)
-        (state, accounts), _ = jax.lax.scan(self._accumulate, carry, ks)
+        (state, accounts), _ = self.scan(self._accumulate, carry, ks)
         return state, (self._measure(state), self.ledger.record(accounts))
 
     def reached(self, state: Any, row: dict[str, Any], until: dict[str, Any] | None) -> jax.Array:
