@@ -161,7 +161,7 @@ STUDY = Study(
     parts={"histories": Part("algorithm", histories)},
     claims=CLAIMS,
     figures={"btpp": PANELS},
-    minutes={"quick": 0.5, "default": 8, "full": 150},
+    minutes={"quick": 0.5, "default": 2, "full": 40},
     data=lambda world: (
         f"synthetic: {world.sizes.n} agents with {world.sizes.samples} samples of {world.sizes.d} "
         "features each"

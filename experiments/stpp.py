@@ -357,6 +357,6 @@ STUDY = Study(
             lambda r: r["runs"].transient.to_series().dropna().unstack("n").reset_index(),
         )
     },
-    minutes={"quick": 1, "default": 12, "full": 150},
+    minutes={"quick": 1, "default": 7, "full": 90},
     data=lambda _: f"quadratics of {DIMENSION} dimensions with Gaussian noise",
 )
