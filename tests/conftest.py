@@ -18,10 +18,14 @@ if quick and importlib.metadata.version("jaxlib") == "0.10.2":  # XLA refuses fl
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+import jaxdopt.programs  # noqa: E402
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", quick)
 
 gc.set_threshold(100_000, 20, 100)  # to look through all jaxprs takes a tenth of the time else
+
+jaxdopt.programs.KEPT = 10_000  # tests come back to many programs; `forgotten` sees to memory
 
 STUDIES = Path(__file__).parent / "experiments"
 MAPS = Path("/proc/self/maps")
