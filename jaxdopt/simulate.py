@@ -34,6 +34,7 @@ from jaxdopt._arguments import (
 from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats, is_traced
 from jaxdopt._memory import require_room
+from jaxdopt._mesh import explicit_mesh, on_automatic_axes
 from jaxdopt._opaque import disclose, enclose, traceable
 from jaxdopt._pytree import pytree, replace, static
 from jaxdopt.programs import Program, cast, once
@@ -195,6 +196,14 @@ def run(
         >>> run(*setting, steps=5, every=5, after=first).history["rounds"]
         array([ 0.,  5., 10., 15.])
     """
+    mesh = explicit_mesh((x0, state, None if after is None else after.state))
+    if mesh is not None:
+        given = {"algorithm": algorithm, "problem": problem, "network": network, "x0": x0}
+        given |= {"key": key, "after": after, "state": state, "start": start}
+        options = {"steps": steps, "every": every, "metrics": metrics, "defaults": defaults}
+        options |= {"progress": progress, "checkpoint": checkpoint, "until": until}
+        options |= {"checkpoint_every": checkpoint_every, "callback": callback}
+        return on_automatic_axes(mesh, lambda given: run(**given, **options), given)
     axes, known = once(_fitting, algorithm, problem, network)
     if state is not None:
         require_kind("state", state)

@@ -14,6 +14,7 @@ from jaxdopt._arguments import require_same_key
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
 from jaxdopt._memory import require_room
+from jaxdopt._mesh import explicit_mesh, on_automatic_axes
 from jaxdopt._pytree import replace
 from jaxdopt.simulate import Result
 
@@ -75,6 +76,9 @@ def sweep(
         for name, parameter in signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 given |= given.pop(name, {})
+        mesh = explicit_mesh(given)
+        if mesh is not None:
+            return on_automatic_axes(mesh, lambda given: swept(**given), given)
         results = [n for n, v in given.items() if isinstance(v, Result) and n not in swept_over]
         along = [name for name in results if np.ndim(given[name].diverged) > 0]
         for name in along:

@@ -15,6 +15,7 @@ FLOORS = {
     "_backend": 0,
     "_leaves": 0,
     "_memory": 0,
+    "_mesh": 0,
     "_opaque": 0,
     "_checks": 0,
     "_numbers": 0,

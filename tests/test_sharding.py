@@ -67,6 +67,37 @@ for method, network in METHODS:
 """
 
 
+EXPLICIT = """
+import jax, jax.numpy as jnp, numpy as np, jaxdopt as jd
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+mesh = jax.make_mesh((4,), ("agents",), axis_types=(AxisType.Explicit,))
+rows = NamedSharding(mesh, PartitionSpec("agents"))
+problem, key = jd.problems.quadratic(8, d=3), jax.random.key(0)
+x0 = jax.device_put(problem.start(), rows)
+spread = lambda v: jax.device_put(v, rows) if v.shape[:1] == (8,) else v
+method = jd.GradientTracking(0.05)
+for graph in (jd.graphs.ring(8), jd.graphs.erdos_renyi(8, 0.5), jd.graphs.complete(8)):
+    network = jd.networks.metropolis(graph)
+    here = jd.run(method, problem, network, problem.start(), key, steps=10)
+    for each in (problem, jax.tree.map(spread, problem)):
+        there = jd.run(method, each, network, x0, key, steps=10)
+        np.testing.assert_allclose(here.state.x, there.state.x, rtol=1e-5, atol=1e-6)
+        assert there.state.x.sharding == rows, there.state.x.sharding
+        on = jd.run(method, each, network, after=there, steps=10, until={"gap": 0.0})
+        whole = jd.run(method, problem, network, problem.start(), key, steps=20)
+        np.testing.assert_allclose(on.history["gap"], whole.history["gap"], rtol=1e-4, atol=1e-6)
+keys = jax.random.split(key, 4)
+noisy = jd.problems.GaussianNoise(problem, 0.1)
+several = jd.sweep(jd.run, over="key")
+here, there = (
+    several(method, noisy, network, problem.start(), some, steps=10)
+    for some in (keys, jax.device_put(keys, rows))
+)
+np.testing.assert_allclose(here.state.x, there.state.x, rtol=1e-5, atol=1e-6)
+"""
+
+
 def run_on(devices, program):
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
@@ -81,3 +112,7 @@ def test_agents_over_four_devices():
 def test_seeds_over_two_devices():
     """Under shard_map all that a loop carries varies alike, and gradients are each device's own."""
     run_on(2, SEEDS)
+
+
+def test_explicit_axes_are_taken_with_automatic_ones():
+    run_on(4, EXPLICIT)

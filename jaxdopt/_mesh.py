@@ -1,0 +1,48 @@
+"""Arrays on meshes with explicit axes, as `jax.make_mesh` makes them, get automatic ones.
+
+With explicit axes JAX asks every operation for the sharding of its results, which those on
+neighbors' rows do not say. On the same devices with automatic axes, XLA decides; the arrays' shards
+stay where they are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.core import Tracer
+from jax.sharding import AxisType, Mesh, NamedSharding
+
+
+def explicit_mesh(tree: Any) -> Mesh | None:
+    """Return the mesh with explicit axes on which an array of a tree is, or None."""
+    for leaf in jax.tree.leaves(tree):
+        mesh = _mesh_of(leaf)
+        if mesh is not None and AxisType.Explicit in mesh.axis_types:
+            return mesh
+    return None
+
+
+def on_automatic_axes(mesh: Mesh, call: Callable[[Any], Any], given: Any) -> Any:
+    """Call a function of a tree whose arrays are on ``mesh``, with automatic axes meanwhile."""
+    kinds = (AxisType.Auto,) * len(mesh.axis_names)
+    automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
+    with jax.set_mesh(automatic):
+        result = call(_moved(given, mesh, automatic))
+    return _moved(result, automatic, mesh)
+
+
+def _moved(tree: Any, source: Mesh, target: Mesh) -> Any:
+    """Return a tree with its arrays on one mesh put on another one of the same devices."""
+
+    def leaf(value: Any) -> Any:
+        if _mesh_of(value) != source:
+            return value
+        return jax.device_put(value, NamedSharding(target, value.sharding.spec))
+
+    return jax.tree.map(leaf, tree)
+
+
+def _mesh_of(leaf: Any) -> Mesh | None:
+    concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
+    mesh = getattr(leaf.sharding, "mesh", None) if concrete else None
+    return mesh if isinstance(mesh, Mesh) else None
