@@ -14,6 +14,7 @@ Nothing is allocated in any of them.
 import functools
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +65,24 @@ def readable(size: float) -> str:
     while size >= 999.5 and unit != "PB":
         size, unit = size / 1000, next(units)
     return f"{size:.3g} {unit}"
+
+
+def amount(memory: Any) -> float:
+    """Return a number of bytes, or one in words such as "4 GiB", as bytes."""
+    if isinstance(memory, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kMGT]?)(i?)B\s*", memory)
+        size = 0.0
+        if found:
+            base, power = (1024 if found[3] else 1000), " kMGT".index(found[2] or " ")
+            size = float(found[1]) * base**power
+    else:
+        known = isinstance(memory, int | float | np.number) and not isinstance(memory, bool)
+        size = float(memory) if known else 0.0
+    require(
+        0 < size < math.inf,
+        f'memory is {memory!r}; give a number of bytes above 0, or words such as "4 GiB".',
+    )
+    return size
 
 
 def bytes_of(tree: Any) -> int:

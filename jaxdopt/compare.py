@@ -19,12 +19,14 @@ from tqdm import tqdm
 from jaxdopt import _repr, checkpoints
 from jaxdopt._arguments import require_kinds
 from jaxdopt._checks import require
+from jaxdopt._memory import amount
 from jaxdopt._pytree import number_fields
 from jaxdopt._wrapper import layers
 from jaxdopt.datasets import DIMENSIONS, about, labelled
 from jaxdopt.fingerprint import fingerprint
 from jaxdopt.grids import Grid, grids_of, named
 from jaxdopt.longrun import Options
+from jaxdopt.pieces import Pieces
 from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import listed, sweep
@@ -51,6 +53,7 @@ def compare(
     progress: bool = True,
     until: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    memory: float | str | None = None,
 ) -> xr.Dataset:
     """Run every method on every network for every hyperparameter and seed; label the histories.
 
@@ -84,6 +87,9 @@ def compare(
             this is asked up to 16 times in all.
         checkpoint: a folder that keeps what is finished, a method on a network each, and from
             which the same call takes it instead of running it again.
+        memory: bytes, or words such as "4 GiB": sweeps that XLA expects to take more go in pieces
+            of as many members as there is room for, one after the other, all of one program; with
+            a ``checkpoint`` every piece is kept. By default a sweep is one batch.
 
     Returns:
         A dataset over algorithm, network, the fields of ``over``, seed and step; see `label`. If
@@ -95,7 +101,8 @@ def compare(
 
     Raises:
         ValueError: before any work, if a method has no such field, `run` refuses a method, a
-            network or a metric, or problems have different metrics.
+            network or a metric, problems have different metrics, or ``memory`` has no room for a
+            single member.
 
     Example:
         >>> import jaxdopt as jd
@@ -137,7 +144,11 @@ def compare(
 
     options = Options(until=until, checkpoint=checkpoint)
 
-    def simulate(batch: Any, cell: Cell, steps: int, after: Result | None = None) -> Result:
+    room = None if memory is None else amount(memory)
+
+    def simulate(
+        batch: Any, keys: Any, cell: Cell, steps: int, after: Result | None = None
+    ) -> Result:
         alone = not jax.tree.leaves(batch)  # a method without numbers
         return sweep(run, over=("key",) if alone else ("algorithm", "key"))(
             batch,
@@ -157,14 +168,25 @@ def compare(
         alone = len(result.axes) == 1
         return jax.tree.map(lambda leaf: leaf[None], result) if alone else result
 
-    def at_once(batch: Any, cell: Cell) -> Result:
-        return whole(simulate(batch, cell, steps))
+    def at_once(given: tuple[Any, Any], cell: Cell) -> Result:
+        return whole(simulate(*given, cell, steps))
 
-    results = []
+    def in_pieces(batch: Any, cell: Cell) -> Pieces:
+        """Return how a batch is divided, so that there is room for every piece."""
+        pieces = Pieces(batch, keys)
+        if room is None:
+            return pieces
+        return pieces.within(room, functools.partial(at_once, cell=cell), cell.title)
+
+    results: list[tuple[str, Any]] = []
+    divided: dict[int, list[Pieces]] = {}
     for cell in cells:  # what run refuses is refused here; JAX keeps what it has traced
         with named(cell.title):
+            divided[id(cell)] = []
             for batch, _ in grids[cell.name].programs:
-                result = jax.eval_shape(functools.partial(at_once, batch, cell))
+                pieces = in_pieces(batch, cell)
+                divided[id(cell)].append(pieces)
+                result = jax.eval_shape(functools.partial(at_once, next(iter(pieces)), cell))
                 results.append((cell.title, result))
     _require_labels(results, grids)
     options.check(results[0][1].metrics)
@@ -175,11 +197,11 @@ def compare(
     later = steps if until is None else math.ceil(rows / STRETCHES) * every
     first = steps - (steps // later - 1) * later
 
-    def history_of(batch: Any, cell: Cell) -> dict[str, Any]:
-        result = simulate(batch, cell, first)
+    def history_of(given: tuple[Any, Any], cell: Cell) -> dict[str, Any]:
+        result = simulate(*given, cell, first)
         taken = first
         while taken < steps and not np.all(_ended(whole(result), options.targets)):
-            result = simulate(batch, cell, later, result)
+            result = simulate(*given, cell, later, result)
             taken += later
         history = whole(result).history | {"diverged": np.asarray(whole(result).diverged)}
         return history if until is None else _held(history, options.targets, rows, every)
@@ -190,26 +212,31 @@ def compare(
         known = _about(methods, algorithms) | asked
         return _assembled(done, labels, grids, own).assign_attrs(known)
 
-    def finished_history(cell: Cell) -> dict[str, Any]:
+    def finished_history(cell: Cell, bar: Any) -> dict[str, Any]:
         """Return a cell's history, from the folder if it is there."""
-        grid = grids[cell.name]
-
-        def make() -> dict[str, Any]:
-            parts = [(history_of(batch, cell), places) for batch, places in grid.programs]
-            return _gathered(parts)
-
-        if kept is None:
-            return make()
-        question = (cell.problem, cell.network, starts.get(id(cell.problem), x0), keys)
+        question = (cell.problem, cell.network, starts.get(id(cell.problem), x0))
         how = (steps, every, metrics, defaults, options.targets)
-        return kept.get((grid.programs, *question, *how), make)
+
+        def answer(given: tuple[Any, Any]) -> dict[str, Any]:
+            make = functools.partial(history_of, given, cell)
+            return make() if kept is None else kept.get((given, *question, *how), make)
+
+        parts = []
+        programs = grids[cell.name].programs
+        for pieces, (_, places) in zip(divided[id(cell)], programs, strict=True):
+            found = []
+            for number, given in enumerate(pieces, start=1):
+                bar.set_postfix_str(f"piece {number} of {pieces.count}" * (pieces.count > 1))
+                found.append(answer(given))
+            parts.append((pieces.joined(found), places))
+        return _gathered(parts)
 
     finished = 0
     try:
         with tqdm(total=len(cells), disable=not progress, unit="sweep") as bar:
             for cell in cells:
                 bar.set_description(cell.title)
-                part = _labelled(finished_history(cell), grids[cell.name], which, own)
+                part = _labelled(finished_history(cell, bar), grids[cell.name], which, own)
                 done.setdefault(cell.name, {}).update(dict.fromkeys(cell.labels, part))
                 finished += 1
                 bar.update()

@@ -38,6 +38,7 @@ FLOORS = {
     "checkpoints": 3,
     "longrun": 3,
     "simulate": 3,
+    "pieces": 3,
     "sweep": 3,
     "call": 3,
     "explain": 3,

@@ -17,6 +17,7 @@ import pytest
 import xarray as xr
 
 import jaxdopt as jd
+from jaxdopt.pieces import Pieces
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -823,3 +824,55 @@ def test_best_takes_integers_and_datasets_without_flags():
     assert chosen.gap.values.tolist() == [[9, 1]]
     data["gap"] = data.gap.astype(float).where(data.stepsize != 0.2)
     assert float(jd.best(data).stepsize) == pytest.approx(0.3)
+
+
+class TestPieces:
+    """Comparisons within a memory go in pieces, of which the results are those of one batch."""
+
+    METHODS = {"DGD": jd.DGD(0.1), "GT": jd.GradientTracking(0.1)}  # noqa: RUF012
+    GRID = {"stepsize": np.linspace(0.01, 0.1, 5)}  # noqa: RUF012
+
+    def compared(self, **options):
+        problem = jd.problems.GaussianNoise(jd.problems.quadratic(4, 3), 0.1)
+        ring = jd.networks.metropolis(jd.graphs.ring(4))
+        shared = {"over": self.GRID, "seeds": 3, "steps": 20, "every": 5, "progress": False}
+        return jd.compare(self.METHODS, problem, ring, **shared | options)
+
+    @pytest.mark.parametrize("memory", ["4 kB", 12_000.0, "1 MiB"])
+    def test_they_are_the_whole(self, memory):
+        whole, pieces = self.compared(), self.compared(memory=memory)
+        for name in whole:
+            np.testing.assert_allclose(whole[name], pieces[name], rtol=1e-9, atol=1e-12)
+
+    def test_of_any_shape(self):
+        batch, keys = jax.vmap(jd.DGD)(jnp.arange(1.0, 6.0)), jax.random.split(jax.random.key(0), 3)
+        for shape, count in (((2, 3), 3), ((1, 2), 10), ((5, 3), 1), ((4, 3), 2)):
+            pieces = Pieces(batch, keys, shape)
+            assert pieces.count == count == len(list(pieces))
+            parts = []
+            for methods, some in pieces:
+                data = jax.random.key_data(some)[:, 0]
+                parts.append({"y": np.asarray(methods.stepsize)[:, None] * 1e10 + data})
+                assert parts[-1]["y"].shape == shape
+            expected = np.arange(1.0, 6.0)[:, None] * 1e10 + jax.random.key_data(keys)[:, 0]
+            assert np.array_equal(pieces.joined(parts)["y"], expected)
+
+    def test_finished_pieces_are_kept(self, tmp_path):
+        first = self.compared(memory="4 kB", checkpoint=tmp_path)
+        files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
+        assert len(files) > len(self.METHODS)
+        again = self.compared(memory="4 kB", checkpoint=tmp_path)
+        assert files == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
+        assert first.drop_attrs().equals(again.drop_attrs())
+
+    @pytest.mark.parametrize(
+        ("memory", "words"),
+        [
+            (10, "a member of DGD takes some .* and memory is 10 B; give more, or record less"),
+            ("ten", "memory is 'ten'; give a number of bytes above 0, or words such as \"4 GiB\""),
+            (-1, "memory is -1; give a number of bytes"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, memory, words):
+        with pytest.raises(ValueError, match=words):
+            self.compared(memory=memory)
