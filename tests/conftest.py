@@ -25,7 +25,7 @@ jax.config.update("jax_disable_most_optimizations", quick)
 
 gc.set_threshold(100_000, 20, 100)  # to look through all jaxprs takes a tenth of the time else
 
-jaxdopt.programs.KEPT = 10_000  # tests come back to many programs; `forgotten` sees to memory
+jaxdopt.programs.KEPT = 1000  # tests come back to many programs; `forgotten` sees to memory
 
 STUDIES = Path(__file__).parent / "experiments"
 MAPS = Path("/proc/self/maps")
@@ -62,4 +62,5 @@ def forgotten():
     if len(COMPILED) > 40:  # to count the maps takes 10 ms
         COMPILED.clear()
         if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 40_000:
+            jaxdopt.programs._KEPT.programs.clear()
             jax.clear_caches()

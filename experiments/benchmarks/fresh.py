@@ -3,6 +3,8 @@
 ``python -m experiments.benchmarks.fresh memory|agents N`` prints what one of them measured.
 """
 
+import ctypes
+import gc
 import itertools
 import json
 import signal
@@ -82,6 +84,8 @@ def memory(n: int) -> dict[str, Any]:
     compiling = time.perf_counter() - began
     stats = device.memory_stats()
     if stats is None:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what is freed goes back to Linux, and counts again
         before = resident("VmRSS")
         PROCESS.joinpath("clear_refs").write_text("5")  # the peak starts anew
     _, result = go(many)
