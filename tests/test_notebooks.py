@@ -2,7 +2,6 @@
 
 import ast
 import base64
-import os
 import sys
 from pathlib import Path
 
@@ -124,10 +123,7 @@ def test_an_unknown_notebook_is_refused():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @every
-def test_notebook(path, monkeypatch):
-    # the tests' time is compilation; conftest.py says the same to this process
-    value = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", value)
+def test_notebook(path):
     notebook = nbformat.read(path, as_version=4)
     stored = len(pictures(notebook))
     refresh.execute(notebook)
