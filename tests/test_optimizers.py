@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxdopt as jd
-from jaxdopt import simulate
+from jaxdopt import programs, simulate
 
 KEY = jax.random.key(0)
 FACTORIES = {
@@ -85,6 +85,7 @@ def test_sweeps_and_comparisons_over_its_numbers():
         jd.run(jd.FedAvg(0.1, server=optax.trace(d)), *setting, steps=3).history["gap"]
         for d in decays
     ]
+    programs._KEPT.programs.clear()  # other tests may have made the same
     before = simulate._simulate.made
     for decay, expected in zip(decays, single, strict=True):
         result = jd.run(method(decay), *setting, steps=3)
