@@ -39,7 +39,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from jaxdopt._leaves import cast_floats
+from jaxdopt._leaves import cast_floats, is_traced
 from jaxdopt._opaque import Identity
 from jaxdopt.fingerprint import reads
 
@@ -218,8 +218,11 @@ def cast(value: Any, dtype: Any) -> Any:
     if known is None:
         return cast_floats(value, dtype)
     if dtype not in known.casts:
+        made = cast_floats(value, dtype)
+        if is_traced(made):  # where the call is: a trace is no place to keep its arrays
+            return made
         known.casts.clear()  # a second dtype is rare, and its weights may be large
-        known.casts[dtype] = cast_floats(value, dtype)
+        known.casts[dtype] = made
     return known.casts[dtype]
 
 

@@ -413,6 +413,19 @@ def many(count, every):
     return np.array(rows)
 
 
+def test_what_is_cast_in_a_trace_is_not_kept():
+    """W in float64 is cast for estimates in float32: in a trace, to what dies with it."""
+    network = jd.networks.metropolis(jd.graphs.star(4))
+    problem = Tilted({"center": np.zeros(3, np.float32)})
+    x0 = jnp.ones((4, 3), jnp.float32)
+
+    def final(x):
+        return jd.run(jd.DGD(0.1), problem, network, x, KEY, steps=2, defaults=()).state.x
+
+    traced = jax.jit(final)(x0)
+    np.testing.assert_allclose(final(x0), traced, rtol=1e-6)
+
+
 @pytest.mark.skipif(not MAPS.exists(), reason="memory maps are counted on Linux")
 def test_programs_free_their_memory_maps(monkeypatch):
     monkeypatch.setattr(programs, "KEPT", 3)
