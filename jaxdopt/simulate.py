@@ -196,7 +196,7 @@ def run(
         >>> run(*setting, steps=5, every=5, after=first).history["rounds"]
         array([ 0.,  5., 10., 15.])
     """
-    mesh = explicit_mesh((x0, state, None if after is None else after.state))
+    mesh = explicit_mesh((x0, state, getattr(after, "state", None)))
     if mesh is not None:
         given = {"algorithm": algorithm, "problem": problem, "network": network, "x0": x0}
         given |= {"key": key, "after": after, "state": state, "start": start}
