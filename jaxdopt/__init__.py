@@ -105,9 +105,10 @@ from jaxdopt.explain import Explanation, explain
 from jaxdopt.optimizers import optimizer
 from jaxdopt.problems import data, partition
 from jaxdopt.problems.stacking import stack
+from jaxdopt.results import Result
 from jaxdopt.schedules import at
 from jaxdopt.settings import Setting
-from jaxdopt.simulate import Result, run
+from jaxdopt.simulate import run
 from jaxdopt.sweep import sweep
 
 if TYPE_CHECKING:

@@ -27,8 +27,9 @@ from jaxdopt.fingerprint import fingerprint
 from jaxdopt.grids import Grid, grids_of, named
 from jaxdopt.longrun import Options
 from jaxdopt.pieces import Pieces
+from jaxdopt.results import Result
 from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
-from jaxdopt.simulate import Result, run
+from jaxdopt.simulate import run
 from jaxdopt.sweep import listed, sweep
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxdopt._checks import require
 from jaxdopt._numbers import number
-from jaxdopt.simulate import Result
+from jaxdopt.results import Result
 from jaxdopt.sweep import listed
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from jaxdopt._leaves import is_traced
 from jaxdopt._opaque import disclose
 from jaxdopt._pytree import field, pytree
 from jaxdopt._wrapper import Wrapper, wrapped
-from jaxdopt.simulate import Result, run
+from jaxdopt.results import Result
+from jaxdopt.simulate import run
 
 SHOWN = 6  # agents that are listed
 HERE = Path(__file__).parent

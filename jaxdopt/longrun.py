@@ -2,7 +2,7 @@
 
 A long run is a loop on the host around a compiled loop over some of its records, whose number is
 traced; its state goes from one chunk to the next in the same memory. Between chunks, every half
-second or so, the host sees what there is. `drive` is that loop; the mathematics are `simulate`'s.
+second or so, the host sees what there is. `drive` is that loop; the mathematics are `loop`'s.
 """
 
 import dataclasses

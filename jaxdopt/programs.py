@@ -248,10 +248,10 @@ def _part(value: Any) -> _Part:
         return _NONE
     if isinstance(value, jax.Array | np.generic):
         return _Part([value], _Key(_kind(value)), [], [])
-    if type(value) is dict:  # in the order of JAX, each member perhaps known
-        names = sorted(value)
+    if type(value) is dict or isinstance(value, tuple):  # each member is perhaps known
+        names = sorted(value) if type(value) is dict else range(len(value))  # in JAX's order
         parts = [_part(value[name]) for name in names]
-        key = _Key(tuple(names), *[part.key for part in parts])
+        key = _Key(type(value), tuple(names), *[part.key for part in parts])
         return _Part(
             [leaf for part in parts for leaf in part.leaves],
             key,

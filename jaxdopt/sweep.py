@@ -16,7 +16,7 @@ from jaxdopt._leaves import is_traced
 from jaxdopt._memory import require_room
 from jaxdopt._mesh import explicit_mesh, on_automatic_axes
 from jaxdopt._pytree import replace
-from jaxdopt.simulate import Result
+from jaxdopt.results import Result
 
 
 def sweep(

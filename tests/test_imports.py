@@ -37,6 +37,8 @@ FLOORS = {
     "theory": 2,
     "checkpoints": 3,
     "longrun": 3,
+    "results": 3,
+    "loop": 3,
     "simulate": 3,
     "pieces": 3,
     "sweep": 3,

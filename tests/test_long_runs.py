@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from jaxdopt import checkpoints, longrun, simulate
+from jaxdopt import checkpoints, longrun, loop
 
 N, D = 4, 2
 KEY = jax.random.key(3)
@@ -195,14 +195,14 @@ def test_nothing_of_the_callers_is_overwritten(fine):
 
 
 def test_the_state_is_updated_in_place(monkeypatch, fine):
-    chunk, gone = simulate._chunk, []
+    chunk, gone = loop.chunk, []
 
     def noting(*args, **options):
         found = chunk(*args, **options)
         gone.extend(leaf.is_deleted() for leaf in jax.tree.leaves(args[-1]))
         return found
 
-    monkeypatch.setattr(simulate, "_chunk", noting)
+    monkeypatch.setattr(loop, "chunk", noting)
     run(callback=lambda record: None)
     assert len(gone) > 3 * 5
     assert all(gone)
@@ -504,7 +504,7 @@ def test_orbax_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
 
 KILLED = """
 import sys, time, jax, jaxdopt as jd
-from jaxdopt import checkpoints, longrun, simulate
+from jaxdopt import checkpoints, longrun
 jax.config.update("jax_enable_x64", True)
 folder, steps, rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 longrun.ROWS = rows

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxdopt as jd
-from jaxdopt import programs, simulate
+from jaxdopt import loop, programs
 
 KEY = jax.random.key(0)
 FACTORIES = {
@@ -86,7 +86,7 @@ def test_sweeps_and_comparisons_over_its_numbers():
         for d in decays
     ]
     programs._KEPT.programs.clear()  # other tests may have made the same
-    before = simulate._simulate.made
+    before = loop.simulate.made
     for decay, expected in zip(decays, single, strict=True):
         result = jd.run(method(decay), *setting, steps=3)
         np.testing.assert_allclose(result.history["gap"], expected, rtol=1e-12)
@@ -102,7 +102,7 @@ def test_sweeps_and_comparisons_over_its_numbers():
         progress=False,
     )
     np.testing.assert_allclose(dataset["gap"].squeeze().values, single, rtol=1e-12)
-    assert simulate._simulate.made == before + 1
+    assert loop.simulate.made == before + 1
 
 
 def test_what_is_no_number_is_static():

@@ -21,7 +21,7 @@ import optax
 import pytest
 
 import jaxdopt as jd
-from jaxdopt import programs, simulate
+from jaxdopt import loop, programs
 from jaxdopt._opaque import traceable
 
 KEY = jax.random.key(0)
@@ -162,11 +162,11 @@ def test_fresh_metrics_schedules_and_optimizers_compile_once(monkeypatch):
         method = jd.FedAvg(0.1, server=optax.trace(0.9))
         jd.run(method, problem(), clients, problem().start(), KEY, steps=1, defaults=())
 
-    before = simulate._simulate.made
+    before = loop.simulate.made
     once()
-    after = simulate._simulate.made
+    after = loop.simulate.made
     once()
-    assert simulate._simulate.made == after == before + 3
+    assert loop.simulate.made == after == before + 3
     first = run(lambda state, problem: jnp.sum(state.x) * THRESHOLD).metrics["own"]
     monkeypatch.setitem(globals(), "THRESHOLD", 1.0)
     second = run(lambda state, problem: jnp.sum(state.x) * THRESHOLD).metrics["own"]
@@ -307,14 +307,14 @@ def test_what_can_change_is_read_at_every_call():
 
     center = np.zeros(3)
     problem = Tilted({"center": center})
-    made = simulate._simulate.made
+    made = loop.simulate.made
     first = last(problem)
     center += 1
     second = last(problem)
     problem.data["center"] = np.full(3, 2.0)
     third = last(problem)
     np.testing.assert_allclose([second - first, third - second], 0.5, rtol=1e-12)
-    assert simulate._simulate.made == made + 1
+    assert loop.simulate.made == made + 1
 
 
 def test_frozen_objects_are_cast_and_asked_once():

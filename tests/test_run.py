@@ -20,7 +20,7 @@ COMPILED = []
 
 def _listen(event: str, duration: float, **details: Any) -> None:
     program = details.get("fun_name", "")
-    if event == "/jax/core/compile/backend_compile_duration" and "_simulate" in program:
+    if event == "/jax/core/compile/backend_compile_duration" and "simulate" in program:
         COMPILED.append(program)
 
 

@@ -10,7 +10,7 @@ from catalogue import ROWS
 from small import KEY, D, N, network_of, uneven
 
 import jaxdopt as jd
-from jaxdopt import averaging, simulate
+from jaxdopt import averaging, loop
 
 STEPS, START = 8, 3
 RING = jd.networks.metropolis(jd.graphs.ring(N))
@@ -119,10 +119,10 @@ def test_start_and_stepsize_are_numbers_and_sweep_together():
 
 
 def test_start_compiles_nothing():
-    before = simulate._simulate.made
+    before = loop.simulate.made
     for start in (1, 5):
         run(jd.Averaged(jd.SGD(0.1), start), RING)
-    assert simulate._simulate.made == before + 1
+    assert loop.simulate.made == before + 1
 
 
 def test_a_result_goes_on_and_schedules_are_the_wrapped_methods():
