@@ -18,13 +18,15 @@ T = TypeVar("T")
 def sharded(network: T, mesh: Mesh, axis: str | Sequence[str] | None = None) -> T:
     """Return a network for agents that are spread over devices: who sends which rows is planned.
 
-    Each device then receives only the rows that its agents hear from agents of other devices. XLA
-    alone would gather all rows for a table of neighbors. Tables whose agents hear half of all other
-    devices' rows or more, and dense matrices, still gather all; averages are reductions.
+    A device then receives only the rows that its agents hear of other devices' agents, where XLA
+    alone would gather all rows for a table of neighbors. All are still gathered for dense matrices,
+    and for tables whose agents hear half of all other devices' rows or more; averages are
+    reductions.
 
-    `run` does this by itself if it is given x0 or a state whose rows are spread over a mesh; it is
-    for `sweep`, and for programs of your own. Agents are spread in blocks: those who hear each
-    other should have numbers close to each other.
+    `run` and `sweep` do this by themselves if they are given x0 or a state whose rows are spread
+    over a mesh; it is for programs of your own, such as a `jax.jit` around `run`. Devices hold
+    blocks of agents of consecutive numbers, so that those who hear each other should have numbers
+    that are close to each other.
 
     Args:
         network: any network, also wrapped, of several parts, or that changes with time.
@@ -70,14 +72,14 @@ def sharded(network: T, mesh: Mesh, axis: str | Sequence[str] | None = None) -> 
     )
 
 
-def along(x: Any) -> Callable[[T], T] | None:
-    """Return what makes networks those of agents that are spread as the rows of x are.
+def along(x: Any, axis: int = 0) -> Callable[[T], T] | None:
+    """Return what makes networks those of agents that are spread as an ``axis`` of x is.
 
     It is the same function for all arrays that are spread alike, and None if x is on one device.
     """
     where = x.sharding if isinstance(x, jax.Array) and not is_traced(x) else None
-    if isinstance(where, NamedSharding) and len(where.spec) and where.spec[0] is not None:
-        return _along(where.mesh, where.spec[0])  # type: ignore[arg-type]
+    if isinstance(where, NamedSharding) and len(where.spec) > axis and where.spec[axis] is not None:
+        return _along(where.mesh, where.spec[axis])  # type: ignore[arg-type]
     return None
 
 
