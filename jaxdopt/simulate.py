@@ -32,6 +32,7 @@ from jaxdopt._memory import require_room
 from jaxdopt._mesh import explicit_mesh, on_automatic_axes
 from jaxdopt._opaque import enclose, traceable
 from jaxdopt.loop import Beginning, Parts
+from jaxdopt.networks import sharding
 from jaxdopt.programs import cast, once
 from jaxdopt.results import Result, joined
 
@@ -156,10 +157,14 @@ def run(
     dtype = x.dtype if isinstance(x, jax.Array) else jnp.result_type(*jax.tree.leaves(x))
     weights = dtype if dtype.itemsize > 2 else np.dtype(np.float32)
     known = require_metrics(metrics, defaults, known, axes)
+    mixing = cast(network, weights)
+    spread = sharding.along(jax.tree.leaves(x)[0])
+    if spread is not None:
+        mixing = cast(once(spread, network), weights)
     parts = Parts(
         enclose(cast(algorithm, dtype)),
         enclose(problem),
-        enclose(cast(network, weights)),
+        enclose(mixing),
         key,
         {n: traceable(m) if n in (metrics or ()) else _default(m) for n, m in known.items()},
     )

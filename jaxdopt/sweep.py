@@ -16,6 +16,7 @@ from jaxdopt._leaves import is_traced
 from jaxdopt._memory import require_room
 from jaxdopt._mesh import explicit_mesh, on_automatic_axes
 from jaxdopt._pytree import replace
+from jaxdopt.networks import sharding
 from jaxdopt.results import Result
 
 
@@ -99,6 +100,7 @@ def sweep(
         for name in along:
             given[name], mapping[name] = _alongside(given[name], len(axes))
         mapped = [name for name in swept_over if given.get(name) is not None]
+        given = _spread(given, mapped, len(axes) if along else 0)
 
         def program(given: dict[str, Any]) -> Any:
             fixed = {name: v for name, v in given.items() if name not in (*mapped, *along)}
@@ -116,6 +118,22 @@ def sweep(
         return _renamed(program(given), lambda inner: axes + inner)
 
     return swept
+
+
+def _spread(given: dict[str, Any], mapped: Sequence[str], depth: int) -> dict[str, Any]:
+    """Return the arguments with the network of agents that are spread as those of the first state.
+
+    A result has ``depth`` axes of the sweep in front.
+    """
+    places = {"x0": int("x0" in mapped), "state": int("state" in mapped), "after": depth}
+    for name, axis in places.items():
+        value = given.get(name)
+        value = getattr(value, "state", value)
+        for x in jax.tree.leaves(getattr(value, "x", value))[:1]:
+            spread = sharding.along(x, axis)
+            if spread is not None and hasattr(given.get("network"), "n"):
+                return given | {"network": spread(given["network"])}
+    return given
 
 
 def _require_own_draws(given: dict[str, Any], swept: Iterable[str]) -> None:

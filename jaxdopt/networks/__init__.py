@@ -18,6 +18,7 @@ from jaxdopt.networks.operators.dense import Dense
 from jaxdopt.networks.operators.sparse import Neighbors, Pushes
 from jaxdopt.networks.sequences import Cyclic, RandomMatching, one_peer_exponential, sequence
 from jaxdopt.networks.server import Server
+from jaxdopt.networks.sharding import sharded
 from jaxdopt.networks.spectra import contraction
 from jaxdopt.networks.stacking import stack
 from jaxdopt.networks.trees import Tree, bary_tree, spanning_tree
@@ -72,6 +73,7 @@ __all__ = [
     "push_pull",
     "row_stochastic",
     "sequence",
+    "sharded",
     "spanning_tree",
     "stack",
     "timed",

@@ -22,6 +22,7 @@ from jaxdopt._wrapper import passed_on, rewrap, wrapped
 from jaxdopt.networks import connectivity
 from jaxdopt.networks.connectivity import require_connected
 from jaxdopt.networks.operators.choose import choose
+from jaxdopt.networks.operators.halo import Devices, Halo
 from jaxdopt.networks.operators.sparse import Neighbors
 from jaxdopt.networks.parts import Parts
 from jaxdopt.networks.stacking import stack
@@ -200,6 +201,7 @@ class RandomMatching(Varying):
 
     index: Any  # [n, largest degree] int, padded with the agent itself; None if all are neighbors
     n: int = static()
+    halo: Halo | None = None  # the plan by which devices exchange rows
     symmetric = True
     offers = frozenset({"mixing", "symmetric", "pull", "push", "push-pull", "hop", "all"})
 
@@ -220,6 +222,14 @@ class RandomMatching(Varying):
             index[row, np.arange(pattern.nnz) - pattern.indptr[row]] = pattern.indices
             index = jnp.asarray(index)
         object.__setattr__(self, "index", index)
+        object.__setattr__(self, "halo", None)
+
+    def over(self, devices: Devices) -> "RandomMatching":
+        """Return the network for agents that are spread over devices."""
+        if self.index is None:
+            return self
+        halo = devices.halo(self.n, [(np.arange(self.n), self.index)])
+        return replace(self, index=devices.put(self.index, -2), halo=halo)
 
     def at(self, k: Any, key: jax.Array) -> Neighbors:
         """Return round k's network."""
@@ -236,6 +246,10 @@ class RandomMatching(Varying):
             )
             wish = jnp.take_along_axis(self.index, rank.argmax(axis=1)[:, None], axis=1)[:, 0]
             partner = jnp.where(wish[wish] == me, wish, me)
+        if self.halo is not None:
+            paired = (self.index == partner[:, None]) & (self.index != me[:, None])
+            weights = jnp.where(paired, 0.5, 0.0)
+            return Neighbors(self.index, weights, k=k, lasting=False, halo=self.halo)
         weights = jnp.where(partner != me, 0.5, 0.0)
         return Neighbors(partner[:, None], weights[:, None], k=k, lasting=False)
 

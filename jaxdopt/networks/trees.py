@@ -9,12 +9,13 @@ import scipy.sparse as sp
 
 from jaxdopt import _repr
 from jaxdopt._checks import count, require
-from jaxdopt._pytree import pytree, static
+from jaxdopt._pytree import pytree, replace, static
 from jaxdopt.agents import select
 from jaxdopt.networks import connectivity
 from jaxdopt.networks.connectivity import require_connected
 from jaxdopt.networks.operators.base import Operator
-from jaxdopt.networks.operators.sparse import add, table
+from jaxdopt.networks.operators.halo import Devices, Halo
+from jaxdopt.networks.operators.sparse import add, spread, summed, table
 from jaxdopt.networks.parts import Parts
 
 SEARCH = 2**22  # agents times roots tried for the least deep spanning tree
@@ -26,6 +27,7 @@ class FromParent(Operator):
 
     parent: Any  # [n] int; the root is its own parent
     k: Any = None
+    halo: Halo | None = None  # the plan by which devices exchange rows
     kind = "row"
     symmetric = cuttable = False  # type: ignore[assignment]
 
@@ -39,10 +41,18 @@ class FromParent(Operator):
         return self.parent.ndim != 1
 
     def __matmul__(self, x: Any) -> Any:
-        return self._map(lambda leaf: leaf[self.parent], x)
+        return self._map(self._parents_rows, x)
 
     def _pull(self, x: jax.Array) -> jax.Array:
-        return x[self.parent] - x
+        return self._parents_rows(x) - x
+
+    def _parents_rows(self, x: jax.Array) -> jax.Array:
+        return x[self.parent] if self.halo is None else self.halo.take(x)[:, 0]
+
+    def over(self, devices: Devices) -> "FromParent":
+        """Return the tree for agents that are spread over devices."""
+        parents = np.asarray(self.parent)[..., None]
+        return replace(self, halo=devices.halo(self.n, [(np.arange(self.n), parents)]))
 
     @property
     def link_count(self) -> int:
@@ -69,6 +79,7 @@ class ToParent(Operator):
     present: Any  # [n, s]: 1, or 0 on the padding
     tiers: Any  # of (agents [h], children [h, s], present [h, s]), for agents with many children
     k: Any = None
+    halo: Halo | None = None  # the plan by which devices exchange rows
     kind = "column"
     symmetric = cuttable = pushes = False  # type: ignore[assignment]
 
@@ -85,12 +96,21 @@ class ToParent(Operator):
         def apply(leaf: jax.Array) -> jax.Array:
             root = self.parent == jnp.arange(self.n, dtype=self.parent.dtype)
             own = select(root, leaf, jnp.zeros_like(leaf))
+            if self.halo is not None:
+                heard = self.children, self.present, self.tiers
+                return own + self.halo.apply(summed, leaf, heard)
             return add(own, (self.children, self.present), self.tiers, lambda _, i: leaf[i])
 
         return self._map(apply, x)
 
     def _pull(self, x: jax.Array) -> jax.Array:
         return (self @ x) - x
+
+    def over(self, devices: Devices) -> "ToParent":
+        """Return the tree for agents that are spread over devices."""
+        heard = self.children, self.present, self.tiers
+        ((children, present, tiers),), halo = spread(devices, heard)
+        return replace(self, children=children, present=present, tiers=tiers, halo=halo)
 
     link_count = FromParent.link_count
     spectral_gap = FromParent.spectral_gap

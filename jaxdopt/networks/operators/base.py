@@ -24,6 +24,7 @@ from jaxdopt._leaves import is_traced, wide_dtype
 from jaxdopt._pytree import pytree, replace
 from jaxdopt.networks import spectra
 from jaxdopt.networks.checks import require_agents, require_network
+from jaxdopt.networks.operators.halo import Halo
 from jaxdopt.networks.parts import ColumnOnly, RowOnly
 from jaxdopt.roles import Missing, Network, lacks
 
@@ -47,12 +48,14 @@ class Links:
         reverse: [n, s] int: the slot at the sender that belongs to agent i.
         present: [n, s] bool: false where a slot is padding or its link is cut.
         degree: [n] int: the number of neighbors, whether the links to them are cut or not.
+        halo: the plan by which devices exchange rows; see `jaxdopt.networks.sharded`.
     """
 
     sender: jax.Array
     reverse: jax.Array
     present: jax.Array
     degree: jax.Array
+    halo: Halo | None = None
 
     def __post_init__(self) -> None:
         """Check the tables: the slot at j that ``reverse`` names has to be j's link with i."""
@@ -76,11 +79,15 @@ class Links:
 
     def hear(self, x: jax.Array) -> jax.Array:
         """Return what every slot hears of the agents' own values, [n, ...] -> [n, s, ...]."""
-        return x[self.sender]
+        return x[self.sender] if self.halo is None else self.halo.take(x)
 
     def swap(self, edges: jax.Array) -> jax.Array:
         """Return the neighbor's value of every edge variable, [n, s, ...] -> [n, s, ...]."""
-        return edges[self.sender, self.reverse]
+        if self.halo is None:
+            return edges[self.sender, self.reverse]
+        return self.halo.apply(
+            lambda _, heard, places, reverse: heard[places[0], reverse], edges, self.reverse
+        )
 
 
 class Operator(Network):

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from jaxdopt._checks import count, require
 from jaxdopt._leaves import is_traced
-from jaxdopt._pytree import pytree, static
+from jaxdopt._pytree import pytree, replace, static
 from jaxdopt.networks import spectra
 from jaxdopt.networks.checks import (
     TOLERANCE,
@@ -17,6 +17,7 @@ from jaxdopt.networks.checks import (
     require_symmetry,
 )
 from jaxdopt.networks.operators.base import Keep, Links, Operator
+from jaxdopt.networks.operators.halo import Devices, Halo
 from jaxdopt.networks.operators.sparse import Neighbors
 
 ROLLED = 2  # offsets up to which rolls are quicker than slices: fusions give up on many rolls
@@ -39,6 +40,7 @@ class Circulant(Operator):
         active: which agents are awake, [n] bool; by default all.
         symmetric: whether W = Wᵀ; static.
         lasting: whether links are the same in every round; static.
+        halo: the plan by which devices exchange rows; see `jaxdopt.networks.sharded`.
     """
 
     weights: Any
@@ -48,6 +50,7 @@ class Circulant(Operator):
     active: Any = None
     symmetric: bool = static(default=True)
     lasting: bool = static(default=True)
+    halo: Halo | None = None
 
     def __post_init__(self) -> None:
         """Check offsets, and that the weights average."""
@@ -84,6 +87,8 @@ class Circulant(Operator):
         return np.ndim(self.weights) != 1
 
     def _pull(self, x: jax.Array) -> jax.Array:
+        if self.halo is not None and len(self.offsets) > ROLLED:
+            return self._table._pull(x)
         pull = jnp.zeros_like(x)
         for weight, shifted in zip(self.weights.astype(x.dtype), self._shifted(x), strict=True):
             pull = pull + weight * (shifted - x)
@@ -98,22 +103,29 @@ class Circulant(Operator):
         halo = jnp.concatenate([x[self.n + first :], x, x[:last]])
         return [jax.lax.slice_in_dim(halo, o - first, o - first + self.n) for o in signed]
 
+    def over(self, devices: Devices) -> "Circulant":
+        """Return the operator with a plan of the rows that devices exchange."""
+        senders = np.broadcast_to(
+            _senders(self.n, self.offsets),
+            (*np.shape(self.weights)[:-1], self.n, len(self.offsets)),
+        )
+        return replace(self, halo=devices.halo(self.n, [(np.arange(self.n), senders)]))
+
     def _cut(self, keep: Keep) -> Neighbors:
-        senders = self._senders
-        weights = jnp.broadcast_to(self.weights, senders.shape)
-        table = Neighbors(
+        return self._table._cut(keep)
+
+    @property
+    def _table(self) -> Neighbors:
+        senders = jnp.asarray(_senders(self.n, self.offsets))
+        return Neighbors(
             senders,
-            weights,
+            jnp.broadcast_to(self.weights, senders.shape),
             k=self.k,
             active=self.active,
             symmetric=self.symmetric,
             lasting=self.lasting,
+            halo=self.halo,
         )
-        return table._cut(keep)
-
-    @property
-    def _senders(self) -> jax.Array:
-        return jnp.asarray((np.arange(self.n)[:, None] + np.array([self.offsets], int)) % self.n)
 
     @property
     def link_count(self) -> Any:
@@ -130,13 +142,14 @@ class Circulant(Operator):
     def links(self) -> Links:
         """Every agent's links, a slot an offset."""
         self.require_linked()
-        sender = self._senders
+        sender = jnp.asarray(_senders(self.n, self.offsets))
         reverse = jnp.array([self.offsets.index(self.n - o) for o in self.offsets], int)
         return Links(
             sender,
             jnp.broadcast_to(reverse, sender.shape),
             jnp.ones_like(sender, dtype=bool),
             jnp.full(self.n, len(self.offsets)),
+            self.halo,
         )
 
     @property
@@ -154,3 +167,8 @@ class Circulant(Operator):
         angles = 2j * np.pi * np.outer(np.arange(self.n), self.offsets) / self.n
         values = 1 + (np.exp(angles) - 1) @ np.asarray(self.weights, float)
         return spectra.by_modulus(np.real(values) if self.symmetric else values)
+
+
+def _senders(n: int, offsets: tuple[int, ...]) -> np.ndarray:
+    """Return whom every agent hears, [n, offsets]."""
+    return (np.arange(n)[:, None] + np.array([offsets], int)) % n

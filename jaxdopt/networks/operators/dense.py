@@ -18,6 +18,7 @@ from jaxdopt.networks.checks import (
     require_symmetry,
 )
 from jaxdopt.networks.operators.base import Keep, Links, Operator
+from jaxdopt.networks.operators.halo import Devices
 
 
 @pytree
@@ -95,6 +96,10 @@ class Dense(Operator):
         kept = jnp.where(keep(me[:, None], me[None]) & ~np.eye(self.n, dtype=bool), self.weights, 0)
         own = 1 - kept.sum(axis=0 if self.kind == "column" else 1)
         return replace(self, weights=kept + jnp.diag(own))
+
+    def over(self, devices: Devices) -> "Dense":
+        """Return the operator with its rows spread over devices."""
+        return replace(self, weights=devices.put(self.weights, -2))
 
     @property
     def _stacked(self) -> bool:

@@ -8,9 +8,12 @@ import numpy as np
 
 from jaxdopt._checks import count, require
 from jaxdopt._numbers import Number, evaluate
-from jaxdopt._pytree import pytree, static
+from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._wrapper import wrapped
+from jaxdopt.networks.operators.halo import Devices
 from jaxdopt.networks.sequences import Varying, own_key
 from jaxdopt.networks.server import Server
+from jaxdopt.networks.wrapper import Wrapper
 
 # folded into the key before the round, and larger than any round's number
 UNIFORM, BERNOULLI, ORDER = 0xF0000F1F, 0xF0000BE2, 0xF00C7C11
@@ -36,6 +39,15 @@ class Pattern(Varying):
         clients = self._clients(k, key)
         return Server(self.n, k=k, active=_among(self.n, clients), clients=clients)
 
+    def over(self, devices: Devices) -> Any:
+        """Return the pattern for clients that are spread over devices.
+
+        Those who take part are masked if no device then works for more clients than take part in
+        a round, and gathered otherwise.
+        """
+        few = self.bound is None or self.bound * devices.count < self.n
+        return self if few else Masked(self)
+
     def _active(self, k: Any, key: jax.Array) -> jax.Array:
         """Return which clients take part in round k, [n] bool."""
         raise NotImplementedError
@@ -43,6 +55,21 @@ class Pattern(Varying):
     def _clients(self, k: Any, key: jax.Array) -> jax.Array:
         """Return the clients that take part, [s] int, padded with distinct indices n and above."""
         raise NotImplementedError
+
+
+@pytree
+class Masked(Wrapper):
+    """A pattern whose rounds have only ``active``, so that every device works for its clients."""
+
+    network: Any
+
+    def at(self, k: Any, key: jax.Array) -> Server:
+        """Return round k's server, with ``active`` [n]."""
+        return replace(wrapped(self).at(k, key), clients=None)
+
+    def over(self, devices: Devices) -> "Masked":
+        """Return the pattern itself."""
+        return self
 
 
 @pytree
