@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 from jax.core import Tracer
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
 def explicit_mesh(tree: Any) -> Mesh | None:
@@ -38,6 +38,33 @@ def _moved(tree: Any, source: Mesh, target: Mesh) -> Any:
         if _mesh_of(value) != source:
             return value
         return jax.device_put(value, NamedSharding(target, value.sharding.spec))
+
+    return jax.tree.map(leaf, tree)
+
+
+def put(value: Any, sharding: Any) -> Any:
+    """Return an array, or an array of keys, on devices of which some may be other processes'."""
+    return jax.jit(_same, out_shardings=sharding)(value)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def spread_alike(tree: Any, x: Any) -> Any:
+    """Return a tree in which the arrays that have x's agents' axis are spread over it as x is.
+
+    What a program makes of constants, such as zeros, is on every device in full.
+    """
+    x = jax.tree.leaves(x)[0]
+    spec = x.sharding.spec if isinstance(x.sharding, NamedSharding) else ()
+    if not spec or spec[0] is None or x.is_fully_replicated:
+        return tree
+    rows = NamedSharding(x.sharding.mesh, PartitionSpec(spec[0]))
+
+    def leaf(value: Any) -> Any:
+        alike = value.shape[:1] == x.shape[:1] and value.is_fully_replicated
+        return put(value, rows) if alike else value
 
     return jax.tree.map(leaf, tree)
 

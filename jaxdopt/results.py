@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt import _repr
+from jaxdopt import _processes, _repr
 from jaxdopt import costs as _costs
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace, static
@@ -17,7 +17,8 @@ class Result:
     """What a run leaves behind; under vmap every leaf has the sweep's axes in front.
 
     Attributes:
-        state: the last state; ``state.x`` is [n, d].
+        state: the last state; ``state.x`` is [n, d]. Of a run over several processes, it is in
+            parts, while all else is in each of them.
         metrics: recorded values by name, [records + 1, ...].
         costs: what was spent between records, by axis; ``history`` has the totals.
         diverged: whether the last x has values that are not finite, or the state is not ``valid``.
@@ -82,6 +83,14 @@ class Result:
             totals[name] = axis.total(cost, records)
         totals["step"] = totals["step"].astype(int)
         return {**totals, **jax.tree.map(on_host, self.metrics)}
+
+
+def readable(result: Result) -> Result:
+    """Return a result whose records each process has for itself, while its state stays in parts."""
+    if not _processes.spans(result):
+        return result
+    records = {name: getattr(result, name) for name in ("metrics", "costs", "diverged")}
+    return replace(result, **_processes.local(records))
 
 
 def joined(before: Result, after: Result) -> Result:
