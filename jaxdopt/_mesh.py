@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -37,7 +38,11 @@ def _moved(tree: Any, source: Mesh, target: Mesh) -> Any:
     def leaf(value: Any) -> Any:
         if _mesh_of(value) != source:
             return value
-        return jax.device_put(value, NamedSharding(target, value.sharding.spec))
+        sharding = NamedSharding(target, value.sharding.spec)
+        if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            return jax.device_put(value, sharding)
+        numbers = jax.device_put(jax.random.key_data(value), sharding)
+        return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(value))
 
     return jax.tree.map(leaf, tree)
 

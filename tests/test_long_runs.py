@@ -415,6 +415,34 @@ def test_what_was_not_finished_is_removed_and_never_read(tmp_path, fine):
     assert names == {".lock", "run.json", "rows-0-10.npz", "rows-10-30.npz", "state-30"}
 
 
+def test_a_folder_in_use_is_refused(tmp_path, fine):
+    refused = []
+
+    def callback(record):
+        if record["step"] == 20:
+            with pytest.raises(
+                ValueError, match="run' is in use by another run or comparison; let"
+            ):
+                run(checkpoint=tmp_path / "run")
+            refused.append(1)
+
+    same(run(checkpoint=tmp_path / "run", callback=callback), whole())
+    assert refused
+    with pytest.raises(ValueError, match="the method of the run"):
+        run(jd.DGD(0.1), checkpoint=tmp_path / "run")
+    same(run(checkpoint=tmp_path / "run"), whole())  # it is free after all of these
+
+
+@pytest.mark.slow
+def test_a_folder_of_a_comparison_in_use_is_refused(tmp_path):
+    cells = checkpoints.Cells(tmp_path / "cells")
+    with pytest.raises(ValueError, match="cells' is in use by another run or comparison; let that"):
+        compare(checkpoint=tmp_path / "cells")
+    cells.close()
+    compare(checkpoint=tmp_path / "cells")
+    checkpoints.Cells(tmp_path / "cells").close()
+
+
 def other(state, problem):
     return state.x.sum()
 
