@@ -2,7 +2,7 @@
 
 With explicit axes JAX asks every operation for the sharding of its results, which those on
 neighbors' rows do not say. On the same devices with automatic axes, XLA decides; the arrays' shards
-stay where they are.
+stay where they are. So it is in a trace, as in `jax.jit`, in which the devices are not known.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxdopt._leaves import is_traced
 
 
-def explicit_mesh(tree: Any) -> Mesh | None:
+def explicit_mesh(tree: Any) -> Mesh | AbstractMesh | None:
     """Return the mesh with explicit axes on which an array of a tree is, or None."""
     for leaf in jax.tree.leaves(tree):
         mesh = _mesh_of(leaf)
@@ -23,13 +25,49 @@ def explicit_mesh(tree: Any) -> Mesh | None:
     return None
 
 
-def on_automatic_axes(mesh: Mesh, call: Callable[[Any], Any], given: Any) -> Any:
-    """Call a function of a tree whose arrays are on ``mesh``, with automatic axes meanwhile."""
-    kinds = (AxisType.Auto,) * len(mesh.axis_names)
-    automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
-    with jax.set_mesh(automatic):
-        result = call(_moved(given, mesh, automatic))
-    return _moved(result, automatic, mesh)
+def first_axis(tree: Any) -> Any:
+    """Return along what of a mesh the first axis of a tree's first array is spread; maybe None."""
+    for leaf in jax.tree.leaves(tree):
+        sharding = jax.typeof(leaf).sharding if isinstance(leaf, Tracer) else leaf.sharding
+        return [*getattr(sharding, "spec", ()), None][0]
+    return None
+
+
+def on_automatic_axes(
+    mesh: Mesh | AbstractMesh,
+    call: Callable[[Any], Any],
+    given: Any,
+    specs: Callable[[Any], Any],
+) -> Any:
+    """Call a function of a tree whose arrays are on ``mesh``, with automatic axes meanwhile.
+
+    In a trace there are no devices to ask where XLA has put what the function returns: ``specs`` of
+    it, a tree of `PartitionSpec`s, says where it is to be.
+    """
+    kinds = {
+        name: AxisType.Auto if kind == AxisType.Explicit else kind
+        for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+    }
+    if isinstance(mesh, Mesh) and not is_traced((given, jnp.zeros(()))):
+        automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=tuple(kinds.values()))
+        with jax.set_mesh(automatic):
+            result = call(_moved(given, mesh, automatic))
+        return _moved(result, automatic, mesh)
+    explicit = mesh.abstract_mesh
+
+    def leaf(value: Any) -> Any:
+        there = _mesh_of(value)
+        if there is None or there.abstract_mesh != explicit:
+            return value
+        return jax.sharding.reshard(value, PartitionSpec(*[None] * value.ndim))
+
+    with jax.sharding.use_abstract_mesh(explicit.update_axis_types(kinds)):
+        result = call(jax.tree.map(leaf, given))
+    return jax.tree.map(
+        lambda value, spec: jax.sharding.reshard(value, NamedSharding(explicit, spec)),
+        result,
+        specs(result),
+    )
 
 
 def _moved(tree: Any, source: Mesh, target: Mesh) -> Any:
@@ -74,7 +112,9 @@ def spread_alike(tree: Any, x: Any) -> Any:
     return jax.tree.map(leaf, tree)
 
 
-def _mesh_of(leaf: Any) -> Mesh | None:
-    concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
-    mesh = getattr(leaf.sharding, "mesh", None) if concrete else None
-    return mesh if isinstance(mesh, Mesh) else None
+def _mesh_of(leaf: Any) -> Mesh | AbstractMesh | None:
+    if not isinstance(leaf, jax.Array):
+        return None
+    sharding = jax.typeof(leaf).sharding if isinstance(leaf, Tracer) else leaf.sharding
+    mesh = getattr(sharding, "mesh", None)
+    return None if mesh is None or mesh.empty else mesh

@@ -1,8 +1,8 @@
 """Checkpoints of a run in a folder, from which it goes on exactly as if it had not stopped.
 
 The state goes through orbax; the records are written once each, in files of some records. Whatever
-is there under its final name is whole: it is written under another one and then renamed. A folder in
-use is locked, as long as its process lives.
+is there under its final name is whole: it is written under another one and then renamed. A folder
+in use is locked, as long as its process lives.
 
 Of several processes that take part in a run, the first one writes the records, and each its own
 parts of the state.

@@ -4,9 +4,9 @@ A long run is a loop on the host around a compiled loop over some of its records
 traced; its state goes from one chunk to the next in the same memory. Between chunks, every half
 second or so, the host sees what there is. `drive` is that loop; the mathematics are `loop`'s.
 
-Of several processes that take part in a run, each drives its own loop. Before every chunk they agree
-on its length, by the first one's clock, on whether to save, and on whether one of them has got a
-signal; so that all take the same chunks, and stop after the same one.
+Of several processes that take part in a run, each drives its own loop. Before every chunk they
+agree on its length and on whether to save, by the first one's clock, and on whether one of them has
+got a signal, so that all take the same chunks and stop after the same one.
 """
 
 import dataclasses
@@ -316,6 +316,7 @@ def drive(
         if together:
             ended = ended.agreed()
             signals.wait(ended.ends, GRACE)
+            _processes.wait_for_all("end")  # the others fail when the first one is gone
     if ended.ends == signal.SIGTERM:
         signal.raise_signal(signal.SIGTERM)  # to whom it was for
     if stopped is None and taken < history.total:

@@ -35,7 +35,7 @@ from jaxdopt._opaque import enclose, traceable
 from jaxdopt._processes import spans
 from jaxdopt.loop import Beginning, Parts
 from jaxdopt.programs import cast, once
-from jaxdopt.results import Result, joined, readable
+from jaxdopt.results import Result, joined, readable, specs
 
 _default = functools.cache(traceable)  # of default metrics: the same object at every call
 
@@ -121,14 +121,21 @@ def run(
         >>> run(*setting, steps=5, every=5, after=first).history["rounds"]
         array([ 0.,  5., 10., 15.])
     """
-    mesh = explicit_mesh((x0, state, getattr(after, "state", None)))
+    begun = getattr(after, "state", None) if state is None else state
+    x = x0 if begun is None else getattr(begun, "x", None)
+    mesh = explicit_mesh((x, key)) or once(explicit_mesh, problem)
     if mesh is not None:
         given = {"algorithm": algorithm, "problem": problem, "network": network, "x0": x0}
         given |= {"key": key, "after": after, "state": state, "start": start}
         options = {"steps": steps, "every": every, "metrics": metrics, "defaults": defaults}
         options |= {"progress": progress, "checkpoint": checkpoint, "until": until}
         options |= {"checkpoint_every": checkpoint_every, "callback": callback}
-        return on_automatic_axes(mesh, lambda given: run(**given, **options), given)
+        return on_automatic_axes(
+            mesh,
+            lambda given: run(**given, **options),
+            given,
+            lambda result: specs(result, (), x),
+        )
     axes, known = once(_fitting, algorithm, problem, network)
     if state is not None:
         require_kind("state", state)

@@ -14,9 +14,9 @@ from jaxdopt._arguments import require_same_key
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
 from jaxdopt._memory import require_room
-from jaxdopt._mesh import explicit_mesh, on_automatic_axes
+from jaxdopt._mesh import explicit_mesh, first_axis, on_automatic_axes
 from jaxdopt._pytree import replace
-from jaxdopt.results import Result, readable
+from jaxdopt.results import Result, readable, specs
 
 
 def sweep(
@@ -78,7 +78,14 @@ def sweep(
                 given |= given.pop(name, {})
         mesh = explicit_mesh(given)
         if mesh is not None:
-            return on_automatic_axes(mesh, lambda given: swept(**given), given)
+            along = tuple(first_axis(given.get(name)) for name in swept_over)
+            x = None if "x0" in swept_over else given.get("x0")
+            return on_automatic_axes(
+                mesh,
+                lambda given: swept(**given),
+                given,
+                lambda result: specs(result, along, x),
+            )
         results = [n for n, v in given.items() if isinstance(v, Result) and n not in swept_over]
         along = [name for name in results if np.ndim(given[name].diverged) > 0]
         for name in along:

@@ -420,9 +420,7 @@ def test_a_folder_in_use_is_refused(tmp_path, fine):
 
     def callback(record):
         if record["step"] == 20:
-            with pytest.raises(
-                ValueError, match="run' is in use by another run or comparison; let"
-            ):
+            with pytest.raises(ValueError, match="run' is in use by another run or comparison; l"):
                 run(checkpoint=tmp_path / "run")
             refused.append(1)
 

@@ -7,9 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -151,7 +149,10 @@ def test_two_processes_are_one(tmp_path):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     processes = [start(number, port, tmp_path) for number in range(2)]
-    said = lambda: "\n".join((tmp_path / f"said-{i}").read_text() for i in range(2))
+
+    def said():
+        return "\n".join((tmp_path / f"said-{number}").read_text() for number in range(2))
+
     try:
         end = time.monotonic() + 120
         while not (tmp_path / "told").exists():
