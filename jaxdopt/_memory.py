@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxdopt import _processes
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
 
@@ -171,10 +172,19 @@ def _within(values: Any) -> Any:
 def available(tree: Any = ()) -> float | None:
     """Return the bytes that are free on the devices of a tree's arrays; None if nobody knows.
 
-    They are those of JAX's default device where no array is on any.
+    They are those of JAX's default device where no array is on any. If the arrays are over several
+    processes, all of these have to call it.
     """
+    free = _available_here(tree)
+    if not _processes.spans(tree):
+        return free
+    on_cpu = jax.local_devices()[0].platform == "cpu"
+    return _processes.least_room(free, shared=on_cpu)
+
+
+def _available_here(tree: Any) -> float | None:
     arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
-    devices = {device for array in arrays for device in array.devices()}
+    devices = {device for array in arrays for device in array.sharding.addressable_devices}
     default = jax.config.jax_default_device  # type: ignore[attr-defined]
     if not devices:
         devices = {default if isinstance(default, jax.Device) else jax.local_devices()[0]}

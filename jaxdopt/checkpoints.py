@@ -1,12 +1,17 @@
 """Checkpoints of a run in a folder, from which it goes on exactly as if it had not stopped.
 
 The state goes through orbax; the records are written once each, in files of some records. Whatever
-is there under its final name is whole: it is written under another one and then renamed.
+is there under its final name is whole: it is written under another one and then renamed. A folder
+in use is locked, as long as its process lives.
+
+Of several processes that take part in a run, the first one writes the records, and each its own
+parts of the state.
 
 ==============================  ==================================================================
 ``run.json``                    whose run it is: fingerprints, versions, settings
 ``rows-A-B.npz``                records A + 1 to B: metrics and accounts
 ``state-B/``                    the state after record B, in orbax's format
+``.lock``                       held by the run while it goes on
 ==============================  ==================================================================
 """
 
@@ -17,19 +22,23 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from filelock import BaseFileLock, FileLock, Timeout
 
-from jaxdopt import _repr
+from jaxdopt import _processes, _repr
 from jaxdopt._checks import require
 from jaxdopt.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from jaxdopt.longrun import History
 
+T = TypeVar("T")
+
+LOCK = ".lock"
 SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_partitionable")
 
 
@@ -37,7 +46,10 @@ class Cells:
     """A folder of finished histories, each in a file named by the fingerprint of its question.
 
     Args:
-        path: of the folder; it is made if there is none.
+        path: of the folder; it is made if there is none. It is locked until `close`.
+
+    Raises:
+        ValueError: it is in use, or is a file.
     """
 
     def __init__(self, path: Any) -> None:
@@ -47,6 +59,11 @@ class Cells:
         )
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
+        self.lock = _locked(path)
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        self.lock.release()
 
     def get(self, question: Any, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, Any]:
         """Return the history that answers a question; it is made and kept if it is not there."""
@@ -60,35 +77,64 @@ class Folder:
     """A folder of a run's checkpoints.
 
     Args:
-        path: of the folder; it is made if there is none.
+        path: of the folder; it is made if there is none. It is locked until `close`.
         parts: all that the run's result depends on, but for the number of steps, by name.
+        shared: whether several processes take part in the run.
 
     Raises:
-        ValueError: the folder is another run's, or not a run's.
+        ValueError: the folder is another run's, in use, or not a run's.
         ImportError: orbax is missing.
     """
 
-    def __init__(self, path: str | os.PathLike[str], parts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], parts: Mapping[str, Any], *, shared: bool = False
+    ) -> None:
         self.path = Path(path).absolute()  # as orbax wants it
         self.saved = -1  # the record of the last state
         self.orbax = _orbax()
+        self.shared = shared
+        self.lock: BaseFileLock | None = None
+        name, about = os.fspath(path), _about(parts)
+        try:
+            self._once(lambda: self._open(name, about))
+            require(
+                not shared or _processes.all_see((self.path / "run.json").exists),
+                f"the folder {name!r} is not the same for all processes; give one on a file system "
+                "that they share.",
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        if self.lock is not None:
+            self.lock.release()
+
+    def _once(self, function: Callable[[], T]) -> T:
+        """Call a function, only in the first of several processes, and return its result in all."""
+        return _processes.by_first(function) if self.shared else function()
+
+    def _open(self, name: str, about: dict[str, Any]) -> None:
+        """Lock the folder, and make it this run's if it is nobody's."""
         require(
             self.path.is_dir() or not self.path.exists(),
-            f"checkpoint is {os.fspath(path)!r}, which is a file; give a folder.",
+            f"checkpoint is {name!r}, which is a file; give a folder.",
         )
-        about = _about(parts)
         described = self.path / "run.json"
-        if described.exists():
-            _require_same(os.fspath(path), json.loads(described.read_text()), about)
-            return
-        foreign = sorted(each.name for each in self.path.glob("*") if not _unfinished(each))
+        there = {each.name for each in self.path.glob("*") if not _unfinished(each)}
+        foreign = sorted(there - {LOCK})
         require(
-            not foreign,
-            f"the folder {os.fspath(path)!r} has {', '.join(foreign[:1])!r} and no run.json, so it "
-            "is no run's; give an empty folder, or a new one.",
+            not foreign or described.exists(),
+            f"the folder {name!r} has {', '.join(foreign[:1])!r} and no run.json, so it is no "
+            "run's; give an empty folder, or a new one.",
         )
         self.path.mkdir(parents=True, exist_ok=True)
-        _write(described, json.dumps(about, indent=1).encode())
+        self.lock = _locked(name)
+        if described.exists():
+            _require_same(name, json.loads(described.read_text()), about)
+        else:
+            _write(described, json.dumps(about, indent=1).encode())
 
     def resume(self, state: Any, history: "History", diverged: Any) -> tuple[Any, int, Any]:
         """Return the last state that was saved, its record, and whether it has diverged.
@@ -96,19 +142,18 @@ class Folder:
         The records up to there are put into ``history``. ``state`` is the run's first one; it is
         returned if none was saved. What was not finished is removed.
         """
-        states = self._numbers(r"state-(\d+)")
-        taken = max((record for (record,) in states), default=0)
+        saved = self._once(self._last)
         require(
-            taken <= history.total,
-            f"the folder {self.path.name!r} has {taken} records and this run would have "
+            saved <= history.total,
+            f"the folder {self.path.name!r} has {saved} records and this run would have "
             f"{history.total}; give at least as many steps, or another folder.",
         )
-        if states:
-            diverged, state = self._read_state(taken, state)
-            self._read_rows(taken, history)
-        self.saved = taken if states else -1
-        self._tidy()
-        return state, taken, diverged
+        if saved >= 0:
+            diverged, state = self._read_state(saved, state, diverged)
+            self._read_rows(saved, history)
+        self.saved = saved
+        self._once(self._tidy)
+        return state, max(saved, 0), diverged
 
     def save(self, taken: int, state: Any, diverged: Any, history: "History") -> None:
         """Save the state after some records, and the records since the last one."""
@@ -117,16 +162,20 @@ class Folder:
         first = max(self.saved, 0)
         rows = {f"metrics.{n}": v[first + 1 : taken + 1] for n, v in history.metrics.items()}
         rows["records"] = history.records[first + 1 : taken + 1]
-        _write_arrays(self.path / f"rows-{first}-{taken}.npz", rows)
+        self._once(lambda: _write_arrays(self.path / f"rows-{first}-{taken}.npz", rows))
         tree = [jnp.asarray(diverged), *_filled(state)]
         with self.orbax.Checkpointer(self.orbax.PyTreeCheckpointHandler()) as writer:
             writer.save(self.path / f"state-{taken}", args=self.orbax.args.PyTreeSave(tree))
         self.saved = taken
-        self._tidy()
+        self._once(self._tidy)
 
-    def _read_state(self, record: int, like: Any) -> tuple[Any, Any]:
+    def _last(self) -> int:
+        """Return the record of the last state that was saved, or -1."""
+        return max((record for (record,) in self._numbers(r"state-(\d+)")), default=-1)
+
+    def _read_state(self, record: int, like: Any, diverged: Any) -> tuple[Any, Any]:
         leaves, structure = jax.tree.flatten(like)
-        tree = [jnp.zeros((), bool), *_filled(like)]
+        tree = [jnp.asarray(diverged), *_filled(like)]
         shapes = [
             jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in tree
         ]
@@ -173,6 +222,19 @@ class Folder:
                 (self.path / f"rows-{first}-{end}.npz").unlink()
         for path in filter(_unfinished, [*self.path.iterdir()]):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _locked(path: str | os.PathLike[str]) -> BaseFileLock:
+    """Return the lock of a folder, held from here on; refuse a folder that is in use."""
+    lock = FileLock(Path(path, LOCK), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"the folder {os.fspath(path)!r} is in use by another run or comparison; let that one "
+            "end, or give another folder."
+        ) from None
+    return lock
 
 
 def _orbax() -> Any:

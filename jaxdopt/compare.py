@@ -193,7 +193,6 @@ def compare(
     options.check(results[0][1].metrics)
     for name in options.targets or ():
         options.require_scalar(name, results[0][1].metrics[name].shape[3:])
-    kept = None if checkpoint is None else checkpoints.Cells(checkpoint)
     rows = steps // every
     later = steps if until is None else math.ceil(rows / STRETCHES) * every
     first = steps - (steps // later - 1) * later
@@ -233,6 +232,7 @@ def compare(
         return _gathered(parts)
 
     finished = 0
+    kept = None if checkpoint is None else checkpoints.Cells(checkpoint)
     try:
         with tqdm(total=len(cells), disable=not progress, unit="sweep") as bar:
             for cell in cells:
@@ -248,6 +248,9 @@ def compare(
             "exception's dataset (in a notebook: import sys; sys.last_value.dataset)."
         )
         raise
+    finally:
+        if kept is not None:
+            kept.close()
     return dataset()
 
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxdopt import _processes
 from jaxdopt._checks import require
 
 LENGTH = 16  # hexadecimal digits, 64 bits: by chance two of a million agree with 3e-8
@@ -49,6 +50,9 @@ def fingerprint(*objects: Any) -> str:
     Args:
         objects: numbers, arrays, keys, strings, containers, dataclasses and other pytrees (methods,
             problems, networks), functions and classes, in any nesting.
+
+    Arrays over several processes are gathered, some rows at a time, so that all of these have to
+    call it; the result is the same as in one process.
 
     Raises:
         ValueError: something is traced, or is of a type of which the values are not known.
@@ -180,12 +184,12 @@ class _Reader:
         if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             self.say(jax.random.key_impl(value))
             value = jax.random.key_data(value)
-        host = np.asarray(value)
-        self.say(host.dtype, host.shape)
-        if host.dtype == object:
-            self.read(host.tolist())
-        else:
-            self.digest.update(np.ascontiguousarray(host).tobytes())
+        self.say(value.dtype, value.shape)
+        if value.dtype == object:
+            self.read(value.tolist())
+            return
+        for rows in _processes.blocks(value):
+            self.digest.update(np.ascontiguousarray(rows).tobytes())
 
     def items(self, value: Any) -> None:
         """Read a mapping; the order of its keys does not matter."""

@@ -3,6 +3,10 @@
 A long run is a loop on the host around a compiled loop over some of its records, whose number is
 traced; its state goes from one chunk to the next in the same memory. Between chunks, every half
 second or so, the host sees what there is. `drive` is that loop; the mathematics are `loop`'s.
+
+Of several processes that take part in a run, each drives its own loop. Before every chunk they
+agree on its length and on whether to save, by the first one's clock, and on whether one of them has
+got a signal, so that all take the same chunks and stop after the same one.
 """
 
 import dataclasses
@@ -11,24 +15,26 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxdopt import checkpoints
+from jaxdopt import _processes, checkpoints
 from jaxdopt import costs as _costs
 from jaxdopt._checks import require
 from jaxdopt._leaves import distinct, is_traced
-from jaxdopt._pytree import pytree, static
+from jaxdopt._mesh import spread_alike
+from jaxdopt._pytree import pytree, replace, static
 
 GOES_ON, UNTIL, DIVERGED = range(3)  # what a chunk says of its last record
 STOPPED = {UNTIL: "until", DIVERGED: "diverged"}
 
 CHUNK = 0.5  # seconds of a chunk: Ctrl-C is answered as soon as one ends
 BAR = 2.0  # seconds until a bar is shown
+GRACE = 1.0  # seconds for a signal to come that another process has got
 GROWTH = 8  # of a chunk's records over those of the one before it
 ROWS = 2**14  # records of a chunk at most,
 ROOM = 2**22  # whose memory is at most this many bytes if more than one has room
@@ -188,13 +194,15 @@ def in_chunks(options: Options, steps: int, numbers: int, setting: Any) -> bool:
         f"{names} to a run that is traced, as in jit, vmap or a sweep; leave "
         f"{'it' if len(named) == 1 else 'them'} out there, or call run outside of it.",
     )
-    alone = jax.process_count() == 1
+    if traced or not _processes.spans(setting):
+        return not traced
+    absent = {*range(jax.process_count())} - _processes.processes_of(setting)
     require(
-        not named or alone,
-        f"{names} to a run over several processes, which would have to agree on when; leave "
-        f"{'it' if len(named) == 1 else 'them'} out there.",
+        not (named and absent),
+        f"{names} to a run over several processes, but not over number {min(absent, default=0)}; "
+        "put x0 on a mesh of the devices of all processes, or of one.",
     )
-    return alone and not traced
+    return not absent
 
 
 def numbers_in(*parts: Any) -> int:
@@ -235,13 +243,26 @@ def drive(
         folder: where checkpoints are, if anywhere.
         reported_first: whether the callback has had row 0 before, from a run that goes on here.
     """
+    together = _processes.spans(begun)
+    speaks = not together or _processes.is_first()
+    begun = replace(
+        begun,
+        first=_processes.local(begun.first),
+        record=_processes.local(begun.record),
+        rates=_processes.local(begun.rates),
+    )
     history = History(begun, steps // every)
     state, taken, diverged = begun.state, 0, begun.diverged
     if folder is not None:
         state, taken, diverged = folder.resume(state, history, diverged)
-    state = distinct(state, (given, begun.first, begun.rates))
+    state = distinct(spread_alike(state, state.x), (given, begun.first, begun.rates))
     reporter = Reporter(
-        options.callback, history, start, every, taken + (taken > 0 or reported_first)
+        options.callback if speaks else None,
+        history,
+        start,
+        every,
+        taken + (taken > 0 or reported_first),
+        keeps_failure=together,
     )
     pace = Pace(begun.capacity, options.pause, static=not has_cheap_counts(state))
     first = np.asarray(start).dtype.type
@@ -256,31 +277,47 @@ def drive(
             unit="step",
             unit_scale=steps >= 10_000,
             delay=BAR if options.progress is None else 0,
-            disable=options.progress is False,
+            disable=options.progress is False or not speaks,
         ) as bar,
     ):
-        while taken < history.total and stopped is None and signals.received is None:
-            count = pace.count(history.total - taken)
+        while taken < history.total and stopped is None:
+            turn = Turn(
+                pace.count(history.total - taken),
+                folder is not None and time.monotonic() - saved >= options.checkpoint_every,
+                (signals.received or 0) if reporter.failure is None else FAILED,
+            )
+            turn = turn.agreed() if together else turn
+            if turn.ends:
+                break
+            if folder is not None and turn.saves:
+                reporter.report(taken)
+                folder.save(taken, state, diverged, history)
+                saved = time.monotonic()
+            count = turn.count
             begin = time.monotonic()
             fixed = count if pace.static else None
             part = chunk(state, first(start + taken * every), first(count), fixed)
+            state, diverged = part.state, part.diverged
+            part = _processes.gathered(replace(part, state=None))
             reporter.report(taken)  # of the records before, while this chunk is computed
             more = int(part.taken)
             history.write(taken, more, part)
-            state, diverged = part.state, part.diverged
             stopped = STOPPED.get(int(part.reached))
             pace.note(count, time.monotonic() - begin)
             taken += more
             bar.set_postfix_str(history.brief(taken, options.targets), refresh=False)
             bar.update(more * every)
-            if folder is not None and time.monotonic() - saved >= options.checkpoint_every:
-                reporter.report(taken)
-                folder.save(taken, state, diverged, history)
-                saved = time.monotonic()
         reporter.report(taken)
+        if together:
+            reporter.require_success()
         if folder is not None:
             folder.save(taken, state, diverged, history)
-    if signals.received == signal.SIGTERM:
+        ended = Turn(0, False, signals.received or 0)
+        if together:
+            ended = ended.agreed()
+            signals.wait(ended.ends, GRACE)
+            _processes.wait_for_all("end")  # the others fail when the first one is gone
+    if ended.ends == signal.SIGTERM:
         signal.raise_signal(signal.SIGTERM)  # to whom it was for
     if stopped is None and taken < history.total:
         stopped = "interrupt"
@@ -289,10 +326,32 @@ def drive(
         "state": state,
         "metrics": metrics,
         "costs": costs,
-        "diverged": jnp.asarray(diverged),
+        "diverged": jnp.asarray(_processes.local(diverged)),
         "own_axes": begun.own_axes,
         "stopped": stopped,
     }
+
+
+class Turn(NamedTuple):
+    """What comes next in a run.
+
+    Attributes:
+        count: the records of the next chunk.
+        saves: whether a checkpoint is due before.
+        ends: the number of the signal with which the run ends here, or `FAILED`, or 0.
+    """
+
+    count: int
+    saves: bool
+    ends: int
+
+    def agreed(self) -> "Turn":
+        """Return what all processes do, by the clock of the first one; all have to call it."""
+        said = _processes.agreed(*map(int, self))
+        return Turn(int(said[0, 0]), bool(said[0, 1]), int(said[:, 2].max()))
+
+
+FAILED = 1000  # above all signals
 
 
 def has_cheap_counts(state: Any) -> bool:
@@ -373,6 +432,7 @@ class Reporter:
         start: the first step's number.
         every: how many steps a record covers.
         reported: how many rows it has had before.
+        keeps_failure: whether what it raises waits in ``failure`` until all processes know of it.
     """
 
     def __init__(
@@ -382,13 +442,31 @@ class Reporter:
         start: int,
         every: int,
         reported: int,
+        keeps_failure: bool = False,
     ) -> None:
         self.callback, self.history, self.reported = callback, history, reported
+        self.keeps_failure, self.failure = keeps_failure, None
         self.start, self.every = int(start), every
 
     def report(self, taken: int) -> None:
         """Call it with all rows up to a record."""
-        if self.callback is None or self.reported > taken:
+        try:
+            self._report(taken)
+        except Exception as error:
+            if not self.keeps_failure:
+                raise
+            self.failure = error
+
+    def require_success(self) -> None:
+        """Raise in all processes if a callback has failed; all have to call it."""
+        failed = _processes.agreed(self.failure is not None).any()
+        if self.failure is not None:
+            raise self.failure
+        if failed:
+            raise RuntimeError("the callback has failed in the first process.")
+
+    def _report(self, taken: int) -> None:
+        if self.callback is None or self.failure is not None or self.reported > taken:
             return
         rows = slice(self.reported, taken + 1)
         columns = {
@@ -454,6 +532,12 @@ class Signals:
     def _note(self, number: int, frame: Any) -> None:  # noqa: ARG002
         self.received = number
         signal.signal(number, self.old.pop(number))
+
+    def wait(self, number: int, seconds: float) -> None:
+        """Wait a while for a signal that another process has got."""
+        end = time.monotonic() + seconds
+        while number in self.old and time.monotonic() < end:
+            time.sleep(0.01)
 
     def __exit__(self, *_: Any) -> None:
         for number, old in self.old.items():

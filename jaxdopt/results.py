@@ -5,10 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
-from jaxdopt import _repr
+from jaxdopt import _processes, _repr
 from jaxdopt import costs as _costs
 from jaxdopt._leaves import is_traced
+from jaxdopt._mesh import first_axis
 from jaxdopt._pytree import pytree, replace, static
 
 
@@ -17,7 +19,8 @@ class Result:
     """What a run leaves behind; under vmap every leaf has the sweep's axes in front.
 
     Attributes:
-        state: the last state; ``state.x`` is [n, d].
+        state: the last state; ``state.x`` is [n, d]. Of a run over several processes, it is in
+            parts, while all else is in each of them.
         metrics: recorded values by name, [records + 1, ...].
         costs: what was spent between records, by axis; ``history`` has the totals.
         diverged: whether the last x has values that are not finite, or the state is not ``valid``.
@@ -82,6 +85,38 @@ class Result:
             totals[name] = axis.total(cost, records)
         totals["step"] = totals["step"].astype(int)
         return {**totals, **jax.tree.map(on_host, self.metrics)}
+
+
+def readable(result: Result) -> Result:
+    """Return a result whose records each process has for itself, while its state stays in parts."""
+    if not _processes.spans(result):
+        return result
+    records = {name: getattr(result, name) for name in ("metrics", "costs", "diverged")}
+    return replace(result, **_processes.local(records))
+
+
+def specs(result: Any, along: tuple[Any, ...], x: Any) -> Any:
+    """Return how results are to be spread over a mesh: their states as x is, all else on each.
+
+    Args:
+        result: a tree of arrays, such as `Result`s, each with as many axes in front as are swept.
+        along: the mesh's axes of these.
+        x: an array [n, ...], or a tree of some, or None.
+    """
+    agents = first_axis(x)
+    agents = None if agents in along else agents
+    n = [len(leaf) for leaf in jax.tree.leaves(x)[:1]]
+
+    def of_state(leaf: Any) -> PartitionSpec:
+        return PartitionSpec(*along, *([agents] * (list(leaf.shape[len(along) :][:1]) == n)))
+
+    def node(value: Any) -> Any:
+        everywhere = jax.tree.map(lambda _: PartitionSpec(*along), value)
+        if not isinstance(value, Result):
+            return everywhere
+        return replace(everywhere, state=jax.tree.map(of_state, value.state))
+
+    return jax.tree.map(node, result, is_leaf=lambda value: isinstance(value, Result))
 
 
 def joined(before: Result, after: Result) -> Result:

@@ -1,5 +1,6 @@
 """`run`: a method on a problem over a network, as a scan that records every k-th state."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -31,10 +32,11 @@ from jaxdopt._leaves import is_traced
 from jaxdopt._memory import require_room
 from jaxdopt._mesh import explicit_mesh, on_automatic_axes
 from jaxdopt._opaque import enclose, traceable
+from jaxdopt._processes import spans
 from jaxdopt.loop import Beginning, Parts
 from jaxdopt.networks import sharding
 from jaxdopt.programs import cast, once
-from jaxdopt.results import Result, joined
+from jaxdopt.results import Result, joined, readable, specs
 
 _default = functools.cache(traceable)  # of default metrics: the same object at every call
 
@@ -95,7 +97,7 @@ def run(
         until: {metric: value}: stop at the first record in which all these metrics are at most
             their values, or x is not finite; {"diverged": True}: only then.
         callback: called with every record, {"step": k, metric: value}, in order, while the next
-            ones are computed.
+            ones are computed; of several processes in the first one.
 
     Returns:
         A `Result`; ``result.history["gap"]`` is [steps / every + 1], preceded by the records of
@@ -120,14 +122,21 @@ def run(
         >>> run(*setting, steps=5, every=5, after=first).history["rounds"]
         array([ 0.,  5., 10., 15.])
     """
-    mesh = explicit_mesh((x0, state, getattr(after, "state", None)))
+    begun = getattr(after, "state", None) if state is None else state
+    x = x0 if begun is None else getattr(begun, "x", None)
+    mesh = explicit_mesh((x, key)) or once(explicit_mesh, problem)
     if mesh is not None:
         given = {"algorithm": algorithm, "problem": problem, "network": network, "x0": x0}
         given |= {"key": key, "after": after, "state": state, "start": start}
         options = {"steps": steps, "every": every, "metrics": metrics, "defaults": defaults}
         options |= {"progress": progress, "checkpoint": checkpoint, "until": until}
         options |= {"checkpoint_every": checkpoint_every, "callback": callback}
-        return on_automatic_axes(mesh, lambda given: run(**given, **options), given)
+        return on_automatic_axes(
+            mesh,
+            lambda given: run(**given, **options),
+            given,
+            lambda result: specs(result, (), x),
+        )
     axes, known = once(_fitting, algorithm, problem, network)
     if state is not None:
         require_kind("state", state)
@@ -193,10 +202,12 @@ def run(
                     "every": every,
                     "metrics": known,
                 }
-                folder = checkpoints.Folder(checkpoint, depends_on)
-            result = _in_chunks(parts, beginning, options, folder, **lengths)
+                shared = spans((parts, beginning))
+                folder = checkpoints.Folder(checkpoint, depends_on, shared=shared)
+            with contextlib.nullcontext() if folder is None else contextlib.closing(folder):
+                result = _in_chunks(parts, beginning, options, folder, **lengths)
         else:
-            result = loop.simulate(parts, beginning, **lengths)
+            result = readable(loop.simulate(parts, beginning, **lengths))
     except roles.Missing as missing:  # of a method that has not said what it needs
         raise ValueError(f"in {type(algorithm).__name__}, {missing}") from missing
     return result if after is None else joined(after, result)

@@ -14,10 +14,10 @@ from jaxdopt._arguments import require_same_key
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
 from jaxdopt._memory import require_room
-from jaxdopt._mesh import explicit_mesh, on_automatic_axes
+from jaxdopt._mesh import explicit_mesh, first_axis, on_automatic_axes
 from jaxdopt._pytree import replace
 from jaxdopt.networks import sharding
-from jaxdopt.results import Result
+from jaxdopt.results import Result, readable, specs
 
 
 def sweep(
@@ -79,7 +79,14 @@ def sweep(
                 given |= given.pop(name, {})
         mesh = explicit_mesh(given)
         if mesh is not None:
-            return on_automatic_axes(mesh, lambda given: swept(**given), given)
+            along = tuple(first_axis(given.get(name)) for name in swept_over)
+            x = None if "x0" in swept_over else given.get("x0")
+            return on_automatic_axes(
+                mesh,
+                lambda given: swept(**given),
+                given,
+                lambda result: specs(result, along, x),
+            )
         results = [n for n, v in given.items() if isinstance(v, Result) and n not in swept_over]
         along = [name for name in results if np.ndim(given[name].diverged) > 0]
         for name in along:
@@ -95,7 +102,9 @@ def sweep(
                 f"{sorted(shapes)}; stack the members along one, as jax.vmap(Method)(values) or "
                 "jd.networks.stack do.",
             )
-        given = {name: _renamed(value, lambda _: ()) for name, value in given.items()}
+        given = {
+            name: _each(value, lambda one: replace(one, axes=())) for name, value in given.items()
+        }
         mapping = {}  # of what goes along: which leaves have the sweep's axes
         for name in along:
             given[name], mapping[name] = _alongside(given[name], len(axes))
@@ -115,7 +124,8 @@ def sweep(
 
         _require_own_draws(given, (*mapped, *along))
         _require_room(program, given, mapped)
-        return _renamed(program(given), lambda inner: axes + inner)
+        result = _each(program(given), readable)
+        return _each(result, lambda one: replace(one, axes=axes + one.axes))
 
     return swept
 
@@ -169,10 +179,10 @@ def _require_room(
     )
 
 
-def _renamed(tree: Any, names: Callable[[tuple], tuple]) -> Any:
-    """Return a tree in which the axes of all results are renamed."""
+def _each(tree: Any, change: Callable[[Result], Result]) -> Any:
+    """Return a tree in which all results are changed."""
     return jax.tree.map(
-        lambda node: replace(node, axes=names(node.axes)) if isinstance(node, Result) else node,
+        lambda node: change(node) if isinstance(node, Result) else node,
         tree,
         is_leaf=lambda node: isinstance(node, Result),
     )

@@ -19,6 +19,7 @@ FLOORS = {
     "_opaque": 0,
     "_checks": 0,
     "_numbers": 0,
+    "_processes": 0,
     "_pytree": 0,
     "_repr": 0,
     "_selection": 0,

@@ -412,7 +412,33 @@ def test_what_was_not_finished_is_removed_and_never_read(tmp_path, fine):
     (tmp_path / "state-13.orbax-checkpoint-tmp").mkdir()
     same(run(checkpoint=tmp_path), whole())
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"run.json", "rows-0-10.npz", "rows-10-30.npz", "state-30"}
+    assert names == {".lock", "run.json", "rows-0-10.npz", "rows-10-30.npz", "state-30"}
+
+
+def test_a_folder_in_use_is_refused(tmp_path, fine):
+    refused = []
+
+    def callback(record):
+        if record["step"] == 20:
+            with pytest.raises(ValueError, match="run' is in use by another run or comparison; l"):
+                run(checkpoint=tmp_path / "run")
+            refused.append(1)
+
+    same(run(checkpoint=tmp_path / "run", callback=callback), whole())
+    assert refused
+    with pytest.raises(ValueError, match="the method of the run"):
+        run(jd.DGD(0.1), checkpoint=tmp_path / "run")
+    same(run(checkpoint=tmp_path / "run"), whole())  # it is free after all of these
+
+
+@pytest.mark.slow
+def test_a_folder_of_a_comparison_in_use_is_refused(tmp_path):
+    cells = checkpoints.Cells(tmp_path / "cells")
+    with pytest.raises(ValueError, match="cells' is in use by another run or comparison; let that"):
+        compare(checkpoint=tmp_path / "cells")
+    cells.close()
+    compare(checkpoint=tmp_path / "cells")
+    checkpoints.Cells(tmp_path / "cells").close()
 
 
 def other(state, problem):
@@ -639,14 +665,14 @@ def test_a_comparison_ends_early(monkeypatch):
 def test_finished_cells_of_a_comparison_are_not_run_again(tmp_path, monkeypatch):
     folder = tmp_path / "cells"
     first = compare(checkpoint=folder)
-    assert len([*folder.iterdir()]) == 2
+    assert len([*folder.glob("*.npz")]) == 2
     monkeypatch.setattr(checkpoints, "_write_arrays", pytest.fail)
     again = compare(checkpoint=folder)
     assert again.equals(first)
     assert again.equals(compare())
     monkeypatch.undo()
     compare(checkpoint=folder, seeds=3)
-    assert len([*folder.iterdir()]) == 4
+    assert len([*folder.glob("*.npz")]) == 4
 
 
 def test_a_comparison_that_is_interrupted_keeps_what_is_finished(tmp_path, monkeypatch):
@@ -663,7 +689,7 @@ def test_a_comparison_that_is_interrupted_keeps_what_is_finished(tmp_path, monke
         compare(checkpoint=tmp_path)
     dataset: Any = getattr(caught.value, "dataset", None)
     assert dataset["algorithm"].values.tolist() == ["DGD"]
-    assert len([*tmp_path.iterdir()]) == 1
+    assert len([*tmp_path.glob("*.npz")]) == 1
     monkeypatch.undo()
     assert compare(checkpoint=tmp_path).equals(compare())
 

@@ -267,6 +267,38 @@ for method, network, expected in CASES:
 """
 
 
+TRANSFORMED = """
+import jax, jax.numpy as jnp, numpy as np, jaxdopt as jd
+from jax.sharding import NamedSharding, PartitionSpec
+
+jax.config.update("jax_disable_most_optimizations", True)
+mesh = jax.make_mesh((4,), ("agents",))
+rows = NamedSharding(mesh, PartitionSpec("agents"))
+spread = lambda v: jax.device_put(v, rows) if v.shape[:1] == (8,) else v
+problem, key = jd.problems.quadratic(8, d=3), jax.random.key(0)
+x0, keys = spread(problem.start()), jax.random.split(key, 4)
+method, network = jd.GradientTracking(0.05), jd.networks.metropolis(jd.graphs.ring(8))
+noisy, several = jd.problems.GaussianNoise(problem, 0.1), jd.sweep(jd.run, over="key")
+gap = lambda x, problem: jd.run(method, problem, network, x, key, steps=10).metrics["gap"][-1]
+spread_problem = jax.tree.map(spread, problem)
+both = lambda x, problem: (
+    jax.value_and_grad(gap)(x, problem),
+    jax.vmap(gap, (0, None))(jnp.stack([x, 2 * x]), problem),
+    several(method, noisy, network, x, keys, steps=10).state,
+)
+here, there = jax.jit(both)(problem.start(), problem), jax.jit(both)(x0, spread_problem)
+for a, b in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+assert there[0][1].sharding.is_equivalent_to(rows, 2), there[0][1].sharding
+assert there[2].x.sharding.spec[:2] == (None, "agents"), there[2].x.sharding
+twice = jax.jit(lambda x: jd.run(
+    method, problem, network, after=jd.run(method, problem, network, x, key, steps=5), steps=5))
+np.testing.assert_allclose(twice(x0).metrics["gap"][-1], here[0][0], rtol=1e-5)
+with jax.set_mesh(mesh):  # as JAX asks for of explicit axes outside of a jit
+    np.testing.assert_allclose(jax.grad(gap)(x0, problem), here[0][1], rtol=1e-5, atol=1e-6)
+"""
+
+
 def run_on(devices, program):
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
@@ -298,3 +330,7 @@ def test_runs_over_eight_devices_are_those_on_one():
 def test_devices_send_what_others_need():
     """Permutes of boundary rows, halos, and reductions: nothing gathers x where it need not."""
     run_on(8, COUNTED)
+
+
+def test_explicit_axes_within_transformations():
+    run_on(4, TRANSFORMED)

@@ -1,0 +1,180 @@
+"""Runs over two processes on this machine: the numbers of one, and stops that both agree on."""
+
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import jaxdopt as jd
+
+pytestmark = pytest.mark.slow
+
+N, D = 12, 3
+SETTINGS = """
+import jax
+import jaxdopt as jd
+
+N, D = 12, 3
+problem = jd.problems.quadratic(N, D, curvature_spread=0.3)
+ring = jd.networks.metropolis(jd.graphs.ring(N))
+random = jd.networks.metropolis(jd.graphs.erdos_renyi(N, 0.3, seed=1))
+METHODS = {
+    "tracking": (jd.GradientTracking(0.1), ring),
+    "compressed": (jd.CHOCOSGD(0.1, jd.compressors.TopK(1)), random),
+    "server": (jd.SCAFFOLD(0.1, local_steps=2), jd.networks.participation.uniform(N, 5)),
+}
+KEY = jax.random.key(0)
+
+def estimates(state, problem):
+    return state.x
+
+OPTIONS = {"steps": 20, "every": 2, "metrics": {"x": estimates}}
+"""
+
+WORKER = (
+    """
+import os, signal, sys, time
+import jax
+__name__ = "settings"
+number, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
+jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=number)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+    + SETTINGS
+    + """
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxdopt import longrun
+
+longrun.ROWS = 4
+mesh = jax.make_mesh((4,), ("agents",))
+rows = NamedSharding(mesh, PartitionSpec("agents"))
+spread = lambda v: jax.device_put(v, rows) if v.shape[:1] == (N,) else v
+problem, x0 = jax.tree.map(spread, problem), spread(problem.start())
+kept = {}
+for name, (method, network) in METHODS.items():
+    result = jd.run(method, problem, network, x0, KEY, **OPTIONS)
+    kept |= {f"{name} {metric}": rows for metric, rows in result.history.items()}
+    assert not result.state.x.is_fully_addressable and not result.diverged, result
+
+method, network = METHODS["tracking"]
+gaps, shown = kept["tracking gap"], []
+aims = {"gap": float(gaps[3] + gaps[4]) / 2}
+stopped = jd.run(method, problem, network, x0, KEY, **OPTIONS, until=aims, callback=shown.append)
+assert stopped.stopped == "until" and len(stopped.history["gap"]) == 5, stopped
+assert len(shown) == 5 * (number == 0), shown
+
+def interrupt(record):
+    if record["step"] == 4:  # in the first process alone
+        os.kill(os.getpid(), signal.SIGINT)
+
+def call(**more):
+    given = OPTIONS | {"checkpoint": f"{folder}/run", "until": {"gap": 0.0}} | more
+    return jd.run(method, problem, network, x0, KEY, **given)
+
+first = call(callback=interrupt)
+assert first.stopped == "interrupt" and 3 <= len(first.history["gap"]) <= 8, first
+again = call(checkpoint_every=1e-3)
+kept |= {f"again {metric}": rows for metric, rows in again.history.items()}
+try:
+    jd.run(jd.DGD(0.1), problem, network, x0, KEY, **OPTIONS, checkpoint=f"{folder}/run")
+except ValueError as error:
+    assert "the method of the run in" in str(error), error
+else:
+    raise AssertionError("another method goes on from this run")
+
+def fail(record):
+    raise OSError("disk full")
+
+try:
+    call(callback=fail, steps=40)
+except (OSError, RuntimeError) as error:
+    assert str(error) == ("the callback has failed in the first process.", "disk full")[number == 0]
+if number == 0:
+    np.savez(f"{folder}/kept.npz", **kept)
+
+def slow(record):
+    with open(f"{folder}/told", "a") as told:
+        print(record["step"], file=told)
+    time.sleep(0.05)
+
+call(steps=4000, checkpoint=f"{folder}/long", callback=slow)  # saved at its end alone
+"""
+)
+
+
+def start(number, port, folder):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    with open(folder / f"said-{number}", "w") as said:
+        return subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(number), str(port), str(folder)],
+            stdout=said,
+            stderr=said,
+            env=environment,
+        )
+
+
+@functools.cache
+def settings():
+    names = {"__name__": "settings"}  # as of the workers, so that their metric is this one
+    exec(SETTINGS, names)
+    return names
+
+
+def own_run(name, **options):
+    """A run as the workers make it, in this process and on one device."""
+    names = settings()
+    problem = names["problem"]
+    method, network = names["METHODS"][name]
+    options = names["OPTIONS"] | options
+    return jd.run(method, problem, network, problem.start(), names["KEY"], **options)
+
+
+def close(found, expected):
+    for name, rows in expected.items():
+        np.testing.assert_allclose(found[name], rows, rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_two_processes_are_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [start(number, port, tmp_path) for number in range(2)]
+
+    def said():
+        return "\n".join((tmp_path / f"said-{number}").read_text() for number in range(2))
+
+    try:
+        end = time.monotonic() + 120
+        while not (tmp_path / "told").exists():
+            assert all(each.poll() is None for each in processes), said()
+            assert time.monotonic() < end, said()
+            time.sleep(0.1)
+        for process in processes:  # as a scheduler does, but not at the same moment
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+        assert [each.wait(30) for each in processes] == 2 * [-signal.SIGTERM], said()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    kept = np.load(tmp_path / "kept.npz")
+    for name in (*settings()["METHODS"], "again"):
+        known = own_run("tracking" if name == "again" else name).history
+        close({metric: kept[f"{name} {metric}"] for metric in known}, known)
+    (saved,) = (int(path.name.removeprefix("state-")) for path in tmp_path.glob("long/state-*"))
+    assert 2 * saved == int((tmp_path / "told").read_text().split()[-1])
+    seen = []  # goes on in this process, with one device
+    more = {"checkpoint": tmp_path / "long", "callback": seen.append}
+    on = own_run("tracking", steps=2 * saved + 8, **more)
+    assert [record["step"] for record in seen] == [2 * (saved + i) for i in range(1, 5)]
+    close(on.history, own_run("tracking", steps=2 * saved + 8).history)
