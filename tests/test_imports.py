@@ -21,6 +21,7 @@ FLOORS = {
     "_numbers": 0,
     "_pytree": 0,
     "_repr": 0,
+    "_selection": 0,
     "_wrapper": 0,
     "roles": 0,
     "costs": 0,
