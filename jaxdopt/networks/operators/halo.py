@@ -108,11 +108,13 @@ class Devices(NamedTuple):
             (device * n + index)[device != index // block]
             for device, index in zip(hearers, heard, strict=True)
         ]
-        pairs = np.unique(np.concatenate(asked))  # a device and an agent that it hears, each once
+        pairs = np.sort(np.concatenate(asked))
+        pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # a device and whom it hears, each once
         receiver, sender = np.divmod(pairs, n)
         source = sender // block
         distance = (source - receiver) % self.count
-        number = _number_within(receiver * self.count + source)
+        group = receiver * self.count + source
+        number = np.arange(len(group)) - np.searchsorted(group, group)
         widths = np.zeros(self.count, int)
         np.maximum.at(widths, distance, number + 1)
         apart, widest = np.flatnonzero(widths), widths.max()
@@ -152,9 +154,3 @@ class Devices(NamedTuple):
             exchange,
             self,
         )
-
-
-def _number_within(groups: np.ndarray) -> np.ndarray:
-    """Return every entry's number among those of its group, where groups are in order."""
-    _, first, counts = np.unique(groups, return_index=True, return_counts=True)
-    return np.arange(len(groups)) - np.repeat(first, counts)
