@@ -227,16 +227,20 @@ np.testing.assert_allclose(slope(torus, x0), slope(torus, spread(x0)), rtol=1e-1
 COUNTED = """
 import jax, jax.numpy as jnp, jaxdopt as jd
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from experiments.benchmarks import scaling
 from experiments.benchmarks.collectives import counted
 
 n, d, steps = 256, 16, 10
 row = 4 * d  # bytes
 mesh = jax.make_mesh((8,), ("agents",), axis_types=(AxisType.Auto,))
 rows = NamedSharding(mesh, PartitionSpec("agents"))
-problem = jax.tree.map(
-    lambda leaf: jax.device_put(leaf, rows) if leaf.shape[:1] == (n,) else leaf,
-    jd.problems.quadratic(n, d=d),
+spread = lambda tree: jax.tree.map(
+    lambda leaf: jax.device_put(leaf, rows) if jnp.shape(leaf)[:1] == (n,) else leaf, tree
 )
+quadratic = spread(jd.problems.quadratic(n, d=d))
+features = jax.random.normal(jax.random.key(0), (4 * n, d))
+least_squares = jd.problems.least_squares(features, features[:, 0], agents=n)
+few = spread(jd.problems.Minibatch(least_squares, 2))
 x0 = jax.device_put(jnp.zeros((n, d)), rows)
 networks, graphs = jd.networks, jd.graphs
 ring, torus = (networks.metropolis(g) for g in (graphs.ring(n), graphs.torus(n // 16, 16)))
@@ -253,7 +257,9 @@ CASES = [  # collectives of a step by kind: how many, and the rows that they bri
     (jd.FedAvg(0.1, local_steps=2), networks.Server(n), {reduce: (1, 1)}),
     (jd.FedAvg(0.1), networks.participation.uniform(n, n // 8), {reduce: (2, 2)}),
 ]
-for method, network, expected in CASES:
+CASES = [(quadratic, *case) for case in CASES]
+CASES.append((few, jd.DSGD(0.1), ring, {permute: (2, 2)}))
+for problem, method, network, expected in CASES:
     network = networks.sharded(network, mesh)
     run = lambda problem, network, x0: jd.run(
         method, problem, network, x0, jax.random.key(0), steps=steps, every=steps, defaults=()
@@ -264,6 +270,8 @@ for method, network, expected in CASES:
     for kind, (number, most) in expected.items():
         assert steps * number <= found[kind].number <= (steps + 2) * number, (kind, case)
         assert found[kind].bytes <= (steps + 3) * most * row, (kind, case)  # a few in init
+point = scaling.point("ring", jd.DSGD(0.1), lambda n: networks.metropolis(graphs.ring(n)), 8, 4)
+assert point.agents == 32 and point.collectives == {permute: [2, 2 * 4 * scaling.DIMENSION]}
 """
 
 

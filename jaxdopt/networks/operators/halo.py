@@ -40,6 +40,15 @@ class Halo:
     exchange: tuple[int, ...] | Literal["all-to-all", "all-gather"] = static()
     devices: "Devices" = static()
 
+    @property
+    def received(self) -> int:
+        """The number of rows that a device receives of others, those that only pad included."""
+        count = self.devices.count
+        if self.exchange == "all-gather":
+            return self.places[0].shape[-2] // count * (count - 1)
+        rows = sum(each.shape[-1] for each in self.sent) // count
+        return rows // count * (count - 1) if self.exchange == "all-to-all" else rows
+
     def apply(self, function: Callable[..., Any], x: jax.Array, *rows: Any) -> jax.Array:
         """Return ``function(x, heard, places, *rows)`` of every device's rows, all [n, ...].
 
