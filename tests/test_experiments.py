@@ -118,7 +118,7 @@ def test_arguments_are_refused_without_a_traceback(arguments, says, tmp_path, ca
 
 
 def test_what_devices_send_is_printed_as_a_table(tmp_path, capsys, monkeypatch):
-    permutes = {"collective-permute": [2, 2048]}
+    permutes: dict[str, list[float]] = {"collective-permute": [2, 2048]}
     points = [
         scaling.Point("ring", "DSGD", 1, 32, 0.01, {}),
         scaling.Point("ring", "DSGD", 8, 256, 0.5, permutes),
