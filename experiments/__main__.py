@@ -18,6 +18,7 @@ import tyro
 import experiments
 from experiments import conformance
 from experiments.benchmarks import rows as benchmarks
+from experiments.benchmarks import scaling
 from experiments.benchmarks.measure import measure
 from experiments.catalogue import methods, roles
 from experiments.study import STUDIES, Study
@@ -155,6 +156,24 @@ class Benchmark(Options):
         print(path)
 
 
+@dataclasses.dataclass(frozen=True)
+class Scaling(Options):
+    """Measure steps of more and more agents, equally many on each of 1 to 8 devices.
+
+    With one GPU or none, the devices are simulated on a CPU; the seed has no effect.
+    """
+
+    def run(self) -> None:
+        """Measure, print what devices send each other, and write it as JSON."""
+        points, about = scaling.measured("quick" if self.quick else "default")
+        print(text(scaling.table(points)))
+        print(about)
+        path = self.out / "scaling.json"
+        record = {"about": about, "points": [dataclasses.asdict(point) for point in points]}
+        path.write_text(json.dumps(record, indent=2) + "\n")
+        print(path)
+
+
 class Plain:
     """A command without options."""
 
@@ -228,6 +247,7 @@ def command_of(study: Study) -> Any:
 COMMANDS: dict[str, Any] = {name: command_of(study) for name, study in STUDIES.items()} | {
     "all": All,
     "benchmark": Benchmark,
+    "scaling": Scaling,
     "conformance": Conformance,
     "methods": Methods,
     "roles": Roles,

@@ -12,7 +12,7 @@ import xarray as xr
 
 from experiments import networks, quickstart, varying
 from experiments.__main__ import main
-from experiments.benchmarks import accelerators, fresh, rows, speed
+from experiments.benchmarks import accelerators, collectives, fresh, rows, scaling, speed
 from experiments.panels import Figure
 from experiments.study import STUDIES, Program
 from experiments.tables import text
@@ -115,6 +115,49 @@ def test_arguments_are_refused_without_a_traceback(arguments, says, tmp_path, ca
     assert "Traceback" not in printed.err
     if printed.err.startswith("python -m experiments: "):
         assert printed.err.count("\n") == 1
+
+
+def test_what_devices_send_is_printed_as_a_table(tmp_path, capsys, monkeypatch):
+    permutes: dict[str, list[float]] = {"collective-permute": [2, 2048]}
+    points = [
+        scaling.Point("ring", "DSGD", 1, 32, 0.01, {}),
+        scaling.Point("ring", "DSGD", 8, 256, 0.5, permutes),
+    ]
+    monkeypatch.setattr(scaling, "measured", lambda scale: (points, f"at scale {scale}"))
+    main(["scaling", "--quick", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "2 collective-permute" in printed
+    assert "at scale quick" in printed
+    assert json.loads((tmp_path / "scaling.json").read_text())["points"][1]["devices"] == 8
+
+
+def test_collectives_are_counted_once_a_turn():
+    program = """
+%inner (a: f32[2]) -> f32[2] {
+  %x = f32[2,3]{1,0} collective-permute(%a), channel_id=1
+  %y = (f32[4]{0}, f32[32]{0}) all-gather-start(%a), channel_id=2
+}
+
+%outer (a: f32[2]) -> f32[2] {
+  %w = f32[2] while(%a), body=%inner, backend_config={"known_trip_count":{"n":"5"}}
+}
+
+ENTRY %main (p: f32[2]) -> f32[2] {
+  %w = f32[2] while(%p), condition=%c, body=%outer, backend_config={"known_trip_count":{"n":"2"}}
+  %g = (f64[4]{0}, s32[]) all-reduce(%q), to_apply=%sum
+}
+
+%sum (a: f64[]) -> f64[] {
+  %s = f64[] add(%a, %a)
+}
+"""
+    assert collectives.counted(program) == {
+        "all-gather": (10, 10 * 128),
+        "all-reduce": (1, 36),
+        "collective-permute": (10, 10 * 24),
+    }
+    with pytest.raises(ValueError, match="turns is not known"):
+        collectives.counted(program.replace('"known_trip_count":{"n":"5"}', ""))
 
 
 @pytest.mark.slow

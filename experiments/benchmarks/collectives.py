@@ -80,7 +80,9 @@ def _count(
             known = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
             inside = re.findall(r"body=%?([\w.\-]+)", line)
             if known is None and any(kind in "".join(computations[inside[0]]) for kind in KINDS):
-                raise ValueError("a loop's number of turns is not known before it runs.")
+                raise ValueError(
+                    "a loop's number of turns is not known before it runs; give a program of scans."
+                )
             turns = int(known[1]) if known else 1
         else:
             branches = re.findall(r"branch_computations=\{(.*?)\}", line)

@@ -13,9 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
 import pandas as pd
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 import experiments
+import jaxdopt as jd
+from experiments.benchmarks.accelerators import Distances
+from experiments.benchmarks.collectives import per_step
+from experiments.benchmarks.rows import timed
 
 ROOT = Path(experiments.__file__).parents[1]
 DEVICES, AGENTS, DIMENSION, STEPS = (1, 2, 4, 8), {"quick": 32, "default": 512}, 64, 20
@@ -34,10 +44,12 @@ class Point:
 
 
 def measured(scale: str) -> tuple[list[Point], str]:
-    """Return all points and what they were measured on; CPUs are made to look like 8 devices."""
+    """Return all points and what they were measured on; fewer than two devices are simulated."""
     command = [sys.executable, "-m", "experiments.benchmarks.scaling", scale]
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags.strip()}
+    environment = dict(os.environ)
+    if len(jax.devices()) < 2:
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+        environment |= {"XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment
     )
@@ -51,8 +63,8 @@ def table(points: list[Point]) -> pd.DataFrame:
         {
             "network": point.network,
             "method": point.method,
-            "devices": point.devices,
-            "agents": point.agents,
+            "devices": str(point.devices),
+            "agents": f"{point.agents:,}",
             "ms a step": f"{point.ms:.3f}",
             "KiB a step": f"{sum(size for _, size in point.collectives.values()) / 1024:.1f}",
             "collectives a step": ", ".join(
@@ -67,9 +79,6 @@ def table(points: list[Point]) -> pd.DataFrame:
 
 def measure(scale: str) -> dict[str, Any]:
     """Measure all points on the devices of this process."""
-    import jax
-
-    import jaxdopt as jd
 
     def grid(n: int) -> Any:
         return jd.networks.metropolis(jd.graphs.torus(n // 16, 16))
@@ -77,12 +86,19 @@ def measure(scale: str) -> dict[str, Any]:
     def over(graph: Callable[[int], Any]) -> Callable[[int], Any]:
         return lambda n: jd.networks.metropolis(graph(n))
 
+    def renumbered(n: int) -> Any:
+        links = nx.to_scipy_sparse_array(jd.graphs.random_geometric(n), format="csr")
+        order = reverse_cuthill_mckee(links, symmetric_mode=True)
+        return jd.networks.metropolis(links[order][:, order])
+
     small_world = partial(jd.graphs.watts_strogatz, degree=4, probability=0.02)
     local = jd.FedAvg(0.01, local_steps=2)
     cases: list[tuple[str, Any, Callable[[int], Any]]] = [
         ("ring", jd.GradientTracking(0.01), over(jd.graphs.ring)),
         ("torus, 16 wide", jd.GradientTracking(0.01), grid),
         ("small world", jd.GradientTracking(0.01), over(small_world)),
+        ("geometric", jd.DSGD(0.01), over(jd.graphs.random_geometric)),
+        ("geometric, renumbered", jd.DSGD(0.01), renumbered),
         ("exponential", jd.DSGD(0.01), over(jd.graphs.exponential)),
         ("6-regular, random", jd.DSGD(0.01), over(partial(jd.graphs.regular, degree=6))),
         ("complete", jd.DSGD(0.01), jd.networks.Complete),
@@ -97,27 +113,19 @@ def measure(scale: str) -> dict[str, Any]:
     ]
     kind, cores = jax.devices()[0].device_kind, os.cpu_count()
     simulated = jax.default_backend() == "cpu"
-    where = f"devices simulated on {cores} cores" if simulated else f"{len(jax.devices())} {kind}"
-    return {
-        "points": [dataclasses.asdict(each) for each in points],
-        "about": f"{where}, d = {DIMENSION}, float32, jax {jax.__version__}",
-    }
+    where = f"{len(jax.devices())} {kind}"
+    if simulated:
+        where = (
+            f"devices simulated on {cores} cores, which they share: the times say what they cost"
+        )
+    about = f"d = {DIMENSION}, float32, jax {jax.__version__}; {where}"
+    return {"points": [dataclasses.asdict(each) for each in points], "about": about}
 
 
 def point(
     name: str, method: Any, network_of: Callable[[int], Any], devices: int, agents: int
 ) -> Point:
     """Measure a method with so many agents on every device."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec
-
-    import jaxdopt as jd
-    from experiments.benchmarks.accelerators import Distances
-    from experiments.benchmarks.collectives import per_step
-    from experiments.benchmarks.rows import timed
-
     n = devices * agents
     network = network_of(n)
     b = np.random.default_rng(0).standard_normal((n, DIMENSION)).astype(np.float32)

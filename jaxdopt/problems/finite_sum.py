@@ -186,8 +186,11 @@ class FiniteSum:
     def grad_at(self, x: jax.Array, indices: jax.Array) -> jax.Array:
         """Return n pᵢ times the mean gradient over chosen samples; ``indices`` is [n] or [n, b]."""
         indices = indices.reshape(self.n, -1)
-        who = jnp.arange(self.n) if self.agents is None else self.agents
-        chosen = jax.tree.map(lambda leaf: leaf[who[:, None], indices], self.data)
+        if self.agents is None:  # agent by agent, so that devices read their own agents' samples
+            chosen = jax.vmap(_agents.take)(self.data, indices)
+        else:
+            who = self.agents[:, None]
+            chosen = jax.tree.map(lambda leaf: leaf[who, indices], self.data)
         return self._gradient(x, chosen, None)
 
     def draw(self, key: jax.Array, batch: int) -> jax.Array:

@@ -210,6 +210,9 @@ class Operator(Network):
             facts["spectral gap"] = f"{self.spectral_gap:.3g}"
         if self.k is not None:
             facts["round"] = _repr.brief(self.k)
+        halo = getattr(self, "halo", None)
+        if halo is not None:
+            facts["devices"] = f"{halo.devices.count} (each receives {halo.received} rows)"
         return facts | {"memory": _repr.memory(self)}
 
     @property

@@ -40,6 +40,15 @@ class Halo:
     exchange: tuple[int, ...] | Literal["all-to-all", "all-gather"] = static()
     devices: "Devices" = static()
 
+    @property
+    def received(self) -> int:
+        """The number of rows that a device receives of others, those that only pad included."""
+        count = self.devices.count
+        if self.exchange == "all-gather":
+            return self.places[0].shape[-2] // count * (count - 1)
+        rows = sum(each.shape[-1] for each in self.sent) // count
+        return rows // count * (count - 1) if self.exchange == "all-to-all" else rows
+
     def apply(self, function: Callable[..., Any], x: jax.Array, *rows: Any) -> jax.Array:
         """Return ``function(x, heard, places, *rows)`` of every device's rows, all [n, ...].
 
@@ -108,11 +117,13 @@ class Devices(NamedTuple):
             (device * n + index)[device != index // block]
             for device, index in zip(hearers, heard, strict=True)
         ]
-        pairs = np.unique(np.concatenate(asked))  # a device and an agent that it hears, each once
+        pairs = np.sort(np.concatenate(asked))
+        pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # a device and whom it hears, each once
         receiver, sender = np.divmod(pairs, n)
         source = sender // block
         distance = (source - receiver) % self.count
-        number = _number_within(receiver * self.count + source)
+        group = receiver * self.count + source
+        number = np.arange(len(group)) - np.searchsorted(group, group)
         widths = np.zeros(self.count, int)
         np.maximum.at(widths, distance, number + 1)
         apart, widest = np.flatnonzero(widths), widths.max()
@@ -152,9 +163,3 @@ class Devices(NamedTuple):
             exchange,
             self,
         )
-
-
-def _number_within(groups: np.ndarray) -> np.ndarray:
-    """Return every entry's number among those of its group, where groups are in order."""
-    _, first, counts = np.unique(groups, return_index=True, return_counts=True)
-    return np.arange(len(groups)) - np.repeat(first, counts)
