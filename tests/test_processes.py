@@ -2,11 +2,14 @@
 
 import functools
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ import jaxdopt as jd
 
 pytestmark = pytest.mark.slow
 
-N, D = 12, 3
+ROOT = Path(__file__).parent.parent
 SETTINGS = """
 import jax
 import jaxdopt as jd
@@ -112,20 +115,27 @@ call(steps=4000, checkpoint=f"{folder}/long", callback=slow)  # saved at its end
 )
 
 
-def start(number, port, folder):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+def start(number, arguments, folder, **variables):
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     with open(folder / f"said-{number}", "w") as said:
         return subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(number), str(port), str(folder)],
+            [sys.executable, *arguments],
             stdout=said,
             stderr=said,
-            env=environment,
+            env={**os.environ, **own, **variables},
+            cwd=folder,
         )
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return str(free.getsockname()[1])
 
 
 @functools.cache
 def settings():
-    names = {"__name__": "settings"}  # as of the workers, so that their metric is this one
+    names: dict[str, Any] = {"__name__": "settings"}  # as in the workers: the same metric
     exec(SETTINGS, names)
     return names
 
@@ -145,16 +155,16 @@ def close(found, expected):
 
 
 def test_two_processes_are_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [start(number, port, tmp_path) for number in range(2)]
+    arguments = ["-c", WORKER], [free_port(), str(tmp_path)]
+    processes = [
+        start(number, [*arguments[0], str(number), *arguments[1]], tmp_path) for number in range(2)
+    ]
 
     def said():
         return "\n".join((tmp_path / f"said-{number}").read_text() for number in range(2))
 
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while not (tmp_path / "told").exists():
             assert all(each.poll() is None for each in processes), said()
             assert time.monotonic() < end, said()
@@ -162,7 +172,7 @@ def test_two_processes_are_one(tmp_path):
         for process in processes:  # as a scheduler does, but not at the same moment
             process.send_signal(signal.SIGTERM)
             time.sleep(0.3)
-        assert [each.wait(30) for each in processes] == 2 * [-signal.SIGTERM], said()
+        assert [each.wait(60) for each in processes] == 2 * [-signal.SIGTERM], said()
     finally:
         for process in processes:
             process.kill()
@@ -178,3 +188,24 @@ def test_two_processes_are_one(tmp_path):
     on = own_run("tracking", steps=2 * saved + 8, **more)
     assert [record["step"] for record in seen] == [2 * (saved + i) for i in range(1, 5)]
     close(on.history, own_run("tracking", steps=2 * saved + 8).history)
+
+
+def test_the_pages_script_runs_as_slurm_starts_it(tmp_path):
+    page = (ROOT / "docs/clusters.md").read_text()
+    script = re.findall(r"```py\n(.*?)```", page, re.S)[0]
+    names: Any = {}
+    exec(re.sub(r"jax.distributed.init.*|checkpoint=.*", "", script), names)  # in this process
+    (tmp_path / "cluster.py").write_text(script)
+    job = str(int(free_port()) % 4096)  # from which JAX takes the port
+    slurm = {"SLURM_JOB_ID": job, "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    slurm |= {"JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    processes = [
+        start(i, ["cluster.py"], tmp_path, **slurm, SLURM_PROCID=str(i), SLURM_LOCALID=str(i))
+        for i in range(2)
+    ]
+    ends = [process.wait(300) for process in processes]
+    said = [(tmp_path / f"said-{i}").read_text() for i in range(2)]
+    assert ends == [0, 0], said
+    (line,) = re.findall(r"^None 500 (.*)$", "\n".join(said), re.M)
+    np.testing.assert_allclose(float(line), names["result"].history["gap"][-1], rtol=1e-3)
+    assert (tmp_path / "results/cluster/state-10").is_dir()
