@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -36,6 +37,10 @@ KEY = jax.random.key(0)
 
 def estimates(state, problem):
     return state.x
+
+def sweep(problem, keys):
+    noisy = jd.problems.GaussianNoise(problem, 0.1)
+    return jd.sweep(jd.run, over="key")(jd.DGD(0.1), noisy, ring, problem.start(), keys, steps=3)
 
 OPTIONS = {"steps": 20, "every": 2, "metrics": {"x": estimates}}
 """
@@ -68,6 +73,11 @@ for name, (method, network) in METHODS.items():
     result = jd.run(method, problem, network, x0, KEY, **OPTIONS)
     kept |= {f"{name} {metric}": rows for metric, rows in result.history.items()}
     assert not result.state.x.is_fully_addressable and not result.diverged, result
+
+keys = jax.jit(jax.random.split, static_argnums=1, out_shardings=rows)(KEY, 4)
+swept = sweep(problem, keys)
+assert swept.state.x.shape == (4, N, D) and not swept.state.x.is_fully_addressable, swept
+kept |= {f"swept {metric}": rows for metric, rows in swept.history.items()}
 
 method, network = METHODS["tracking"]
 gaps, shown = kept["tracking gap"], []
@@ -130,7 +140,12 @@ def start(number, arguments, folder, **variables):
 def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        return str(free.getsockname()[1])
+        return free.getsockname()[1]
+
+
+def is_free(port):
+    with socket.socket() as tried:
+        return tried.connect_ex(("localhost", port)) != 0
 
 
 @functools.cache
@@ -155,10 +170,8 @@ def close(found, expected):
 
 
 def test_two_processes_are_one(tmp_path):
-    arguments = ["-c", WORKER], [free_port(), str(tmp_path)]
-    processes = [
-        start(number, [*arguments[0], str(number), *arguments[1]], tmp_path) for number in range(2)
-    ]
+    where = str(free_port()), str(tmp_path)
+    processes = [start(i, ["-c", WORKER, str(i), *where], tmp_path) for i in range(2)]
 
     def said():
         return "\n".join((tmp_path / f"said-{number}").read_text() for number in range(2))
@@ -178,7 +191,10 @@ def test_two_processes_are_one(tmp_path):
             process.kill()
             process.wait()
     kept = np.load(tmp_path / "kept.npz")
-    for name in (*settings()["METHODS"], "again"):
+    names = settings()
+    known = names["sweep"](names["problem"], jax.random.split(names["KEY"], 4)).history
+    close({metric: kept[f"swept {metric}"] for metric in known}, known)
+    for name in (*names["METHODS"], "again"):
         known = own_run("tracking" if name == "again" else name).history
         close({metric: kept[f"{name} {metric}"] for metric in known}, known)
     (saved,) = (int(path.name.removeprefix("state-")) for path in tmp_path.glob("long/state-*"))
@@ -196,8 +212,9 @@ def test_the_pages_script_runs_as_slurm_starts_it(tmp_path):
     names: Any = {}
     exec(re.sub(r"jax.distributed.init.*|checkpoint=.*", "", script), names)  # in this process
     (tmp_path / "cluster.py").write_text(script)
-    job = str(int(free_port()) % 4096)  # from which JAX takes the port
-    slurm = {"SLURM_JOB_ID": job, "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    first = 2**16 - 2**12  # of the ports that JAX takes, by the number of the job
+    job = next(number for number in range(100, 2**12) if is_free(first + number))
+    slurm = {"SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
     slurm |= {"JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     processes = [
         start(i, ["cluster.py"], tmp_path, **slurm, SLURM_PROCID=str(i), SLURM_LOCALID=str(i))
