@@ -17,13 +17,12 @@ Richtárik (2019), arXiv 1905.10988 (natural); Liu, Li, Wang, Tang, Yan (2021), 
 """
 
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._backend import by_backend
+from jaxdopt import _selection
 from jaxdopt._checks import count, require
 from jaxdopt._leaves import wide_dtype
 from jaxdopt._pytree import pytree, static
@@ -92,7 +91,7 @@ class TopK:
     def __call__(self, key: Any, x: jax.Array) -> jax.Array:  # noqa: ARG002
         """Compress every row of x [n, d]."""
         modulus = jax.lax.bitcast_convert_type(jnp.abs(x), _word(x))  # in the same order
-        return jnp.where(_largest(modulus, self.k), x, 0)
+        return jnp.where(_selection.largest(modulus, self.k), x, 0)
 
     def delta(self, d: int) -> float:
         """δ = k / d."""
@@ -131,7 +130,7 @@ class RandomK:
 
     def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Compress every row of x [n, d]."""
-        drawn = _largest(jax.random.bits(key, x.shape, jnp.uint32), self.k)
+        drawn = _selection.largest(jax.random.bits(key, x.shape, jnp.uint32), self.k)
         if self.scaled:
             x = _held(x.shape[1] / _kept(self.k, x.shape[1]) * x, x)
         return jnp.where(drawn, x, 0)
@@ -391,60 +390,6 @@ def _kept(k: int, d: int) -> int:
 
 def _index_bits(d: int) -> int:
     return math.ceil(math.log2(d))
-
-
-def _largest(words: jax.Array, k: int) -> jax.Array:
-    """Return a mask of exactly k largest unsigned integers a row, the first where several tie.
-
-    The least of them is found by counting how many are above a threshold: sorting takes sixty
-    times as long on a CPU, and up to seven times on a GPU.
-    """
-    d = words.shape[1]
-    k, words = _kept(k, d), words[:, None]
-    index = jnp.arange(d, dtype=jnp.uint32)[None, None]
-    zero = jnp.zeros_like(words[:, :, :1])
-
-    def count(mask: jax.Array) -> jax.Array:
-        return jnp.sum(mask, axis=2, keepdims=True)
-
-    least = _greatest(lambda t: count(words >= t) >= k, zero, jnp.iinfo(words.dtype).bits)
-    above, ties = words > least, words == least
-    room = k - count(above)
-    first = jnp.zeros_like(zero, jnp.uint32)
-    end = _greatest(lambda t: count(ties & (index < t)) <= room, first, d.bit_length())
-    return (above | (ties & (index < end)))[:, 0]
-
-
-def _greatest(holds: Callable[[jax.Array], jax.Array], zero: jax.Array, bits: int) -> jax.Array:
-    """Return the greatest integers of some bits [n, 1, 1] for which a monotone condition holds.
-
-    ``holds`` is asked for thresholds [n, t, 1], one or several a row. It is true at zero.
-    """
-    return by_backend(
-        zero,
-        cpu=lambda zero: _by_bits(holds, zero, bits),
-        gpu=lambda zero: _by_digits(holds, zero, bits),
-    )
-
-
-def _by_bits(holds: Callable[[jax.Array], jax.Array], zero: jax.Array, bits: int) -> jax.Array:
-    """Bisect: one pass over the data a bit, in a loop."""
-
-    def bit(i: jax.Array, t: jax.Array) -> jax.Array:
-        tried = t | (jnp.ones((), t.dtype) << jnp.asarray(bits - 1 - i, t.dtype))
-        return jnp.where(holds(tried), tried, t)
-
-    return jax.lax.fori_loop(0, bits, bit, zero)
-
-
-def _by_digits(holds: Callable[[jax.Array], jax.Array], zero: jax.Array, bits: int) -> jax.Array:
-    """Try all values of four bits in one pass, unrolled: a GPU's passes cost their launches."""
-    digits, t = jnp.arange(1, 16, dtype=zero.dtype)[None, :, None], zero
-    for shift in reversed(range(0, bits, 4)):
-        place = jnp.asarray(shift, t.dtype)
-        digit = jnp.sum(holds(t | (digits << place)), axis=1, keepdims=True, dtype=t.dtype)
-        t = t | (digit << place)
-    return t
 
 
 def _word(x: jax.Array) -> Any:

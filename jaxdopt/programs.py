@@ -241,13 +241,8 @@ def once(function: Callable[..., T], *parts: Any) -> T:
 
 def _part(value: Any) -> _Part:
     """Return an argument's leaves and what is to be known of it."""
-    known = _known(value)
-    if known is not None:
-        return known.part
     if value is None:
         return _NONE
-    if isinstance(value, jax.Array | np.generic):
-        return _Part([value], _Key(_kind(value)), [], [])
     if type(value) is dict or isinstance(value, tuple):  # each member is perhaps known
         names = sorted(value) if type(value) is dict else range(len(value))  # in JAX's order
         parts = [_part(value[name]) for name in names]
@@ -258,6 +253,11 @@ def _part(value: Any) -> _Part:
             [owner for part in parts for owner in part.owners],
             [array for part in parts for array in part.lifted],
         )
+    known = _known(value)
+    if known is not None:
+        return known.part
+    if isinstance(value, _ARRAYS):
+        return _Part([value], _Key(_kind(value)), [], [])
     leaves, structure = jax.tree.flatten(value)
     reader = _Reader()
     words = reader.structure(structure)
@@ -437,6 +437,7 @@ class _Reader:
         return self.read(content)
 
 
+_ARRAYS = jax.Array, np.generic
 _PLAIN = {type(None), bool, int, str, bytes, type(...), range}
 _LISTS = {dict, list, collections.OrderedDict, collections.defaultdict}
 _SHIM = type(jax.tree_util.Partial(functools.partial(len)).func)  # JAX's, around a partial

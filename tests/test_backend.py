@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from jaxdopt import _backend, compressors
+from jaxdopt import _backend, _selection, compressors
 from jaxdopt.networks.operators import sparse
 
 CUDA, CPU = ("cuda",), ("cpu",)
@@ -26,7 +26,7 @@ def compiled(function, *arguments):
 @pytest.fixture
 def gpu(monkeypatch):
     """All branches are a GPU's."""
-    for module in (compressors, sparse, _backend):
+    for module in (_selection, sparse, _backend):
         monkeypatch.setattr(module, "by_backend", lambda *operands, cpu, gpu: gpu(*operands))
 
 
@@ -89,10 +89,10 @@ def test_top_k_by_digits_is_top_k_by_bisection(name, dtype):
     x = jnp.asarray(VECTORS[name]).astype(dtype)
     words = jax.lax.bitcast_convert_type(jnp.abs(x), compressors._word(x))
     ks = sorted({1, x.shape[1] // 2 + 1, x.shape[1]})
-    by_bits = jax.jit(lambda words: [compressors._largest(words, k) for k in ks])(words)
+    by_bits = jax.jit(lambda words: [_selection.largest(words, k) for k in ks])(words)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compressors, "by_backend", lambda *given, cpu, gpu: gpu(*given))
-        by_digits = jax.jit(lambda words: [compressors._largest(words, k) for k in ks])(words)
+        patch.setattr(_selection, "by_backend", lambda *given, cpu, gpu: gpu(*given))
+        by_digits = jax.jit(lambda words: [_selection.largest(words, k) for k in ks])(words)
     for k, bits, digits in zip(ks, by_bits, by_digits, strict=True):
         expected = np.zeros(x.shape, bool)
         best = np.argsort(~np.asarray(words), axis=1, kind="stable")[:, :k]
@@ -105,7 +105,7 @@ def test_random_k_draws_the_same_coordinates(gpu):
     x, key = jnp.asarray(VECTORS["of floats"]), jax.random.key(3)
     on_gpu = jax.jit(lambda x: compressors.RandomK(5)(key, x))(x)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compressors, "by_backend", lambda *given, cpu, gpu: cpu(*given))
+        patch.setattr(_selection, "by_backend", lambda *given, cpu, gpu: cpu(*given))
         assert np.array_equal(on_gpu, jax.jit(lambda x: compressors.RandomK(5)(key, x))(x))
 
 

@@ -22,6 +22,7 @@ FLOORS = {
     "_processes": 0,
     "_pytree": 0,
     "_repr": 0,
+    "_selection": 0,
     "_wrapper": 0,
     "roles": 0,
     "costs": 0,

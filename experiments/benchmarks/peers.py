@@ -5,9 +5,11 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import networkx as nx
 import numpy as np
 
 import jaxdopt as jd
@@ -40,6 +42,14 @@ def dgd(n: int, steps: int, dtype: Any) -> Callable[[], Any]:
     network = jd.networks.metropolis(jd.graphs.ring(n))
     settings = jd.DGD(speed.STEPSIZE), problem, network, problem.start(), jax.random.key(0)
     return lambda: jd.run(*settings, steps=steps, every=steps).state.x
+
+
+def fedavg(n: int, rounds: int) -> Callable[[], Any]:
+    """Return our side of federated averaging with all clients."""
+    problem, network = speed.problem_of(n, np.float32), jd.networks.participation.full(n)
+    method = jd.FedAvg(speed.STEPSIZE, local_steps=LOCAL_STEPS)
+    settings = method, problem, network, problem.start(), jax.random.key(0)
+    return lambda: jd.run(*settings, steps=rounds, every=rounds).state.server
 
 
 def optax_loop(n: int, steps: int, repeats: int) -> list[Row]:
@@ -121,21 +131,103 @@ def drjax_rounds(n: int, rounds: int, repeats: int) -> list[Row]:
     def loop(x: Any, a: Any, b: Any) -> Any:
         return jax.lax.scan(lambda x, _: (one(x, a, b), None), x, None, length=rounds)[0]
 
-    method = jd.FedAvg(speed.STEPSIZE, local_steps=LOCAL_STEPS)
-    network, key = jd.networks.participation.full(n), jax.random.key(0)
-
-    def ours() -> Any:
-        start = problem.start()
-        return jd.run(method, problem, network, start, key, steps=rounds, every=rounds).state.server
-
     def theirs() -> Any:
         return loop(problem.start()[0], features, labels)
 
     what = f"FedAvg, {n} clients, {LOCAL_STEPS} local steps, float32: time of DrJAX's rounds"
-    return against(what, "drjax", ours, theirs, rounds, repeats)
+    return against(what, "drjax", fedavg(n, rounds), theirs, rounds, repeats)
 
 
-PEERS = {"optax": optax_loop, "tvopt": tvopt_solver, "drjax": drjax_rounds}
+def fedjax_rounds(n: int, rounds: int, repeats: int) -> list[Row]:
+    """Return FedAvg's rounds of all clients by fedjax, whose batches are all of a client's data.
+
+    Its last version, of 2023, calls `jax.tree_map`, which newer versions of JAX no longer have; it
+    gets it back here.
+    """
+    fedjax, algorithm = map(importlib.import_module, ("fedjax", "fedjax.algorithms.fed_avg"))
+    problem = speed.problem_of(n, np.float32)
+    features, labels = speed.data(n, np.float32)
+
+    def slopes(x: Any, batch: Any, _: Any) -> Any:
+        a, b = batch["a"], batch["b"]
+        return -(b * jax.nn.sigmoid(-b * (a @ x))) @ a / len(b) + speed.L2 * x
+
+    size = labels.shape[1]
+    lengths = {"num_epochs": None, "num_steps": LOCAL_STEPS}
+    batches = fedjax.ShuffleRepeatBatchHParams(batch_size=size, seed=0, **lengths)
+    sgd = fedjax.optimizers.sgd
+    theirs_of = algorithm.federated_averaging(slopes, sgd(speed.STEPSIZE), sgd(1.0), batches)
+    keys = jax.random.split(jax.random.key(0), n)
+    clients = [
+        (i, fedjax.ClientDataset({"a": features[i], "b": labels[i]}), keys[i]) for i in range(n)
+    ]
+
+    def theirs() -> Any:
+        with mock.patch.object(jax, "tree_map", jax.tree.map, create=True):
+            state = theirs_of.init(problem.start()[0])
+            for _ in range(rounds):
+                state, _ = theirs_of.apply(state, clients)
+        return state.params
+
+    what = f"FedAvg, {n} clients, {LOCAL_STEPS} local steps, float32: time of fedjax's rounds"
+    return against(what, "fedjax", fedavg(n, rounds), theirs, rounds, repeats)
+
+
+def decent_bench_steps(n: int, steps: int, repeats: int) -> list[Row]:
+    """Return DGD on a ring by decent-bench's method, each agent's gradient by NumPy."""
+    interface = importlib.import_module("decent_array").interoperability
+    agents, costs, networks, methods = (
+        importlib.import_module(f"decent_bench.{part}")
+        for part in ("agents", "costs", "networks", "algorithms.p2p")
+    )
+    interface.set_backend("numpy")
+    features, labels = (part.astype(float) for part in speed.data(n, np.float32))
+    weights = jd.networks.metropolis(jd.graphs.ring(n)).csr().toarray()
+
+    class Logistic(costs.Cost):
+        """An agent's logistic loss."""
+
+        shape = (speed.DIMENSION,)
+
+        def __init__(self, a: np.ndarray, b: np.ndarray) -> None:
+            self.a, self.b = a, b
+
+        def gradient(self, x: Any, **_: Any) -> Any:
+            x = interface.to_numpy(x)
+            weights = -self.b / (1 + np.exp(self.b * (self.a @ x))) / len(self.b)
+            return interface.from_numpy(weights @ self.a + speed.L2 * x)
+
+        def _unasked(self, *_: Any, **__: Any) -> Any:
+            raise NotImplementedError
+
+        function = hessian = proximal = m_smooth = m_cvx = _unasked
+        __add__ = _unasked
+
+    def theirs() -> Any:
+        members = [agents.Agent(Logistic(a, b)) for a, b in zip(features, labels, strict=True)]
+        network = networks.P2PNetwork(
+            nx.from_numpy_array(weights - np.diag(np.diag(weights))), members
+        )
+        network.weights = interface.from_numpy(weights)
+        x0 = {member: interface.from_numpy(np.zeros(speed.DIMENSION)) for member in members}
+        method = methods.DGD(step_size=speed.STEPSIZE, x0=x0)
+        method.initialize(network)
+        for k in range(steps):
+            network._step(k)
+            method.step(network, k)
+        return np.array([interface.to_numpy(member.x) for member in members])
+
+    what = f"DGD, n = {n}, our float32 and its float64: time of decent-bench's steps"
+    return against(what, "decent-bench", dgd(n, steps, np.float32), theirs, steps, repeats)
+
+
+PEERS = {
+    "optax": optax_loop,
+    "tvopt": tvopt_solver,
+    "decent_bench": decent_bench_steps,
+    "drjax": drjax_rounds,
+    "fedjax": fedjax_rounds,
+}
 
 
 def peers(n: int, steps: int, repeats: int) -> list[Row]:
