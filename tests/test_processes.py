@@ -61,13 +61,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
     + """
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxdopt import longrun
+from jaxdopt import _memory, longrun
 
 longrun.ROWS = 4
 mesh = jax.make_mesh((4,), ("agents",))
 rows = NamedSharding(mesh, PartitionSpec("agents"))
 spread = lambda v: jax.device_put(v, rows) if v.shape[:1] == (N,) else v
 problem, x0 = jax.tree.map(spread, problem), spread(problem.start())
+room = _memory.available(x0)
+assert 0 < room < 1.5 * _memory.available(), room  # of this machine once, not of each process
 kept = {}
 for name, (method, network) in METHODS.items():
     result = jd.run(method, problem, network, x0, KEY, **OPTIONS)
