@@ -63,7 +63,12 @@ def local(tree: T) -> T:
     """Return a tree whose arrays each process has for itself."""
 
     def leaf(value: Any) -> Any:
-        return jnp.asarray(np.asarray(value)) if _is_elsewhere(value) else value
+        if not _is_elsewhere(value):
+            return value
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            numbers = leaf(jax.random.key_data(value))
+            return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(value))
+        return jnp.asarray(np.asarray(value))
 
     return jax.tree.map(leaf, gathered(tree)) if spans(tree) else tree
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdopt import _repr
+from jaxdopt import _processes, _repr
 from jaxdopt._checks import require
 from jaxdopt.datasets import about
 
@@ -86,7 +86,8 @@ class Call:
     def save(self, path: str | os.PathLike[str], result: Any = None) -> Path:
         """Write the call, its result, versions and device into a file, and return its path.
 
-        The file is there as a whole or not at all.
+        The file is there as a whole or not at all. What is spread over several processes is
+        gathered; all of them have to call this, and each writes the same file.
 
         Args:
             path: of the file; ".npz" is added where it has no suffix.
@@ -226,7 +227,7 @@ class _Writer:
             value = jax.random.key_data(value)
         elif isinstance(value, jax.Array) and value.weak_type and value.ndim == 0:
             told["kind"] = "weak"
-        host = np.asarray(value)
+        host = np.asarray(_processes.gathered(value))
         if host.dtype == object:
             return {"kind": "objects", "of": self.write(host.tolist())}
         if host.dtype.kind == "V":  # bfloat16 and the like, which NumPy's files do not know

@@ -91,7 +91,7 @@ def readable(result: Result) -> Result:
     """Return a result whose records each process has for itself, while its state stays in parts."""
     if not _processes.spans(result):
         return result
-    records = {name: getattr(result, name) for name in ("metrics", "costs", "diverged")}
+    records = {name: getattr(result, name) for name in ("metrics", "costs", "diverged", "key")}
     return replace(result, **_processes.local(records))
 
 

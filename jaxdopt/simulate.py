@@ -124,7 +124,8 @@ def run(
     """
     begun = getattr(after, "state", None) if state is None else state
     x = x0 if begun is None else getattr(begun, "x", None)
-    mesh = explicit_mesh((x, key)) or once(explicit_mesh, problem)
+    told = x, key if is_traced(key) else None  # JAX takes long to say where keys are
+    mesh = explicit_mesh(told) or once(explicit_mesh, problem)
     if mesh is not None:
         given = {"algorithm": algorithm, "problem": problem, "network": network, "x0": x0}
         given |= {"key": key, "after": after, "state": state, "start": start}

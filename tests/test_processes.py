@@ -2,12 +2,16 @@
 
 import functools
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,7 +19,7 @@ import jaxdopt as jd
 
 pytestmark = pytest.mark.slow
 
-N, D = 12, 3
+ROOT = Path(__file__).parent.parent
 SETTINGS = """
 import jax
 import jaxdopt as jd
@@ -33,6 +37,10 @@ KEY = jax.random.key(0)
 
 def estimates(state, problem):
     return state.x
+
+def sweep(problem, keys):
+    noisy = jd.problems.GaussianNoise(problem, 0.1)
+    return jd.sweep(jd.run, over="key")(jd.DGD(0.1), noisy, ring, problem.start(), keys, steps=3)
 
 OPTIONS = {"steps": 20, "every": 2, "metrics": {"x": estimates}}
 """
@@ -53,18 +61,25 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
     + """
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxdopt import longrun
+from jaxdopt import _memory, longrun
 
 longrun.ROWS = 4
 mesh = jax.make_mesh((4,), ("agents",))
 rows = NamedSharding(mesh, PartitionSpec("agents"))
 spread = lambda v: jax.device_put(v, rows) if v.shape[:1] == (N,) else v
 problem, x0 = jax.tree.map(spread, problem), spread(problem.start())
+room = _memory.available(x0)
+assert 0 < room < 1.5 * _memory.available(), room  # of this machine once, not of each process
 kept = {}
 for name, (method, network) in METHODS.items():
     result = jd.run(method, problem, network, x0, KEY, **OPTIONS)
     kept |= {f"{name} {metric}": rows for metric, rows in result.history.items()}
     assert not result.state.x.is_fully_addressable and not result.diverged, result
+
+keys = jax.jit(jax.random.split, static_argnums=1, out_shardings=rows)(KEY, 4)
+swept = sweep(problem, keys)
+assert swept.state.x.shape == (4, N, D) and not swept.state.x.is_fully_addressable, swept
+kept |= {f"swept {metric}": rows for metric, rows in swept.history.items()}
 
 method, network = METHODS["tracking"]
 gaps, shown = kept["tracking gap"], []
@@ -112,20 +127,32 @@ call(steps=4000, checkpoint=f"{folder}/long", callback=slow)  # saved at its end
 )
 
 
-def start(number, port, folder):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+def start(number, arguments, folder, **variables):
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     with open(folder / f"said-{number}", "w") as said:
         return subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(number), str(port), str(folder)],
+            [sys.executable, *arguments],
             stdout=said,
             stderr=said,
-            env=environment,
+            env={**os.environ, **own, **variables},
+            cwd=folder,
         )
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def is_free(port):
+    with socket.socket() as tried:
+        return tried.connect_ex(("localhost", port)) != 0
 
 
 @functools.cache
 def settings():
-    names = {"__name__": "settings"}  # as of the workers, so that their metric is this one
+    names: dict[str, Any] = {"__name__": "settings"}  # as in the workers: the same metric
     exec(SETTINGS, names)
     return names
 
@@ -145,16 +172,14 @@ def close(found, expected):
 
 
 def test_two_processes_are_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [start(number, port, tmp_path) for number in range(2)]
+    where = str(free_port()), str(tmp_path)
+    processes = [start(i, ["-c", WORKER, str(i), *where], tmp_path) for i in range(2)]
 
     def said():
         return "\n".join((tmp_path / f"said-{number}").read_text() for number in range(2))
 
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while not (tmp_path / "told").exists():
             assert all(each.poll() is None for each in processes), said()
             assert time.monotonic() < end, said()
@@ -162,13 +187,16 @@ def test_two_processes_are_one(tmp_path):
         for process in processes:  # as a scheduler does, but not at the same moment
             process.send_signal(signal.SIGTERM)
             time.sleep(0.3)
-        assert [each.wait(30) for each in processes] == 2 * [-signal.SIGTERM], said()
+        assert [each.wait(60) for each in processes] == 2 * [-signal.SIGTERM], said()
     finally:
         for process in processes:
             process.kill()
             process.wait()
     kept = np.load(tmp_path / "kept.npz")
-    for name in (*settings()["METHODS"], "again"):
+    names = settings()
+    known = names["sweep"](names["problem"], jax.random.split(names["KEY"], 4)).history
+    close({metric: kept[f"swept {metric}"] for metric in known}, known)
+    for name in (*names["METHODS"], "again"):
         known = own_run("tracking" if name == "again" else name).history
         close({metric: kept[f"{name} {metric}"] for metric in known}, known)
     (saved,) = (int(path.name.removeprefix("state-")) for path in tmp_path.glob("long/state-*"))
@@ -178,3 +206,25 @@ def test_two_processes_are_one(tmp_path):
     on = own_run("tracking", steps=2 * saved + 8, **more)
     assert [record["step"] for record in seen] == [2 * (saved + i) for i in range(1, 5)]
     close(on.history, own_run("tracking", steps=2 * saved + 8).history)
+
+
+def test_the_pages_script_runs_as_slurm_starts_it(tmp_path):
+    page = (ROOT / "docs/clusters.md").read_text()
+    script = re.findall(r"```py\n(.*?)```", page, re.S)[0]
+    names: Any = {}
+    exec(re.sub(r"jax.distributed.init.*|checkpoint=.*", "", script), names)  # in this process
+    (tmp_path / "cluster.py").write_text(script)
+    first = 2**16 - 2**12  # of the ports that JAX takes, by the number of the job
+    job = next(number for number in range(100, 2**12) if is_free(first + number))
+    slurm = {"SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    slurm |= {"JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    processes = [
+        start(i, ["cluster.py"], tmp_path, **slurm, SLURM_PROCID=str(i), SLURM_LOCALID=str(i))
+        for i in range(2)
+    ]
+    ends = [process.wait(300) for process in processes]
+    said = [(tmp_path / f"said-{i}").read_text() for i in range(2)]
+    assert ends == [0, 0], said
+    (line,) = re.findall(r"^None 500 (.*)$", "\n".join(said), re.M)
+    np.testing.assert_allclose(float(line), names["result"].history["gap"][-1], rtol=1e-3)
+    assert (tmp_path / "results/cluster/state-10").is_dir()
