@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_part
 
 
 class Cells:
-    """A folder of finished histories, each in a file named by the fingerprint of its question.
+    """A folder of what is finished of sweeps, each under the fingerprint of its question.
 
     Args:
         path: of the folder; it is made if there is none.
@@ -48,12 +48,44 @@ class Cells:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
 
-    def get(self, question: Any, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, Any]:
-        """Return the history that answers a question; it is made and kept if it is not there."""
-        path = self.path / f"{fingerprint(question, _settings())}.npz"
-        if not path.exists():
-            _write_arrays(path, make())
-        return _read_arrays(path)
+    def of(self, question: Any) -> "Kept":
+        """Return the place of the answers to a question: all that a sweep depends on."""
+        return Kept(self.path, fingerprint(question, _settings()))
+
+
+class Kept:
+    """The finished members of a sweep, in files of some that follow each other.
+
+    Args:
+        path: of the folder.
+        name: of the sweep, with which the names of its files begin.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        names = (
+            re.fullmatch(r"-(\d+)-(\d+)\.npz", each.name.removeprefix(name))
+            for each in path.glob(f"{name}-*.npz")
+        )
+        self.ranges = sorted((int(found[1]), int(found[2])) for found in names if found)
+
+    def write(self, start: int, end: int, leaves: list[np.ndarray]) -> None:
+        """Keep what came of the members from ``start`` to ``end``, [end - start, ...] each."""
+        arrays = {str(place): values for place, values in enumerate(leaves)}
+        _write_arrays(self.path / f"{self.name}-{start}-{end}.npz", arrays)
+
+    def read(self, start: int, end: int) -> list[np.ndarray] | None:
+        """Return what came of some members, whatever the pieces were; None if some are missing."""
+        parts, at = [], start
+        for first, last in self.ranges:
+            if first <= at < min(last, end):
+                rows = slice(at - first, min(last, end) - first)
+                arrays = _read_arrays(self.path / f"{self.name}-{first}-{last}.npz")
+                parts.append([arrays[str(place)][rows] for place in range(len(arrays))])
+                at = min(last, end)
+        if at < end:
+            return None
+        return parts[0] if len(parts) == 1 else [*map(np.concatenate, zip(*parts, strict=True))]
 
 
 class Folder:

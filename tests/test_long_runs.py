@@ -650,15 +650,15 @@ def test_finished_cells_of_a_comparison_are_not_run_again(tmp_path, monkeypatch)
 
 
 def test_a_comparison_that_is_interrupted_keeps_what_is_finished(tmp_path, monkeypatch):
-    get, cells = checkpoints.Cells.get, []
+    read, parts = checkpoints.Kept.read, []
 
-    def interrupted(self, question, make):
-        if len(cells) == 1:
+    def interrupted(self, start, end):
+        if len(parts) == 1:
             os.kill(os.getpid(), signal.SIGINT)
-        cells.append(1)
-        return get(self, question, make)
+        parts.append(1)
+        return read(self, start, end)
 
-    monkeypatch.setattr(checkpoints.Cells, "get", interrupted)
+    monkeypatch.setattr(checkpoints.Kept, "read", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         compare(checkpoint=tmp_path)
     dataset: Any = getattr(caught.value, "dataset", None)
