@@ -281,15 +281,17 @@ def found(name: str, field: str, method: Any, network: Any) -> Place:
     role, rest = (role, rest) if role == NETWORK and rest else ("", field)
     words = tuple(rest.split("."))
     prefix: Path = ()
-    every = {NETWORK: places_of(network, (NETWORK,)), "": places_of(method)}
+    every = {"": places_of(method), NETWORK: places_of(network, (NETWORK,))}
     start: Path = (NETWORK,) if role else ()
     for layer in layers(inside[role]):  # the outermost one that has it
         path = (*start, *prefix, *words)
         if path in every[role]:
             return every[role][path]
         prefix = (*prefix, getattr(layer, "wraps", ""))
-    known = every[role] if role else every[""] | every[NETWORK]
-    fitting = [place for path, place in known.items() if path[-len(words) :] == words]
+    for known in [every[role]] if role else every.values():
+        fitting = [place for path, place in known.items() if path[-len(words) :] == words]
+        if fitting:
+            break
     ours = [".".join(path) for path in every[""]]
     theirs = [".".join(path) for path, place in every[NETWORK].items() if place.is_scalar]
     require(
@@ -319,7 +321,7 @@ def places_of(value: Any, inside: Path = ()) -> dict[Path, Place]:
     for field in dataclasses.fields(value):
         if field.init:
             path, part = (*inside, field.name), _part(value, field.name)
-            scalar = field.name in checks or isinstance(part, int | float)
+            scalar = field.name in checks or isinstance(part, float)
             traced = not field.metadata.get("static")
             places[path] = Place(path, traced, scalar, numbers.get(field.name))
             deeper |= places_of(part, path)
