@@ -23,7 +23,7 @@ from jaxdopt.datasets import DIMENSIONS, about, labelled
 from jaxdopt.fingerprint import fingerprint
 from jaxdopt.grids import Common, Grid, Stacked, grids_of, named
 from jaxdopt.longrun import Options
-from jaxdopt.pieces import Batch, Pieces, brief, devices_of, divided, empty, waited_for
+from jaxdopt.pieces import Batch, Layout, Pieces, brief, devices_of, divided, empty, waited_for
 from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
 from jaxdopt.simulate import Result, run
 from jaxdopt.sweep import bar_of, listed, nested
@@ -156,16 +156,21 @@ def compare(
     later = steps if until is None else math.ceil(rows / STRETCHES) * every
     first = steps - (steps // later - 1) * later
 
-    def simulate(given: Mapping[str, Any], steps: int = steps, after: Any = None) -> Result:
+    def simulate(
+        given: Mapping[str, Any],
+        steps: int = steps,
+        after: Any = None,
+        layout: Layout | None = None,
+    ) -> Result:
         if after is not None:
             given = {**given, "x0": None, "after": after}
-        return nested(_member, GROUPS, {**given, **recorded, "steps": steps})
+        return nested(_member, GROUPS, {**given, **recorded, "steps": steps}, layout)
 
-    def history_of(given: Mapping[str, Any]) -> dict[str, Any]:
-        result = waited_for(simulate(given, first))
+    def history_of(given: Mapping[str, Any], layout: Layout | None) -> dict[str, Any]:
+        result = waited_for(simulate(given, first, layout=layout))
         taken = first
         while taken < steps and not np.all(_ended(result, options.targets)):
-            result = waited_for(simulate(given, later, result))
+            result = waited_for(simulate(given, later, result, layout))
             taken += later
         history = result.history | {"diverged": np.asarray(result.diverged)}
         return history if until is None else _held(history, options.targets, rows, every)
@@ -221,8 +226,9 @@ def compare(
                 bar.set_description(cell.title)
                 found = {}
                 for part in (part for part in parts if part.cell is cell):
+                    history = functools.partial(history_of, layout=part.pieces.layout)
                     found[id(part)] = part.pieces.results(
-                        history_of, like=part.names, kept=kept[id(part)], note=note
+                        history, like=part.names, kept=kept[id(part)], note=note
                     )
                 keep(cell, found)
         except BaseException as error:

@@ -10,7 +10,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from jaxdopt.checkpoints import Kept
 FEW = 64  # members of the program of which XLA is asked
 LONG, SHORT = 10.0, 5.0  # seconds of a sweep that goes in pieces on a CPU, and of a piece
 ENOUGH = 250_000  # numbers that a step of a piece reads, beside which its overhead is small
+SWEEP = "sweep"  # the name of a mesh's axis
 POLL = 0.05  # seconds between two looks at whether a piece is there
 
 
@@ -72,6 +73,13 @@ class Batch:
         )
 
 
+class Layout(NamedTuple):
+    """Devices, each of which has its share of the members along an axis of a sweep."""
+
+    mesh: Mesh
+    axis: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Pieces:
     """A sweep that is divided.
@@ -104,8 +112,17 @@ class Pieces:
         return math.prod(-(-all_ // one) for all_, one in pairs)
 
     @property
+    def layout(self) -> Layout | None:
+        """The devices and the axis along which members are spread; None if there are none."""
+        if not self.devices:
+            return None
+        return Layout(
+            Mesh(np.array(self.devices), (SWEEP,), axis_types=(AxisType.Auto,)), self.split
+        )
+
+    @property
     def split(self) -> int:
-        """The axis along which members are spread over devices: the one that fits best."""
+        """The axis along which as many members as there are devices fit best."""
         fits = [size / self._filled(size) for size in self.shape]
         return max(range(len(fits)), key=lambda axis: (fits[axis], self.shape[axis]))
 
@@ -124,8 +141,7 @@ class Pieces:
         sizes = self.batch.sizes
         steps = [range(0, all_, one) for all_, one in zip(sizes, self.shape, strict=True)]
         lengths = list(self.shape)
-        if self.devices:
-            lengths[self.split] = self._filled(lengths[self.split])
+        lengths[self.split] = self._filled(lengths[self.split])
         for place in np.ndindex(*map(len, steps)):
             begin = tuple(step[i] for step, i in zip(steps, place, strict=True))
             yield (
@@ -138,18 +154,19 @@ class Pieces:
 
     def _filled(self, size: int) -> int:
         """Return a size as a multiple of the number of devices."""
-        return -(-size // max(len(self.devices), 1)) * max(len(self.devices), 1)
+        count = max(len(self.devices), 1)
+        return -(-size // count) * count
 
     def spread(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return arguments with the members on the devices, and a copy of all else on each."""
-        if not self.devices:
+        layout = self.layout
+        if layout is None:
             return dict(given)
-        mesh = Mesh(np.array(self.devices), ("sweep",), axis_types=(AxisType.Auto,))
 
         def put(value: Any, name: str) -> Any:
             axes = self.batch.places.get(name, ())
-            parts = ["sweep" if axis == self.split else None for axis in axes]
-            sharding = NamedSharding(mesh, PartitionSpec(*parts))
+            parts = [SWEEP if axis == layout.axis else None for axis in axes]
+            sharding = NamedSharding(layout.mesh, PartitionSpec(*parts))
             array = isinstance(value, jax.Array | np.ndarray)
             return jax.device_put(value, sharding) if array else value
 

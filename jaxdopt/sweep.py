@@ -19,7 +19,8 @@ from jaxdopt._memory import amount
 from jaxdopt._mesh import explicit_mesh, on_automatic_axes
 from jaxdopt._pytree import replace
 from jaxdopt.checkpoints import Cells
-from jaxdopt.pieces import Batch, brief, devices_of, divided
+from jaxdopt.pieces import SWEEP, Batch, Layout, brief, devices_of, divided
+from jaxdopt.programs import on_each_of
 from jaxdopt.simulate import Result
 
 
@@ -108,7 +109,8 @@ def sweep(
         pieces = divided(batch, program, room=room, steps=steps, records=records, devices=spread)
         kept = None if checkpoint is None else Cells(checkpoint).of((function, groups, given))
         if pieces.is_whole and kept is None and not progress:  # no need to wait for it
-            return _renamed(program(pieces.spread(batch.given)), lambda inner: axes + inner)
+            result = program(pieces.spread(batch.given), pieces.layout)
+            return _renamed(result, lambda inner: axes + inner)
         with bar_of(batch.members, progress) as bar:
 
             def note(members: int, part: Any) -> None:
@@ -118,7 +120,7 @@ def sweep(
 
             try:
                 result = pieces.results(
-                    program,
+                    functools.partial(program, layout=pieces.layout),
                     like=lambda: jax.eval_shape(lambda: program(pieces.first)),
                     kept=kept,
                     note=note,
@@ -206,9 +208,19 @@ def _along(given: Mapping[str, Any], swept_over: Iterable[str]) -> list[str]:
 
 
 def nested(
-    function: Callable[..., Any], groups: Sequence[Sequence[str]], given: Mapping[str, Any]
+    function: Callable[..., Any],
+    groups: Sequence[Sequence[str]],
+    given: Mapping[str, Any],
+    layout: Layout | None = None,
 ) -> Any:
-    """Return a function's values at all combinations of its arguments' members."""
+    """Return a function's values at all combinations of its arguments' members.
+
+    Args:
+        function: of arguments by name.
+        groups: the names of those that go along each axis.
+        given: all arguments.
+        layout: along which axis they are on several devices, if along any.
+    """
     swept_over = [name for group in groups for name in group]
     given, mapping = dict(given), {}  # of what goes along: which leaves have the sweep's axes
     for name in _along(given, swept_over):
@@ -219,10 +231,12 @@ def nested(
     def call(values: dict[str, Any]) -> Any:
         return function(**fixed, **values)
 
-    for group in reversed(groups):
+    for axis, group in reversed([*enumerate(groups)]):
         inside = {name: 0 if name in group else None for name in mapped} | mapping
-        call = jax.vmap(call, (inside,))
-    return call({name: given[name] for name in (*mapped, *mapping)})
+        over = SWEEP if layout is not None and layout.axis == axis else None
+        call = jax.vmap(call, (inside,), spmd_axis_name=over)
+    with on_each_of(None if layout is None else layout.mesh):
+        return call({name: given[name] for name in (*mapped, *mapping)})
 
 
 def bar_of(members: int, progress: bool | None) -> tqdm:
