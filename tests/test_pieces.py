@@ -70,14 +70,14 @@ def test_pieces_are_the_whole_and_go_on():
     same(further, runs(whole))
     assert further.history["step"][0, 0].tolist() == [0, 2, 4, 6, 8]
     data = jd.label(runs(memory="5 kB"), stepsize=METHODS.stepsize, seed=3)
-    np.testing.assert_array_equal(data["gap"], whole.history["gap"])
+    np.testing.assert_allclose(data["gap"], whole.history["gap"], rtol=1e-9)
 
 
 def test_arguments_of_one_axis_go_together():
     keys = jax.random.split(jax.random.key(1), 5)
     over = {("algorithm", "key"): "member"}
     product = swept(keys=keys).metrics["gap"]
-    for options in ({}, {"memory": "2 kB"}):
+    for options in ({}, {"memory": "10 kB"}):
         found = swept(over, keys, **options)
         assert found.axes == ("member",)
         np.testing.assert_allclose(found.metrics["gap"], product[np.arange(5), np.arange(5)])
@@ -129,7 +129,8 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch, whole):
     gap = kept.metrics["gap"].reshape(15, 5)
     finished = np.isfinite(gap).all(axis=1)
     assert 3 <= finished.sum() < 15
-    np.testing.assert_array_equal(gap[finished], whole.metrics["gap"].reshape(15, 5)[finished])
+    expected = whole.metrics["gap"].reshape(15, 5)[finished]
+    np.testing.assert_allclose(gap[finished], expected, rtol=1e-9)
     assert f"{finished.sum()} of 15 members" in caught.value.__notes__[-1]
     calls = computed(monkeypatch)
     same(swept(checkpoint=tmp_path, memory="5 kB"), whole)
@@ -137,12 +138,12 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch, whole):
 
 
 def test_an_interrupted_comparison_keeps_runs(monkeypatch):
-    results, compared = pieces.Pieces.results, {}
+    results, interrupts = pieces.Pieces.results, [1]
 
     def interrupted(self, work, *, note, **options):
         def noted(members, part):
             note(members, part)
-            if not self.is_whole and "dataset" not in compared:
+            if interrupts.pop():
                 raise KeyboardInterrupt
 
         return results(self, work, note=noted, **options)
@@ -150,18 +151,19 @@ def test_an_interrupted_comparison_keeps_runs(monkeypatch):
     def compare():
         return jd.compare(
             {"GT": jd.GradientTracking(0.1)}, PROBLEM, RING, seeds=3, memory="5 kB",
-            over={"stepsize": [0.1, 0.2, 0.3], "order": ["atc", "cta"]}, **RUN,
+            over={"stepsize": [0.1, 0.2, 0.3]}, **RUN,
         )  # fmt: skip
 
     monkeypatch.setattr(pieces.Pieces, "results", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         compare()
     kept: Any = getattr(caught.value, "dataset", None)
-    compared["dataset"] = compare()
+    monkeypatch.undo()
+    whole = compare()
     finished = kept["gap"].notnull().all("step")
     assert 1 <= finished.sum() < 9
-    assert kept["step"].equals(compared["dataset"]["step"])
-    assert kept["gap"].where(finished).equals(compared["dataset"]["gap"].where(finished))
+    assert kept["step"].equals(whole["step"])
+    assert kept["gap"].where(finished).equals(whole["gap"].where(finished))
     assert f"{int(finished.sum())} of 9 runs" in caught.value.__notes__[-1]
 
 
@@ -203,7 +205,7 @@ def test_a_sweep_without_room_goes_in_pieces(monkeypatch, whole):
     ("options", "says"),
     [
         ({"memory": "much"}, "memory is 'much'; give a number of bytes above 0"),
-        ({"memory": 10}, "a member of the sweep takes some .* memory is 10 B; give more, or record"),
+        ({"memory": 10}, "a member of the sweep takes some .* memory is 10 B; give more"),
         ({"devices": 1000}, "devices is 1000 and JAX has [0-9]+; give 1 to"),
         ({"devices": "all"}, r"devices is 'all'; give a list of JAX's, such as jax.devices\(\)"),
         ({"devices": []}, r"devices is \[\]; give at least one, each of them once"),
@@ -279,14 +281,19 @@ KILLED = """
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_loses_no_piece(tmp_path, monkeypatch):
+def test_a_sweep_that_is_killed_loses_no_piece(tmp_path):
     """A process that is killed again and again ends like one that was not, and repeats nothing."""
-    monkeypatch.setattr(sys, "argv", [])
     command = [sys.executable, "-c", textwrap.dedent(KILLED)]
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla")}
+    cache["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
     def begun(*folder):
-        started = subprocess.Popen(
-            [*command, *folder], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        started: Any = subprocess.Popen(
+            [*command, *folder],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | cache,
         )
         assert started.stdout is not None
         assert started.stdout.readline() == "begun\n"
@@ -295,18 +302,19 @@ def test_a_sweep_that_is_killed_loses_no_piece(tmp_path, monkeypatch):
     known: dict[str, int] = {}
     random = np.random.default_rng(0)
     kills = 0
-    for _ in range(50):
+    one: Any = None
+    while True:
         one = begun(str(tmp_path))
         patience = time.monotonic() + 60
         target = len(known) + int(random.integers(1, 4))
         while one.poll() is None and len([*tmp_path.glob("*.npz")]) < target:
             assert time.monotonic() < patience
             time.sleep(random.uniform(0, 0.02))
-        if kills >= 5 or one.poll() is not None:
+        if kills == 3 or one.poll() is not None:
             break
         one.kill()
         kills += 1
-        one.wait()
+        one.communicate()
         there = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
         assert known.items() <= there.items(), "what is finished stays as it was"
         known = there
@@ -329,54 +337,47 @@ DEVICES = """
     sampled = jd.problems.Minibatch(data, 2)
     ring = jd.networks.metropolis(jd.graphs.ring(6))
     cases = {
-        "links": (jd.GradientTracking(0.1), sampled, jd.networks.RandomLinks(ring, 0.7)),
-        "top-k": (jd.CHOCOSGD(0.1, jd.compressors.TopK(1)), sampled, ring),
+        "links": (jd.DSGD(0.1), sampled, jd.networks.RandomLinks(ring, 0.7)),
         "participation": (
             jd.SCAFFOLD(0.1, local_steps=2), sampled, jd.networks.participation.uniform(6, 2)
         ),
-        "reshuffling": (jd.GTRR(0.1), data, ring),
     }
     over, groups = ("algorithm", "key"), (("algorithm",), ("key",))
     options = {"steps": 6, "every": 3}
     words = r"(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)"
     for name, (method, problem, network) in cases.items():
         methods = jax.vmap(lambda a: jd.replace(method, stepsize=a))(jnp.linspace(0.01, 0.1, 3))
-        for seeds in (16, 13):  # the second one is filled up
-            keys = jax.random.split(jax.random.key(0), seeds)
-            setting = methods, problem, network, problem.start(), keys
-            one = jd.sweep(jd.run, over)(*setting, **options)
-            many = jd.sweep(jd.run, over, devices=8)(*setting, **options)
-            for key, value in one.history.items():
-                np.testing.assert_allclose(value, many.history[key], rtol=1e-5, atol=1e-6)
-            if seeds == 16:
-                assert len(many.state.x.devices()) == 8, "each has its share"
-                assert many.state.x.addressable_shards[0].data.shape[:2] == (3, 2)
-                names = ("algorithm", "problem", "network", "x0", "key")
-                given = dict(zip(names, setting))
-                batch = sweeps.batch_of(given, groups, (None, None))
-                pieces = Pieces.of(batch, batch.members, tuple(jax.devices()))
+        keys = jax.random.split(jax.random.key(0), 16)
+        setting = methods, problem, network, problem.start(), keys
+        one = jd.sweep(jd.run, over)(*setting, **options)
+        many = jd.sweep(jd.run, over, devices=8)(*setting, **options)
+        for key, value in one.history.items():
+            np.testing.assert_allclose(value, many.history[key], rtol=1e-5, atol=1e-6)
+        assert len(many.state.x.devices()) == 8, "each has its share"
+        assert many.state.x.addressable_shards[0].data.shape[:2] == (3, 2)
+        given = dict(zip(("algorithm", "problem", "network", "x0", "key"), setting))
+        batch = sweeps.batch_of(given, groups, (None, None))
+        pieces = Pieces.of(batch, batch.members, tuple(jax.devices()))
 
-                def program(given):
-                    return sweeps.nested(jd.run, groups, given | options, pieces.layout)
+        def program(given):
+            return sweeps.nested(jd.run, groups, given | options, pieces.layout)
 
-                text = jax.jit(program).lower(pieces.spread(given)).compile().as_text()
-                assert "while" in text
-                print(name, dict(collections.Counter(re.findall(words, text))))
-                # on further from shares that stay where they are
-                both = [
-                    jd.sweep(jd.run, over, devices=number)(
-                        methods, problem, network, after=result, **options
-                    ).history["gap"]
-                    for number, result in ((None, one), (8, many))
-                ]
-                np.testing.assert_allclose(*both, rtol=1e-4, atol=1e-6)
-    compared = [
+        text = jax.jit(program).lower(pieces.spread(given)).compile().as_text()
+        assert "while" in text
+        print(name, dict(collections.Counter(re.findall(words, text))))
+    further = [  # from shares that stay where they are
+        jd.sweep(jd.run, over, devices=devices)(
+            methods, problem, network, after=result, **options
+        ).history["gap"]
+        for devices, result in ((None, one), (8, many))
+    ]
+    np.testing.assert_allclose(*further, rtol=1e-4, atol=1e-6)
+    compared = [  # 3 and 5 members, filled up to 8
         jd.compare(
-            {"GT": jd.GradientTracking(0.1), "mean": jd.PushSum()}, sampled, ring, steps=4,
-            x0=np.ones((6, 3)), seeds=5, over={"GT": {"stepsize": [0.1, 0.2, 0.3]}},
-            progress=False, until={"gap": 0.3}, **more,
+            {"GT": jd.DGD(0.1), "mean": jd.PushSum()}, data, ring, steps=2, seeds=5,
+            over={"GT": {"stepsize": [0.1, 0.2, 0.3]}}, **more,
         )
-        for more in ({}, {"devices": 8}, {"devices": jax.devices()[4:], "memory": "20 kB"})
+        for more in ({}, {"devices": jax.devices()})
     ]
     for other in compared[1:]:
         for name in other:
@@ -388,8 +389,8 @@ DEVICES = """
 @pytest.mark.optimized
 def test_members_lie_on_many_devices():
     """Eight devices compute what one does, and exchange nothing."""
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     out, err = process(DEVICES, XLA_FLAGS=flags, JAX_PLATFORMS="cpu").communicate()
     lines = out.splitlines()
-    assert len(lines) == 4, err
+    assert len(lines) == 2, err
     assert all(line.endswith(" {}") for line in lines), out
