@@ -23,6 +23,8 @@ Running:
     sweep              a function with some of its arguments swept, in one compilation
     compare            methods, networks, fields and seeds in one xarray dataset; a method in a
                        Setting has a problem or networks of its own
+    Points             values of fields that go together in a comparison, such as random ones,
+                       log_uniform
     best, reach        the best member of a sweep, and when a value is reached
     Call               a call in a file with its result and versions, to be made again from it
     explain            roles, costs, theory, memory and time before a run: an Explanation
@@ -102,6 +104,7 @@ from jaxdopt.costs import Axis, Cost
 from jaxdopt.datasets import best, label, reach
 from jaxdopt.diagnose import Diagnosis, diagnose
 from jaxdopt.explain import Explanation, explain
+from jaxdopt.grids import Points, log_uniform
 from jaxdopt.optimizers import optimizer
 from jaxdopt.problems import data, partition
 from jaxdopt.problems.stacking import stack
@@ -127,6 +130,7 @@ __all__ = [
     "Explanation",
     "Fraction",
     "Nonnegative",
+    "Points",
     "Positive",
     "Result",
     "Scalar",
@@ -144,6 +148,7 @@ __all__ = [
     "field",
     "graphs",
     "label",
+    "log_uniform",
     "metrics",
     "networks",
     "optimizer",

@@ -183,18 +183,26 @@ def available(tree: Any = ()) -> float | None:
 
 
 def _available_here(tree: Any) -> float | None:
-    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
-    devices = {device for array in arrays for device in array.sharding.addressable_devices}
-    default = jax.config.jax_default_device  # type: ignore[attr-defined]
-    if not devices:
-        devices = {default if isinstance(default, jax.Device) else jax.local_devices()[0]}
     free = 0.0
-    for device in devices:
+    for device in devices_with(tree):
         stats = device.memory_stats() if device.platform != "cpu" else None
         if not stats or "bytes_limit" not in stats:
             return _of_host() if device.platform == "cpu" else None
         free += stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return free
+
+
+def devices_with(tree: Any) -> set[jax.Device]:
+    """Return the devices here of a tree's arrays; JAX's default one where no array is on any."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    devices = {device for array in arrays for device in array.sharding.addressable_devices}
+    default = jax.config.jax_default_device  # type: ignore[attr-defined]
+    own = default if isinstance(default, jax.Device) else jax.local_devices()[0]
+    return devices or {own}
+
+
+def _is_on_host(tree: Any) -> bool:
+    return all(device.platform == "cpu" for device in devices_with(tree))
 
 
 def _of_host() -> float | None:
@@ -237,40 +245,73 @@ def require_free(what: str, needed: float, remedy: str) -> None:
 
 
 def require_room(
-    program: Callable[[Any], Any],
-    given: Mapping[str, Any],
-    large: Any,
-    *,
-    records: int,
-    members: int = 1,
+    program: Callable[[Any], Any], given: Mapping[str, Any], large: Any, *, records: int
 ) -> None:
-    """Refuse a run, or a sweep of many, that needs more memory than is free.
+    """Refuse a run that needs more memory than is free.
 
     Args:
         program: a function of ``given`` that returns its `Result`.
         given: the arguments by name.
-        large: those whose numbers the rough figure is of, for one member.
-        records: of one member.
-        members: of the sweep.
+        large: those whose numbers the rough figure is of.
+        records: of the run.
 
     Raises:
         ValueError: it needs more.
     """
-    numbers = sum(getattr(leaf, "size", 1) for leaf in jax.tree.leaves(large))
-    rough = members * (COPIES * 8 * numbers + RECORD * records)
-    if rough < SMALL or is_traced(given):
-        return
-    room = available(given)
-    if room is None or rough < room / 2:
+    room = _room(given, large, records, 1)
+    if room is None:
         return
     need = traced(program, given)
-    say = functools.partial(_sentence, room=room, need=need, members=members)
+    say = functools.partial(_sentence, room=room, need=need, members=1)
     require(need.results <= room, say(need.results, "at least "))
     if need.bound > room:
         analysis = compiled(program, given)
         if analysis is not None:
             needed = MARGIN[0] * (analysis.results + analysis.temporary) + MARGIN[1]
             require(needed <= room, say(needed, "some "))
+
+
+def room_for_pieces(
+    program: Callable[[Any], Any],
+    given: Mapping[str, Any],
+    large: Any,
+    *,
+    records: int,
+    members: int,
+) -> float | None:
+    """Return the bytes in which a sweep has to be computed piece by piece; None if all may fit.
+
+    Args:
+        program: a function of ``given`` that returns the results of all members.
+        given: the arguments by name.
+        large: those whose numbers the rough figure is of, for one member.
+        records: of one member.
+        members: of the sweep.
+
+    Raises:
+        ValueError: the host has no room for the results.
+    """
+    room = _room(given, large, records, members)
+    if room is None:
+        return None
+    need = traced(program, given)
+    host = room if _is_on_host(given) else _of_host()
+    if host is not None:
+        say = functools.partial(_sentence, room=host, need=need, members=members)
+        require(need.results <= host, say(need.results, "at least "))
+    if need.bound <= room:
+        return None
+    return (room - need.results if _is_on_host(given) else room) / 2
+
+
+def _room(given: Any, large: Any, records: int, members: int) -> float | None:
+    """Return the bytes that are free if a call may need as many, by the rough figure."""
+    numbers = sum(getattr(leaf, "size", 1) for leaf in jax.tree.leaves(large))
+    rough = members * (COPIES * 8 * numbers + RECORD * records)
+    if rough < SMALL or is_traced(given):
+        return None
+    room = available(given)
+    return None if room is None or rough < room / 2 else room
 
 
 def _sentence(needed: float, how: str, *, room: float, need: Need, members: int) -> str:

@@ -15,12 +15,13 @@ parts of the state.
 ==============================  ==================================================================
 """
 
+import contextlib
 import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,35 +43,65 @@ LOCK = ".lock"
 SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_partitionable")
 
 
-class Cells:
-    """A folder of finished histories, each in a file named by the fingerprint of its question.
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str] | None) -> Iterator[Callable[[Any], "Kept | None"]]:
+    """Lend a folder of what is finished of sweeps; it is locked meanwhile.
 
     Args:
-        path: of the folder; it is made if there is none. It is locked until `close`.
+        path: of the folder; it is made if there is none. None keeps nothing.
+
+    Yields:
+        A function of a question, all that a sweep depends on, to where its answers are kept.
 
     Raises:
         ValueError: it is in use, or is a file.
     """
+    if path is None:
+        yield lambda _: None
+        return
+    require(not Path(path).is_file(), f"checkpoint is {path!r}; give the name of a folder.")
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _locked(path)
+    try:
+        yield lambda question: Kept(folder, fingerprint(question, _settings()))
+    finally:
+        lock.release()
 
-    def __init__(self, path: Any) -> None:
-        require(
-            isinstance(path, str | os.PathLike) and not Path(path).is_file(),
-            f"checkpoint is {path!r}; give the name of a folder.",
+
+class Kept:
+    """The finished members of a sweep, in files of some that follow each other.
+
+    Args:
+        path: of the folder.
+        name: of the sweep, with which the names of its files begin.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        names = (
+            re.fullmatch(r"-(\d+)-(\d+)\.npz", each.name.removeprefix(name))
+            for each in path.glob(f"{name}-*.npz")
         )
-        self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.lock = _locked(path)
+        self.ranges = sorted((int(found[1]), int(found[2])) for found in names if found)
 
-    def close(self) -> None:
-        """Leave the folder to others."""
-        self.lock.release()
+    def write(self, start: int, end: int, leaves: list[np.ndarray]) -> None:
+        """Keep what came of the members from ``start`` to ``end``, [end - start, ...] each."""
+        arrays = {str(place): values for place, values in enumerate(leaves)}
+        _write_arrays(self.path / f"{self.name}-{start}-{end}.npz", arrays)
 
-    def get(self, question: Any, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, Any]:
-        """Return the history that answers a question; it is made and kept if it is not there."""
-        path = self.path / f"{fingerprint(question, _settings())}.npz"
-        if not path.exists():
-            _write_arrays(path, make())
-        return _read_arrays(path)
+    def read(self, start: int, end: int) -> list[np.ndarray] | None:
+        """Return what came of some members, whatever the pieces were; None if some are missing."""
+        parts, at = [], start
+        for first, last in self.ranges:
+            if first <= at < min(last, end):
+                rows = slice(at - first, min(last, end) - first)
+                arrays = _read_arrays(self.path / f"{self.name}-{first}-{last}.npz")
+                parts.append([arrays[str(place)][rows] for place in range(len(arrays))])
+                at = min(last, end)
+        if at < end:
+            return None
+        return parts[0] if len(parts) == 1 else [*map(np.concatenate, zip(*parts, strict=True))]
 
 
 class Folder:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import itertools
 import json
 import math
 import operator
@@ -14,28 +14,26 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from jaxdopt import _repr, checkpoints
 from jaxdopt._arguments import require_kinds
 from jaxdopt._checks import require
 from jaxdopt._memory import amount
-from jaxdopt._pytree import number_fields
-from jaxdopt._wrapper import layers
 from jaxdopt.datasets import DIMENSIONS, about, labelled
 from jaxdopt.fingerprint import fingerprint
-from jaxdopt.grids import Grid, grids_of, named
+from jaxdopt.grids import Common, Grid, Stacked, grids_of, named
 from jaxdopt.longrun import Options
-from jaxdopt.pieces import Pieces
+from jaxdopt.pieces import Batch, Layout, Pieces, brief, devices_of, divided, empty, waited_for
 from jaxdopt.results import Result
 from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
 from jaxdopt.simulate import run
-from jaxdopt.sweep import listed, sweep
+from jaxdopt.sweep import bar_of, listed, nested
 
 if TYPE_CHECKING:
     import xarray as xr
 
 RESERVED = (*DIMENSIONS, "choice", "diverged")
+GROUPS = (("algorithm", "own", "point"), ("key",))  # what goes along the axes of a sweep
 STRETCHES = 16  # of a sweep that may stop early, at most
 
 
@@ -51,10 +49,11 @@ def compare(
     x0: Any = None,
     metrics: dict[str, Any] | None = None,
     defaults: Sequence[str] | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
     until: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     memory: float | str | None = None,
+    devices: int | Sequence[Any] | None = None,
 ) -> xr.Dataset:
     """Run every method on every network for every hyperparameter and seed; label the histories.
 
@@ -64,8 +63,9 @@ def compare(
     ``jax.random.key(s)`` for every method, so that all use the same samples.
 
     Every method is traced on every network before the first one runs, so that anything that `run`
-    refuses is refused at once. If a later run fails or is interrupted, the exception has the
-    finished part as its ``dataset``, in a notebook ``sys.last_value.dataset``.
+    refuses is refused at once. If a later run fails, or Ctrl-C interrupts it, which is answered at
+    once, the exception has what is finished as its ``dataset``, in a notebook
+    ``sys.last_value.dataset``. Runs that are missing there are NaN.
 
     Args:
         algorithms: {name: method}; the values of ``over`` replace theirs. A method on a problem or
@@ -74,28 +74,34 @@ def compare(
         networks: {name: network}, or one network; None if all methods have their own.
         over: {field: values}, the same for all methods, where several fields make a grid; or one
             grid for each method, {name: {field: values}}. Methods without a grid run unchanged.
-            Values are a list or an array, or {label: value}.
+            Values are a list or an array, or {label: value}. `Points` in place of a grid are values
+            that go together, such as random ones. A field is the method's, that of what it wraps,
+            or one further within by a dotted name: "compressor.k", "server.decay" of a
+            `jd.optimizer`, "network.probability" of a `RandomLinks`; the last words will do where
+            they name a single field.
         seeds: the number of seeds, or the seeds.
         steps: the number of steps of each run.
         every: the number of steps from one record to the next.
         x0: [n, d] for all; ``start()`` of each problem by default.
         metrics: additional metrics, as in `run`.
         defaults: which of the default metrics to record, as in `run`; all by default.
-        progress: show a progress bar.
+        progress: show a bar with the rate and a metric; None: once the call takes two seconds.
         until: {metric: value}, as in `run`: a member stops at the first record in which all these
             metrics are at most their values, and later records repeat this one. A method on a
             network, which is one sweep, ends early once all its members have stopped or diverged;
             this is asked up to 16 times in all.
-        checkpoint: a folder that keeps what is finished, a method on a network each, and from
-            which the same call takes it instead of running it again.
-        memory: bytes, or words such as "4 GiB": sweeps that XLA expects to take more go in pieces
-            of as many members as there is room for, one after the other, all of one program; with
-            a ``checkpoint`` every piece is kept. By default a sweep is one batch.
+        checkpoint: a folder that keeps every piece of a sweep when it is finished, and from which
+            the same call takes it instead of running it again, as does another call for the same
+            method, problem, network, values, seeds, steps, metrics and versions.
+        memory: the bytes that may be taken at a time, or words such as "4 GiB", in which a sweep
+            goes in pieces, as `sweep` says; by default what is free.
+        devices: JAX's, or how many of them, over which the members of a sweep are spread, as
+            `sweep` says.
 
     Returns:
         A dataset over algorithm, network, the fields of ``over``, seed and step; see `label`. If
-        methods have different grids, their members lie along one dimension ``choice``, with the
-        fields as coordinates over (algorithm, choice), NaN where a method has fewer. Its
+        methods have different grids, or `Points`, their members lie along one dimension ``choice``,
+        with the fields as coordinates over (algorithm, choice), NaN where a method has fewer. Its
         attributes are versions, the device, the time, all methods, what their settings are, steps,
         and the `jaxdopt.fingerprint` of all arguments: two datasets with the same one are
         answers to the same question.
@@ -136,122 +142,165 @@ def compare(
                 f"{type(cell.problem).__name__} has no start(); give x0, an [n, d] array.",
             )
     methods = {cell.name: cell.method for cell in cells}
-    own, grids = grids_of(methods, over)
+    own, grids = grids_of(methods, over, {cell.name: cell.network for cell in reversed(cells)})
     which, keys = _keys(seeds)
     arguments = algorithms, problem, networks, over, x0, metrics, defaults, until
     asked = _asked(arguments, which, steps, every)
     starts = {id(cell.problem): cell.problem.start() for cell in cells} if x0 is None else {}
     cells = in_one_form(cells)
 
-    options = Options(until=until, checkpoint=checkpoint)
-
+    options = Options(progress=progress, until=until, checkpoint=checkpoint)
     room = None if memory is None else amount(memory)
-
-    def simulate(
-        batch: Any, keys: Any, cell: Cell, steps: int, after: Result | None = None
-    ) -> Result:
-        alone = not jax.tree.leaves(batch)  # a method without numbers
-        return sweep(run, over=("key",) if alone else ("algorithm", "key"))(
-            batch,
-            cell.problem,
-            cell.network,
-            starts.get(id(cell.problem), x0) if after is None else None,
-            keys,
-            steps=steps,
-            every=every,
-            metrics=metrics,
-            defaults=defaults,
-            after=after,
-        )
-
-    def whole(result: Result) -> Result:
-        """Return a result with an axis of methods."""
-        alone = len(result.axes) == 1
-        return jax.tree.map(lambda leaf: leaf[None], result) if alone else result
-
-    def at_once(given: tuple[Any, Any], cell: Cell) -> Result:
-        return whole(simulate(*given, cell, steps))
-
-    def in_pieces(batch: Any, cell: Cell) -> Pieces:
-        """Return how a batch is divided, so that there is room for every piece."""
-        pieces = Pieces(batch, keys)
-        if room is None:
-            return pieces
-        return pieces.within(room, functools.partial(at_once, cell=cell), cell.title)
-
-    results: list[tuple[str, Any]] = []
-    divided: dict[int, list[Pieces]] = {}
-    for cell in cells:  # what run refuses is refused here; JAX keeps what it has traced
-        with named(cell.title):
-            divided[id(cell)] = []
-            for batch, _ in grids[cell.name].programs:
-                pieces = in_pieces(batch, cell)
-                divided[id(cell)].append(pieces)
-                result = jax.eval_shape(functools.partial(at_once, next(iter(pieces)), cell))
-                results.append((cell.title, result))
-    _require_labels(results, grids)
-    options.check(results[0][1].metrics)
-    for name in options.targets or ():
-        options.require_scalar(name, results[0][1].metrics[name].shape[3:])
+    spread = devices_of(devices)
+    recorded = {"every": every, "metrics": metrics, "defaults": defaults}
     rows = steps // every
     later = steps if until is None else math.ceil(rows / STRETCHES) * every
     first = steps - (steps // later - 1) * later
 
-    def history_of(given: tuple[Any, Any], cell: Cell) -> dict[str, Any]:
-        result = simulate(*given, cell, first)
+    def simulate(
+        given: Mapping[str, Any],
+        steps: int = steps,
+        after: Any = None,
+        layout: Layout | None = None,
+    ) -> Result:
+        if after is not None:
+            given = {**given, "x0": None, "after": after}
+        return nested(_member, GROUPS, {**given, **recorded, "steps": steps}, layout)
+
+    def history_of(given: Mapping[str, Any], layout: Layout | None) -> dict[str, Any]:
+        result = waited_for(simulate(given, first, layout=layout))
         taken = first
-        while taken < steps and not np.all(_ended(whole(result), options.targets)):
-            result = simulate(*given, cell, later, result)
+        while taken < steps and not np.all(_ended(result, options.targets)):
+            result = waited_for(simulate(given, later, result, layout))
             taken += later
-        history = whole(result).history | {"diverged": np.asarray(whole(result).diverged)}
+        history = result.history | {"diverged": np.asarray(result.diverged)}
         return history if until is None else _held(history, options.targets, rows, every)
 
+    parts: list[Part] = []
+    for cell in cells:  # what run refuses is refused here; JAX keeps what it has traced
+        with named(cell.title):
+            for stacked in grids[cell.name].programs(cell.network):
+                batch = _batch(stacked, cell.problem, starts.get(id(cell.problem), x0), keys)
+                pieces = divided(
+                    batch,
+                    simulate,
+                    room=room,
+                    steps=steps,
+                    records=rows,
+                    devices=spread,
+                    title=cell.title,
+                )
+                result = jax.eval_shape(functools.partial(simulate, pieces.first))
+                parts.append(Part(cell, stacked.places, pieces, result))
+    _require_labels(parts, grids)
+    result = parts[0].result
+    options.check(result.metrics)
+    for name in options.targets or ():
+        options.require_scalar(name, result.metrics[name].shape[3:])
+    how = steps, recorded, options.targets
     done: dict[str, dict[str, xr.Dataset]] = {}
 
     def dataset() -> xr.Dataset:
         known = _about(methods, algorithms) | asked
         return _assembled(done, labels, grids, own).assign_attrs(known)
 
-    def finished_history(cell: Cell, bar: Any) -> dict[str, Any]:
-        """Return a cell's history, from the folder if it is there."""
-        question = (cell.problem, cell.network, starts.get(id(cell.problem), x0))
-        how = (steps, every, metrics, defaults, options.targets)
+    def keep(cell: Cell, found: Mapping[int, dict[str, Any]]) -> None:
+        """Put the histories of a cell's parts into the dataset."""
+        whole = _gathered([(found[id(part)], part.places) for part in parts if part.cell is cell])
+        labelled = _labelled(whole, grids[cell.name], which, own)
+        done.setdefault(cell.name, {}).update(dict.fromkeys(cell.labels, labelled))
 
-        def answer(given: tuple[Any, Any]) -> dict[str, Any]:
-            make = functools.partial(history_of, given, cell)
-            return make() if kept is None else kept.get((given, *question, *how), make)
+    total, finished = sum(part.pieces.batch.members for part in parts), 0
+    with checkpoints.opened(checkpoint) as kept_of, bar_of(total, progress) as bar:
 
-        parts = []
-        programs = grids[cell.name].programs
-        for pieces, (_, places) in zip(divided[id(cell)], programs, strict=True):
-            found = []
-            for number, given in enumerate(pieces, start=1):
-                bar.set_postfix_str(f"piece {number} of {pieces.count}" * (pieces.count > 1))
-                found.append(answer(given))
-            parts.append((pieces.joined(found), places))
-        return _gathered(parts)
+        def note(members: int, history: Mapping[str, Any]) -> None:
+            nonlocal finished
+            finished += members
+            bar.set_postfix_str(brief(history, np.ndim(history["diverged"])), refresh=False)
+            bar.update(members)
 
-    finished = 0
-    kept = None if checkpoint is None else checkpoints.Cells(checkpoint)
-    try:
-        with tqdm(total=len(cells), disable=not progress, unit="sweep") as bar:
+        found: dict[int, dict[str, Any]] = {}
+        try:
             for cell in cells:
                 bar.set_description(cell.title)
-                part = _labelled(finished_history(cell, bar), grids[cell.name], which, own)
-                done.setdefault(cell.name, {}).update(dict.fromkeys(cell.labels, part))
-                finished += 1
-                bar.update()
-    except BaseException as error:
-        error.dataset = dataset() if done else None  # type: ignore[attr-defined]
-        error.add_note(
-            f"{finished} of {len(cells)} sweeps of jd.compare are finished; they are kept as this "
-            "exception's dataset (in a notebook: import sys; sys.last_value.dataset)."
-        )
-        raise
-    finally:
-        if kept is not None:
-            kept.close()
+                found = {}
+                for part in (part for part in parts if part.cell is cell):
+                    history = functools.partial(history_of, layout=part.pieces.layout)
+                    kept = kept_of((part.pieces.batch.given, how))
+                    found[id(part)] = part.pieces.results(
+                        history, like=part.names, kept=kept, note=note
+                    )
+                keep(cell, found)
+        except BaseException as error:
+            begun = [part for part in parts if part.cell is cell]
+            found = _completed(begun, found, error, np.arange(rows + 1) * every)
+            if found:
+                keep(cell, found)
+            error.dataset = dataset() if done else None  # type: ignore[attr-defined]
+            error.add_note(
+                f"{finished:,} of {total:,} runs of jd.compare are finished; they are kept as this "
+                "exception's dataset (in a notebook: import sys; sys.last_value.dataset)."
+            )
+            raise
     return dataset()
+
+
+def _member(
+    algorithm: Any, networks: Common, own: Mapping[str, Any], point: Any, **options: Any
+) -> Result:
+    """Return the run of a method on the network with its own numbers."""
+    del point  # which is there for methods without numbers
+    return run(algorithm, network=networks.one(own), **options)
+
+
+def _batch(stacked: Stacked, problem: Any, x0: Any, keys: jax.Array) -> Batch:
+    """Return the arguments of `_member` for points of a grid and seeds."""
+    given = {"algorithm": stacked.methods, "networks": stacked.networks, "own": stacked.differing}
+    given |= {"point": jnp.arange(len(stacked.places)), "key": keys, "problem": problem, "x0": x0}
+    places = {name: (axis,) for axis, group in enumerate(GROUPS) for name in group}
+    return Batch(given, places, (len(stacked.places), len(keys)))
+
+
+def _completed(
+    parts: Sequence[Part],
+    found: dict[int, dict[str, Any]],
+    error: BaseException,
+    steps: np.ndarray,
+) -> dict[int, dict[str, Any]]:
+    """Return the histories of a cell's parts where some are finished; what is missing is NaN."""
+    found = dict(found)
+    missing = [part for part in parts if id(part) not in found]
+    if missing and hasattr(error, "result"):  # the first one is finished in part
+        found[id(missing.pop(0))] = error.result
+    if found:
+        like = next(iter(found.values()))
+        for part in missing:
+            sizes = part.pieces.batch.sizes
+            found[id(part)] = {name: empty(sizes, values[0, 0]) for name, values in like.items()}
+    for history in found.values():
+        history["step"] = np.broadcast_to(steps, history["step"].shape)
+    return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Points of a cell's grid that are one program.
+
+    Attributes:
+        cell: the method on its network.
+        places: of the points in the grid.
+        pieces: in which they are computed.
+        result: of a piece, in shapes.
+    """
+
+    cell: Cell
+    places: list[int]
+    pieces: Pieces
+    result: Result
+
+    def names(self) -> dict[str, Any]:
+        """Return a tree of the structure of a history."""
+        return dict.fromkeys((*self.result.costs, *self.result.metrics, "diverged"), 0)
 
 
 def _met(metrics: Mapping[str, Any], targets: Mapping[str, float]) -> np.ndarray:
@@ -320,11 +369,13 @@ def _integer(value: Any) -> int | None:
         return None
 
 
-def _require_labels(results: list[tuple[str, Any]], grids: Mapping[str, Grid]) -> None:
+def _require_labels(parts: Sequence[Part], grids: Mapping[str, Grid]) -> None:
     """Refuse names that stand for two things in the dataset, and metrics of different shapes."""
     fields = {field for grid in grids.values() for field in grid.fields}
     metrics: dict[str, tuple[Any, str]] = {}
-    for cell, result in results:
+    first = parts[0]
+    for part in parts:
+        cell, result = part.cell.title, part.result
         clash = sorted(fields & set(result.metrics))
         require(not clash, f"metric {listed(clash)} is named like a field; name it otherwise.")
         clash = sorted(fields & {*RESERVED, *result.costs})
@@ -333,10 +384,10 @@ def _require_labels(results: list[tuple[str, Any]], grids: Mapping[str, Grid]) -
             f"field {listed(clash)} is named like a dimension or an axis of the dataset; sweep "
             "over it with jd.sweep, and name it otherwise in jd.label.",
         )
-        missing = {*results[0][1].metrics} ^ {*result.metrics}
+        missing = {*first.result.metrics} ^ {*result.metrics}
         require(
             not missing,
-            f"{results[0][0]} and {cell} do not have the same metrics: only one of them has "
+            f"{first.cell.title} and {cell} do not have the same metrics: only one of them has "
             f"{listed(sorted(missing))}; name in defaults= what both have.",
         )
         clash = sorted({*RESERVED} & {*result.metrics})
@@ -359,9 +410,7 @@ def _gathered(parts: list[tuple[dict[str, Any], list[int]]]) -> dict[str, Any]:
 
 def _labelled(history: dict[str, Any], grid: Grid, seeds: list[int], own: bool) -> xr.Dataset:
     """Return a history of all points of a grid as a dataset."""
-    points = len(history["step"])
-    labels = {field: list(values) for field, values in grid.fields.items()}
-    labels = {"choice": range(points)} if own else labels
+    labels = {"choice": range(len(grid.points))} if own else grid.fields
     shape = tuple(map(len, labels.values()))
     shaped = {name: values.reshape(shape + values.shape[1:]) for name, values in history.items()}
     return labelled(shaped, labels | {"seed": seeds})
@@ -395,10 +444,8 @@ def _assembled(
         axes = ("algorithm", "choice")
         dataset = dataset.assign_coords({field: (axes, rows) for field, rows in values.items()})
     for grid in grids.values():
-        parts = reversed([*layers(grid.method)])
-        bounds = dict(itertools.chain(*(number_fields(type(part)).items() for part in parts)))
-        for field in set(grid.fields) & set(bounds):
-            dataset[field].attrs |= {"least": bounds[field].minimum, "most": bounds[field].maximum}
+        for field, bounds in grid.bounds.items():
+            dataset[field].attrs |= {"least": bounds.minimum, "most": bounds.maximum}
     return dataset
 
 

@@ -5,16 +5,24 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdopt._arguments import require_key
 from jaxdopt._checks import require
-from jaxdopt._wrapper import layers, wrapped
+from jaxdopt._numbers import Number, Scheduled, number
+from jaxdopt._opaque import disclose
+from jaxdopt._pytree import checked_fields, number_fields, pytree, replace_checked, static
+from jaxdopt._wrapper import layers
+from jaxdopt.optimizers import Optimizer, optimizer
 from jaxdopt.sweep import listed
+
+NETWORK = "network"  # the first word of fields of networks
+Path = tuple[str, ...]
 
 
 @contextlib.contextmanager
@@ -30,23 +38,144 @@ def named(*names: str) -> Iterator[None]:
         raise
 
 
+class Points(dict[str, Any]):
+    """Values of fields that go together, in the place of a grid in `compare`'s ``over``.
+
+    The first point has the first value of every field, and so on: hyperparameters that are drawn at
+    random, or listed. They lie along one dimension ``choice``, with the fields as coordinates.
+
+    Args:
+        fields: {field: values}, as many values of each.
+
+    Example:
+        >>> import jax
+        >>> import jaxdopt as jd
+        >>> first, second = jax.random.split(jax.random.key(0))
+        >>> over = jd.Points(
+        ...     stepsize=jd.log_uniform(first, 20, 1e-3, 1.0),
+        ...     consensus_stepsize=jax.random.uniform(second, (20,)),
+        ... )
+        >>> dataset = jd.compare(
+        ...     {"CHOCO": jd.CHOCOSGD(0.1, jd.compressors.TopK(2))},
+        ...     jd.problems.quadratic(4, 5),
+        ...     jd.networks.metropolis(jd.graphs.ring(4)),
+        ...     over=over,
+        ...     steps=10,
+        ...     progress=False,
+        ... )
+        >>> dict(dataset["gap"].sizes)
+        {'algorithm': 1, 'network': 1, 'choice': 20, 'seed': 1, 'step': 11}
+    """
+
+
+def log_uniform(key: jax.Array, count: int, least: float, most: float) -> np.ndarray:
+    """Return numbers [count] drawn at random, with logarithms uniform between two numbers'.
+
+    Raises:
+        ValueError: a key that is none, no positive count, or not 0 < least <= most.
+
+    Example:
+        >>> import jax
+        >>> log_uniform(jax.random.key(0), 1000, 1e-4, 1.0).shape
+        (1000,)
+    """
+    require_key(key)
+    require(
+        isinstance(count, int | np.integer) and not isinstance(count, bool) and count > 0,
+        f"count is {count!r}; give how many numbers to draw, at least 1.",
+    )
+    low, high = number("least", least, above=0.0), number("most", most)
+    require(low <= high, f"least is {low:g} and most is {high:g}; give the smaller one first.")
+    drawn = np.asarray(jax.random.uniform(key, (int(count),)), float)
+    return np.exp(np.log(low) + drawn * (np.log(high) - np.log(low))).clip(low, high)
+
+
 @dataclasses.dataclass(frozen=True)
-class Grid:
-    """A method at all combinations of some fields' values."""
+class Point:
+    """A method with some values, and values for fields of its network by their paths."""
 
     method: Any
-    fields: dict[str, dict[Any, Any]]  # {field: {label: value}}
-    points: list[Any]  # a method each, the last field's values running fastest
+    changes: dict[Path, Any]
 
-    @functools.cached_property
-    def programs(self) -> list[tuple[Any, list[int]]]:
-        """The points of one structure stacked, with their places: a program to compile each."""
+
+@pytree
+class Common:
+    """What objects of one structure have in common: all but the leaves that differ.
+
+    Attributes:
+        leaves: of one of them.
+        structure: of all.
+    """
+
+    leaves: list[Any]
+    structure: Any = static()
+
+    @classmethod
+    def of(cls, objects: Sequence[Any]) -> tuple["Common", dict[str, Any]]:
+        """Return it, and the leaves that differ, stacked, by their places."""
+        leaves, structure = jax.tree.flatten(objects[0])
+        if all(one is objects[0] for one in objects):
+            return cls(leaves, structure), {}
+        columns = zip(*map(jax.tree.leaves, objects), strict=True)
+        differing = {
+            str(place): _stacked(*column)
+            for place, column in enumerate(columns)
+            if any(leaf is not column[0] for leaf in column)
+        }
+        return cls(leaves, structure), differing
+
+    def one(self, own: Mapping[str, Any]) -> Any:
+        """Return one of the objects, from the leaves that are its own."""
+        leaves = [own.get(str(place), leaf) for place, leaf in enumerate(self.leaves)]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+class Stacked(NamedTuple):
+    """Points of one structure: what a program is given of them, and their places in the grid."""
+
+    methods: Any
+    networks: Common
+    differing: dict[str, Any]  # of the networks
+    places: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A method at all combinations of some fields' values, or at points.
+
+    Attributes:
+        method: as it is given.
+        fields: the labels of each field's values.
+        rows: the labels of every point by field, the last field's running fastest.
+        points: the points.
+        bounds: the least and the largest number that a field takes.
+    """
+
+    method: Any
+    fields: dict[str, list[Any]]
+    rows: list[tuple[Any, ...]]
+    points: list[Point]
+    bounds: dict[str, Number]
+
+    def programs(self, network: Any) -> list[Stacked]:
+        """Return the points of one structure stacked, on a network: a program to compile each."""
+        paths = {path for point in self.points for path in point.changes}
+        lacking = [".".join(path) for path in paths - {*places_of(network)}] if paths else []
+        require(
+            not lacking,
+            f"the network has no field {listed(lacking)} to sweep; give networks that all have it.",
+        )
+        networks = [changed(network, point.changes) for point in self.points]
         alike: dict[Any, list[int]] = {}
         for place, point in enumerate(self.points):
-            leaves, structure = jax.tree.flatten(point)
+            leaves, structure = jax.tree.flatten((point.method, networks[place] if paths else None))
             alike.setdefault((structure, *map(np.shape, leaves)), []).append(place)
         return [
-            (jax.tree.map(_stacked, *(self.points[place] for place in places)), places)
+            Stacked(
+                jax.tree.map(_stacked, *(self.points[place].method for place in places)),
+                *Common.of([networks[place] for place in places]),
+                places,
+            )
             for places in alike.values()
         ]
 
@@ -54,7 +183,7 @@ class Grid:
         """Return a field's label at every point: the method's own number where it is not swept."""
         if field in self.fields:
             place = list(self.fields).index(field)
-            return [point[place] for point in itertools.product(*self.fields.values())]
+            return [row[place] for row in self.rows]
         own = getattr(self.method, field, None)
         return [own if isinstance(own, int | float) else None] * len(self.points)
 
@@ -65,8 +194,16 @@ def _stacked(*leaves: Any) -> jax.Array:
     return jnp.asarray(np.stack(leaves))
 
 
-def grids_of(algorithms: Mapping[str, Any], over: Any) -> tuple[bool, dict[str, Grid]]:
-    """Return whether every method has its own grid, and the grids by method."""
+def grids_of(
+    algorithms: Mapping[str, Any], over: Any, networks: Mapping[str, Any]
+) -> tuple[bool, dict[str, Grid]]:
+    """Return whether members lie along one dimension of choices, and the grids by method.
+
+    Args:
+        algorithms: by name.
+        over: as `compare` takes it.
+        networks: one of each method, by its name.
+    """
     require(
         over is None or isinstance(over, Mapping),
         f"over is {over!r}; give {{field: values}}, or {{method: {{field: values}}}}.",
@@ -85,53 +222,138 @@ def grids_of(algorithms: Mapping[str, Any], over: Any) -> tuple[bool, dict[str, 
     )
     grids = {}
     for name, method in algorithms.items():
-        grids[name] = _grid(name, method, over.get(name, {}) if methods else over)
-    return bool(methods), grids
+        own = over.get(name, {}) if methods else over
+        grids[name] = _grid(name, method, own, networks[name])
+    return bool(methods) or isinstance(over, Points), grids
 
 
-def _grid(name: str, method: Any, over: Mapping[str, Any]) -> Grid:
+def _grid(name: str, method: Any, over: Mapping[str, Any], network: Any) -> Grid:
     """Return a method at all combinations of the values, checked by its constructor."""
     if not over:
-        return Grid(method, {}, [method])
-    known = {name: field for name, field in fields_of(method).items() if field.init}
-    fields = {}
-    for field, values in over.items():
-        require(
-            field in known,
-            f"{name} has no field {field!r} to sweep; it has {listed(known)}. Methods of other "
-            "fields take grids of their own, over={method: {field: values}}.",
-        )
+        return Grid(method, {}, [()], [Point(method, {})], {})
+    together = isinstance(over, Points)
+    places, values = {}, {}
+    for field, given in over.items():
+        place = places[field] = found(name, field, method, network)
         with named(name):
-            fields[field] = _values(field, values, not known[field].metadata.get("static"))
-    combinations = itertools.product(*(values.values() for values in fields.values()))
+            values[field] = _values(field, given, place.is_number, repeated=together)
+    sizes = {field: len(own) for field, own in values.items()}
+    require(
+        not together or len({*sizes.values()}) == 1,
+        f"Points has {', '.join(f'{size} of {field}' for field, size in sizes.items())}; give as "
+        "many values of each field.",
+    )
+    combine = functools.partial(zip, strict=True) if together else itertools.product
+    points = []
     with named(name):
-        points: list[Any] = [
-            _with(method, dict(zip(fields, values, strict=True))) for values in combinations
-        ]
-    return Grid(method, fields, points)
+        for row in combine(*([value for _, value in own] for own in values.values())):
+            changes = {places[field].path: value for field, value in zip(over, row, strict=True)}
+            ours = {path: value for path, value in changes.items() if path[0] != NETWORK}
+            theirs = {path[1:]: value for path, value in changes.items() if path[0] == NETWORK}
+            changed(network, theirs)  # what it refuses is refused here
+            points.append(Point(changed(method, ours), theirs))
+    labels = {field: [label for label, _ in own] for field, own in values.items()}
+    bounds = {field: place.bounds for field, place in places.items() if place.bounds is not None}
+    return Grid(method, labels, [*combine(*labels.values())], points, bounds)
 
 
-def fields_of(method: Any) -> dict[str, Any]:
-    """Return the dataclass fields of a method and of what it wraps, none if it is no dataclass."""
-    found: dict[str, Any] = {}
-    for layer in layers(method):
-        own = dataclasses.fields(layer) if dataclasses.is_dataclass(layer) else ()
-        found = {field.name: field for field in own} | found
-    return found
+# ---------------------------------------------------------------- fields by name
 
 
-def _with(method: Any, values: dict[str, Any]) -> Any:
-    """Return a method with other values of some fields, its own or those of what it wraps."""
-    own = {field.name for field in dataclasses.fields(method)}
-    changes = {name: value for name, value in values.items() if name in own}
-    rest = {name: value for name, value in values.items() if name not in own}
-    if rest:
-        changes[method.wraps] = _with(changes.get(method.wraps, wrapped(method)), rest)
-    return dataclasses.replace(method, **changes)
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a field is: the names of fields on the way, those of a network behind NETWORK."""
+
+    path: Path
+    is_number: bool  # traced: its values are one program
+    is_scalar: bool  # a number, a count or a choice
+    bounds: Number | None = None
 
 
-def _values(field: str, values: Any, numbers: bool) -> dict[Any, Any]:
-    """Return a field's values by label: numbers and strings by themselves, others by their text."""
+def found(name: str, field: str, method: Any, network: Any) -> Place:
+    """Return the place of a field of a method, of what is in it, or of its network.
+
+    A field of the method, or of what it wraps, is known by its name, one further within by a dotted
+    one, such as "compressor.k"; the last words of it will do where they are those of one place.
+    """
+    inside = {NETWORK: network, "": method}
+    role, _, rest = field.partition(".")
+    role, rest = (role, rest) if role == NETWORK and rest else ("", field)
+    words = tuple(rest.split("."))
+    prefix: Path = ()
+    every = {"": places_of(method), NETWORK: places_of(network, (NETWORK,))}
+    start: Path = (NETWORK,) if role else ()
+    for layer in layers(inside[role]):  # the outermost one that has it
+        path = (*start, *prefix, *words)
+        if path in every[role]:
+            return every[role][path]
+        prefix = (*prefix, getattr(layer, "wraps", ""))
+    for known in [every[role]] if role else every.values():
+        fitting = [place for path, place in known.items() if path[-len(words) :] == words]
+        if fitting:
+            break
+    ours = [".".join(path) for path in every[""]]
+    theirs = [".".join(path) for path, place in every[NETWORK].items() if place.is_scalar]
+    require(
+        len(fitting) > 0,
+        f"{name} has no field {field!r} to sweep; it has {listed(ours)}"
+        f"{f', and of its network {listed(theirs)}' if theirs else ''}. Methods of other fields "
+        "take grids of their own, over={method: {field: values}}.",
+    )
+    require(
+        len(fitting) == 1,
+        f"{name} has {len(fitting)} fields {field!r}; name one of "
+        f"{', '.join('.'.join(place.path) for place in fitting)}.",
+    )
+    return fitting[0]
+
+
+def places_of(value: Any, inside: Path = ()) -> dict[Path, Place]:
+    """Return the fields of an object and of what is in it, by their paths."""
+    if isinstance(value, Optimizer):
+        numbers, rest = [*value.numbers], [name for name, _ in value.rest]
+        names = {name: name in numbers for name in (*numbers, *rest)}
+        return {(*inside, n): Place((*inside, n), traced, True) for n, traced in names.items()}
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return {}
+    checks, numbers = checked_fields(type(value)), number_fields(type(value))
+    places, deeper = {}, {}
+    for field in dataclasses.fields(value):
+        if field.init:
+            path, part = (*inside, field.name), _part(value, field.name)
+            scalar = field.name in checks or isinstance(part, float)
+            traced = not field.metadata.get("static")
+            places[path] = Place(path, traced, scalar, numbers.get(field.name))
+            deeper |= places_of(part, path)
+    return places | deeper
+
+
+def changed(value: Any, changes: Mapping[Path, Any]) -> Any:
+    """Return an object with other values of some fields, in it and in what is in it, checked."""
+    own = {path[0]: new for path, new in changes.items() if len(path) == 1}
+    deeper: dict[str, dict[Path, Any]] = {}
+    for path, new in changes.items():
+        if len(path) > 1:
+            deeper.setdefault(path[0], {})[path[1:]] = new
+    for name, inner in deeper.items():
+        own[name] = changed(own.get(name, _part(value, name)), inner)
+    if not own:
+        return value
+    if isinstance(value, Optimizer):
+        return optimizer(value.factory, **{**value.numbers, **dict(value.rest), **own})
+    if getattr(value, "_by_hand", False):
+        return replace_checked(value, **own)
+    return dataclasses.replace(value, **own)
+
+
+def _part(value: Any, name: str) -> Any:
+    """Return what is in a field: an object itself, a schedule itself."""
+    part = disclose(getattr(value, name))
+    return part.schedule if isinstance(part, Scheduled) else part
+
+
+def _values(field: str, values: Any, numbers: bool, repeated: bool) -> list[tuple[Any, Any]]:
+    """Return labels and values: numbers and strings by themselves, others by their text."""
     if isinstance(values, np.ndarray | jax.Array):
         require(
             np.ndim(values) == 1,
@@ -155,11 +377,11 @@ def _values(field: str, values: Any, numbers: bool) -> dict[Any, Any]:
     require(values, f"over[{field!r}] has shape (0,); give at least one value.")
     twice = sorted(str(label) for label, times in collections.Counter(labels).items() if times > 1)
     require(
-        not twice,
+        repeated or not twice,
         f"over[{field!r}] has {', '.join(twice)} more than once; give every value once, or "
         "{label: value}.",
     )
-    return dict(zip(labels, values, strict=True))
+    return [*zip(labels, values, strict=True)]
 
 
 def _plain(value: Any) -> Any:

@@ -24,6 +24,7 @@ reads are arguments of the program rather than constants in it, so that it does 
 """
 
 import collections
+import contextlib
 import functools
 import hashlib
 import operator
@@ -31,13 +32,14 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxdopt._leaves import cast_floats, is_traced
 from jaxdopt._opaque import Identity
@@ -73,12 +75,13 @@ class Program:
     def __call__(self, *args: Any, **static: Any) -> Any:
         """Call the function's program for such arguments, compiled if there is none."""
         parts = [_part(arg) for arg in args]
-        key = (self.function, tuple([part.key for part in parts]), tuple(static.items()))
+        mesh = _CALLS.mesh
+        key = (self.function, tuple([part.key for part in parts]), tuple(static.items()), mesh)
         jitted = _KEPT.get(key)
         if jitted is None:
             self.made += 1
             owners = [owner for part in parts for owner in part.owners]
-            jitted = _KEPT.put(key, _jitted(self.function, static, self.donates), owners)
+            jitted = _KEPT.put(key, _jitted(self.function, static, self.donates, mesh), owners)
         donated = parts.pop().leaves if self.donates else []
         leaves = [leaf for part in parts for leaf in part.leaves]
         lifted = [array for part in parts for array in part.lifted]
@@ -90,7 +93,7 @@ class Program:
 
 
 def _jitted(
-    function: Callable[..., Any], static: dict[str, Any], donates: bool
+    function: Callable[..., Any], static: dict[str, Any], donates: bool, mesh: Mesh | None
 ) -> Callable[..., Any]:
     """Return a function, jitted, of the leaves of the call that is open and its lifted arrays.
 
@@ -104,8 +107,14 @@ def _jitted(
         def call(leaves: list[Any]) -> Any:
             return function(*structure.unflatten(leaves), **static)
 
-        leaves = leaves + donated
-        return _lifted(call, leaves, lifted, originals) if lifted else call(leaves)
+        def work(leaves: list[Any], lifted: list[Any]) -> Any:
+            with on_each_of(None):  # what it calls is on one device already
+                return _lifted(call, leaves, lifted, originals) if lifted else call(leaves)
+
+        if mesh is not None:
+            every = PartitionSpec()
+            work = jax.shard_map(work, mesh=mesh, in_specs=every, out_specs=every, check_vma=False)
+        return work(leaves + donated, lifted)
 
     flat.__name__ = flat.__qualname__ = function.__name__
     return jax.jit(flat, donate_argnums=(1,) if donates else ())
@@ -127,6 +136,21 @@ class _Calls(threading.local):
 
     def __init__(self) -> None:
         self.open: list[tuple[Any, list[Any]]] = []
+        self.mesh: Mesh | None = None
+
+
+@contextlib.contextmanager
+def on_each_of(mesh: Mesh | None) -> Iterator[None]:
+    """Let the programs that are called meanwhile run on every device of a mesh for itself.
+
+    Under `jax.vmap` with the mesh's axis as ``spmd_axis_name`` each device has its share of the
+    members, and no two exchange anything, whatever XLA knows of the operations.
+    """
+    before, _CALLS.mesh = _CALLS.mesh, mesh
+    try:
+        yield
+    finally:
+        _CALLS.mesh = before
 
 
 class _Kept:

@@ -433,12 +433,12 @@ def test_a_folder_in_use_is_refused(tmp_path, fine):
 
 @pytest.mark.slow
 def test_a_folder_of_a_comparison_in_use_is_refused(tmp_path):
-    cells = checkpoints.Cells(tmp_path / "cells")
-    with pytest.raises(ValueError, match="cells' is in use by another run or comparison; let that"):
-        compare(checkpoint=tmp_path / "cells")
-    cells.close()
+    with checkpoints.opened(tmp_path / "cells"):
+        with pytest.raises(ValueError, match="cells' is in use by another run or comparison; let"):
+            compare(checkpoint=tmp_path / "cells")
     compare(checkpoint=tmp_path / "cells")
-    checkpoints.Cells(tmp_path / "cells").close()
+    with checkpoints.opened(tmp_path / "cells"):  # it is free again
+        pass
 
 
 def other(state, problem):
@@ -676,15 +676,15 @@ def test_finished_cells_of_a_comparison_are_not_run_again(tmp_path, monkeypatch)
 
 
 def test_a_comparison_that_is_interrupted_keeps_what_is_finished(tmp_path, monkeypatch):
-    get, cells = checkpoints.Cells.get, []
+    read, parts = checkpoints.Kept.read, []
 
-    def interrupted(self, question, make):
-        if len(cells) == 1:
+    def interrupted(self, start, end):
+        if len(parts) == 1:
             os.kill(os.getpid(), signal.SIGINT)
-        cells.append(1)
-        return get(self, question, make)
+        parts.append(1)
+        return read(self, start, end)
 
-    monkeypatch.setattr(checkpoints.Cells, "get", interrupted)
+    monkeypatch.setattr(checkpoints.Kept, "read", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         compare(checkpoint=tmp_path)
     dataset: Any = getattr(caught.value, "dataset", None)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
-import sys
+import math
 import warnings
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 
 import jaxdopt as jd
-from jaxdopt.pieces import Pieces
+from jaxdopt.pieces import Batch, Pieces
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -584,27 +584,26 @@ def test_what_is_finished_is_kept():
     kept = caught.value.dataset  # type: ignore[attr-defined]
     expected = compare({"DGD": jd.DGD(0.1)}, over=over, metrics={"zero": Worked()})
     xr.testing.assert_allclose(kept, expected)
-    assert any("1 of 2 sweeps of jd.compare are finished" in n for n in caught.value.__notes__)
+    assert any("2 of 4 runs of jd.compare are finished" in n for n in caught.value.__notes__)
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])
 def test_an_interruption_keeps_whole_sweeps(after, monkeypatch):
-    module = sys.modules["jaxdopt.compare"]
-    gathered, calls = module._gathered, []
+    results, calls = Pieces.results, []
 
-    def interrupted(*args):
+    def interrupted(self, *args, **options):
         if len(calls) == after:
             raise KeyboardInterrupt
         calls.append(args)
-        return gathered(*args)
+        return results(self, *args, **options)
 
-    monkeypatch.setattr(module, "_gathered", interrupted)
+    monkeypatch.setattr(Pieces, "results", interrupted)
     methods = {"DGD": jd.DGD(0.1), "GT": jd.GradientTracking(0.1)}
     over = {"GT": {"stepsize": [0.1, 0.2, 0.3]}, "DGD": {"stepsize": [0.1, 0.2]}}
     with pytest.raises(KeyboardInterrupt) as caught:
         compare(methods, networks=named(), over=over)
     kept: Any = caught.value.dataset  # type: ignore[attr-defined]
-    monkeypatch.setattr(module, "_gathered", gathered)
+    monkeypatch.setattr(Pieces, "results", results)
     if after == 0:
         assert kept is None
         return
@@ -844,18 +843,32 @@ class TestPieces:
         for name in whole:
             np.testing.assert_allclose(whole[name], pieces[name], rtol=1e-9, atol=1e-12)
 
-    def test_of_any_shape(self):
-        batch, keys = jax.vmap(jd.DGD)(jnp.arange(1.0, 6.0)), jax.random.split(jax.random.key(0), 3)
-        for shape, count in (((2, 3), 3), ((1, 2), 10), ((5, 3), 1), ((4, 3), 2)):
-            pieces = Pieces(batch, keys, shape)
-            assert pieces.count == count == len(list(pieces))
-            parts = []
-            for methods, some in pieces:
-                data = jax.random.key_data(some)[:, 0]
-                parts.append({"y": np.asarray(methods.stepsize)[:, None] * 1e10 + data})
-                assert parts[-1]["y"].shape == shape
-            expected = np.arange(1.0, 6.0)[:, None] * 1e10 + jax.random.key_data(keys)[:, 0]
-            assert np.array_equal(pieces.joined(parts)["y"], expected)
+    @pytest.mark.parametrize("most", [1, 2, 3, 4, 7, 8, 12, 24, 100])
+    @pytest.mark.parametrize("devices", [(), (None, None), (None,) * 5])
+    def test_of_any_shape(self, most, devices):
+        """Every member is in one piece, in order; what fills pieces up is left out."""
+        batch = Batch({"a": jnp.arange(2.0), "b": jnp.arange(3.0), "c": jnp.arange(4.0)},
+                      {"a": (0,), "b": (1,), "c": (2,)}, (2, 3, 4))  # fmt: skip
+        pieces = Pieces.of(batch, most, devices)
+        assert math.prod(pieces.shape) <= most
+        assert pieces.count == len(list(pieces))
+        taken = []
+
+        def work(given):
+            taken.append(tuple(map(len, given.values())))
+            a, b, c = np.ix_(*map(np.asarray, given.values()))
+            return {"y": 100.0 * a + 10 * b + c}
+
+        object.__setattr__(pieces, "spread", dict)
+        noted = []
+        found = pieces.results(work, like=lambda: {"y": 0}, note=lambda m, _: noted.append(m))
+        expected = 100 * np.arange(2)[:, None, None] + 10 * np.arange(3)[:, None] + np.arange(4.0)
+        np.testing.assert_array_equal(found["y"], expected)
+        assert len({*taken}) == 1, "one program"
+        assert len(taken) == pieces.count
+        assert sum(noted) == 24
+        if devices:
+            assert taken[0][pieces.split] % len(devices) == 0
 
     def test_finished_pieces_are_kept(self, tmp_path):
         first = self.compared(memory="4 kB", checkpoint=tmp_path)

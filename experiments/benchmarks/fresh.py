@@ -1,6 +1,7 @@
-"""P9 and P14, each in a process of its own: peak memory, and a million agents from nothing.
+"""P9, P14 and P15, in processes of their own: peak memory, a million agents, a large sweep.
 
-``python -m experiments.benchmarks.fresh memory|agents N`` prints what one of them measured.
+``python -m experiments.benchmarks.fresh memory|agents|pieces|batch N`` prints what one of them
+measured; ``... sweep N`` prints seconds and memory of N runs, in pieces and in one batch.
 """
 
 import ctypes
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from experiments.benchmarks.rows import Row, absent, on_gpu
 ROOT = Path(experiments.__file__).parents[1]
 DEGREE, DIMENSION, SAMPLES = 6, 64, 10
 BAR_S = 12.0
+ROOM = "50 MB"  # of a piece of a sweep
 PROCESS = Path("/proc/self")
 
 
@@ -83,15 +86,19 @@ def memory(n: int) -> dict[str, Any]:
     own = size([(problem, result.state) for problem, result in (go(many),)])
     compiling = time.perf_counter() - began
     stats = device.memory_stats()
-    if stats is None:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what is freed goes back to Linux, and counts again
-        before = resident("VmRSS")
-        PROCESS.joinpath("clear_refs").write_text("5")  # the peak starts anew
+    before = settled() if stats is None else 0
     _, result = go(many)
     peak = resident("VmHWM") - before if stats is None else stats["peak_bytes_in_use"]
     records.append(size((result.metrics, result.costs)))
     return {"peak": peak, "own": own, "d": d, "records": records, "compile_s": compiling}
+
+
+def settled() -> int:
+    """Return the bytes that this process holds, from which its peak is measured anew."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is freed goes back to Linux, and counts again
+    PROCESS.joinpath("clear_refs").write_text("5")
+    return resident("VmRSS")
 
 
 def resident(field: str) -> int:
@@ -122,6 +129,59 @@ def agents(n: int) -> dict[str, Any]:
     names = list(marks)
     parts = {b: marks[b] - marks[a] for a, b in itertools.pairwise(names)}
     return {"parts": parts, "total": sum(parts.values())}
+
+
+def sweep(runs: int, memory: str | None) -> dict[str, Any]:
+    """Measure P15: seconds and peak memory of runs, a hundred seeds of as many stepsizes.
+
+    Both are of a second sweep, which compiles nothing, beyond what the process holds before it.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    import jaxdopt as jd
+
+    problem = jd.problems.GaussianNoise(jd.problems.quadratic(16, d=10), 1.0)
+    network = jd.networks.metropolis(jd.graphs.ring(16))
+    methods = jax.vmap(jd.GradientTracking)(jnp.linspace(0.01, 0.1, runs // 100))
+    keys = jax.random.split(jax.random.key(0), 100)
+    swept = jd.sweep(jd.run, over=("algorithm", "key"), memory=memory, progress=False)
+
+    def go() -> Any:
+        result = swept(methods, problem, network, problem.start(), keys, steps=1000, every=20)
+        return jax.block_until_ready(result)
+
+    began = time.perf_counter()
+    go()
+    compiling = time.perf_counter() - began
+    before = settled()
+    began = time.perf_counter()
+    result = go()
+    seconds = time.perf_counter() - began
+    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(result))
+    found = {"seconds": seconds, "peak": resident("VmHWM") - before, "results": kept}
+    return found | {"gap": float(result.metrics["gap"][..., -1].mean()), "compile_s": compiling}
+
+
+def large_sweep(runs: int) -> list[Row]:
+    """Return P15: the peak memory of many runs in pieces, over that of one batch."""
+    what = f"peak memory of a sweep of {runs:,} runs in pieces of {ROOM}, over one batch's"
+    linux = PROCESS.joinpath("clear_refs").exists() and not on_gpu()
+    pieces, batch = (
+        measured(name, runs) if linux else "needs Linux and a CPU" for name in ("pieces", "batch")
+    )
+    if isinstance(pieces, str):
+        return [absent("P15", what, "<= 1", pieces)]
+    if isinstance(batch, str):
+        return [absent("P15", what, "<= 1", batch)]
+    if abs(pieces["gap"] - batch["gap"]) > 1e-4 * batch["gap"]:
+        raise AssertionError(f"pieces end at {pieces['gap']} and one batch at {batch['gap']}")
+    peaks = [found["peak"] / 2**20 for found in (pieces, batch)]
+    ratio = peaks[0] / peaks[1]
+    what = f"{what} ({peaks[0]:.0f} and {peaks[1]:.0f} MiB, {pieces['results'] / 2**20:.0f} of it"
+    what = f"{what} results)"
+    ours, theirs = (1e3 * found["seconds"] for found in (pieces, batch))
+    return [Row("P15", what, ours, theirs, ratio, "<= 1", ratio <= 1, pieces["compile_s"])]
 
 
 def peak_memory(n: int) -> list[Row]:
@@ -155,4 +215,11 @@ def from_nothing(n: int, full: int = 1_000_000) -> list[Row]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"memory": memory, "agents": agents}[sys.argv[1]](int(sys.argv[2]))))
+    what, number = sys.argv[1], int(sys.argv[2])
+    if what == "sweep":
+        (row,) = large_sweep(number)
+        print(f"{row.what}: {row.figure}; {row.ours_ms / 1e3:.1f} and {row.theirs_ms / 1e3:.1f} s")
+    else:
+        measures = {"memory": memory, "agents": agents}
+        measures |= {"pieces": partial(sweep, memory=ROOM), "batch": partial(sweep, memory="1 TB")}
+        print(json.dumps(measures[what](number)))

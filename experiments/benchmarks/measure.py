@@ -57,6 +57,7 @@ def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict
     cases.append(("largest", partial(accelerators.largest, *rows_of)))
     cases.append(("a call", partial(calls.call, repeats)))
     cases.append(("from nothing", partial(fresh.from_nothing, 100_000 if quick else 1_000_000)))
+    cases.append(("large sweep", partial(fresh.large_sweep, 2000 if quick else 10_000)))
     cases.append(("peers", partial(peers.peers, 16, 200 if quick else 2000, repeats)))
     rows: list[Row] = []
     bar = tqdm(cases, disable=not progress, unit="case")
