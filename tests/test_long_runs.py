@@ -433,9 +433,9 @@ def test_a_folder_in_use_is_refused(tmp_path, fine):
 
 @pytest.mark.slow
 def test_a_folder_of_a_comparison_in_use_is_refused(tmp_path):
-    with checkpoints.opened(tmp_path / "cells"):
-        with pytest.raises(ValueError, match="cells' is in use by another run or comparison; let"):
-            compare(checkpoint=tmp_path / "cells")
+    refused = pytest.raises(ValueError, match="cells' is in use by another run or comparison; let")
+    with checkpoints.opened(tmp_path / "cells"), refused:
+        compare(checkpoint=tmp_path / "cells")
     compare(checkpoint=tmp_path / "cells")
     with checkpoints.opened(tmp_path / "cells"):  # it is free again
         pass

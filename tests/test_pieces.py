@@ -96,7 +96,7 @@ def computed(monkeypatch):
 def test_what_is_finished_is_not_computed_again(tmp_path, monkeypatch, whole):
     calls = computed(monkeypatch)
     same(swept(checkpoint=tmp_path, memory="5 kB"), whole)
-    there, count = sorted(tmp_path.iterdir()), len(calls)
+    there, count = sorted(tmp_path.glob("*.npz")), len(calls)
     assert count == len(there) > 3
     same(swept(checkpoint=tmp_path, memory="5 kB"), whole)
     same(swept(checkpoint=tmp_path), whole)  # whatever its pieces are
