@@ -312,12 +312,13 @@ def drive(
             reporter.require_success()
         if folder is not None:
             folder.save(taken, state, diverged, history)
-        ended = Turn(0, False, signals.received or 0)
+        ends = 0
         if together:
-            ended = ended.agreed()
-            signals.wait(ended.ends, GRACE)
+            ends = Turn(0, False, signals.received or 0).agreed().ends
+        if ends:
+            signals.wait(ends, GRACE)
             _processes.wait_for_all("end")  # the others fail when the first one is gone
-    if ended.ends == signal.SIGTERM:
+    if signal.SIGTERM in (ends, signals.received):
         signal.raise_signal(signal.SIGTERM)  # to whom it was for
     if stopped is None and taken < history.total:
         stopped = "interrupt"
