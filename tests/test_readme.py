@@ -56,6 +56,9 @@ EXPECTED = {  # what a page says of its results
         and float(names["best"]["gap"].isel(step=-1).max()) < 1e-5
         and Path("comparison.nc").exists()
     ),
+    "devices": lambda names: (
+        sorted(names["order"]) == list(range(512)) and bool((names["mixed"] == 1).all())
+    ),
     "gpus": lambda names: names["result"].state.x.shape == (64, 3),
     "long-runs": lambda names: (
         names["result"].history["step"][-1] == 2000
