@@ -118,6 +118,7 @@ def test_arguments_are_refused_without_a_traceback(arguments, says, tmp_path, ca
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_compares_equal_results_and_prints_a_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(speed, "SAMPLES", 10)
     main(["benchmark", "--quick", "--out", str(tmp_path)])
