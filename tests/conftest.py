@@ -41,11 +41,18 @@ jax.monitoring.register_event_duration_secs_listener(_note)
 
 
 def pytest_collection_modifyitems(items):
-    """Mark as slow all studies, and what is asked of more than one method a kind."""
+    """Mark as slow all studies, and what is asked of more than one method a kind; long ones first.
+
+    What is begun last is then short, and no worker waits long for the other.
+    """
     for item in items:
+        study = STUDIES in item.path.parents
         rest = item.get_closest_marker("kinds") and not item.callspec.params["row"].first
-        if rest or STUDIES in item.path.parents:
+        if rest or study:
             item.add_marker(pytest.mark.slow)
+        if study:
+            item.add_marker(pytest.mark.long)
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ def results(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_site_is_built_strictly(results):
     subprocess.run([sys.executable, "-m", "docs", "--results", results], check=True, cwd=site.ROOT)
     pages = {path.parent.relative_to(site.SITE).as_posix() for path in site.SITE.rglob("*.html")}

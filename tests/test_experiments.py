@@ -161,6 +161,7 @@ ENTRY %main (p: f32[2]) -> f32[2] {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_compares_equal_results_and_prints_a_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(speed, "SAMPLES", 10)
     main(["benchmark", "--quick", "--out", str(tmp_path)])

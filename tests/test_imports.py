@@ -1,6 +1,7 @@
 """The import direction: modules import from lower floors, heavy libraries stay in their place."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -86,15 +87,18 @@ ONLY_IN = {
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
+@functools.cache
 def imported(path):
     """Every module a file imports anywhere, as dotted names."""
+    names = []
     for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [node.module or ""]
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
 
 
 def part(dotted):

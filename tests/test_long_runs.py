@@ -570,6 +570,7 @@ def wait_for(condition, seconds=120.0):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_twenty_kills_lose_no_more_than_an_interval(tmp_path):
     """SIGKILL at random moments: the run goes on from a state that is at most an interval old."""
     chance = random.Random(0)

@@ -122,6 +122,7 @@ def test_an_unknown_notebook_is_refused():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.long
 @every
 def test_notebook(path):
     notebook = nbformat.read(path, as_version=4)

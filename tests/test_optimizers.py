@@ -74,6 +74,7 @@ def test_a_factorys_numbers_are_one_program(name):
     assert len(traces) == 1 + 2
 
 
+@pytest.mark.slow
 def test_sweeps_and_comparisons_over_its_numbers():
     problem, clients = jd.problems.quadratic(4, 3), jd.networks.participation.full(4)
     setting, decays = (problem, clients, problem.start(), KEY), [0.5, 0.9]

@@ -97,6 +97,7 @@ def test_another_process_finds_the_same_bits():
     assert len(found.pop()) == 2 * 8 * 6 * 3 + 1
 
 
+@pytest.mark.slow
 def test_a_saved_comparison_says_what_it_is_of_and_can_be_asked_again(tmp_path):
     def asked(steps, seeds, stepsizes=(0.1, 0.2), shift=0.0):
         moved = jd.problems.least_squares(FEATURES + shift, LABELS, l2=0.1)

@@ -500,7 +500,12 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+QUICK = ("schedule and links that fail", "timeline")
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in SETTINGS if n not in QUICK)]
+)
 def test_results_that_go_on_are_one_run(name):
     setting = dict(zip(("algorithm", "problem", "network"), SETTINGS[name](), strict=True))
     whole = jd.run(**setting, x0=x_start(), key=KEY, steps=24, every=2)
@@ -559,6 +564,7 @@ def test_costs_of_parts_add_up_exactly_in_float32(float32):
     assert result.history["gradients"].tolist() == [4097000.0 * i for i in range(7)]
 
 
+@pytest.mark.slow
 def test_sweeps_go_on_member_by_member():
     problem, network = jd.problems.Minibatch(logistic(), 2), jd.networks.RandomLinks(ring(), 0.7)
     methods = jax.vmap(jd.GradientTracking)(jnp.array([0.1, 0.2]))
@@ -696,6 +702,7 @@ def ring_with_links_back(n):
     return jd.networks.column_stochastic(links.T)
 
 
+@pytest.mark.slow
 def test_push_sum_weights_that_underflow_are_noticed(float32):
     for n, holds in ((48, True), (256, False)):
         network, x0 = ring_with_links_back(n), jax.random.normal(KEY, (n, D))

@@ -310,6 +310,7 @@ def test_datasets_go_through_files(compared, tmp_path):
     assert (tmp_path / "all.csv").read_text().count("\n") == len(frame) + 1
 
 
+@pytest.mark.slow
 def test_compare_takes_networks_of_all_kinds_together():
     ring = jd.networks.metropolis(jd.graphs.ring(8))
     networks = {
@@ -664,6 +665,7 @@ def test_methods_have_grids_of_their_own():
         assert float(own.stepsize) == expected[name][int(np.nanargmin(finals.values))][0]
 
 
+@pytest.mark.slow
 def test_grids_of_their_own_go_through_files_and_into_pictures(tmp_path):
     methods = {
         "GT": jd.GradientTracking(0.3),

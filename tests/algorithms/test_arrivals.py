@@ -231,6 +231,7 @@ class TestLimits:
 
     @pytest.mark.parametrize(("options", "ticks"), [({"rule": "each"}, False),
                                                     ({"every": 0.5}, True)])  # fmt: skip
+    @pytest.mark.slow
     def test_weights_decide_what_is_solved(self, options, ticks):
         """1 / (n φᵢ) solves the problem, equal weights that with quick clients for more."""
         network = widened(arrivals(N, compute=self.work, steps=6000, **options))
@@ -256,6 +257,7 @@ class TestLimits:
         ticks = arrivals(N, compute=self.work, every=0.3, steps=40).at(0, None)
         np.testing.assert_allclose(ticks.interval[:, 0], np.ceil(self.work / 0.3), rtol=1e-12)
 
+    @pytest.mark.slow
     def test_a_table_of_all_clients_solves_the_problem(self):
         network = widened(arrivals(N, compute=self.work, buffer=2, steps=6000))
         exact = self.last(jd.AFACS(0.1, 0.05), network, 6000)

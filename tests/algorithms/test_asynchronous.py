@@ -107,6 +107,7 @@ class TestLimits:
         center = np.asarray(problem().center)
         assert np.abs(fixed_point(stepsize) - center).max() > 0.1  # inexact, as DGD is
 
+    @pytest.mark.slow
     def test_the_step_contracts_in_the_largest_norm_of_a_block(self):
         """After every window in which all have finished on versions of it: by 1 − αμ."""
         stepsize = bound()

@@ -125,6 +125,7 @@ def test_start_compiles_nothing():
     assert loop.simulate.made == before + 1
 
 
+@pytest.mark.slow
 def test_a_result_goes_on_and_schedules_are_the_wrapped_methods():
     method = jd.Averaged(jd.DSGD(jd.schedules.InverseTime(1.0, 4.0)), START)
     whole = run(method, RING, metrics=ALL)

@@ -89,6 +89,7 @@ def test_compression_does_not_touch_the_mean(method):
 
 
 @pytest.mark.parametrize("method", [jd.CEDAS, jd.LEAD, jd.CGT, jd.CPP, jd.BCPP])
+@pytest.mark.slow
 def test_a_common_start_is_not_sent(method):
     """All is as from 0, moved by the start: messages carry differences only."""
     away = 1000.0 * np.ones(5)

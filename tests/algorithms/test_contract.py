@@ -569,6 +569,7 @@ def test_a_network_that_the_theory_does_not_cover_is_refused(row):
 
 
 @pytest.mark.kinds
+@pytest.mark.slow
 def test_one_agent_alone_runs_gradient_descent(row):
     if row.stepsize is None or not row.descends:
         pytest.skip("not a form of gradient descent")

@@ -470,6 +470,7 @@ def test_clients_that_never_come_back_leave_what_they_sent_last():
 
 @pytest.mark.parametrize("weights", ["agents", "samples"])
 @pytest.mark.parametrize("name", ["FedAvg", "FedSUM"])
+@pytest.mark.slow
 def test_minibatches_of_uneven_clients(name, weights):
     """Of those gathered, only the samples that they draw: against the loop, with 4 to 7 samples."""
     random = np.random.default_rng(2)
@@ -508,6 +509,7 @@ def test_minibatches_of_uneven_clients(name, weights):
 
 
 @pytest.mark.parametrize(("stepsize", "local_steps"), [(0.3, 1), (0.02, 5), (0.3, 5)])
+@pytest.mark.slow
 def test_a_client_with_nearly_all_samples(stepsize, local_steps):
     """All 20 clients share a stepsize that suits each; the server weighs them by their samples."""
     random = np.random.default_rng(0)

@@ -407,6 +407,7 @@ def test_composite_methods(method):
 
 
 @pytest.mark.parametrize("branching", [1, 2, 3, N - 1])
+@pytest.mark.slow
 def test_stpp_on_the_b_ary_tree_is_btpp(branching):
     """With minibatches and a schedule; and its traffic is what goes over the tree's edges."""
     features, labels = data()

@@ -80,7 +80,9 @@ def test_the_error_falls_with_the_square_of_the_stepsize_and_dsgds_with_the_step
         assert np.all(error[1:] < dsgd[1:] / 5)
 
 
-@pytest.mark.parametrize("method", [jd.DRR, jd.GTRR, jd.EDRR])
+@pytest.mark.parametrize(
+    "method", [jd.DRR, *(pytest.param(m, marks=pytest.mark.slow) for m in (jd.GTRR, jd.EDRR))]
+)
 def test_every_sample_once_an_epoch_in_orders_of_their_own(method, problems):
     """And the mean follows the mean component gradient: x̄⁺ = x̄ − α mean g."""
     problem = problems[10.0]

@@ -79,6 +79,8 @@ EXACT: dict[str, tuple[float, dict[str, Any], Any]] = {
     "CPP": (0.03, {"compressor": DITHER}, tracked),
 }
 DIRECTED = ("PushPull", "AB", "CPP", "BCPP")
+SLEEPERS = (*EXACT, "OSGP", "DRR", "BCPP")
+QUICK = ("GradientTracking", "LinearizedADMM", "GTSAGA", "LEAD", "PushPull", "OSGP", "DRR")
 
 
 def method(name, L):
@@ -125,7 +127,9 @@ def rows(state, problem):
     return {name: leaf for name, leaf in vars(state).items() if np.ndim(leaf)}
 
 
-@pytest.mark.parametrize("name", [*EXACT, "OSGP", "DRR", "BCPP"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SLEEPERS]
+)
 def test_rows_of_sleepers_stay_as_they_were_bit_for_bit(name):
     made = method(name, 20.0) if name in EXACT else built(name)
     where = digraph() if name in (*DIRECTED, "OSGP") else graph()
@@ -168,6 +172,7 @@ def counted(where, made=None, steps=60):
     return jd.run(made, problem(), where, start(), KEY, steps=steps).history
 
 
+@pytest.mark.slow
 def test_sleepers_count_nothing_and_the_disconnected_all():
     asleep, cut, plain = Asleep(graph(), 0.3), Disconnected(graph(), 0.3), graph()
     active = np.asarray(jd.networks.participation.active(asleep, 60, KEY))
@@ -194,6 +199,7 @@ def test_only_the_awake_are_waited_for_and_all_who_compute():
     np.testing.assert_allclose(np.diff(cut["seconds"]), N, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_bcpp_counts_each_gradient_once():
     """A gradient is due to everybody who has heard, and taken when next awake."""
     made, asleep = built("BCPP"), Asleep(digraph(), 0.5)
@@ -211,6 +217,7 @@ def test_bcpp_counts_each_gradient_once():
     np.testing.assert_allclose(counted_, taken - asleep_at_first + due, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_disconnected_take_steps_alone():
     """Cut off all the time, agents descend their own objectives."""
     alone = jd.run(jd.DGD(0.01), problem(), Disconnected(graph(), 0.0), start(), KEY, steps=50)
@@ -243,6 +250,7 @@ def test_linearized_admm_keeps_its_weights_when_links_fail():
         np.testing.assert_array_equal(degree, graph().links.degree)
 
 
+@pytest.mark.slow
 def test_a_late_waker_of_nids_gets_no_kick():
     """Whoever first wakes in step 5 starts from x0 as if that were the first step of all."""
     pattern = np.ones((6, N), bool)

@@ -163,7 +163,7 @@ def test_linearized_admm_on_links_that_fail_and_not_on_links_that_move():
         run(method, problem, moving)
 
 
-@pytest.mark.parametrize("method", [jd.NIDS, jd.PGEXTRA])
+@pytest.mark.parametrize("method", [jd.NIDS, pytest.param(jd.PGEXTRA, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "regularizer", [jd.problems.prox.L1(0.2), jd.problems.prox.Box(-0.1, 0.3)], ids=["l1", "box"]
 )
@@ -238,6 +238,7 @@ def test_variance_reduction_converges_linearly_where_gradient_tracking_has_a_flo
     assert 0 < third - second < 1.5 * (second - first)
 
 
+@pytest.mark.slow
 def test_gt_vr_is_stationary_in_the_limit_where_f_is_not_convex():
     """At a constant stepsize, and where gradient tracking of single samples has a floor."""
     random = np.random.default_rng(2)
@@ -255,6 +256,7 @@ def test_gt_vr_is_stationary_in_the_limit_where_f_is_not_convex():
     assert squares(jd.GradientTracking(0.1), one)[-10:].min() > 1e-6
 
 
+@pytest.mark.slow
 def test_gt_vr_with_a_snapshot_in_every_step_is_atc_gradient_tracking(noisy_sum):
     """And for smaller p, one an agent, the passes counted are those of the tosses."""
     problem = jd.problems.Minibatch(noisy_sum, 3)

@@ -70,6 +70,7 @@ class TestRepeated:
         second = np.sort(np.abs(np.linalg.eigvals(power)))[-2]
         assert network.spectral_gap == pytest.approx(1 - second, abs=1e-7)
 
+    @pytest.mark.slow
     def test_rounds_of_a_network_that_changes_have_their_own_numbers(self):
         base = Cyclic([FIXED["Neighbors"], FIXED["Circulant"], FIXED["Dense"], FIXED["directed"]])
         for inner in (base, RandomLinks(FIXED["Neighbors"], 0.5)):
@@ -96,6 +97,7 @@ class TestRepeated:
         ring = networks.metropolis(graphs.ring(20_000))
         assert Repeated(ring, 4).spectral_gap == pytest.approx(4 * ring.spectral_gap, rel=1e-6)
 
+    @pytest.mark.slow
     def test_links_that_are_cut_are_cut_in_every_round(self):
         W = FIXED["Neighbors"].csr().toarray()
         awake = np.arange(N) % 3 > 0

@@ -502,6 +502,7 @@ class TestStacks:
             np.testing.assert_allclose(mixed[0][i], loops.row_stochastic(g) @ x, rtol=1e-13)
             np.testing.assert_allclose(mixed[1][i], loops.column_stochastic(g) @ x, rtol=1e-13)
 
+    @pytest.mark.slow
     def test_pushes_of_other_widths(self):
         members = [networks.column_stochastic(digraph(24, a, a)) for a in (2, 12)]
         hub = networks.column_stochastic(DIGRAPHS["hub"])

@@ -603,7 +603,10 @@ PYTREES = {
 
 
 class TestTransformations:
-    @pytest.mark.parametrize("name", PYTREES)
+    @pytest.mark.parametrize(
+        "name",
+        [pytest.param(n, marks=() if n == "nested" else pytest.mark.slow) for n in PYTREES],
+    )
     def test_pytrees_before_and_after_at(self, name):
         network = PYTREES[name]
         for one in (network, loops.at(network, 3, KEY)):

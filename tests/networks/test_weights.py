@@ -545,6 +545,7 @@ class TestStack:
     def test_the_exact_average_stacks_with_itself(self):
         assert networks.stack([Complete(4), Complete(4)]).n == 4
 
+    @pytest.mark.slow
     def test_large_sparse_forms_share_a_table(self):
         n = 600
         large = [

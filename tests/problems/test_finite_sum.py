@@ -50,6 +50,7 @@ def test_gradients_in_the_layout_of_the_parameters():
         assert got[i][2] == 0
 
 
+@pytest.mark.slow
 def test_a_flax_model_with_an_optax_loss_learns():
     model = nn.Dense(3)
     images, digits = jd.data.digits().only(0, 1, 2)

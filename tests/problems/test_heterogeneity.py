@@ -118,6 +118,7 @@ def test_equal_agents_do_not_differ():
     np.testing.assert_allclose(heterogeneity(problem), 0, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_it_grows_as_a_dirichlet_split_concentrates():
     random = np.random.default_rng(0)
     classes = np.arange(300) % 2
