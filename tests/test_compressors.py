@@ -490,6 +490,7 @@ def test_slopes_are_finite_at_zero_and_where_squares_vanish(name):
 
 
 @pytest.mark.parametrize("norm", ["max", "euclidean"])
+@pytest.mark.slow
 def test_the_slope_of_dithering_is_that_of_its_scale(norm):
     """The levels are constant almost everywhere: C(x) = |x| sign(x) r / s with r drawn."""
     dither, x = Dither(levels=3, norm=norm), jnp.asarray(gaussian(4)[:2])

@@ -96,6 +96,7 @@ def test_all_may_have_their_own():
     equals(cells.sel(algorithm="hard"), alone(jd.DGD(0.1), OTHER, NETWORKS["path"]))
 
 
+@pytest.mark.slow
 def test_problems_of_other_sizes_and_other_costs():
     """Ten agents of one sample each beside four: an axis that only one problem has is NaN."""
     samples = np.random.default_rng(0).standard_normal((10, D))

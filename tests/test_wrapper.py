@@ -211,6 +211,7 @@ def test_times_are_asked_for_outside_of_what_hides_them():
             jd.networks.timed(network)
 
 
+@pytest.mark.slow
 def test_wrapped_networks_of_other_forms_are_stacked():
     star = jd.networks.metropolis(jd.graphs.star(N))
     together = jd.networks.stack([jd.networks.RandomLinks(w, 0.5) for w in (RING, star)])

@@ -274,6 +274,7 @@ class TestLimits:
         assert np.linalg.norm(problem.solution - equal) > 0.1
 
 
+@pytest.mark.slow
 def test_fed_fix_is_asynchronous_fed_avg_on_ticks():
     """Also where clients' weights differ."""
     network = arrivals(N, compute=np.linspace(1.0, 0.2, N), every=0.3, steps=T)

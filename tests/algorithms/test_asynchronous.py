@@ -214,6 +214,7 @@ class TestIdentities:
         for k, end in enumerate(ends[ends <= count]):
             np.testing.assert_allclose(history[k + 1], events[end - 1].x, atol=1e-12)
 
+    @pytest.mark.slow
     def test_problems_that_cannot_be_taken_apart_are_asked_as_a_whole(self):
         """An oracle has no `take`; and a stepsize may be one an agent."""
         features = np.random.default_rng(2).standard_normal((N, 4, D))

@@ -274,6 +274,7 @@ def test_the_error_of_averaged_sgd_is_of_order_one_over_k():
     assert means.mean() < last.mean() / 20
 
 
+@pytest.mark.slow
 def test_the_mean_of_sgd_beats_its_last_iterate():
     """On least squares that no x fits, samples drawn one at a time; the start is left out."""
     problem = uneven(np.float64).problem

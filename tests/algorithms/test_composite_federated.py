@@ -228,6 +228,7 @@ def centralized(kind, weight=1.0):
 
 
 @pytest.mark.parametrize("kind", ["l1", "MCP"])
+@pytest.mark.slow
 def test_fednmap_ends_where_centralized_proximal_gradient_does(kind):
     x = np.asarray(stationary("least squares", 5)[kind].state.server)
     solution = centralized(kind)

@@ -480,6 +480,7 @@ def test_exact_methods_reach_the_solution_and_stay_and_others_leave_it(row):
 
 
 @pytest.mark.kinds
+@pytest.mark.slow
 def test_where_all_agents_agree_it_is_gradient_descent(row):
     """With equal data and a common start, on the complete graph."""
     if row.stepsize is None or not row.descends or row.delays:

@@ -451,6 +451,7 @@ def test_unequal_participation_biases_fed_avg_even_without_drift():
     assert errors.mean() > 0.1
 
 
+@pytest.mark.slow
 def test_clients_that_never_come_back_leave_what_they_sent_last():
     """The run goes on; memories stay, and so the limit is not where the others would lead alone."""
     there = tables()["unequal"].copy()

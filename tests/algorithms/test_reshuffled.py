@@ -188,6 +188,7 @@ def test_the_exponent_of_the_stepsize_where_data_are_uneven(case):
     assert exponent > (2.8 if case == "even" else 1.8)
 
 
+@pytest.mark.slow
 def test_stepsizes_by_epochs():
     """α changes where an epoch begins, and nowhere else."""
     problem = tilted(1.0)

@@ -189,6 +189,7 @@ def test_sleepers_count_nothing_and_the_disconnected_all():
         np.testing.assert_allclose(history["traffic"], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_only_the_awake_are_waited_for_and_all_who_compute():
     compute = np.arange(1.0, N + 1)
     active = np.asarray(jd.networks.participation.active(Asleep(graph(), 0.3), 60, KEY))

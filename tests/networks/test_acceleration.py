@@ -152,6 +152,7 @@ class TestChebyshev:
         assert network.symmetric
         assert network.kind == "doubly"
 
+    @pytest.mark.slow
     def test_contracts_as_its_theorem_says(self):
         """By 1 / T_K(1/λ) exactly: at worst over [−λ, λ], and reached at λ."""
         base = networks.metropolis(graphs.ring(32))

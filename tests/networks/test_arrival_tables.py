@@ -121,6 +121,7 @@ class TestFrequencies:
     def test_of_all_are_one(self):
         assert arrivals(5, compute=F80, rule="all", steps=3).frequency.tolist() == [1] * 5
 
+    @pytest.mark.slow
     def test_of_random_times_follow_their_means(self):
         model = durations.Exponential(F80)
         network = arrivals(5, compute=model, calls=2, rule="each", steps=20_000)

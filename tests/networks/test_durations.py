@@ -221,6 +221,7 @@ class TestTimedRounds:
         assert 0 < np.asarray(now.active).sum() < N
         assert now.seconds(1, 1, 0) == compute[np.asarray(now.active)].max()
 
+    @pytest.mark.slow
     def test_rounds_and_timelines_draw_the_same_times(self):
         ring = jd.networks.metropolis(jd.graphs.ring(N))
         model = durations.Stragglers(durations.LogNormal(np.linspace(1, 2, N), 0.5), 0.2, 5.0)

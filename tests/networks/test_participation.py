@@ -137,6 +137,7 @@ def test_probabilities_and_chains_sweep():
     assert one.at(0, KEY).active.shape == (4,)
 
 
+@pytest.mark.slow
 def test_who_takes_part_is_independent_of_the_samples():
     """Draws of both kinds over rounds, of one key: their correlation is that of noise."""
     two = jd.problems.FiniteSum(lambda x, z: jnp.sum(x * z), np.ones((N, 2, 1)), np.zeros(1))
@@ -187,6 +188,7 @@ def test_runs_end_where_a_trace_does():
         participation.active(network, 6)
 
 
+@pytest.mark.slow
 def test_asleep_takes_a_pattern():
     network = jd.networks.Asleep(jd.networks.metropolis(jd.graphs.ring(N)), pattern("few"))
     np.testing.assert_array_equal(network.at(7, KEY).active, rounds("few")[7])

@@ -692,6 +692,7 @@ class TestTransformations:
         )  # fmt: skip
         assert dataset.sizes["network"] == 2
 
+    @pytest.mark.slow
     def test_users_of_float32_get_the_same_draws(self, request):
         drawn = states(Asleep(RandomLinks(RING, 0.5), 0.7), KEY, 20)
         request.getfixturevalue("float32")

@@ -508,6 +508,7 @@ class TestStack:
         networks.metropolis(graphs.complete(16)),
     )
 
+    @pytest.mark.slow
     def test_mixed_forms_become_dense(self):
         assert [type(m) for m in self.mixed] == [Circulant, Neighbors, Dense, Complete]
         stacked = networks.stack(self.mixed)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxdopt as jd
 
@@ -45,6 +46,7 @@ def test_by_label_gives_every_agent_rows_of_its_own():
     assert held == [{0, 1}, {2, 3}, {4, 5}, {6, 7}]
 
 
+@pytest.mark.slow
 def test_a_matrix_of_low_rank_is_found_from_some_of_its_entries():
     left, right = RANDOM.standard_normal((15, 2)), RANDOM.standard_normal((10, 2))
     matrix = left @ right.T

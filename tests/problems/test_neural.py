@@ -82,6 +82,7 @@ def test_without_hidden_layers_it_is_softmax_regression_with_an_intercept():
     np.testing.assert_allclose(together.ravel(), softmax.solution, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_it_learns_the_digits():
     images, digits = jd.data.digits()
     order = np.random.default_rng(0).permutation(len(digits))

@@ -77,6 +77,7 @@ def test_dirichlet_lets_each_class_draw_its_agents():
     np.testing.assert_allclose(shares.var(axis=0).mean(), variance, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_balanced_dirichlet_lets_each_agent_draw_its_classes():
     """Hsu et al.: Dirichlet(α p), of variance p (1 − p) / (α + 1); all sizes are equal.
 

@@ -54,6 +54,7 @@ def test_splits_of_one_dataset():
     assert_runs_alike(jd.DRR(0.2), members, stacked, steps=12, every=3)  # whatever the padding
 
 
+@pytest.mark.slow
 def test_inside_minibatches_and_noise():
     members = [
         jd.problems.GaussianNoise(jd.problems.Minibatch(sampled(split), 1), sigma)
