@@ -12,6 +12,7 @@ Nothing is allocated in any of them.
 """
 
 import functools
+import hashlib
 import math
 import os
 import re
@@ -57,6 +58,9 @@ class Compiled(NamedTuple):
     def total(self) -> int:
         """All that has to be there while it runs."""
         return self.arguments + self.results + self.temporary
+
+
+_ANALYSES: dict[bytes, Compiled] = {}  # of programs by their text: some hundred bytes each
 
 
 def readable(size: float) -> str:
@@ -135,11 +139,16 @@ def traced(program: Callable[[Any], Any], given: Any) -> Need:
 def compiled(program: Callable[[Any], Any], given: Any) -> Compiled | None:
     """Return what XLA says that a program of one argument needs; None if it says nothing."""
     of_arrays, shapes = of_shapes(program, given)
-    analysis: Any = jax.jit(of_arrays).lower(shapes).compile().memory_analysis()
-    if analysis is None:
-        return None
-    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    return Compiled(analysis.argument_size_in_bytes, results, analysis.temp_size_in_bytes)
+    lowered = jax.jit(of_arrays).lower(shapes)
+    known = hashlib.sha256(lowered.as_text().encode()).digest()
+    if known not in _ANALYSES:
+        analysis: Any = lowered.compile().memory_analysis()
+        if analysis is None:
+            return None
+        results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+        sizes = analysis.argument_size_in_bytes, results, analysis.temp_size_in_bytes
+        _ANALYSES[known] = Compiled(*sizes)
+    return _ANALYSES[known]
 
 
 def _alive(jaxpr: Any) -> int:

@@ -222,7 +222,7 @@ def compare(
         found: dict[int, dict[str, Any]] = {}
         try:
             for cell in cells:
-                bar.set_description(cell.title)
+                bar.set_description(cell.title, refresh=False)
                 found = {}
                 for part in (part for part in parts if part.cell is cell):
                     history = functools.partial(history_of, layout=part.pieces.layout)

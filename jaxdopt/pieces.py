@@ -228,9 +228,11 @@ class Pieces:
                 end = start + math.prod(valid)
                 flat = None if kept is None else kept.read(start, end)
                 if flat is None:
-                    leaves = [_on_host(leaf) for leaf in jax.tree.leaves(computed(rows))]
                     block = tuple(map(slice, valid))
-                    flat = [v[block].reshape(-1, *v.shape[len(valid) :]) for v in leaves]
+                    flat = [
+                        values[block].reshape(-1, *values.shape[len(valid) :])
+                        for values in map(_on_host, jax.tree.leaves(computed(rows)))
+                    ]
                     if kept is not None:
                         kept.write(start, end, flat)
                 whole = whole or [empty((self.batch.members,), values[0]) for values in flat]
@@ -238,6 +240,7 @@ class Pieces:
                     values[start:end] = part
                 finished += end - start
                 note(end - start, structure.unflatten(flat))
+                del flat, part, values  # or two pieces would be there at a time
         except BaseException as error:
             if finished:
                 error.result = self._shaped(whole, kinds, structure)  # type: ignore[attr-defined]

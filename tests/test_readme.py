@@ -67,6 +67,10 @@ EXPECTED = {  # what a page says of its results
         and len([*Path("results/tensorboard").iterdir()]) == 1
         and len([*Path("results/methods").glob("*.npz")]) == 2
         and Path("results/run/state-600").is_dir()
+        and len([*Path("results/sweep").iterdir()]) > 6
+        and names["curves"].history["gap"].shape == (40, 25, 5)
+        and dict(names["faded"]["gap"].sizes)["network.probability"] == 3
+        and 0.01 < float(names["best"]["stepsize"].item()) < 1
     ),
     "networks": lambda names: max(last(names["rough"]), last(names["rooted"])) < 1e-6,
     "own-data": lambda names: last(names["result"], "accuracy") > 0.9,
