@@ -60,6 +60,12 @@ def mixed(network, x):
 x = np.random.default_rng(0).standard_normal((n, 3))
 cases = {name: network for name, (network, _) in CASES.items()}
 spread = {name: networks.sharded(network, mesh) for name, network in cases.items()}
+try:
+    networks.sharded(networks.Complete(9), mesh)
+except ValueError as error:
+    assert "9 agents and 8 devices; give a multiple" in str(error)
+else:
+    raise AssertionError("9 agents are spread over 8 devices")
 is_halo = lambda part: isinstance(part, Halo)
 for name, network in spread.items():
     halos = [h for h in jax.tree.leaves(network, is_leaf=is_halo) if is_halo(h)]
