@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxdopt.networks.operators.halo import Halo
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
 n, key = 64, jax.random.key(1)
 mesh = jax.make_mesh((8,), ("agents",), axis_types=(AxisType.Auto,))
 rows = NamedSharding(mesh, PartitionSpec("agents"))
@@ -87,6 +88,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxdopt.networks.operators.halo import Halo
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
 n, key = 32, jax.random.key(0)
 mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
 rows = NamedSharding(mesh, PartitionSpec(("a", "b")))
