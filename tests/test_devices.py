@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxdopt.networks.operators.halo import Halo
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
 n, key = 64, jax.random.key(1)
 mesh = jax.make_mesh((8,), ("agents",), axis_types=(AxisType.Auto,))
 rows = NamedSharding(mesh, PartitionSpec("agents"))
@@ -60,6 +61,12 @@ def mixed(network, x):
 x = np.random.default_rng(0).standard_normal((n, 3))
 cases = {name: network for name, (network, _) in CASES.items()}
 spread = {name: networks.sharded(network, mesh) for name, network in cases.items()}
+try:
+    networks.sharded(networks.Complete(9), mesh)
+except ValueError as error:
+    assert "9 agents and 8 devices; give a multiple" in str(error)
+else:
+    raise AssertionError("9 agents are spread over 8 devices")
 is_halo = lambda part: isinstance(part, Halo)
 for name, network in spread.items():
     halos = [h for h in jax.tree.leaves(network, is_leaf=is_halo) if is_halo(h)]
@@ -81,6 +88,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxdopt.networks.operators.halo import Halo
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
 n, key = 32, jax.random.key(0)
 mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
 rows = NamedSharding(mesh, PartitionSpec(("a", "b")))

@@ -85,9 +85,7 @@ class Links:
         """Return the neighbor's value of every edge variable, [n, s, ...] -> [n, s, ...]."""
         if self.halo is None:
             return edges[self.sender, self.reverse]
-        return self.halo.apply(
-            lambda _, heard, places, reverse: heard[places[0], reverse], edges, self.reverse
-        )
+        return self.halo.apply(_swapped, edges, self.reverse)
 
 
 class Operator(Network):
@@ -259,6 +257,11 @@ class Operator(Network):
             return apply(value.astype(wide)).astype(narrow)
 
         return jax.tree.map(leaf, x)
+
+
+def _swapped(_: jax.Array, heard: jax.Array, places: Any, reverse: jax.Array) -> jax.Array:
+    """Return the other ends' values of edge variables, for the rows of a device."""
+    return heard[places[0], reverse]
 
 
 def require_cuttable(network: Any) -> None:

@@ -7,6 +7,7 @@ agents are numbered along them, it is one permute for every distance between two
 otherwise one all-to-all. If the halo is half of all other rows or more, all rows are gathered.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -52,40 +53,44 @@ class Halo:
     def apply(self, function: Callable[..., Any], x: jax.Array, *rows: Any) -> jax.Array:
         """Return ``function(x, heard, places, *rows)`` of every device's rows, all [n, ...].
 
-        The places are those in ``heard``.
+        The places are those in ``heard``. The function is static: one of a module, not a closure.
         """
-
-        def on_device(x: jax.Array, halo: tuple[Any, Any], *rows: Any) -> jax.Array:
-            places, sent = halo
-            return function(x, self._heard(x, sent), places, *rows)
-
-        spec = PartitionSpec(self.devices.axis)
-        spread = jax.shard_map(
-            on_device,
-            mesh=self.devices.mesh,
-            in_specs=spec,
-            out_specs=spec,
-            axis_names=set(self.devices.axis),
-        )
-        return spread(x, (self.places, self.sent), *rows)
+        return _on_devices(self, x, rows, function)
 
     def take(self, x: jax.Array) -> jax.Array:
         """Return what every slot hears, [n, ...] -> [n, s, ...]."""
-        return self.apply(lambda _, heard, places: heard[places[0]], x)
+        return self.apply(_taken, x)
 
-    def _heard(self, x: jax.Array, sent: tuple[jax.Array, ...]) -> jax.Array:
+    def heard(self, x: jax.Array) -> jax.Array:
+        """Return a device's rows, followed by those that it hears, or all; on the device."""
         axis, count = self.devices.axis, self.devices.count
         if self.exchange == "all-gather":
             return jax.lax.all_gather(x, axis, tiled=True)
         if self.exchange == "all-to-all":
-            rows = x[sent[0].reshape(count, -1)]
+            rows = x[self.sent[0].reshape(count, -1)]
             received = [jax.lax.all_to_all(rows, axis, 0, 0).reshape(-1, *x.shape[1:])]
         else:
             received = [
                 jax.lax.ppermute(x[rows], axis, [(d, (d - by) % count) for d in range(count)])
-                for by, rows in zip(self.exchange, sent, strict=True)
+                for by, rows in zip(self.exchange, self.sent, strict=True)
             ]
         return jnp.concatenate([x, *received])
+
+
+@functools.partial(jax.jit, static_argnames="function")
+def _on_devices(halo: Halo, x: jax.Array, rows: Any, function: Callable[..., Any]) -> jax.Array:
+    spec = PartitionSpec(halo.devices.axis)
+    return jax.shard_map(
+        lambda halo, x, rows: function(x, halo.heard(x), halo.places, *rows),
+        mesh=halo.devices.mesh,
+        in_specs=spec,
+        out_specs=spec,
+        axis_names=set(halo.devices.axis),
+    )(halo, x, rows)
+
+
+def _taken(_: jax.Array, heard: jax.Array, places: Any) -> jax.Array:
+    return heard[places[0]]
 
 
 class Devices(NamedTuple):
@@ -129,7 +134,7 @@ class Devices(NamedTuple):
         apart, widest = np.flatnonzero(widths), widths.max()
         permutes = len(apart) <= FEW or 2 * widths.sum() <= (self.count - 1) * widest
         received = widths.sum() if permutes else (self.count - 1) * widest
-        if 2 * received >= n - block:
+        if received and 2 * received >= n - block:
             return Halo(
                 tuple(self.put(i.astype(np.int32), -2) for i in heard), (), "all-gather", self
             )
