@@ -191,7 +191,7 @@ def available(tree: Any = ()) -> float | None:
     return free
 
 
-def devices_with(tree: Any) -> set[jax.Device]:
+def devices_with(tree: Any) -> set[Any]:
     """Return the devices of a tree's arrays; JAX's default one where no array is on any."""
     arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     devices = {device for array in arrays for device in array.devices()}
