@@ -253,7 +253,7 @@ class Pieces:
             shaped = values.reshape(*self.batch.sizes, *values.shape[1:])
             if jnp.issubdtype(getattr(kind, "dtype", float), jax.dtypes.prng_key):
                 return jax.random.wrap_key_data(
-                    shaped, impl=jax.random.key_impl(jnp.empty((), kind.dtype))
+                    jnp.asarray(shaped), impl=jax.random.key_impl(jnp.empty((), kind.dtype))
                 )
             return shaped
 
