@@ -201,7 +201,7 @@ def _available_here(tree: Any) -> float | None:
     return free
 
 
-def devices_with(tree: Any) -> set[jax.Device]:
+def devices_with(tree: Any) -> set[Any]:
     """Return the devices here of a tree's arrays; JAX's default one where no array is on any."""
     arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     devices = {device for array in arrays for device in array.sharding.addressable_devices}

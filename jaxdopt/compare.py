@@ -271,7 +271,7 @@ def _completed(
     found = dict(found)
     missing = [part for part in parts if id(part) not in found]
     if missing and hasattr(error, "result"):  # the first one is finished in part
-        found[id(missing.pop(0))] = error.result
+        found[id(missing.pop(0))] = error.result  # type: ignore[attr-defined]
     if found:
         like = next(iter(found.values()))
         for part in missing:

@@ -52,8 +52,10 @@ class Points(dict[str, Any]):
         >>> import jaxdopt as jd
         >>> first, second = jax.random.split(jax.random.key(0))
         >>> over = jd.Points(
-        ...     stepsize=jd.log_uniform(first, 20, 1e-3, 1.0),
-        ...     consensus_stepsize=jax.random.uniform(second, (20,)),
+        ...     {
+        ...         "stepsize": jd.log_uniform(first, 20, 1e-3, 1.0),
+        ...         "consensus_stepsize": jax.random.uniform(second, (20,)),
+        ...     }
         ... )
         >>> dataset = jd.compare(
         ...     {"CHOCO": jd.CHOCOSGD(0.1, jd.compressors.TopK(2))},
@@ -66,6 +68,10 @@ class Points(dict[str, Any]):
         >>> dict(dataset["gap"].sizes)
         {'algorithm': 1, 'network': 1, 'choice': 20, 'seed': 1, 'step': 11}
     """
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        """Take the values by field."""
+        super().__init__(fields)
 
 
 def log_uniform(key: jax.Array, count: int, least: float, most: float) -> np.ndarray:

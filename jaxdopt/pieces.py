@@ -253,7 +253,7 @@ class Pieces:
             shaped = values.reshape(*self.batch.sizes, *values.shape[1:])
             if jnp.issubdtype(getattr(kind, "dtype", float), jax.dtypes.prng_key):
                 return jax.random.wrap_key_data(
-                    shaped, impl=jax.random.key_impl(jnp.empty((), kind.dtype))
+                    jnp.asarray(shaped), impl=jax.random.key_impl(jnp.empty((), kind.dtype))
                 )
             return shaped
 
@@ -311,7 +311,7 @@ def divided(
     return Pieces.of(batch, most, devices)
 
 
-def devices_of(given: Any) -> tuple[Any, ...]:
+def devices_of(given: int | Sequence[Any] | None) -> tuple[Any, ...]:
     """Return devices: some of JAX's, or the first so many of them; none for the default one."""
     if given is None:
         return ()
@@ -322,12 +322,11 @@ def devices_of(given: Any) -> tuple[Any, ...]:
         count or known,
         f"devices is {given!r}; give a list of JAX's, such as jax.devices(), or a number of them.",
     )
-    least, most = 1, len(there)
     require(
-        not count or least <= given <= most,
-        f"devices is {given} and JAX has {most}; give 1 to {most}.",
+        not isinstance(given, int) or 1 <= given <= len(there),
+        f"devices is {given} and JAX has {len(there)}; give 1 to {len(there)}.",
     )
-    found = tuple(there[:given] if count else given)
+    found: tuple[Any, ...] = tuple(there[:given] if isinstance(given, int) else given)
     require(
         found and len(set(found)) == len(found),
         f"devices is {given!r}; give at least one, each of them once.",
@@ -342,7 +341,7 @@ def waited_for(tree: Any) -> Any:
         if isinstance(leaf, jax.Array):
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 leaf = jax.random.key_data(leaf)
-            while not leaf.is_ready():
+            while not leaf.is_ready():  # pyright: ignore[reportAttributeAccessIssue]
                 time.sleep(min(POLL, (time.monotonic() - began) / 50))  # 2 % late at most
     return tree
 

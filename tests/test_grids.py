@@ -53,7 +53,8 @@ def test_fields_are_found_by_name(method, network, name, path):
          {"stepsize": [0.1], "k": [0]}, "k is 0; give"),
         (CHOCO, LINKS, {"probability": [0.1, 1.5]}, "it: probability is 1.5; give at most 1"),
         (SERVER, RING, {"decay": ["much"]}, "it: "),
-        (CHOCO, RING, jd.Points(stepsize=[1, 2], k=[1]), "has 2 of stepsize, 1 of k; give as many"),
+        (CHOCO, RING, jd.Points({"stepsize": [1, 2], "k": [1]}),
+         "has 2 of stepsize, 1 of k; give as many"),
         (CHOCO, jd.networks.Asleep(ASLEEP, jd.networks.participation.Bernoulli(0.5, 4)),
          {"p": [0.1]}, "it has 2 fields 'p'; name one of network\\.(network\\.)?pattern.p, "),
     ],
@@ -116,7 +117,7 @@ def test_members_are_runs_with_these_numbers():
         cell = data["gap"].sel({"network.probability": p, "compressor.k": k}).squeeze()
         expected = alone(method, jd.networks.RandomLinks(RING, p))
         np.testing.assert_allclose(cell, expected, rtol=1e-9)
-    points = jd.Points(stepsize=[0.1, 0.1, 0.3], decay=[0.5, 0.9, 0.5])
+    points = jd.Points({"stepsize": [0.1, 0.1, 0.3], "decay": [0.5, 0.9, 0.5]})
     server = jd.networks.Server(4)
     data = jd.compare({"F": SERVER}, PROBLEM, server, over=points, **options)
     assert data["gap"].sizes["choice"] == 3
