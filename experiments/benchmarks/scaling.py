@@ -115,9 +115,7 @@ def measure(scale: str) -> dict[str, Any]:
     simulated = jax.default_backend() == "cpu"
     where = f"{len(jax.devices())} {kind}"
     if simulated:
-        where = (
-            f"devices simulated on {cores} cores, which they share: the times say what they cost"
-        )
+        where = f"devices simulated on {cores} cores, so that their times do not scale"
     about = f"d = {DIMENSION}, float32, jax {jax.__version__}; {where}"
     return {"points": [dataclasses.asdict(each) for each in points], "about": about}
 
