@@ -215,7 +215,7 @@ def test_what_is_no_method_is_refused():
     with pytest.raises(ValueError, match=r"stepsize has shape \(3, 1\)"):
         run(jd.Averaged(jd.SGD(np.full((3, 1), 0.1))), RING)
     with pytest.raises(
-        ValueError, match="has no field 'gamma' to sweep; it has stepsize, method, start"
+        ValueError, match=r"has no field 'gamma' to sweep; it has method, start, method\.stepsize"
     ):
         jd.compare({"a": jd.Averaged(jd.SGD(0.1))}, uneven(float), RING, over={"gamma": [1]},
                    steps=1, progress=False)  # fmt: skip
