@@ -500,7 +500,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-QUICK = ("schedule and links that fail", "timeline")
+QUICK = ("schedule and links that fail",)
 
 
 @pytest.mark.parametrize(

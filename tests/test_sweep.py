@@ -839,7 +839,9 @@ class TestPieces:
         shared = {"over": self.GRID, "seeds": 3, "steps": 20, "every": 5, "progress": False}
         return jd.compare(self.METHODS, problem, ring, **shared | options)
 
-    @pytest.mark.parametrize("memory", ["4 kB", 12_000.0, "1 MiB"])
+    @pytest.mark.parametrize(
+        "memory", [pytest.param("4 kB", marks=pytest.mark.slow), 12_000.0, "1 MiB"]
+    )
     def test_they_are_the_whole(self, memory):
         whole, pieces = self.compared(), self.compared(memory=memory)
         for name in whole:

@@ -183,6 +183,7 @@ class TestSynchronous:
     def last(self, method, network):
         return run(method, self.problem, network, np.ones(D), steps=T, every=T).state
 
+    @pytest.mark.slow
     def test_all_rules_are_fed_avg(self):
         """FedFix with long ticks, a buffer of all, and the rule that waits."""
         expected = self.last(jd.FedAvg(0.2, 0.7, K), jd.networks.Server(N)).server

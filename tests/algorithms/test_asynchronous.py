@@ -96,6 +96,7 @@ def pattern(name):
     )
 
 
+@pytest.mark.slow
 class TestLimits:
     @pytest.mark.parametrize("name", PATTERNS)
     @pytest.mark.slow

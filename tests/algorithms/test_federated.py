@@ -291,6 +291,7 @@ def reduced(name, stepsize, sigma=0.0, which=None, **more):
     return fifty(method, problem, networks, cold(method, problem, networks), 0).history["server"]
 
 
+@pytest.mark.slow
 def test_with_one_local_step_the_sums_are_one_method():
     """FedSUM, FedSUM-B, MIFA, and FOCUS with stepsizes over n: also with noise, all patterns."""
     basic = reduced("FedSUMB", OWN, 0.5)
@@ -300,6 +301,7 @@ def test_with_one_local_step_the_sums_are_one_method():
     np.testing.assert_allclose(reduced("FOCUS", OWN / N, 0.5), basic, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_with_everybody_in_every_round():
     """Where nobody is ever missing, FedSUM, SCAFFOLD and, but for its start, FedSUM-CR agree."""
     everybody = participation.Trace(jnp.ones((1, ROUNDS, N), bool), N)

@@ -85,6 +85,7 @@ class TestPairs:
 
     @settings(max_examples=8, deadline=None, derandomize=True)
     @given(seed=st.integers(0, 2**16), messages=st.booleans())
+    @pytest.mark.slow
     def test_ad_psgd_equals_the_clock(self, seed, messages):
         """With ties, minibatches and padding, one program for all."""
         random = np.random.default_rng(seed)

@@ -179,6 +179,7 @@ class TestChebyshev:
         traced = jax.jit(lambda r: Chebyshev(base, 3, r).matrix())(radius)
         np.testing.assert_allclose(traced, expected, atol=1e-12)
 
+    @pytest.mark.slow
     def test_of_sleeping_agents_stays_symmetric(self):
         awake = np.arange(N) % 4 > 0
         W = FIXED["Neighbors"].csr().toarray()
@@ -190,7 +191,7 @@ class TestChebyshev:
         assert network.at(0, KEY).symmetric
 
 
-@pytest.mark.parametrize("kind", [Repeated, Chebyshev])
+@pytest.mark.parametrize("kind", [Repeated, pytest.param(Chebyshev, marks=pytest.mark.slow)])
 def test_run_counts_every_round(kind):
     problem = jd.problems.quadratic(N, 3)
 

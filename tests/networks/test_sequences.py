@@ -311,6 +311,7 @@ def table_of(graph):
     return mixing(loops.metropolis(graph), form=Neighbors)
 
 
+@pytest.mark.slow
 def test_what_is_random_is_independent():
     """Links, sleepers, pairs and the samples of the same steps have no correlation."""
     links = upper(np.asarray(states(RandomLinks(table_of(CHORDS), 0.5), KEY, ROUNDS)[0]))

@@ -196,7 +196,7 @@ def test_what_is_true_of_the_smooth_problem_only_is_not_kept():
     np.testing.assert_array_equal(part.grad(x), smooth.take(jnp.array([0, 2])).grad(x))
 
 
-@pytest.mark.parametrize("outer", [False, True])
+@pytest.mark.parametrize("outer", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_minibatches_inside_and_outside(outer):
     smooth, regularizer = squares(), L1(0.2)
     noisy = (

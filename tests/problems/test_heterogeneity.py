@@ -85,6 +85,7 @@ def test_least_squares_against_normal_equations(weights):
     assert heterogeneity(noisy) == heterogeneity(problem)
 
 
+@pytest.mark.slow
 def test_logistic_regression_against_scipy_and_one_program_for_all_agents():
     features, targets = uneven(1)
     labels = [np.sign(t - np.median(t) + 0.1) for t in targets]
@@ -171,6 +172,7 @@ def test_the_general_variance_condition_holds_everywhere(kind, weights):
     assert 0.01 < max(ratios) <= 1
 
 
+@pytest.mark.slow
 def test_gradients_are_bounded_by_the_gap_and_its_excess():
     """(1/n) Σ |∇fᵢ(x)|² ≤ 2L (f(x) − f* + Γ), and nearly so somewhere."""
     problem = jd.problems.least_squares(*uneven(), l2=L2)

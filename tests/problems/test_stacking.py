@@ -100,6 +100,7 @@ def test_numbers_differ_and_keep_the_dtype():
     assert swept.state.x.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_chosen_agents_are_gathered():
     who = jnp.array([3, 1, 1, 0])
     members = [sampled(jd.partition.dirichlet(0.3)).take(who), sampled(EVEN)]
