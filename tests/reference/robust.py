@@ -746,8 +746,10 @@ def robust_mixing(rule, z, hears, lying, attack, k):
         honest = np.stack([z[i]] + [z[j] for j in neighbors if not lying[j]])
         f = sum(bool(lying[j]) for j in neighbors)
         for j in neighbors:
-            lies = lying[j] and not lying[i] and attack is not None
-            told.append(attack(k, i, j, honest, f) if lies else z[j])
+            if attack is None or lying[i] or not lying[j]:
+                told.append(z[j])
+            else:
+                told.append(attack(k, i, j, honest, f))
         mixed[i] = rule(np.stack(told), own=0)
     return mixed
 
@@ -849,8 +851,10 @@ def sybilwall(
             f = sum(bool(lying[j]) for j in neighbors)
             received = {}
             for j in neighbors:
-                lies = lying[j] and not lying[i] and attack is not None
-                received[j] = np.asarray(attack(k, i, j, honest, f) if lies else z[j])
+                if attack is None or lying[i] or not lying[j]:
+                    received[j] = z[j]
+                else:
+                    received[j] = np.asarray(attack(k, i, j, honest, f))
                 if history == "sent":
                     h = received[j] - x[0, j]
                 else:
