@@ -209,6 +209,18 @@ def test_ties_go_to_the_lower_index():
     np.testing.assert_array_equal(robust.meamed(2)(x[:5]), [2 / 3])  # of the median 0
 
 
+def test_even_numbers_have_a_middle():
+    x = np.array([[4.0, -1.0], [1.0, 3.0], [2.0, 8.0], [9.0, 0.0]])
+    np.testing.assert_array_equal(robust.median()(x), [3.0, 1.5])
+    np.testing.assert_array_equal(robust.meamed(1)(x), [7 / 3, 2 / 3])
+
+
+def test_the_smallest_norms_are_those_of_finite_messages():
+    x = np.array([[np.nan, 0.0], [3.0, 4.0], [0.0, -np.inf], [0.0, 1.0], [1e200, 0.0], [2.0, 0.0]])
+    np.testing.assert_allclose(robust.cge(3)(x), [5 / 3, 5 / 3])
+    assert robust.squared(x[0]) == robust.squared(x[2]) == robust.squared(x[4]) == math.inf
+
+
 def test_numbers_of_neighbors_and_of_messages_are_as_given():
     x = np.array([[0.0], [0.1], [4.0], [4.5], [5.0], [9.0]])
     scores = robust.krum_scores(x, range(6), 1)  # four others
@@ -305,6 +317,17 @@ def test_foolsgold_weights_are_those_of_its_authors_tests():
         robust.foolsgold_weights([[0, 1], [1, 0], [1, -1]]), [1.0, 0.0, 0.0]
     )
     np.testing.assert_array_equal(robust.foolsgold_weights([[0, 1], [1, 0], [0, -1]]), [1.0] * 3)
+
+
+def test_foolsgold_pardons_what_is_less_similar_than_its_likeness():
+    angles = np.radians([0.0, 50.0, 120.0])
+    near, far = np.cos(np.radians([50.0, 70.0]))  # of the first two, and of the last two
+    pardoned = far * (far + 1e-5) / (near + 1e-5)
+    share = (1 - near) / (1 - pardoned)
+    weight = np.log(share / (1 - share)) + 0.5
+    assert 0.2 < weight < 0.3  # .67 without
+    h = np.stack([np.cos(angles), np.sin(angles)], axis=1) * [[3.0], [1.0], [0.2]]
+    np.testing.assert_allclose(robust.foolsgold_weights(h), [weight, weight, 1.0], atol=1e-12)
 
 
 def test_foolsgold_gives_copies_nothing():
@@ -426,6 +449,10 @@ def test_dissensus_of_factor_one_stops_plain_averaging():
 
 
 def test_the_line_search_finds_the_factor_that_a_rule_accepts():
+    asked = []
+    best = robust.line_search(lambda s: asked.append(s) or (s if s <= 60 else -s), evaluations=7)
+    assert best == pytest.approx(55.6)
+    np.testing.assert_allclose(asked, [0, 10, 30, 70, 62, 55.6, 76.08])
     target = robust.line_search(lambda s: s if s <= 3.7 else -s, evaluations=40)
     assert 3.6 < target <= 3.7
     h, rule = messages(n=8), robust.krum(2)
@@ -643,6 +670,30 @@ def test_a_direct_history_is_the_sum_of_the_updates_since_the_start():
             np.testing.assert_allclose(
                 h, updates if history == "updates" else sent[k] - x0[0], atol=1e-12
             )
+
+
+def test_a_direct_history_is_never_replaced_by_one_told():
+    hears = np.zeros((4, 3, 3), dtype=bool)
+    hears[0, 0, 1] = True  # 0 hears 1 once, and of it from 2 later on
+    hears[:, 2, 1], hears[1:, 0, 2] = True, True
+    asked, stores = [], []
+
+    def choose(k, s, t, peers, probabilities):
+        asked.append((k, s, t, tuple(peers)))
+        return peers[0]
+
+    robust.sybilwall(
+        lambda i, x, k, local: np.ones(2) + i,
+        hears,
+        np.zeros((3, 2)),
+        lambda k: 0.1,
+        4,
+        choose,
+        stores=stores,
+    )
+    assert (3, 2, 0, (1,)) in asked
+    assert stores[3][0][1][:3] == (0, 1, None)
+    assert stores[3][2][1][:3] == (3, 1, None)
 
 
 def test_agents_that_differ_are_averaged_and_copies_are_left_out():
