@@ -46,6 +46,8 @@ Networks:
                        (Cyclic, RandomLinks, Asleep, ...), a Server with participation, simulated
                        time (timed, timeline, pairwise, arrivals)
     compressors        what is sent in place of a vector: TopK, Dither, ...
+    aggregators        robust rules, of messages some of which are lies: Median, Krum, NNM, ...
+    attacks            what liars tell: ALIE, SignFlip, ...
 
 The methods:
 
@@ -80,7 +82,9 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdopt import (
     agents,
+    aggregators,
     algorithms,
+    attacks,
     compressors,
     costs,
     metrics,
@@ -132,8 +136,10 @@ __all__ = [
     "Scalar",
     "Setting",
     "agents",
+    "aggregators",
     "algorithms",
     "at",
+    "attacks",
     "best",
     "compare",
     "compressors",
