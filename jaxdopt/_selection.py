@@ -1,6 +1,7 @@
 """The largest numbers of each row, without sorting."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +9,17 @@ import jax.numpy as jnp
 from jaxdopt._backend import by_backend
 
 
-def largest(words: jax.Array, k: int) -> jax.Array:
+def largest(words: jax.Array, k: Any) -> jax.Array:
     """Return a mask of exactly k largest unsigned integers a row, the first where several tie.
+
+    k may be traced.
 
     The least of them is found by counting how many are above a threshold: sorting takes sixty
     times as long on a CPU, and up to seven times on a GPU.
     """
     d = words.shape[1]
-    k, words = min(k, d), words[:, None]
+    k = min(k, d) if isinstance(k, int) else jnp.minimum(k, d)
+    words = words[:, None]
     index = jnp.arange(d, dtype=jnp.uint32)[None, None]
     zero = jnp.zeros_like(words[:, :, :1])
 

@@ -6,8 +6,8 @@ which rules with a pivot need (`NNA`, `SelfCenteredClipping`); others ignore it.
 draws (`Bucketing`). Of f liars only their number is known; it is traced and can be swept. A rule
 runs under jit, vmap and grad, and takes its sums in float32 at least.
 
-``breakdown(n)`` is the largest number of n messages that can be anything while the result stays
-bounded. ``kappa(n, f)`` is the known bound κ, for a rule whose own f is this f, in
+``breakdown(n)`` is how many of n messages can be anything while the result stays bounded: f, for a
+rule that has it. ``kappa(n, f)`` is the known bound κ, for a rule whose own f is this f, in
 
     |R(x) − x̄_S|² ≤ κ (1/|S|) Σᵢ |xᵢ − x̄_S|²,  i in S,   for every set S of n − f messages
 
@@ -26,7 +26,7 @@ and `ARC` prepare messages; `chain` puts them before a rule:
 
 from jaxdopt.aggregators.before import ARC, NNM, Bucketing, Chain, Clip, chain
 from jaxdopt.aggregators.centers import CenteredClipping, GeometricMedian, SelfCenteredClipping
-from jaxdopt.aggregators.coordinates import Mean, MeaMed, Median, TrimmedMean
+from jaxdopt.aggregators.coordinates import MeaMed, Mean, Median, TrimmedMean
 from jaxdopt.aggregators.distances import CGE, MDA, NNA, Krum, MultiKrum
 from jaxdopt.aggregators.spectra import CAF, Flag, FoolsGold
 

@@ -16,6 +16,7 @@ from jaxdopt.aggregators.messages import (
     Radius,
     arrived,
     as_given,
+    equally,
     kept,
     length,
     nearest,
@@ -47,9 +48,8 @@ class NNM:
         received = receive(x, heard)
         k = kept(self, received.count)
         inside = nearest(squared_distances(received), k)
-        mixed = jnp.matmul(
-            (inside / k).astype(received.rows.dtype), received.rows, precision="highest"
-        )
+        weights = equally(inside, k, received.rows)
+        mixed = jnp.matmul(weights, received.rows, precision="highest")
         driven = ~received.finite | jnp.any(inside & ~received.finite, axis=1)
         return as_given(jnp.where(driven[:, None], jnp.nan, mixed + received.center), x), heard
 

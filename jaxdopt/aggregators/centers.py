@@ -15,6 +15,7 @@ from jaxdopt.aggregators.messages import (
     Weighted,
     arrived,
     as_given,
+    equally,
     length,
     share,
     shrinking,
@@ -88,7 +89,7 @@ class CenteredClipping:
 
         def step(_: Any, v: jax.Array) -> jax.Array:
             away = jnp.sum((rows - v) ** 2, axis=1)
-            weights = (jnp.where(finite, shrinking(away, self.radius), 0) / count).astype(v.dtype)
+            weights = equally(jnp.where(finite, shrinking(away, self.radius), 0), count, v)
             return (1 - jnp.sum(weights)) * v + jnp.matmul(weights, rows, precision="highest")
 
         start = jnp.zeros_like(rows[0])
@@ -127,7 +128,8 @@ class SelfCenteredClipping(Weighted):
             radius = length(jnp.where(jnp.isfinite(second), second, 0))
         else:
             radius = self.radius
-        factors = jnp.where(received.finite, shrinking(away, radius), 0) / count
+        factors = jnp.where(received.finite, shrinking(away, radius), 0)
+        factors = equally(factors, count, received.rows)
         rest = 1 - jnp.sum(factors)
         return factors + jnp.where(jnp.arange(len(away)) == own, rest, 0)
 

@@ -14,6 +14,7 @@ from jaxdopt.aggregators.messages import (
     Received,
     Weighted,
     Whole,
+    equally,
     kept,
     nearest,
     share,
@@ -130,7 +131,7 @@ class MDA(Weighted):
         diameter = jnp.where(size == k, _diameters(apart), jnp.inf)
         best = 2**n - 1 - jnp.argmin(diameter[::-1])  # first members first
         inside = best >> jnp.arange(n)[::-1] & 1
-        return inside / k
+        return equally(inside, k, apart)
 
     def breakdown(self, n: int) -> Any:
         """Return f."""
@@ -158,7 +159,8 @@ class NNA(Weighted):
 
     def _weights(self, received: Received, own: Any) -> jax.Array:
         k = kept(self, received.count, minority=False)
-        return nearest(squared_distances_from(received, own), k) / k
+        near = nearest(squared_distances_from(received, own), k)
+        return equally(near, k, received.rows)
 
     def breakdown(self, n: int) -> Any:
         """Return f, where one's own message is honest."""
@@ -188,7 +190,8 @@ class CGE(Weighted):
     def _weights(self, received: Received, own: Any) -> jax.Array:
         k = kept(self, received.count)
         norms = jnp.where(received.finite, received.squares, jnp.inf)
-        return nearest(jnp.where(received.heard, norms, jnp.nan), k) / k
+        short = nearest(jnp.where(received.heard, norms, jnp.nan), k)
+        return equally(short, k, received.rows)
 
     def breakdown(self, n: int) -> Any:
         """Return f."""
@@ -217,9 +220,9 @@ def _best(received: Received, others: Any, select: Any) -> jax.Array:
     """Return equal weights of the messages with the smallest scores."""
     n = len(received.heard)
     apart = jnp.where(jnp.eye(n, dtype=bool), jnp.nan, squared_distances(received))
-    counted = jnp.arange(n) < others
-    scores = jnp.sum(jnp.where(counted, jnp.sort(apart, axis=1), 0), axis=1)
-    return nearest(jnp.where(received.heard, scores, jnp.nan), select) / select
+    scores = jnp.sum(jnp.where(nearest(apart, others), apart, 0), axis=1)
+    best = nearest(jnp.where(received.heard, scores, jnp.nan), select)
+    return equally(best, select, scores)
 
 
 def _diameters(apart: jax.Array) -> jax.Array:

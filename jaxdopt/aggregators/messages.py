@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdopt import _selection
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced, wide_dtype
 from jaxdopt._numbers import Number
@@ -61,8 +62,8 @@ def receive(x: jax.Array, heard: Any = None, *, centered: bool = True) -> Receiv
     center = jnp.zeros_like(x[0])
     if centered:
         away = jnp.sum((x - x[jnp.argmax(finite)]) ** 2, axis=1)
-        away = jnp.where(finite, away, jnp.where(heard, jnp.inf, jnp.nan))
-        middle = jnp.sort(away)[(count - 1) // 2]
+        away = jnp.where(finite, away, jnp.nan)
+        middle = jnp.sort(away)[jnp.maximum(jnp.sum(finite) - 1, 0) // 2]
         center = jax.lax.stop_gradient(x[jnp.argmax(away == middle)])
     rows = jnp.where(finite[:, None], x - center, 0)
     if centered:
@@ -125,17 +126,20 @@ def _known(received: Received, distances: jax.Array, finite: jax.Array) -> jax.A
 
 
 def nearest(distances: jax.Array, k: Any) -> jax.Array:
-    """Return a mask of the k smallest numbers of the last axis, the first where several tie.
+    """Return a mask of the k smallest distances [..., n] of the last axis, the first of equals.
 
-    NaN is never among them. k is at least 1 and may be traced.
+    Distances are at least 0; NaN is never among the nearest. k may be traced.
     """
-    distances = jax.lax.stop_gradient(distances)
-    index = jax.lax.broadcasted_iota(jnp.int32, distances.shape, distances.ndim - 1)
-    ordered = jax.lax.sort((distances, index), num_keys=1, is_stable=True)
-    last, where = (
-        jnp.take(a, jnp.asarray(k) - 1, axis=-1, mode="clip")[..., None] for a in ordered
-    )
-    return (distances < last) | ((distances == last) & (index <= where))
+    shape, known = distances.shape, jax.lax.stop_gradient(distances)
+    word = jnp.dtype(f"uint{jnp.finfo(distances.dtype).bits}")
+    words = jax.lax.bitcast_convert_type(jnp.abs(known), word)  # in the same order, NaN last
+    chosen = _selection.largest(~words.reshape(-1, shape[-1]), k).reshape(shape)
+    return chosen & ~jnp.isnan(known)
+
+
+def equally(factors: jax.Array, k: Any, like: jax.Array) -> jax.Array:
+    """Return factors, or a mask, divided by a number of messages, in the dtype of an array."""
+    return factors.astype(like.dtype) / jnp.asarray(k, like.dtype)
 
 
 def whole(number: Any) -> Any:

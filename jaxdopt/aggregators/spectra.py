@@ -12,6 +12,7 @@ from jaxdopt.aggregators.messages import (
     Received,
     Weighted,
     Whole,
+    equally,
     gram,
     kept,
     length,
@@ -140,7 +141,7 @@ class FoolsGold(Weighted):
     def _weights(self, received: Received, own: Any) -> jax.Array:
         weights = _trust(received)
         total = jnp.sum(weights)
-        equal = received.heard / received.count
+        equal = equally(received.heard, received.count, weights)
         return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), equal)
 
     def weights(self, x: jax.Array, heard: Any = None, own: Any = 0) -> jax.Array:
