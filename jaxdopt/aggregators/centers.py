@@ -20,6 +20,7 @@ from jaxdopt.aggregators.messages import (
     share,
     shrinking,
     squared_distances_from,
+    squares_exist,
 )
 
 
@@ -144,5 +145,5 @@ class SelfCenteredClipping(Weighted):
 def _finite(x: Any, heard: Any) -> tuple[jax.Array, jax.Array]:
     """Return the messages, 0 where not finite or not heard, and the mask of the others."""
     rows, mask, _ = arrived(x, heard)
-    finite = mask & (jnp.sum(rows * rows, axis=1) < jnp.finfo(rows.dtype).max / 16)
+    finite = mask & squares_exist(rows)
     return jnp.where(finite[:, None], rows, 0), finite

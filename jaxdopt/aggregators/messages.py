@@ -57,8 +57,7 @@ def receive(x: jax.Array, heard: Any = None, *, centered: bool = True) -> Receiv
     are honest, that is about the distance of an honest one, however far the first is.
     """
     x, heard, count = arrived(x, heard)
-    squares = jnp.sum(x * x, axis=1)
-    finite = heard & (squares < jnp.finfo(x.dtype).max / 16)  # no sum of four products overflows
+    finite = heard & squares_exist(x)
     center = jnp.zeros_like(x[0])
     if centered:
         away = jnp.sum((x - x[jnp.argmax(finite)]) ** 2, axis=1)
@@ -66,9 +65,7 @@ def receive(x: jax.Array, heard: Any = None, *, centered: bool = True) -> Receiv
         middle = jnp.sort(away)[jnp.maximum(jnp.sum(finite) - 1, 0) // 2]
         center = jax.lax.stop_gradient(x[jnp.argmax(away == middle)])
     rows = jnp.where(finite[:, None], x - center, 0)
-    if centered:
-        squares = jnp.sum(rows * rows, axis=1)
-    return Received(rows, center, jnp.where(finite, squares, 0), heard, finite, count)
+    return Received(rows, center, jnp.sum(rows * rows, axis=1), heard, finite, count)
 
 
 def arrived(x: Any, heard: Any) -> tuple[jax.Array, jax.Array, Any]:
@@ -86,6 +83,11 @@ def arrived(x: Any, heard: Any) -> tuple[jax.Array, jax.Array, Any]:
     count = count if is_traced(count) else int(count)
     require(count != 0, "no message is heard; give at least one, such as one's own.")
     return x, jnp.asarray(heard, bool), count
+
+
+def squares_exist(x: jax.Array) -> jax.Array:
+    """Return which rows have a square, such that sums of four products of two do not overflow."""
+    return jnp.sum(x * x, axis=1) < jnp.finfo(x.dtype).max / 16
 
 
 def combine(received: Received, weights: jax.Array) -> jax.Array:
