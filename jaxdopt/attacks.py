@@ -48,7 +48,7 @@ class SignFlip:
     strength = "scale"
 
     def __call__(
-        self, honest: jax.Array, liars: Any = 1, key: Any = None, heard: Any = None
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
     ) -> jax.Array:
         """Return what one receiver is told [d]."""
         messages, mask = _messages(honest, heard)
@@ -71,7 +71,7 @@ class InnerProduct:
     strength = "factor"
 
     def __call__(
-        self, honest: jax.Array, liars: Any = 1, key: Any = None, heard: Any = None
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
     ) -> jax.Array:
         """Return what one receiver is told [d]."""
         messages, mask = _messages(honest, heard)
@@ -92,7 +92,7 @@ class ALIE:
     strength = "factor"
 
     def __call__(
-        self, honest: jax.Array, liars: Any = 1, key: Any = None, heard: Any = None
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
     ) -> jax.Array:
         """Return what one receiver is told [d]."""
         messages, mask = _messages(honest, heard)
@@ -150,7 +150,7 @@ class Mimic:
         count("target", self.target, minimum=0, remedy="the position of an honest message, from 0")
 
     def __call__(
-        self, honest: jax.Array, liars: Any = 1, key: Any = None, heard: Any = None
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
     ) -> jax.Array:
         """Return what one receiver is told [d]."""
         messages, mask = _messages(honest, heard)
@@ -173,7 +173,7 @@ class Gaussian:
     strength = "sigma"
 
     def __call__(
-        self, honest: jax.Array, liars: Any = 1, key: Any = None, heard: Any = None
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
     ) -> jax.Array:
         """Return what one receiver is told [d]."""
         require(key is not None, "key is None, and Gaussian draws its lie; give a key.")
@@ -208,7 +208,7 @@ class Constant:
     value: Annotated[Any, _Value()]
 
     def __call__(
-        self, honest: jax.Array, liars: Any = 1, key: Any = None, heard: Any = None
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
     ) -> jax.Array:
         """Return what one receiver is told [d]."""
         messages, _ = _messages(honest, heard)
@@ -239,7 +239,7 @@ class Dissensus:
     strength = "factor"
 
     def __call__(
-        self, honest: jax.Array, liars: Any = 1, key: Any = None, heard: Any = None
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
     ) -> jax.Array:
         """Return what one receiver is told [d]."""
         messages, mask = _messages(honest, heard)
@@ -281,7 +281,7 @@ class Scripted:
         return replace(self, lies=jnp.asarray(self.lies)[step, receiver])
 
     def __call__(
-        self, honest: jax.Array, liars: Any = 1, key: Any = None, heard: Any = None
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
     ) -> jax.Array:
         """Return what one receiver is told [d]."""
         messages, mask = _messages(honest, heard)
@@ -331,14 +331,12 @@ class Strongest:
         )
 
     def __call__(
-        self, honest: jax.Array, liars: Any = 1, key: Any = None, heard: Any = None
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
     ) -> jax.Array:
         """Return what one receiver is told [d]."""
         return self._at(self.search(honest, liars, key, heard))(honest, liars, key, heard)
 
-    def search(
-        self, honest: jax.Array, liars: Any = 1, key: Any = None, heard: Any = None
-    ) -> jax.Array:
+    def search(self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None) -> jax.Array:
         """Return the strength that was found."""
         messages, mask = _messages(jax.lax.stop_gradient(honest), heard)
         mean, f = _mean(messages, mask), liars

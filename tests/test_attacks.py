@@ -1,5 +1,7 @@
 """Attacks: their formulas, what reaches a receiver, and the strengths that hurt a rule most."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from jaxdopt.attacks import (
 )
 
 M, D = 7, 4
+FACTOR: Any = ALIE.factor  # of the class: its rule
 KEY = jax.random.key(2)
 ATTACKS = {
     "sign flip": SignFlip(2.0),
@@ -92,14 +95,14 @@ def test_the_number_of_liars_is_traced(name):
 
 def test_factors_of_alie():
     """The two that the papers print, and the class's own name for the rule."""
-    np.testing.assert_allclose(ALIE.factor(25, 5), 0.2533, atol=1e-4)
-    np.testing.assert_allclose(ALIE.factor(50, 12), 0.336, atol=1e-3)
+    np.testing.assert_allclose(FACTOR(25, 5), 0.2533, atol=1e-4)
+    np.testing.assert_allclose(FACTOR(50, 12), 0.336, atol=1e-3)
     assert ALIE().factor is None
     assert ALIE(2).factor == 2.0
     assert jax.tree.leaves(ALIE(1.5)) == [1.5]
     for n, f in ((9, 2), (20, 7), (3, 1)):
         s = n // 2 + 1 - f
-        np.testing.assert_allclose(ALIE.factor(n, f), norm.ppf((n - f - s) / (n - f)), atol=1e-9)
+        np.testing.assert_allclose(FACTOR(n, f), norm.ppf((n - f - s) / (n - f)), atol=1e-9)
 
 
 def test_one_honest_message_has_no_spread():
@@ -243,7 +246,7 @@ def test_ascent_finds_offsets_that_hurt_more_than_none():
 X = np.zeros((4, 3))
 REFUSED = {
     "half lie": (lambda: ALIE()(X, 4), "4 of 8 messages are lies, .*; give factor"),
-    "half in factor": (lambda: ALIE.factor(8, 4), "4 of 8"),
+    "half in factor": (lambda: FACTOR(8, 4), "4 of 8"),
     "no key": (lambda: Gaussian()(X, 1), "Gaussian draws its lie; give a key"),
     "one message": (lambda: SignFlip()(X[0]), r"honest has shape \(3,\); give one message a row"),
     "heard of others": (lambda: SignFlip()(X, 1, None, np.ones(3, bool)), r"heard has shape \(3,"),

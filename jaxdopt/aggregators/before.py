@@ -43,7 +43,7 @@ class NNM:
 
     f: Messages
 
-    def before(self, x: jax.Array, heard: Any = None, key: Any = None) -> tuple[jax.Array, Any]:
+    def before(self, x: Any, heard: Any = None, key: Any = None) -> tuple[jax.Array, Any]:
         """Return the mixed messages [n, d], and ``heard``."""
         received = receive(x, heard)
         k = kept(self, received.count)
@@ -80,7 +80,7 @@ class Bucketing:
     size: Count = static()
     _scatters = True
 
-    def before(self, x: jax.Array, heard: Any = None, key: Any = None) -> tuple[jax.Array, Any]:
+    def before(self, x: Any, heard: Any = None, key: Any = None) -> tuple[jax.Array, Any]:
         """Return the buckets' means [⌈n / size⌉, d], and a mask of those with messages."""
         require(key is not None, "key is None, and Bucketing draws the buckets; give a key.")
         rows, mask, count = arrived(x, heard)
@@ -113,7 +113,7 @@ class Clip:
 
     radius: Radius
 
-    def before(self, x: jax.Array, heard: Any = None, key: Any = None) -> tuple[jax.Array, Any]:
+    def before(self, x: Any, heard: Any = None, key: Any = None) -> tuple[jax.Array, Any]:
         """Return the clipped messages [n, d], and ``heard``."""
         received = receive(x, heard, centered=False)
         return _shortened(x, received, received.squares, self.radius), heard
@@ -142,7 +142,7 @@ class ARC:
 
     f: Messages
 
-    def before(self, x: jax.Array, heard: Any = None, key: Any = None) -> tuple[jax.Array, Any]:
+    def before(self, x: Any, heard: Any = None, key: Any = None) -> tuple[jax.Array, Any]:
         """Return the clipped messages [n, d], and ``heard``."""
         received = receive(x, heard, centered=False)
         squares = jnp.where(received.finite, received.squares, jnp.inf)
@@ -220,7 +220,7 @@ class Chain:
             "NNM(f) in its place, or another rule.",
         )
 
-    def __call__(self, x: jax.Array, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
+    def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
         for i, preparation in enumerate(self.preparations):
             draws = None if key is None else jax.random.fold_in(key, i)

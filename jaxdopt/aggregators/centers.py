@@ -44,7 +44,7 @@ class GeometricMedian:
     smoothing: Annotated[Any, Number(above=0.0, shared=True)] = 1e-6
     iterations: Count = static(default=50)
 
-    def __call__(self, x: jax.Array, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
+    def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
         rows, finite = _finite(x, heard)
 
@@ -83,7 +83,7 @@ class CenteredClipping:
     radius: Radius
     iterations: Count = static(default=1)
 
-    def __call__(self, x: jax.Array, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
+    def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
         rows, finite = _finite(x, heard)
         count = arrived(x, heard)[2]

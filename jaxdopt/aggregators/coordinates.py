@@ -29,7 +29,7 @@ class Mean:
     A message that is not finite makes it so.
     """
 
-    def __call__(self, x: jax.Array, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
+    def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
         rows, mask, count = arrived(x, heard)
         return as_given(jnp.sum(jnp.where(mask[:, None], rows, 0), axis=0) / count, x)
@@ -51,7 +51,7 @@ class Median:
     Guerraoui, Gupta, Pinot, Stephan (2023), arXiv 2302.01772.
     """
 
-    def __call__(self, x: jax.Array, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
+    def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
         rows, mask, count = arrived(x, heard)
         return as_given(median(rows, mask, count), x)
@@ -78,7 +78,7 @@ class TrimmedMean:
 
     f: Messages
 
-    def __call__(self, x: jax.Array, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
+    def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
         rows, mask, count = arrived(x, heard)
         end, f = kept(self, count), whole(self.f)
@@ -107,7 +107,7 @@ class MeaMed:
 
     f: Messages
 
-    def __call__(self, x: jax.Array, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
+    def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
         rows, mask, count = arrived(x, heard)
         k = kept(self, count)

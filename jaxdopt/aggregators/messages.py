@@ -49,7 +49,7 @@ class Received(NamedTuple):
     count: Any  # of heard messages; an int where it is known
 
 
-def receive(x: jax.Array, heard: Any = None, *, centered: bool = True) -> Received:
+def receive(x: Any, heard: Any = None, *, centered: bool = True) -> Received:
     """Return the messages x [n, d] that are ``heard`` [n], in at least float32.
 
     A Gram matrix has the distances between near messages only if its origin is near them. The
@@ -187,13 +187,13 @@ class Weighted:
 
     _centered = True
 
-    def __call__(self, x: jax.Array, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
+    def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
         received = receive(x, heard, centered=self._centered)
         weights = self._weights(received, own)
         return as_given(combine(received, weights.astype(received.rows.dtype)), x)
 
-    def weights(self, x: jax.Array, heard: Any = None, own: Any = 0) -> jax.Array:
+    def weights(self, x: Any, heard: Any = None, own: Any = 0) -> jax.Array:
         """Return the weights [n] of the messages; 0 for those that are not heard."""
         received = receive(x, heard, centered=self._centered)
         return self._weights(received, own).astype(received.rows.dtype)

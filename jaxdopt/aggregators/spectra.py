@@ -144,7 +144,7 @@ class FoolsGold(Weighted):
         equal = equally(received.heard, received.count, weights)
         return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), equal)
 
-    def weights(self, x: jax.Array, heard: Any = None, own: Any = 0) -> jax.Array:
+    def weights(self, x: Any, heard: Any = None, own: Any = 0) -> jax.Array:
         """Return the w [n] of histories x [n, d], before they are divided by their sum."""
         return _trust(receive(x, heard, centered=False))
 
