@@ -6,8 +6,9 @@ do not exist. On a graph honest[0] is the receiver's own. μ is the mean of the 
 their standard deviation a coordinate, with m − 1.
 
 Strengths (``scale``, ``factor``, ``sigma``) and the number of liars are traced: they can be swept
-and differentiated. Attacks have no memory. `strongest` finds the strength that hurts a rule most.
-Labels are flipped in the problem.
+and differentiated. Attacks have no memory. `strongest` finds the strength that hurts a rule most;
+an attack of your own says in ``strength`` which of its fields that is. Labels are
+flipped in the problem.
 
     >>> import jax.numpy as jnp, jaxdopt as jd
     >>> honest = jnp.array([[1.0, 2.0], [3.0, 4.0], [2.0, 3.0]])

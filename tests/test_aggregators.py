@@ -512,6 +512,34 @@ def test_weights_say_who_is_kept():
         np.testing.assert_allclose(found, weights, rtol=1e-12)
 
 
+@pytest.mark.parametrize("seed", [1, 3, 5, 7])
+def test_filtering_by_covariance_is_its_loop_where_two_messages_are_equal(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(N, D)) + 0.3
+    x[1], x[2] = 50 * x[1], x[3]
+    f, c, least, best = 4, np.ones(N), np.inf, x.mean(axis=0)
+    while c.sum() > N - 2 * f:
+        mean = c @ x / c.sum()
+        values, vectors = np.linalg.eigh((x - mean).T * c @ (x - mean) / c.sum())
+        if values[-1] < least:
+            least, best = values[-1], mean
+        along = ((x - mean) @ vectors[:, -1]) ** 2
+        c = c * (1 - along / along[c > 0].max())
+        c[c < 1e-12] = 0
+    np.testing.assert_allclose(result(CAF(f), x), best, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("f", [1, 3])
+def test_the_smallest_diameter_is_that_of_all_subsets(f):
+    x = gaussian(19)
+
+    def diameter(chosen):
+        return max(np.sum((x[i] - x[j]) ** 2) for i in chosen for j in chosen)
+
+    best = min(itertools.combinations(range(N), N - f), key=diameter)
+    np.testing.assert_allclose(result(MDA(f), x), x[list(best)].mean(axis=0), rtol=1e-9)
+
+
 def test_preparations_are_their_formulas():
     x = gaussian(16)
     mixed, heard = jax.jit(NNM(3).before)(x)

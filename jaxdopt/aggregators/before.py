@@ -246,10 +246,10 @@ def chain(*steps: Any) -> Any:
         steps: NNM, Bucketing, Clip, ARC or your own, with a ``before``, and the rule last.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> rule = chain(NNM(1), TrimmedMean(1))
-        >>> print(rule(jnp.array([[1.0], [2.0], [3.0], [-90.0]])))
-        [1.8333334]
+        >>> import jax.numpy as jnp, jaxdopt as jd
+        >>> rule = jd.aggregators.chain(jd.aggregators.NNM(1), jd.aggregators.TrimmedMean(1))
+        >>> rule(jnp.array([[1.0], [2.0], [3.0], [-90.0]])).round(3).tolist()
+        [2.0]
 
     Raises:
         ValueError: no rule, or a rule that is not the last.

@@ -126,8 +126,7 @@ class MDA(Weighted):
         # a subset with a message that is not finite comes before one with what is not heard
         apart = jnp.minimum(apart, jnp.finfo(apart.dtype).max)
         apart = jnp.where(received.heard & received.heard[:, None], apart, jnp.inf)
-        codes = np.arange(2**n)  # bit by bit, the first message is the highest bit
-        size = np.sum(codes[:, None] >> np.arange(n) & 1, axis=1)
+        size = np.sum(_subsets(n), axis=1)
         diameter = jnp.where(size == k, _diameters(apart), jnp.inf)
         best = 2**n - 1 - jnp.argmin(diameter[::-1])  # first members first
         inside = best >> jnp.arange(n)[::-1] & 1
@@ -228,13 +227,21 @@ def _best(received: Received, others: Any, select: Any) -> jax.Array:
 def _diameters(apart: jax.Array) -> jax.Array:
     """Return the largest distance within each of 2ⁿ subsets, the first message the highest bit.
 
-    Subsets of the last messages are doubled, message by message: with it, and without it.
+    A subset is one of the first half of the messages and one of the second.
     """
-    n = len(apart)
-    diameter = jnp.zeros(1, apart.dtype)
-    for i in reversed(range(n)):
-        farthest = apart[i, i][None]
-        for j in reversed(range(i + 1, n)):
-            farthest = jnp.concatenate([farthest, jnp.maximum(farthest, apart[i, j])])
-        diameter = jnp.concatenate([diameter, jnp.maximum(diameter, farthest)])
-    return diameter
+    half = len(apart) // 2
+    first, second = _subsets(half), _subsets(len(apart) - half)
+
+    def within(block: jax.Array, subsets: np.ndarray) -> jax.Array:
+        pairs = subsets[:, :, None] & subsets[:, None, :]
+        return jnp.max(jnp.where(pairs, block, 0), axis=(1, 2), initial=0)
+
+    farthest = jnp.max(jnp.where(second, apart[:half, None, half:], 0), axis=2, initial=0)
+    across = jnp.max(jnp.where(first[:, :, None], farthest, 0), axis=1, initial=0)
+    one, other = within(apart[:half, :half], first), within(apart[half:, half:], second)
+    return jnp.maximum(across, jnp.maximum(one[:, None], other)).reshape(-1)
+
+
+def _subsets(n: int) -> np.ndarray:
+    """Return masks [2ⁿ, n] of all subsets, counted up; the first message is the highest bit."""
+    return (np.arange(2**n)[:, None] >> np.arange(n)[::-1] & 1).astype(bool)

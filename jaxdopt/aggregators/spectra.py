@@ -42,7 +42,7 @@ class CAF(Weighted):
     def _weights(self, received: Received, own: Any) -> jax.Array:
         products, dtype = gram(received), received.rows.dtype
         needed = 2 * kept(self, received.count) - received.count  # m − 2f
-        start = received.finite.astype(dtype)
+        start, rounding = received.finite.astype(dtype), 1000 * jnp.finfo(dtype).eps
 
         def step(carry: Any) -> Any:
             c, smallest, best = carry
@@ -56,7 +56,8 @@ class CAF(Weighted):
             along = along / jnp.where(widest > 0, widest, 1)
             better = values[-1] < smallest
             best = jnp.where(better, part, best)
-            weaker = jnp.where(c > 0, c * (1 - along**2), 0)
+            weaker = c * (1 - along**2)
+            weaker = jnp.where(weaker > rounding, weaker, 0)  # else equal messages might stay
             return weaker, jnp.minimum(values[-1], smallest), best
 
         def unless_done(carry: Any, _: Any) -> Any:
