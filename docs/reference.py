@@ -19,6 +19,8 @@ ROOMS = {
     "partition": "Partitions",
     "data": "Data",
     "compressors": "Compressors",
+    "aggregators": "Robust rules",
+    "attacks": "Attacks",
     "schedules": "Schedules",
     "metrics": "Metrics",
     "costs": "Costs",

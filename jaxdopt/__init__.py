@@ -48,6 +48,8 @@ Networks:
                        (Cyclic, RandomLinks, Asleep, ...), a Server with participation, simulated
                        time (timed, timeline, pairwise, arrivals)
     compressors        what is sent in place of a vector: TopK, Dither, ...
+    aggregators        robust rules, of messages some of which are lies: Median, Krum, NNM, ...
+    attacks            what liars tell: ALIE, SignFlip, ...
 
 The methods:
 
@@ -82,7 +84,9 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdopt import (
     agents,
+    aggregators,
     algorithms,
+    attacks,
     compressors,
     costs,
     metrics,
@@ -136,8 +140,10 @@ __all__ = [
     "Scalar",
     "Setting",
     "agents",
+    "aggregators",
     "algorithms",
     "at",
+    "attacks",
     "best",
     "compare",
     "compressors",

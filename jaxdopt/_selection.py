@@ -1,6 +1,7 @@
-"""The largest numbers of each row, without sorting."""
+"""The largest numbers of each row, and those of some rank in each column, without sorting."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +9,17 @@ import jax.numpy as jnp
 from jaxdopt._backend import by_backend
 
 
-def largest(words: jax.Array, k: int) -> jax.Array:
+def largest(words: jax.Array, k: Any) -> jax.Array:
     """Return a mask of exactly k largest unsigned integers a row, the first where several tie.
+
+    k may be traced.
 
     The least of them is found by counting how many are above a threshold: sorting takes sixty
     times as long on a CPU, and up to seven times on a GPU.
     """
     d = words.shape[1]
-    k, words = min(k, d), words[:, None]
+    k = min(k, d) if isinstance(k, int) else jnp.minimum(k, d)
+    words = words[:, None]
     index = jnp.arange(d, dtype=jnp.uint32)[None, None]
     zero = jnp.zeros_like(words[:, :, :1])
 
@@ -28,6 +32,22 @@ def largest(words: jax.Array, k: int) -> jax.Array:
     first = jnp.zeros_like(zero, jnp.uint32)
     end = _greatest(lambda t: count(ties & (index < t)) <= room, first, d.bit_length())
     return (above | (ties & (index < end)))[:, 0]
+
+
+def at_ranks(words: jax.Array, *ranks: Any) -> tuple[jax.Array, ...]:
+    """Return the unsigned integers [d] that have some ranks, from 0, in sorted columns of [n, d].
+
+    They are found bit by bit, by counting how many are below a threshold. Ranks may be traced.
+    """
+    bits = jnp.iinfo(words.dtype).bits
+
+    def bit(i: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        place = jnp.ones((), words.dtype) << jnp.asarray(bits - 1 - i, words.dtype)
+        below = (jnp.sum(words < (t | place), axis=0, dtype=jnp.int32) for t in found)
+        known = zip(found, below, ranks, strict=True)
+        return tuple(jnp.where(count <= rank, t | place, t) for t, count, rank in known)
+
+    return jax.lax.fori_loop(0, bits, bit, (jnp.zeros_like(words[0]),) * len(ranks))
 
 
 def _greatest(holds: Callable[[jax.Array], jax.Array], zero: jax.Array, bits: int) -> jax.Array:

@@ -29,6 +29,8 @@ FLOORS = {
     "costs": 0,
     "_arguments": 3,
     "agents": 0,
+    "aggregators": 0,
+    "attacks": 0,
     "compressors": 0,
     "optimizers": 0,
     "schedules": 0,
