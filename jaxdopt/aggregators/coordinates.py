@@ -1,7 +1,6 @@
 """Rules that look at one coordinate at a time, and the mean.
 
-A number that is not finite counts as received: ±∞ are the largest and smallest numbers of their
-coordinate, and NaN is above all.
+A message that is not finite counts as received: its numbers are above all others.
 """
 
 from typing import Any
@@ -18,6 +17,7 @@ from jaxdopt.aggregators.messages import (
     kept,
     nearest,
     share,
+    squares_exist,
     whole,
 )
 
@@ -53,7 +53,7 @@ class Median:
 
     def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
-        rows, mask, count = arrived(x, heard)
+        rows, mask, count = _ranked(x, heard)
         return as_given(median(rows, mask, count), x)
 
     def breakdown(self, n: int) -> int:
@@ -80,7 +80,7 @@ class TrimmedMean:
 
     def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
-        rows, mask, count = arrived(x, heard)
+        rows, mask, count = _ranked(x, heard)
         end, f = kept(self, count), whole(self.f)
         return as_given(_mean_of_ranks(rows, mask, f, jnp.maximum(end, f + 1)), x)
 
@@ -109,7 +109,7 @@ class MeaMed:
 
     def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
-        rows, mask, count = arrived(x, heard)
+        rows, mask, count = _ranked(x, heard)
         k = kept(self, count)
         away = jnp.abs(rows - median(rows, mask, count))
         away = jnp.where(jnp.isnan(away), jnp.inf, away)
@@ -130,6 +130,12 @@ def median(rows: jax.Array, heard: jax.Array, count: Any) -> jax.Array:
     return _mean_of_ranks(rows, heard, (count - 1) // 2, count // 2 + 1)
 
 
+def _ranked(x: Any, heard: Any) -> tuple[jax.Array, jax.Array, Any]:
+    """Return messages as `arrived` does, ∞ in place of those that are not finite."""
+    rows, mask, count = arrived(x, heard)
+    return jnp.where(squares_exist(rows)[:, None], rows, jnp.inf), mask, count
+
+
 def _mean_of_ranks(rows: jax.Array, heard: jax.Array, start: Any, end: Any) -> jax.Array:
     """Return the mean of the numbers with the ranks start ... end − 1 of each column.
 
@@ -147,8 +153,8 @@ def _mean_of_ranks(rows: jax.Array, heard: jax.Array, start: Any, end: Any) -> j
 
 
 def _in_order(x: jax.Array) -> jax.Array:
-    """Return unsigned integers in the order of floating numbers, NaN above all."""
+    """Return unsigned integers in the order of floating numbers."""
     word = jnp.dtype(f"uint{jnp.finfo(x.dtype).bits}")
-    bits = jax.lax.bitcast_convert_type(jnp.where(jnp.isnan(x), jnp.nan, x), word)
+    bits = jax.lax.bitcast_convert_type(x, word)
     sign = word.type(2 ** (jnp.finfo(x.dtype).bits - 1))
     return jnp.where(bits >= sign, ~bits, bits | sign)

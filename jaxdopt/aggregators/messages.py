@@ -177,8 +177,8 @@ def length(squares: jax.Array) -> jax.Array:
 
 
 def shrinking(squares: jax.Array, radius: Any) -> jax.Array:
-    """Return min(1, radius / |x|) for squares |x|²."""
-    inside = squares <= jnp.square(radius)
+    """Return min(1, radius / |x|) for squares |x|²; 1 for NaN, which gives the radius no slope."""
+    inside = ~(squares > jnp.square(radius))
     return jnp.where(inside, 1, radius / jnp.sqrt(jnp.where(inside, 1, squares)))
 
 

@@ -126,8 +126,9 @@ class Flag(Weighted):
 class FoolsGold(Weighted):
     """The mean of messages weighted down by their similarity to others: against Sybils.
 
-    With cosines sᵢⱼ and mᵢ = maxⱼ sᵢⱼ + 10⁻⁵: where mᵢ < mⱼ, sᵢⱼ ← sᵢⱼ mᵢ / mⱼ ("pardoning");
-    aᵢ = 1 − maxⱼ sᵢⱼ in [0, 1], divided by the largest; wᵢ = ln(aᵢ / (1 − aᵢ)) + 1/2 in [0, 1].
+    With cosines sᵢⱼ, sᵢᵢ = 0, and mᵢ = maxⱼ sᵢⱼ + 10⁻⁵: where mᵢ < mⱼ, sᵢⱼ ← sᵢⱼ mᵢ / mⱼ
+    ("pardoning"); aᵢ = 1 − maxⱼ sᵢⱼ in [0, 1], divided by the largest;
+    wᵢ = ln(aᵢ / (1 − aᵢ)) + 1/2 in [0, 1].
     The result is Σᵢ wᵢ xᵢ / Σᵢ wᵢ, and the mean where all weights are 0.
 
     A message that is not finite has weight 0. ``weights`` are the w themselves; they are meant for
@@ -162,10 +163,9 @@ def _trust(received: Received) -> jax.Array:
     norms = length(received.squares)
     inverse = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
     others = received.finite & received.finite[:, None] & ~jnp.eye(len(norms), dtype=bool)
-    cosines = jnp.where(others, inverse[:, None] * gram(received) * inverse, -1)
+    cosines = jnp.where(others, inverse[:, None] * gram(received) * inverse, 0)
     most = jnp.max(cosines, axis=1) + 1e-5
-    pardoned = (most[:, None] < most) & (most != 0) & others
-    cosines = jnp.where(pardoned, cosines * most[:, None] / jnp.where(most != 0, most, 1), cosines)
+    cosines = jnp.where(most[:, None] < most, cosines * (most[:, None] / most), cosines)
     alone = jnp.clip(1 - jnp.max(cosines, axis=1), 0, 1)
     alone = jnp.where(received.finite, alone, 0)
     largest = jnp.max(alone)

@@ -487,13 +487,13 @@ def bucketing(size, permutation=None):
 
 
 def clip(radius):
-    """Return what replaces x_i by x_i min(1, radius / |x_i|); what is not finite stays so."""
+    """Return what replaces x_i by x_i min(1, radius / |x_i|), and what is not finite by 0."""
 
     def before(x, heard=None, key=None):
         x, who = arrived(x, heard)
         clipped = np.full_like(x, np.nan)
         for i in who:
-            clipped[i] = shortened(x[i], radius) if is_finite(x[i]) else x[i]
+            clipped[i] = shortened(x[i], radius)
         return clipped, _mask(who, len(x))
 
     return before
@@ -502,7 +502,7 @@ def clip(radius):
 def arc(f):
     """Return adaptive clipping: the k = floor(2 f (m - f) / m) largest get the next smaller norm.
 
-    What is not finite is among the largest and stays so.
+    What is not finite is among the largest; it has no direction, and becomes 0.
     """
 
     def before(x, heard=None, key=None):
@@ -517,8 +517,7 @@ def arc(f):
         for i in who:
             clipped[i] = x[i]
         for i in increasing[m - k :]:
-            if is_finite(x[i]):
-                clipped[i] = shortened(x[i], radius)
+            clipped[i] = shortened(x[i], radius)
         return clipped, _mask(who, len(x))
 
     return before
