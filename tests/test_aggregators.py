@@ -354,6 +354,7 @@ def test_equal_messages_are_their_own_aggregate(name):
     np.testing.assert_allclose(result(RULES[name].make(2), x), x[0], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_no_far_message_blinds_the_distances_of_near_ones(float32):
     """Not even as the first of all: the Gram matrix has its origin at an honest message."""
     x = (1e3 + 0.1 * gaussian(11, 9, 40)).astype(np.float32)
@@ -402,6 +403,7 @@ def test_slopes_are_those_of_differences_and_finite_where_messages_are_equal(nam
         (SelfCenteredClipping(0.7), "radius"),
     ],
 )
+@pytest.mark.slow
 def test_radii_have_slopes(rule, field):
     rule = chain(rule, Mean()) if isinstance(rule, Clip) else rule
     slopes = jax.grad(lambda rule: jnp.sum(rule(jnp.asarray(gaussian(1))) ** 2))(rule)

@@ -148,6 +148,7 @@ def test_a_script_has_a_lie_for_each_step_and_receiver():
     np.testing.assert_allclose(every, x.mean(axis=0) + lies[1], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_lies_of_single_precision_stay_so(float32):
     x = gaussian().astype(np.float32)
     for name, attack in ATTACKS.items():
@@ -170,6 +171,7 @@ SEARCHED = {"trimmed mean": aggregators.TrimmedMean(2), "Krum": aggregators.Krum
 
 
 @pytest.mark.parametrize("name", SEARCHED)
+@pytest.mark.slow
 def test_the_strongest_attack_is_nearly_that_of_a_fine_grid(name):
     rule, x = SEARCHED[name], gaussian(6)
     found = moved(rule, strongest(ALIE(), rule, 16), x)

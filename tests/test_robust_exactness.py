@@ -1,5 +1,7 @@
 """Rules and attacks against loops that were written from the same equations, and share no code."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +64,7 @@ RULES = {  # a rule of f, and its loop
         lambda f: robust.chain(robust.clip(2.0), robust.nnm(f), robust.trimmed_mean(f)),
     ),
 }
-CLOSE = {"rtol": 1e-10, "atol": 1e-11}
+CLOSE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-11}
 HEARD = np.array([1, 1, 0, 1, 1, 1, 0, 1, 1], bool)
 every_rule = pytest.mark.parametrize("name", RULES)
 
@@ -149,4 +151,5 @@ def test_an_attack_is_its_loop(name):
     for heard in (None, HEARD):
         found = ours(jnp.asarray(honest), liars=2, heard=heard)
         np.testing.assert_allclose(found, loop(honest, 2, heard=heard), **CLOSE)
-    assert jd.attacks.ALIE.factor(25, 5) == pytest.approx(robust.alie_factor(25, 5), abs=1e-12)
+    factor: Any = jd.attacks.ALIE.factor  # of the class, a function
+    assert factor(25, 5) == pytest.approx(robust.alie_factor(25, 5), abs=1e-12)

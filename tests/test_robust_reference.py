@@ -8,6 +8,7 @@ import pytest
 from reference import robust
 from scipy import optimize
 
+pytestmark = pytest.mark.slow
 N, F, D = 9, 2, 3
 BOUNDED = {  # the rules that survive F liars of N
     "median": robust.median(),
