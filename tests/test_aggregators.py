@@ -33,6 +33,7 @@ from jaxdopt.aggregators import (
     chain,
 )
 
+pytestmark = pytest.mark.slow  # test_robust_exactness asks of every rule and attack
 N, D = 9, 6
 KEY = jax.random.key(5)
 HUGE = 1e3  # a radius that nothing reaches

@@ -22,6 +22,7 @@ from jaxdopt.attacks import (
     strongest,
 )
 
+pytestmark = pytest.mark.slow  # test_robust_exactness asks of every rule and attack
 M, D = 7, 4
 FACTOR: Any = ALIE.factor  # of the class: its rule
 KEY = jax.random.key(2)
