@@ -276,6 +276,8 @@ def test_beyond_the_breakdown_point_a_rule_goes_where_it_is_driven(name):
 
 
 BOUNDED = {
+    "ARC, trimmed mean": lambda f: chain(ARC(f), TrimmedMean(f)),
+    "ARC, median": lambda f: chain(ARC(f), Median()),
     "median": lambda f: Median(),
     "trimmed mean": TrimmedMean,
     "geometric median": lambda f: GeometricMedian(),

@@ -153,3 +153,28 @@ def test_an_attack_is_its_loop(name):
         np.testing.assert_allclose(found, loop(honest, 2, heard=heard), **CLOSE)
     factor: Any = jd.attacks.ALIE.factor  # of the class, a function
     assert factor(25, 5) == pytest.approx(robust.alie_factor(25, 5), abs=1e-12)
+
+
+def test_what_is_drawn_or_scripted():
+    honest, key = messages(8), jax.random.key(4)
+    draw = jax.random.normal(key, (D,))
+    found = T.Gaussian(0.7)(jnp.asarray(honest), 2, key, HEARD)
+    np.testing.assert_allclose(found, robust.gaussian(draw, 0.7)(honest, 2), **CLOSE)
+    lies = np.random.default_rng(9).normal(size=(3, N, D))
+    found = T.Scripted(lies).at(1, 4)(jnp.asarray(honest), 2, None, HEARD)
+    np.testing.assert_allclose(found, robust.scripted(lies[1, 4])(honest, heard=HEARD), **CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["trimmed mean", "median", "Krum"])
+def test_the_search_finds_no_weaker_attack_than_its_one_sided_loop(name):
+    ours, loop = (make(2) for make in RULES[name])
+    honest = np.random.default_rng(2).normal(size=(7, 4))
+
+    def moved(strength):
+        told = np.tile(robust.alie(strength)(honest, 2), (2, 1))
+        return robust.squared(loop(np.concatenate([honest, told])) - honest.mean(axis=0))
+
+    found = float(T.strongest(T.ALIE(), ours).search(jnp.asarray(honest), 2))
+    assert moved(found) >= moved(robust.line_search(moved, 16)) * (1 - 1e-12)
+    assert moved(found) > 0

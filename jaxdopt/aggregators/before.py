@@ -137,7 +137,7 @@ class ARC:
         f: the number of liars, fewer than half of the messages.
 
     Source: Allouah, Guerraoui, Gupta, Jellouli, Rizk, Stephan (2025), arXiv 2405.14432 ("adaptive
-    robust clipping"); its κ from memory.
+    robust clipping"); its κ from memory, and not exceeded in our enumerations.
     """
 
     f: Messages
