@@ -18,10 +18,12 @@ flipped in the problem.
 
 from jaxdopt.attacks.given import Constant, Gaussian, Scripted
 from jaxdopt.attacks.honest import ALIE, Dissensus, InnerProduct, Mimic, SignFlip
+from jaxdopt.attacks.messages import Attack
 from jaxdopt.attacks.search import Strongest, strongest
 
 __all__ = [
     "ALIE",
+    "Attack",
     "Constant",
     "Dissensus",
     "Gaussian",

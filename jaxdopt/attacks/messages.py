@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._checks import require
+from jaxdopt._checks import Called, require
 from jaxdopt._leaves import wide_dtype
 from jaxdopt._numbers import Number
 
 Strength = Annotated[Any, Number(shared=True)]
 """A number that can be traced, swept and differentiated."""
+
+Attack = Annotated[Any, Called("Attack", "one of jd.attacks, such as ALIE()")]
+"""An attack of `jaxdopt.attacks`, or an object of your own with its call."""
 
 
 def heard_messages(honest: Any, heard: Any) -> tuple[jax.Array, jax.Array]:

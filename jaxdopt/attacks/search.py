@@ -5,27 +5,13 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from jaxdopt._checks import count, require
+from jaxdopt._checks import Called, count, require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace, static
-from jaxdopt.attacks.messages import heard_messages, mean_of
+from jaxdopt.attacks.messages import Attack, heard_messages, mean_of
 
 START = 10.0  # the first step of the line search
 SMALLER = 0.8  # later steps, each relative to the last
-
-
-class _Rule:
-    """The check of the rule that an attack is optimized against."""
-
-    kind = "Aggregator"
-
-    def accept(self, name: str, value: Any) -> Any:
-        """Return what can be called."""
-        require(
-            callable(value) and not isinstance(value, type),
-            f"{name} is {value!r}; give one of jd.aggregators, such as TrimmedMean(f).",
-        )
-        return value
 
 
 @pytree
@@ -38,8 +24,8 @@ class Strongest:
         evaluations: how many strengths are tried; static.
     """
 
-    attack: Any
-    rule: Annotated[Any, _Rule()]
+    attack: Attack
+    rule: Annotated[Any, Called("Aggregator", "one of jd.aggregators, such as TrimmedMean(f)")]
     evaluations: int = static(default=16)
 
     def __post_init__(self) -> None:
