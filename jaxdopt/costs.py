@@ -14,7 +14,8 @@ from what it needs:
 ==============  =================================================================================
 
 One call is the problem's ``samples`` component gradients, or its ``batch`` if the method draws its
-samples itself. Where only some clients or agents take part in a step, all is the average agent's.
+samples itself. Where only some clients or agents take part in a step, all is the average agent's; where some lie
+(`jaxdopt.networks.robust`), that of the honest ones.
 A method whose costs vary in other ways has a method ``cost(state, problem, network)`` that returns
 a `Cost`.
 
@@ -144,13 +145,30 @@ def _participation(method: Any, network: Any, calls: Any) -> tuple[Any, Any]:
         return network.share, network.share * calls
     of_server = not needs.isdisjoint({"server", "returns"})
     index, mask = (_taking_part(network) if of_server else None) or (None, True)
-    share = 1 if mask is True else jnp.sum(mask) / network.n
+    honest, count = _honest(network), network.n
+    if honest is not None:
+        count = np.sum(honest)
+        honest = jnp.asarray(honest)
+        honest = honest if index is None else honest.at[index].get(mode="fill", fill_value=False)
+    share = 1 if mask is True else jnp.sum(_both(mask, honest)) / count
     own = getattr(method, "own_steps", None)
     if own is None:
         return share, share * calls
     own = jnp.broadcast_to(own, (network.n, 1))[:, 0]
     own = own if index is None else own.at[index].get(mode="clip")
-    return share, jnp.sum(jnp.where(mask, own, 0)) / network.n
+    return share, jnp.sum(jnp.where(_both(mask, honest), own, 0)) / count
+
+
+def _honest(network: Any) -> np.ndarray | None:
+    """Return which agents never lie and so count, [n] bool; None where all do."""
+    honest = getattr(network, "honest", None)
+    return None if honest is None or np.all(honest) else np.asarray(honest)
+
+
+def _both(mask: Any, honest: Any) -> Any:
+    if honest is None:
+        return mask
+    return honest if mask is True else mask & honest
 
 
 def _taking_part(network: Any) -> tuple[Any, Any] | None:
@@ -187,7 +205,9 @@ class Step(NamedTuple):
     @property
     def awake_share(self) -> Any:
         """The share of agents that are awake: those who sleep count nothing."""
-        awake = roles.awake(self.network)
+        awake, honest = roles.awake(self.network), _honest(self.network)
+        if awake is not None and honest is not None:
+            awake = awake[np.flatnonzero(honest)]
         return 1 if awake is None else jnp.mean(awake, dtype=jnp.float32)
 
 
