@@ -14,8 +14,9 @@ from what it needs:
 ==============  =================================================================================
 
 One call is the problem's ``samples`` component gradients, or its ``batch`` if the method draws its
-samples itself. Where only some clients or agents take part in a step, all is the average agent's; where some lie
-(`jaxdopt.networks.robust`), that of the honest ones.
+samples itself. Where only some clients or agents take
+part in a step, all is the average agent's; where some lie (`jaxdopt.networks.robust`), that of the
+honest ones.
 A method whose costs vary in other ways has a method ``cost(state, problem, network)`` that returns
 a `Cost`.
 
@@ -145,7 +146,7 @@ def _participation(method: Any, network: Any, calls: Any) -> tuple[Any, Any]:
         return network.share, network.share * calls
     of_server = not needs.isdisjoint({"server", "returns"})
     index, mask = (_taking_part(network) if of_server else None) or (None, True)
-    honest, count = _honest(network), network.n
+    honest, count = counting(network), network.n
     if honest is not None:
         count = np.sum(honest)
         honest = jnp.asarray(honest)
@@ -159,7 +160,7 @@ def _participation(method: Any, network: Any, calls: Any) -> tuple[Any, Any]:
     return share, jnp.sum(jnp.where(_both(mask, honest), own, 0)) / count
 
 
-def _honest(network: Any) -> np.ndarray | None:
+def counting(network: Any) -> np.ndarray | None:
     """Return which agents never lie and so count, [n] bool; None where all do."""
     honest = getattr(network, "honest", None)
     return None if honest is None or np.all(honest) else np.asarray(honest)
@@ -205,7 +206,8 @@ class Step(NamedTuple):
     @property
     def awake_share(self) -> Any:
         """The share of agents that are awake: those who sleep count nothing."""
-        awake, honest = roles.awake(self.network), _honest(self.network)
+        awake = roles.awake(self.network)
+        honest = counting(self.network)
         if awake is not None and honest is not None:
             awake = awake[np.flatnonzero(honest)]
         return 1 if awake is None else jnp.mean(awake, dtype=jnp.float32)
@@ -321,13 +323,21 @@ def axes_of(method: Any, problem: Any, network: Any) -> dict[str, Axis]:
 
 
 def increments(
-    axes: Mapping[str, Axis], method: Any, state: Any, problem: Any, network: Any
+    axes: Mapping[str, Axis],
+    method: Any,
+    state: Any,
+    problem: Any,
+    network: Any,
+    judged: Any = None,
 ) -> dict[str, jax.Array]:
     """Return what a step of a method adds to all axes that have a meaning in it, in float32.
 
-    ``state`` is the one after the step, and the network the round's of a run on the problem.
+    ``state`` is the one after the step, and the network the round's of a run on the problem, of
+    which ``judged`` is the honest agents' part where some lie.
     """
-    step = Step(method, state, problem, network, cost_of(method, state, problem, network))
+    part = judged if hasattr(judged, "samples") else problem
+    whole = problem if hasattr(method, "cost") else part  # whose own may have an entry an agent
+    step = Step(method, state, part, network, cost_of(method, state, whole, network))
     found = {name: axis.increment(step) for name, axis in axes.items()}
     return {n: jnp.asarray(v, jnp.float32) for n, v in found.items() if v is not None}
 

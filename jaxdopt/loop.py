@@ -144,7 +144,6 @@ class Loop:
     ) -> None:
         self.algorithm, self.problem, self.network = map(disclose, parts[:3])
         self.judged = self.problem if parts.judged is None else disclose(parts.judged)
-        self.counting = self.judged if hasattr(self.judged, "samples") else self.problem
         self.key, self.recorded, self.axes, self.scan = parts.key, parts.recorded, axes, scan
         self.counted = _costs.axes_of(self.algorithm, self.problem, self.network)
 
@@ -212,7 +211,7 @@ class Loop:
         return after, self._costs(after, method, now)
 
     def _costs(self, state: Any, method: Any, now: Any) -> dict[str, jax.Array]:
-        return _costs.increments(self.counted, method, state, self.counting, now)
+        return _costs.increments(self.counted, method, state, self.problem, now, self.judged)
 
     def _of_step(self, k: jax.Array) -> tuple[Any, Any]:
         return cast_floats(at(self.algorithm, k), self.dtype), self._round(k)
