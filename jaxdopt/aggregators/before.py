@@ -198,7 +198,7 @@ class Chain:
         """Refuse what loses one's own message before a rule that needs it."""
         loses = [p for p in self.preparations if getattr(p, "_scatters", False)]
         require(
-            not (loses and getattr(self.rule, "_pivot", False)),
+            not (loses and self._pivot),
             f"{self.rule!r} needs one's own message, which {loses[:1]!r} puts into a bucket; give "
             "NNM(f) in its place, or another rule.",
         )
@@ -210,6 +210,14 @@ class Chain:
             x, heard = preparation.before(x, heard, draws)
         last = None if key is None else jax.random.fold_in(key, len(self.preparations))
         return self.rule(x, heard, own, last)
+
+    @property
+    def _pivot(self) -> bool:
+        return getattr(self.rule, "_pivot", False)
+
+    @property
+    def _scatters(self) -> bool:
+        return any(getattr(p, "_scatters", False) for p in (*self.preparations, self.rule))
 
     def breakdown(self, n: int) -> Any:
         """Return how many liars the chain withstands."""
