@@ -104,10 +104,35 @@ def mixed_mean(f: int, x: np.ndarray) -> np.ndarray:
     return np.bincount(near.ravel(), minlength=len(x)) / near.size @ x
 
 
-def measured(entries: dict[str, Entry], n: int, d: int, repeats: int, *, full: bool) -> list[Row]:
-    """Return rows of products of messages [n, d], each beside four products that one knows."""
+def gossip(network: Any, f: int, liars: int) -> Entry:
+    """Return `NNA` on a graph, where the last agents attack each honest neighbor by ALIE(1)."""
+    rule, attack = jd.aggregators.NNA(f), jd.attacks.ALIE(1.0)
+    robust = jd.networks.robust(network, rule=rule, attack=attack, liars=liars)
+    by_hand = partial(nearest_neighbors, network, f, liars)
+    return Entry(partial(mix, robust.at(0, jax.random.key(0))), SPARSE, 12, by_hand)
+
+
+def nearest_neighbors(network: Any, f: int, liars: int, x: np.ndarray) -> np.ndarray:
+    """Return the mean of what every agent hears, without the f messages farthest from its own."""
+    n, away, result = len(x), network.csr(), []
+    for i in range(n):
+        others = away.indices[away.indptr[i] : away.indptr[i + 1]]
+        senders = np.array([i, *others[others != i]])
+        heard, lies = x[senders], senders >= n - liars
+        if i < n - liars and lies.any():
+            honest = heard[~lies]
+            heard[lies] = honest.mean(axis=0) - honest.std(axis=0, ddof=1)
+        near = np.argsort(np.sum((heard - x[i]) ** 2, axis=1), kind="stable")
+        result.append(heard[near[: len(heard) - f]].mean(axis=0))
+    return np.array(result)
+
+
+def measured(
+    entries: dict[str, Entry], network: Any, d: int, repeats: int, *, full: bool
+) -> list[Row]:
+    """Return rows of products of n agents' messages, each beside four that one knows."""
+    n = network.n
     x = numbers(n, d)
-    network = single(jd.networks.metropolis(jd.graphs.regular(n, DEGREE)))
     yardsticks = YARDSTICKS | {SPARSE: partial(mix, network)}
     programs = yardsticks | {name: entry.program for name, entry in entries.items()}
     compiling = {}
@@ -135,18 +160,23 @@ def measured(entries: dict[str, Entry], n: int, d: int, repeats: int, *, full: b
     return [row(name, entry) for name, entry in entries.items()]
 
 
-def single(network: Any) -> Any:
-    """Return a network with its numbers in float32."""
+def regular(n: int) -> Any:
+    """Return a network on a random regular graph, in float32."""
+    network = jd.networks.metropolis(jd.graphs.regular(n, DEGREE))
     return jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == float else a, network)
 
 
 def aggregation(n: int, d: int, repeats: int) -> list[Row]:
     """Return P16: all rules, an eighth of n messages lies; `MDA` of as many as it takes."""
-    full = (n, d) == FULL
+    full, many, few = (n, d) == FULL, regular(n), regular(ENUMERATED)
+    entries = rules(n // 8)
+    for liars in (0, n // 8):
+        name = f"NNA of {DEGREE + 1} messages each, {liars} liars"
+        entries[name] = gossip(many, 2, liars)
     mda = {"MDA": Entry(partial(aggregate, jd.aggregators.MDA(ENUMERATED // 8)), "x @ x.T")}
     return [
-        *measured(rules(n // 8), n, d, repeats, full=full),
-        *measured(mda, ENUMERATED, d, repeats, full=full),
+        *measured(entries, many, d, repeats, full=full),
+        *measured(mda, few, d, repeats, full=full),
     ]
 
 
