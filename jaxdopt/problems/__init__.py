@@ -30,6 +30,7 @@ __all__ = [
     "Problem",
     "Quadratic",
     "Wrapper",
+    "flip_labels",
     "general_variance",
     "heterogeneity",
     "huber_regression",

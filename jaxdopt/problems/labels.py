@@ -82,7 +82,7 @@ def _mask(liars: Any, n: int) -> Any:
         return np.arange(n) >= n - f
     kind = liars.dtype if hasattr(liars, "dtype") else np.asarray(liars).dtype
     require(
-        np.shape(liars) == (n,) and kind == bool,
+        np.shape(liars) == (n,) and kind == np.dtype(bool),
         f"liars has shape {np.shape(liars)} and dtype {kind}; give their number, or one truth "
         f"value an agent, [{n}].",
     )

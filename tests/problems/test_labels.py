@@ -101,6 +101,6 @@ def test_more_classes_than_labels_that_occur_and_traced_liars():
     assert flipped(jnp.array([True, False])).tolist() == [[2, 1, 0], [1, 0, 0]]
     inside = jax.jit(lambda p: jd.problems.flip_labels(p, 1, classes=3).data[1])
     assert inside(problem).tolist() == [[0, 1, 2], [1, 2, 2]]
-    signs = jd.problems.FiniteSum(lambda w, z: w @ z[0] * z[1], (data[0], np.array([[1, -1, 1]] * 2)),
-                                  jnp.zeros(1))  # fmt: skip
+    data = (data[0], np.array([[1, -1, 1]] * 2))
+    signs = jd.problems.FiniteSum(lambda w, z: w @ z[0] * z[1], data, jnp.zeros(1))
     assert jd.problems.flip_labels(signs, 2).data[1].tolist() == [[-1, 1, -1]] * 2
