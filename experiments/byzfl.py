@@ -222,22 +222,23 @@ CLAIMS = claims(
 )  # fmt: skip
 
 
-def heat(title: str, of: Any, **options: Any) -> Heat:
+def heat(title: str, of: Any, **at: str) -> Heat:
     """Return a heat map of accuracies, f by γ."""
-    return Heat(data=of, x="gamma", y="f", form=".2f", log=False, limits=(0.0, 1.0), title=title,
-                xlabel="alike  $\\gamma$", ylabel="liars  $f$", **options)  # fmt: skip
+    return Heat(data=of, at=at, x="gamma", y="f", form=".2f", log=False, limits=(0.0, 1.0),
+                title=title, xlabel="alike  $\\gamma$", ylabel="liars  $f$")  # fmt: skip
 
 
-def against(rule: str, attack: str) -> Heat:
-    """Return the heat map of one rule and one attack, at the cells' stepsizes."""
-    return heat(f"{rule}, {attack}",
-                lambda r: chosen(r["attacked"]).accuracy.sel(rule=rule, attack=attack))  # fmt: skip
+def at_chosen(results: Results) -> xr.DataArray:
+    """Return the accuracies at the cells' stepsizes, by rule, attack, f and γ."""
+    return chosen(results["attacked"]).accuracy
 
 
 FIGURES = {
-    "byzfl": Figure([[heat(rule, lambda r, rule=rule: worst(r).sel(rule=rule)) for rule in RULES]],
-                    height=2.4),
-    "attacks": Figure([[against(rule, attack) for attack in ATTACKS] for rule in RULES]),
+    "byzfl": Figure([[heat(f"{rule}, worst attack", worst, rule=rule) for rule in RULES]]),
+    "attacks": Figure(
+        [[heat(f"{rule}, {at}", at_chosen, rule=rule, attack=at) for at in ATTACKS]
+         for rule in RULES]
+    ),
 }  # fmt: skip
 STUDY = Study(
     name="byzfl",
