@@ -70,7 +70,7 @@ ATTACKS = {  # the attack, and its factor of a strength z
     "sign flip": (T.SignFlip(), None),
     "label flip": (None, None),
 }
-STRENGTHS = {"ALIE": (0.5, 1.0, 1.5), "FOE": (0.01, 0.03, 0.1)}
+STRENGTHS = {"ALIE": (0.7, 1.0, 1.5, 4.0), "FOE": (0.03, 0.1, 0.3, 1.0)}
 SMALL = {"pixels": 7, "hidden": 16, "steps": 300, "strengths": STRENGTHS}
 SCALES = {
     "quick": SMALL
@@ -120,10 +120,14 @@ def problem(pixels: int, hidden: int, alpha: float, flipped: bool, seed: int) ->
     return jd.problems.Minibatch(jd.problems.FiniteSum(loss, parts, params, l2=L2), BATCH)
 
 
+def rate(steps: int) -> Any:
+    """Return the stepsizes .75 / (1 + ⌊k/50⌋)."""
+    stretch = np.arange(steps // 50)
+    return jd.schedules.PiecewiseConstant(0.75 / (1 + stretch), 50 * stretch[1:])
+
+
 def run(world: Any, alpha: float, network: Any, attack: str, momenta: Any) -> Program:
     """Return a program: accuracy of the honest over momentum, strength, seed and step."""
-    rate = 0.75 / (1 + np.arange(world.steps // 50))
-    rate = jd.schedules.PiecewiseConstant(rate, 50 * np.arange(1, len(rate)))
     held_out = digits(world.pixels, world.seed)[1]
     accuracy = jd.metrics.accuracy(*held_out, predict=scores, each_agent=True)
     flipped = attack == "label flip"
@@ -133,7 +137,7 @@ def run(world: Any, alpha: float, network: Any, attack: str, momenta: Any) -> Pr
         over["network.attack.factor"] = [factor(z) for z in strengths]
         axes["network.attack.factor"] = Axis("strength", strengths)
     return comparison(
-        jd.MoNNA(rate),
+        jd.MoNNA(rate(world.steps)),
         axes=axes,
         reduce=averaged,
         problem=problem(world.pixels, world.hidden, alpha, flipped, world.seed),
