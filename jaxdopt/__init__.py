@@ -48,8 +48,7 @@ Networks:
                        (Cyclic, RandomLinks, Asleep, ...), a Server with participation, simulated
                        time (timed, timeline, pairwise, arrivals)
     compressors        what is sent in place of a vector: TopK, Dither, ...
-    aggregators        robust rules, of messages some of which are lies: Median, Krum, NNM, ...
-    attacks            what liars tell: ALIE, SignFlip, ...
+    aggregators        robust rules: Median, Krum, NNM, ...; with attacks: what liars tell
 
 The methods:
 
@@ -66,6 +65,7 @@ The methods:
                        FedNMap, ZhangHuJohansson
     asynchronous       ADSGD, ASBCD, ADPSGD, RFAST; with a server AsyncFedAvg, FedBuff, FedFix,
                        AFACD, AFACS
+    among liars        MoNNA
     around any of them Averaged: its estimate is the running mean of the iterates
 
 Your own:

@@ -63,5 +63,20 @@ class Choice:
         return value
 
 
+@dataclasses.dataclass(frozen=True)
+class Called:
+    """The check of a field that is called: an object, no class, that may need another attribute."""
+
+    kind: str
+    remedy: str
+    attribute: str = "__call__"  # or what it has to have besides
+
+    def accept(self, name: str, value: Any) -> Any:
+        """Return what can be called."""
+        known = callable(value) and hasattr(value, self.attribute) and not isinstance(value, type)
+        require(known, f"{name} is {value!r}; give {self.remedy}.")
+        return value
+
+
 Count = Annotated[int, Integer()]
 """An integer of at least 1, such as a number of local steps; part of the program."""

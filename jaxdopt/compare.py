@@ -22,6 +22,7 @@ from jaxdopt._memory import amount
 from jaxdopt.datasets import DIMENSIONS, about, labelled
 from jaxdopt.fingerprint import fingerprint
 from jaxdopt.grids import Common, Grid, Stacked, grids_of, named
+from jaxdopt.honest import measured
 from jaxdopt.longrun import Options
 from jaxdopt.pieces import Batch, Layout, Pieces, brief, devices_of, divided, empty, waited_for
 from jaxdopt.results import Result
@@ -180,7 +181,8 @@ def compare(
     for cell in cells:  # what run refuses is refused here; JAX keeps what it has traced
         with named(cell.title):
             for stacked in grids[cell.name].programs(cell.network):
-                batch = _batch(stacked, cell.problem, starts.get(id(cell.problem), x0), keys)
+                problem = measured(cell.problem, cell.network)
+                batch = _batch(stacked, problem, starts.get(id(cell.problem), x0), keys)
                 pieces = divided(
                     batch,
                     simulate,

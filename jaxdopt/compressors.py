@@ -23,28 +23,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt import _selection
-from jaxdopt._checks import count, require
+from jaxdopt._checks import Called, count, require
 from jaxdopt._leaves import wide_dtype
 from jaxdopt._pytree import pytree, static
 
 FLOAT = 32
 
 
-class _Compresses:
-    """The check of a compressor."""
-
-    kind = "Compressor"
-
-    def accept(self, name: str, value: Any) -> Any:
-        """Return what can be called and knows its bits."""
-        require(
-            callable(value) and hasattr(value, "bits") and not isinstance(value, type),
-            f"{name} is {value!r}; give one of jd.compressors, such as Dither(bits=2).",
-        )
-        return value
-
-
-Compressor = Annotated[Any, _Compresses()]
+Compressor = Annotated[
+    Any, Called("Compressor", "one of jd.compressors, such as Dither(bits=2)", "bits")
+]
 """One of this module, or an object of your own with their call, ``bits`` and ``error``."""
 
 

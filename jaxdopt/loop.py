@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt import _backend, longrun, roles
+from jaxdopt import _backend, honest, longrun, roles
 from jaxdopt import costs as _costs
 from jaxdopt._arguments import kind, require_gradient, require_records, require_state, strong
 from jaxdopt._checks import require
@@ -24,6 +24,7 @@ class Parts(NamedTuple):
 
     Attributes:
         algorithm, problem, network: as `enclose` returns them, in the run's dtypes.
+        judged: the problem that metrics see, or None if it is the same.
         key: the run's.
         recorded: the metrics by name.
     """
@@ -33,6 +34,7 @@ class Parts(NamedTuple):
     network: Any
     key: Any
     recorded: dict[str, Any]
+    judged: Any = None
 
 
 class Beginning(NamedTuple):
@@ -69,7 +71,7 @@ def simulate(
     history = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b.astype(a.dtype)]), first, rest)
     increments = loop.ledger.rates.history(records, every)
     increments["step"] = jnp.full((steps // every + 1,), every).at[0].set(start)
-    ended = diverged(state)
+    ended = loop.diverged(state)
     return Result(state, history, increments, ended, parts.key, own_axes=loop.ledger.read)
 
 
@@ -82,7 +84,7 @@ def begin(
     state, first = loop.begin(beginning, known_costs)
     empty = loop.ledger.record(loop.ledger.empty())
     return longrun.Begun(
-        state, first, empty, loop.ledger.rates, diverged(state), own_axes=loop.ledger.read
+        state, first, empty, loop.ledger.rates, loop.diverged(state), own_axes=loop.ledger.read
     )
 
 
@@ -125,7 +127,7 @@ def chunk(
     taken, state, (metrics, records), reached = jax.lax.while_loop(
         go_on if until is not None else lambda carry: carry[0] < count, one_record, none
     )
-    return longrun.Chunk(state, metrics, records, taken, reached, diverged(state))
+    return longrun.Chunk(state, metrics, records, taken, reached, loop.diverged(state))
 
 
 class Loop:
@@ -141,6 +143,7 @@ class Loop:
         self, parts: Parts, axes: set[str], scan: Callable[..., Any] = jax.lax.scan
     ) -> None:
         self.algorithm, self.problem, self.network = map(disclose, parts[:3])
+        self.judged = self.problem if parts.judged is None else disclose(parts.judged)
         self.key, self.recorded, self.axes, self.scan = parts.key, parts.recorded, axes, scan
         self.counted = _costs.axes_of(self.algorithm, self.problem, self.network)
 
@@ -193,7 +196,7 @@ class Loop:
         met = [row[name] <= value for name, value in until.items()]
         done = jnp.all(jnp.array(met)) if met else False
         reached = jnp.where(done, longrun.UNTIL, longrun.GOES_ON)
-        return jnp.where(diverged(state), longrun.DIVERGED, reached).astype(jnp.int32)
+        return jnp.where(self.diverged(state), longrun.DIVERGED, reached).astype(jnp.int32)
 
     def _accumulate(self, carry: Any, k: jax.Array) -> tuple[Any, None]:
         state, accounts = carry
@@ -216,9 +219,14 @@ class Loop:
     def _round(self, k: jax.Array) -> Any:
         return self.network.at(k, self.key)
 
+    def diverged(self, state: Any) -> jax.Array:
+        """Return whether honest agents' x has values that are not finite, or it is not valid."""
+        return diverged(honest.seen(state, self.network))
+
     def _measure(self, state: Any) -> dict[str, Any]:
+        seen = honest.seen(state, self.network)
         return {
-            name: _measured(name, metric, state, self.problem)
+            name: _measured(name, metric, seen, self.judged)
             for name, metric in self.recorded.items()
         }
 

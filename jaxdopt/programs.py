@@ -263,6 +263,13 @@ def once(function: Callable[..., T], *parts: Any) -> T:
     return found[1]
 
 
+def noted(value: Any) -> Any:
+    """Return an object, of which `once` and `cast` then know whether it can change."""
+    if _known(value) is None:
+        _part(value)
+    return value
+
+
 def _part(value: Any) -> _Part:
     """Return an argument's leaves and what is to be known of it."""
     if value is None:

@@ -20,6 +20,7 @@ hop             an exchange is one round of communication
 tree            ``network.root``, and ``row`` and ``column`` along spanning trees
 both ways       the two trees are the same
 server          ``network.active`` [n] or ``network.clients`` [s]: which clients take part, or None
+sum             the server adds up what its clients send, as they send it
 returns         the same, and the staleness: ``fetched``, ``handed``, ``stale``, ``interval``
 ticks           the server aggregates at fixed times
 timeline        a run of completion events: ``agents``, ``sender``, ``age``, ``mix``
@@ -40,6 +41,7 @@ are not active are asleep: `freeze` leaves their rows of the state unchanged, bi
 whose first axis has length n belongs to the agents; `field` declares another axis, or none.
 """
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -71,6 +73,11 @@ WORDS = {  # from the general to the special: the first that is missing is named
     "server": (
         "a server with clients",
         "jd.networks.Server(n), or a pattern such as jd.networks.participation.uniform(n, size)",
+    ),
+    "sum": (
+        "the plain sum of what clients send",
+        "jd.networks.Server(n), or a pattern such as jd.networks.participation.uniform(n, size), "
+        "without jd.networks.robust",
     ),
     "tree": (
         "spanning trees",
@@ -152,6 +159,7 @@ OF_ATTRIBUTE = {
     "column": "push",
     "links": "links",
     "root": "tree",
+    "in_neighbors": "pull",
     "stale": "returns",
     "fetched": "returns",
     "partners": "pairs",
@@ -247,6 +255,42 @@ def _keep(active: jax.Array, old: Any, new: Any, axis: int | None) -> Any:
         return jnp.where(mask, after, before)
 
     return jax.tree.map(leaf, old, new)
+
+
+def rows_of(state: Any, name: str, value: Any, agents: Any, n: int) -> Any:
+    """Return the rows of some of n agents of what a state has under a name.
+
+    Args:
+        state: a method's.
+        name: of a field, of which rows are taken along the axis that is the agents', also within
+            states that it holds; or of something else, which is returned as it is.
+        value: what the state has there.
+        agents: whose rows, [h] int.
+        n: the number of all agents.
+    """
+    if not dataclasses.is_dataclass(state):
+        return value
+    axes = {f.name: f.metadata.get("axis", 0) for f in dataclasses.fields(state)}
+    if axes.get(name) is None:  # no field, or not the agents'
+        return value
+
+    def of(value: Any, axis: int) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            changed = copy.copy(value)
+            for field in dataclasses.fields(value):
+                if not field.metadata.get("static"):
+                    own, inner = field.metadata.get("axis", axis), getattr(value, field.name)
+                    inner = inner if own is None else of(inner, own)
+                    object.__setattr__(changed, field.name, inner)
+            return changed
+        return jax.tree.map(lambda leaf: leaf_of(leaf, axis), value)
+
+    def leaf_of(leaf: Any, axis: int) -> Any:
+        shape = np.shape(leaf)
+        there = len(shape) > axis and shape[axis] == n
+        return jnp.take(leaf, agents, axis=axis) if there else leaf
+
+    return of(value, axes[name])
 
 
 def play(method: type, distinct: Callable[[Any, Any], Any]) -> None:

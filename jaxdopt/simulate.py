@@ -33,6 +33,7 @@ from jaxdopt._memory import require_room
 from jaxdopt._mesh import explicit_mesh, on_automatic_axes
 from jaxdopt._opaque import enclose, traceable
 from jaxdopt._processes import spans
+from jaxdopt.honest import measured, told_apart
 from jaxdopt.loop import Beginning, Parts
 from jaxdopt.networks import sharding
 from jaxdopt.programs import cast, once
@@ -138,7 +139,8 @@ def run(
             given,
             lambda result: specs(result, (), x),
         )
-    axes, known = once(_fitting, algorithm, problem, network)
+    problem, judged = told_apart(measured(problem, network))
+    axes, known = once(_fitting, algorithm, problem, network, judged)
     if state is not None:
         require_kind("state", state)
     require_counts(steps, every, start)
@@ -177,6 +179,7 @@ def run(
         enclose(mixing),
         key,
         {n: traceable(m) if n in (metrics or ()) else _default(m) for n, m in known.items()},
+        None if judged is problem else enclose(judged),
     )
     before = None if after is None else {name: rows[-1] for name, rows in after.metrics.items()}
     beginning = Beginning(x0, state, start, before)
@@ -246,10 +249,12 @@ def _in_chunks(
     return Result(key=parts.key, **found)
 
 
-def _fitting(algorithm: Any, problem: Any, network: Any) -> tuple[set[str], dict[str, Any]]:
+def _fitting(
+    algorithm: Any, problem: Any, network: Any, judged: Any
+) -> tuple[set[str], dict[str, Any]]:
     """Return the names of what else a run records, and the default metrics, if the parts fit."""
     require_kinds(algorithm, problem, network)
     roles.check(algorithm, network, problem)
     require_numbers(algorithm, problem.n)
     names = {*_costs.axes_of(algorithm, problem, network), "step", "diverged"}
-    return names, _metrics.defaults(problem)
+    return names, _metrics.defaults(judged)

@@ -20,6 +20,7 @@ from jaxdopt._memory import amount
 from jaxdopt._mesh import explicit_mesh, first_axis, on_automatic_axes
 from jaxdopt._pytree import replace
 from jaxdopt.checkpoints import opened
+from jaxdopt.honest import measured
 from jaxdopt.networks import sharding
 from jaxdopt.pieces import SWEEP, Batch, Layout, brief, devices_of, divided
 from jaxdopt.programs import on_each_of
@@ -105,7 +106,7 @@ def sweep(
                 given,
                 lambda result: specs(result, along, x),
             )
-        batch = _spread(batch_of(given, groups, axes))
+        batch = _measured(_spread(batch_of(given, groups, axes)))
         program = functools.partial(nested, function, groups)
         if is_traced(given) or is_traced(jnp.zeros(())):
             require(
@@ -222,6 +223,15 @@ def _spread(batch: Batch) -> Batch:
                 network = spread(batch.given["network"])
                 return dataclasses.replace(batch, given={**batch.given, "network": network})
     return batch
+
+
+def _measured(batch: Batch) -> Batch:
+    """Return the arguments with the part of the problem that metrics see, where some agents lie."""
+    problem, network = batch.given.get("problem"), batch.given.get("network")
+    if problem is None or network is None or "problem" in batch.places:
+        return batch
+    problem = measured(problem, network)
+    return dataclasses.replace(batch, given={**batch.given, "problem": problem})
 
 
 def _along(given: Mapping[str, Any], swept_over: Iterable[str]) -> list[str]:

@@ -266,6 +266,10 @@ REFUSED = {
         lambda: strongest(Mimic(), aggregators.Mean()),
         r"Mimic.* has no strength to search for; give SignFlip\(\)",
     ),
+    "an attack's class": (
+        lambda: strongest(ALIE, aggregators.Mean()),
+        r"attack is <class .*ALIE'>; give one of jd\.attacks, such as ALIE\(\)",
+    ),
     "no rule": (lambda: strongest(ALIE(), 3), "rule is 3; give one of jd.aggregators"),
     "no evaluation": (lambda: strongest(ALIE(), aggregators.Mean(), 0), "evaluations is 0"),
 }

@@ -41,6 +41,7 @@ FLOORS = {
     "metrics": 2,
     "theory": 2,
     "checkpoints": 3,
+    "honest": 3,
     "longrun": 3,
     "results": 3,
     "loop": 3,

@@ -50,6 +50,11 @@ def _in_tree() -> Any:
     return _out_tree().reverse()
 
 
+def _lying(network: Any) -> Any:
+    rule, attack = jd.aggregators.Median(), jd.attacks.ALIE(1.0)
+    return networks.robust(network, rule=rule, attack=attack, liars=1)
+
+
 ring, taking = jd.graphs.ring, networks.participation
 KINDS: dict[str, Callable[[], Any]] = {
     "ring": lambda: networks.metropolis(ring(N)),
@@ -87,6 +92,9 @@ KINDS: dict[str, Callable[[], Any]] = {
     "asleep repeated": lambda: networks.Asleep(
         networks.Repeated(networks.metropolis(_graph()), 2), 0.7
     ),
+    "liars on a graph": lambda: _lying(networks.metropolis(_graph())),
+    "liars at a server": lambda: _lying(taking.bernoulli(0.8, n=N)),
+    "liars who return": lambda: _lying(networks.arrivals(N, buffer=3, steps=10)),
     "repeated": lambda: networks.Repeated(networks.metropolis(_graph()), 2),
     "repeated columns": lambda: networks.Repeated(networks.column_stochastic(_digraph()), 2),
     "repeated random links": lambda: networks.Repeated(

@@ -28,6 +28,7 @@ from jaxdopt.aggregators.before import ARC, NNM, Bucketing, Chain, Clip, chain
 from jaxdopt.aggregators.centers import CenteredClipping, GeometricMedian, SelfCenteredClipping
 from jaxdopt.aggregators.coordinates import MeaMed, Mean, Median, TrimmedMean
 from jaxdopt.aggregators.distances import CGE, MDA, NNA, Krum, MultiKrum
+from jaxdopt.aggregators.messages import Aggregator
 from jaxdopt.aggregators.spectra import CAF, Flag, FoolsGold
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "MDA",
     "NNA",
     "NNM",
+    "Aggregator",
     "Bucketing",
     "CenteredClipping",
     "Chain",

@@ -12,6 +12,7 @@ from jaxdopt._checks import Count, require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, static
 from jaxdopt.aggregators.messages import (
+    Aggregator,
     Messages,
     Radius,
     arrived,
@@ -179,24 +180,6 @@ class _Precedes:
                 "Bucketing(size), Clip(radius) or ARC(f), and the rule last.",
             )
         return tuple(value)
-
-
-class _Aggregates:
-    """The check of a rule."""
-
-    kind = "Aggregator"
-
-    def accept(self, name: str, value: Any) -> Any:
-        """Return what can be called and knows its breakdown point."""
-        require(
-            callable(value) and hasattr(value, "breakdown") and not isinstance(value, type),
-            f"{name} is {value!r}; give one of jd.aggregators, such as TrimmedMean(f).",
-        )
-        return value
-
-
-Aggregator = Annotated[Any, _Aggregates()]
-"""A rule of `jaxdopt.aggregators`, or an object of your own with its call and ``breakdown``."""
 
 
 @pytree

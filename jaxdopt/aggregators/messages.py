@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import _selection
-from jaxdopt._checks import require
+from jaxdopt._checks import Called, require
 from jaxdopt._leaves import is_traced, wide_dtype
 from jaxdopt._numbers import Number
 
@@ -36,6 +36,11 @@ Messages = Annotated[Any, Whole()]
 
 Radius = Annotated[Any, Number(minimum=0.0, shared=True)]
 """A radius to which messages are clipped; traced."""
+
+Aggregator = Annotated[
+    Any, Called("Aggregator", "one of jd.aggregators, such as TrimmedMean(f)", "breakdown")
+]
+"""A rule of `jaxdopt.aggregators`, or an object of your own with its call and ``breakdown``."""
 
 
 class Received(NamedTuple):

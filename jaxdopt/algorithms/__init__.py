@@ -58,6 +58,7 @@ from jaxdopt.algorithms.reshuffling.centralized_rr import CentralizedRR
 from jaxdopt.algorithms.reshuffling.drr import DRR
 from jaxdopt.algorithms.reshuffling.edrr import EDRR
 from jaxdopt.algorithms.reshuffling.gtrr import GTRR
+from jaxdopt.algorithms.robust.monna import MoNNA
 from jaxdopt.algorithms.tracking.atcgt import ATCGT
 from jaxdopt.algorithms.tracking.diging import DIGing
 from jaxdopt.algorithms.tracking.gradient_tracking import GradientTracking
@@ -125,6 +126,7 @@ __all__ = [
     "GradientTracking",
     "LinearizedADMM",
     "LocalDSGD",
+    "MoNNA",
     "PushDIGing",
     "PushPull",
     "PushSum",

@@ -16,6 +16,7 @@ from jaxdopt.networks.operators.circulant import Circulant
 from jaxdopt.networks.operators.complete import Complete
 from jaxdopt.networks.operators.dense import Dense
 from jaxdopt.networks.operators.sparse import Neighbors, Pushes
+from jaxdopt.networks.robust import RobustMixing, RobustServer, robust
 from jaxdopt.networks.sequences import Cyclic, RandomMatching, one_peer_exponential, sequence
 from jaxdopt.networks.server import Server
 from jaxdopt.networks.sharding import sharded
@@ -51,6 +52,8 @@ __all__ = [
     "RandomLinks",
     "RandomMatching",
     "Repeated",
+    "RobustMixing",
+    "RobustServer",
     "Server",
     "Timed",
     "Timeline",
@@ -71,6 +74,7 @@ __all__ = [
     "pairwise",
     "participation",
     "push_pull",
+    "robust",
     "row_stochastic",
     "sequence",
     "sharded",

@@ -33,7 +33,7 @@ MATCHING = 0xF0003A7C  # folded into the key before the step, and larger than an
 
 
 OF_ROUNDS = ("laplacian", "matrix", "csr", "cut", "links", "link_count", "eigenvalues", "row")
-OF_ROUNDS += ("column", "time")
+OF_ROUNDS += ("column", "time", "in_neighbors")
 
 
 class Varying(Network):

@@ -46,7 +46,7 @@ class Server(Network):
     def offers(self) -> frozenset[str]:  # type: ignore[override]
         """What every round can do; see `jaxdopt.roles`."""
         every = self.active is None and self.clients is None
-        return frozenset({"server", "all"} if every else {"server"})
+        return frozenset({"server", "sum", "all"} if every else {"server", "sum"})
 
     def __matmul__(self, x: Any) -> NoReturn:
         raise Missing(lacks(self, "mixing", "network @ x"))

@@ -96,8 +96,34 @@ class Quadratic:
         return replace(self, hessians=hessians, tilts=tilts, solution=None, strong_convexity=None)
 
     def solved(self) -> "Quadratic":
-        """Return the problem itself: its solution is known."""
-        return self
+        """Return the problem written around its own solution, where F is set to 0.
+
+        Do not call this inside jit on a part of the agents.
+
+        Raises:
+            ValueError: the mean Hessian of these agents is not positive definite.
+        """
+        if self.solution is not None:
+            return self
+        hessians, tilts = (np.asarray(part, np.float64) for part in (self.hessians, self.tilts))
+        mean = hessians.mean(axis=0)
+        least = float(np.linalg.eigvalsh(mean)[0])
+        require(
+            least > 0,
+            f"the mean Hessian of these {self.n} agents has the eigenvalue {least:.3g}, and F has "
+            "no minimizer; take other agents, or their problem unsolved.",
+        )
+        away = -np.linalg.solve(mean, tilts.mean(axis=0))
+        tilts = tilts + hessians @ away
+        dtype = self.center.dtype
+        solution = jnp.asarray(np.asarray(self.center, np.float64) + away, dtype)
+        return replace(
+            self,
+            tilts=jnp.asarray(tilts - tilts.mean(axis=0), dtype),
+            center=solution,
+            solution=solution,
+            strong_convexity=jnp.asarray(least, dtype),
+        )
 
 
 def quadratic(

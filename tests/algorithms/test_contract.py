@@ -102,7 +102,7 @@ class Taking:
 
     pattern: Any  # [T, n] bool
     link_count = None
-    offers = frozenset({"server"})
+    offers = frozenset({"server", "sum"})
 
     @property
     def n(self):

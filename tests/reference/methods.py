@@ -102,6 +102,26 @@ def dsgd(gradient, weights, x0, stepsize, steps):
     return x
 
 
+def monna(gradient, weights, x0, stepsize, steps, beta=0.99):
+    """Run MoNNA (Farhadkhani et al. 2023) with weights: M = b M + (1 - b) G, X+ = W (X - a M).
+
+    With a robust rule in W's place it is robust.monna.
+    """
+    x = start(x0, steps)
+    n = x.shape[1]
+    m = np.zeros_like(x[0])
+    for k in range(steps):
+        a = agent_stepsizes(stepsize, k, n)
+        g = all_gradients(gradient, x[k], k)
+        sent = np.zeros_like(x[k])
+        for i in range(n):
+            m[i] = beta * m[i] + (1 - beta) * g[i]
+            sent[i] = x[k, i] - a[i] * m[i]
+        for i in range(n):
+            x[k + 1, i] = neighbor_sum(weights, sent, i)
+    return x
+
+
 def gradient_tracking(gradient, weights, x0, stepsize, steps):
     """Run gradient tracking (Pu & Nedic 2018): X+ = W (X - a_k Y), Y+ = W Y + G+ - G, Y_0 = G_0.
 

@@ -62,7 +62,7 @@ class AFACS:
     server_stepsize: Nonnegative
     local_steps: Count = static(default=1)
     own_steps: Steps | None = None
-    needs: ClassVar[set[str]] = {"returns"}
+    needs: ClassVar[set[str]] = {"returns", "sum"}
 
     def __post_init__(self) -> None:
         """Check the numbers of local steps."""

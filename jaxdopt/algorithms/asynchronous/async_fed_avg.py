@@ -53,7 +53,7 @@ class AsyncFedAvg:
     server_stepsize: Nonnegative = 1.0
     weights: Nonnegative | None = None
     local_steps: Count = static(default=1)
-    needs: ClassVar[set[str]] = {"returns"}
+    needs: ClassVar[set[str]] = {"returns", "sum"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""

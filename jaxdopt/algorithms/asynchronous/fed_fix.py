@@ -46,7 +46,7 @@ class FedFix:
     stepsize: Nonnegative
     server_stepsize: Nonnegative = 1.0
     local_steps: Count = static(default=1)
-    needs: ClassVar[set[str]] = {"returns", "ticks"}
+    needs: ClassVar[set[str]] = {"returns", "ticks", "sum"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""

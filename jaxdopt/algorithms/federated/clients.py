@@ -46,6 +46,7 @@ class Clients:
     mask: Any  # [s] bool: who really takes part; None for all
     n: int = static()
     shares: Any = None  # [s]: their weights n pᵢ in the objective; None where all are 1
+    network: Any = None  # whose rule takes the mean's place, where some lie; else None
 
     def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:
         """Return the gradient of each one's own fᵢ at its row, [s, d] -> [s, d]."""
@@ -85,7 +86,12 @@ class Clients:
         return self.sum(self.weigh(rows))
 
     def mean(self, rows: jax.Array) -> jax.Array:
-        """Return Σ pᵢ rowᵢ / Σ pᵢ over those who take part, [s, d] -> [d]; 0 if there are none."""
+        """Return Σ pᵢ rowᵢ / Σ pᵢ over those who take part, [s, d] -> [d]; 0 if there are none.
+
+        Where some lie it is the network's rule of these rows, all of the same weight.
+        """
+        if self.network is not None:
+            return self.network.aggregate(rows, self.index, self.mask)
         weight = self.total(jnp.ones((len(rows), 1), rows.dtype))
         return self.total(rows) / jnp.where(self.number > 0, weight, 1)
 
@@ -130,7 +136,8 @@ def participants(problem: Any, network: Any) -> Clients:
         theirs, mask = Part(problem, index), index < problem.n
     else:
         theirs, index, mask = problem, None, getattr(network, "active", None)
-    return Clients(theirs, index, mask, problem.n, getattr(theirs, "shares", None))
+    lies = network if hasattr(network, "aggregate") else None
+    return Clients(theirs, index, mask, problem.n, getattr(theirs, "shares", None), lies)
 
 
 def require_own_steps(method: Any) -> None:

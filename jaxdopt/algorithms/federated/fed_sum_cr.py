@@ -54,7 +54,7 @@ class FedSUMCR:
     stepsize: Nonnegative
     server_stepsize: Nonnegative = 1.0
     local_steps: Count = static(default=1)
-    needs: ClassVar[set[str]] = {"server"}
+    needs: ClassVar[set[str]] = {"server", "sum"}
     numbers: ClassVar[float] = 0.5  # one down
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

@@ -50,7 +50,7 @@ class FOCUS:
     stepsize: Nonnegative
     server_stepsize: Nonnegative = 1.0
     local_steps: Count = static(default=1)
-    needs: ClassVar[set[str]] = {"server"}
+    needs: ClassVar[set[str]] = {"server", "sum"}
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""

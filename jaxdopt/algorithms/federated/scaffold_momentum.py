@@ -53,7 +53,7 @@ class SCAFFOLDMomentum:
     gradient_weight: Fraction = 0.2
     server_stepsize: Nonnegative = 1.0
     local_steps: Count = static(default=1)
-    needs: ClassVar[set[str]] = {"server"}
+    needs: ClassVar[set[str]] = {"server", "sum"}
     vectors: ClassVar[float] = 2.0  # three down, one up
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:

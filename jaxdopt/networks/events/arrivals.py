@@ -48,7 +48,7 @@ class Returns(Round, Server):
     @property
     def offers(self) -> frozenset[str]:  # type: ignore[override]
         """What every round can do; see `jaxdopt.roles`."""
-        return frozenset({"returns", "ticks"} if self.ticks else {"returns"})
+        return frozenset({"returns", "sum", "ticks"} if self.ticks else {"returns", "sum"})
 
     @property
     def agents(self) -> jax.Array:  # type: ignore[override]

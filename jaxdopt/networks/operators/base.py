@@ -173,6 +173,13 @@ class Operator(Network):
         raise NotImplementedError
 
     @property
+    def in_neighbors(self) -> tuple[jax.Array, jax.Array]:
+        """Whom every agent hears, itself left out: senders [n, s], and which slots have one."""
+        me = jnp.arange(self.n)
+        present = (self.matrix() != 0) & (me[:, None] != me)
+        return jnp.broadcast_to(me, (self.n, self.n)), present
+
+    @property
     def diagonal(self) -> jax.Array:
         """The diagonal of W, [n]: the weight of every agent's own value."""
         return jnp.diagonal(self.matrix())

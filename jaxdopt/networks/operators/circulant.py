@@ -153,6 +153,12 @@ class Circulant(Operator):
         )
 
     @property
+    def in_neighbors(self) -> tuple[jax.Array, jax.Array]:
+        """Whom every agent hears: senders [n, offsets], and which slots have one."""
+        senders = jnp.asarray(_senders(self.n, self.offsets))
+        return senders, jnp.broadcast_to(jnp.asarray(self.weights) != 0, senders.shape)
+
+    @property
     def diagonal(self) -> jax.Array:
         """The diagonal of W, [n]: the weight of every agent's own value."""
         return jnp.full(self.n, 1 - jnp.sum(self.weights))

@@ -327,6 +327,18 @@ class Neighbors(Operator):
         return sum(jnp.sum(weights != 0) for weights in tables)
 
     @property
+    def in_neighbors(self) -> tuple[jax.Array, jax.Array]:
+        """Whom every agent hears, itself left out: senders [n, s], and which slots have one."""
+        me, senders, present = jnp.arange(self.n)[:, None], [self.index], [self.weights != 0]
+        for hubs, index, weights in self.tiers:
+            others = jnp.broadcast_to(me, (self.n, index.shape[1]))
+            senders.append(others.at[hubs].set(index, unique_indices=True))
+            weighted = jnp.zeros((self.n, index.shape[1]), bool)
+            present.append(weighted.at[hubs].set(weights != 0, unique_indices=True))
+        whole = jnp.concatenate(senders, axis=1)
+        return whole, jnp.concatenate(present, axis=1) & (whole != me)
+
+    @property
     def diagonal(self) -> jax.Array:
         """The diagonal of W, [n]: the weight of every agent's own value."""
         return 1 - _sums(self.weights, self.tiers)

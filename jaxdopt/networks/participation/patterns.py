@@ -28,7 +28,7 @@ class Pattern(Varying):
     symmetric = True
     kind = "server"
     cuttable = False  # type: ignore[assignment]
-    offers = frozenset({"server"})
+    offers = frozenset({"server", "sum"})
     bound: Any = None  # s, the length of ``clients``; None where rounds have only ``active``
     horizon: Any = None
 

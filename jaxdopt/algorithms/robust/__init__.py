@@ -1,0 +1,1 @@
+"""Methods for networks some of whose agents lie."""

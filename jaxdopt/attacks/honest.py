@@ -1,0 +1,162 @@
+"""Lies made from honest messages: their mean and deviation, one of them, the receiver's own."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import ndtri
+
+from jaxdopt._checks import count, require
+from jaxdopt._leaves import is_traced
+from jaxdopt._pytree import pytree, static
+from jaxdopt.attacks.messages import Strength, heard_messages, mean_of, told
+
+
+@pytree
+class SignFlip:
+    """−s μ.
+
+    Args:
+        scale: s.
+
+    Source: Allen-Zhu, Ebrahimianghazani, Li, Alistarh (2021), arXiv 2012.14368, and many others.
+    """
+
+    scale: Strength = 1.0
+    strength = "scale"
+
+    def __call__(
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
+    ) -> jax.Array:
+        """Return what one receiver is told [d]."""
+        messages, mask = heard_messages(honest, heard)
+        return told(-self.scale * mean_of(messages, mask), honest)
+
+
+@pytree
+class InnerProduct:
+    """−ε μ, as long as ε says: small ones change the sign of a robust aggregate unnoticed.
+
+    Also called "fall of empires" (FOE), with ε of 1 or more.
+
+    Args:
+        factor: ε.
+
+    Source: Xie, Koyejo, Gupta (2020), arXiv 1903.03936 ("inner product manipulation").
+    """
+
+    factor: Strength = 0.1
+    strength = "factor"
+
+    def __call__(
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
+    ) -> jax.Array:
+        """Return what one receiver is told [d]."""
+        messages, mask = heard_messages(honest, heard)
+        return told(-self.factor * mean_of(messages, mask), honest)
+
+
+@pytree
+class ALIE:
+    """μ − z σ: as far from the mean as an honest message might be ("a little is enough").
+
+    Args:
+        factor: z; by default ``ALIE.factor(m + f, f)``, in which m honest messages are heard.
+
+    Source: Baruch, Baruch, Goldberg (2019), arXiv 1902.06156.
+    """
+
+    factor: Strength | None = None
+    strength = "factor"
+
+    def __call__(
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
+    ) -> jax.Array:
+        """Return what one receiver is told [d]."""
+        messages, mask = heard_messages(honest, heard)
+        m = jnp.sum(mask)
+        mean = mean_of(messages, mask)
+        away = jnp.where(mask[:, None], messages - mean, 0)
+        variance = jnp.sum(away**2, axis=0) / jnp.maximum(m - 1, 1)
+        spread = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
+        z = self.factor
+        if z is None:
+            known = len(messages) if heard is None else m
+            z = jnp.where(m > 1, _quantile(known + liars, liars), 0)
+        return told(mean - z * spread, honest)
+
+
+def _quantile(n: Any, f: Any) -> Any:
+    """Return z = Φ⁻¹((n − f − s) / (n − f)) with s = ⌊n / 2 + 1⌋ − f, of n agents with f liars.
+
+    s honest agents farther from the mean than the lie, with f liars, are a majority that is for it.
+
+    Args:
+        n: the number of agents, liars among them.
+        f: the number of liars, fewer than half.
+
+    Raises:
+        ValueError: half of the agents lie, or more.
+    """
+    if not is_traced((n, f)):
+        require(
+            2 * f < n,
+            f"{f} of {n} messages are lies, and ALIE's factor is for fewer than half; give factor.",
+        )
+    supporters = jnp.floor(n / 2 + 1) - f
+    return ndtri((n - f - supporters) / (n - f))
+
+
+ALIE.factor = staticmethod(_quantile)  # of the class; an object's is its number
+
+
+@pytree
+class Mimic:
+    """An honest message, repeated: it is given more weight than others, in rules that see no lie.
+
+    Args:
+        target: which of the heard messages, from 0; the last one where there are fewer; static.
+
+    Source: Karimireddy, He, Jaggi (2022), arXiv 2006.09365, with a fixed target; theirs is learned
+    in a warm-up.
+    """
+
+    target: int = static(default=0)
+
+    def __post_init__(self) -> None:
+        """Check the target."""
+        count("target", self.target, minimum=0, remedy="the position of an honest message, from 0")
+
+    def __call__(
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
+    ) -> jax.Array:
+        """Return what one receiver is told [d]."""
+        messages, mask = heard_messages(honest, heard)
+        place = jnp.cumsum(mask) - 1
+        return told(messages[jnp.argmax(place == jnp.minimum(self.target, place[-1]))], honest)
+
+
+@pytree
+class Dissensus:
+    """x₀ − ε Σⱼ (xⱼ − x₀) / f, over the honest messages: it drives neighbors apart on a graph.
+
+    The receiver's own message is x₀ = honest[0]. With weights wᵢⱼ it is
+    xᵢ − ε Σⱼ wᵢⱼ (xⱼ − xᵢ) / Σₗ wᵢₗ, l the liars: for ε = 1 an average with these weights stays at
+    xᵢ. Here weights are equal.
+
+    Args:
+        factor: ε.
+
+    Source: He, Karimireddy, Jaggi (2022), arXiv 2202.01545.
+    """
+
+    factor: Strength
+    strength = "factor"
+
+    def __call__(
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
+    ) -> jax.Array:
+        """Return what one receiver is told [d]."""
+        messages, mask = heard_messages(honest, heard)
+        apart = jnp.sum(jnp.where(mask[:, None], messages - messages[0], 0), axis=0)
+        return told(messages[0] - self.factor * apart / jnp.maximum(liars, 1), honest)

@@ -1,0 +1,101 @@
+"""What a run measures where some agents lie: honest agents' rows, and their part of the problem.
+
+Honest is who never lies in a network's whole pattern, its ``honest`` [n] (see
+`jaxdopt.networks.robust`). Metrics get a view of the state that has their rows alone, and the
+problem of these agents, F(x) = (1/h) Σ fᵢ(x) over the h honest ones, with its own solution.
+"""
+
+import contextlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdopt import _wrapper, roles
+from jaxdopt._leaves import is_traced
+from jaxdopt._pytree import pytree
+from jaxdopt._wrapper import layers, wrapped
+from jaxdopt.problems.problem import Part, divides
+from jaxdopt.programs import noted, once
+
+
+def honest(network: Any) -> np.ndarray | None:
+    """Return the numbers of the agents that never lie, or None where nobody lies."""
+    mask = getattr(network, "honest", None)
+    return None if mask is None or np.all(mask) else np.flatnonzero(mask)
+
+
+@pytree
+class Measured(_wrapper.Wrapper):
+    """A problem with the part of it that metrics see; it is otherwise the problem itself.
+
+    Args:
+        problem: all agents'.
+        part: the honest agents'.
+    """
+
+    problem: Any
+    part: Any
+    wraps = "problem"
+
+
+def measured(problem: Any, network: Any) -> Any:
+    """Return a problem with the part that metrics see, or the problem itself if nobody lies.
+
+    The part is solved on the host if the problem is, once for the same two objects; not where
+    numbers are traced, and not where there is no minimizer.
+    """
+    if honest(network) is None or any(isinstance(layer, Measured) for layer in layers(problem)):
+        return problem
+    return once(_measured, noted(problem), noted(network))
+
+
+def told_apart(problem: Any) -> tuple[Any, Any]:
+    """Return a problem as methods see it, and as metrics do."""
+    return (wrapped(problem), problem.part) if isinstance(problem, Measured) else (problem, problem)
+
+
+def _measured(problem: Any, network: Any) -> Measured:
+    agents = honest(network)
+
+    def part() -> Any:
+        return problem.take(agents) if divides(problem) else Part(problem, agents)
+
+    if is_traced(problem):
+        return Measured(problem, part())
+    with jax.ensure_compile_time_eval():
+        found = part()
+        if getattr(problem, "optimum", None) is not None:
+            with contextlib.suppress(ValueError):  # of honest data without a minimizer
+                found = found.solved()
+    return Measured(problem, found)
+
+
+class View:
+    """A state of which only some agents' rows are seen: in its fields, and in ``x``.
+
+    Args:
+        state: the whole state.
+        agents: whose rows are seen, [h] int.
+        n: the number of all agents.
+    """
+
+    def __init__(self, state: Any, agents: np.ndarray, n: int) -> None:
+        self._state, self._agents, self._n = state, agents, n
+
+    @property
+    def x(self) -> Any:
+        """The agents' estimates, [h, d]."""
+        return jax.tree.map(lambda leaf: leaf[self._agents], self._state.x)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._state, name)
+        return roles.rows_of(self._state, name, value, self._agents, self._n)
+
+
+def seen(state: Any, network: Any) -> Any:
+    """Return a state as metrics see it: all of it if nobody lies, or if it is a server's."""
+    agents = honest(network)
+    if agents is None or getattr(state, "server", None) is not None:
+        return state
+    return View(state, agents, network.n)
