@@ -1,8 +1,8 @@
 """What a run measures where some agents lie: honest agents' rows, and their part of the problem.
 
 Honest is who never lies in a network's whole pattern, its ``honest`` [n] (see
-`jaxdopt.networks.robust`). Metrics get a view of the state that has their rows alone, and the
-problem of these agents, F(x) = (1/h) Σ fᵢ(x) over the h honest ones, with its own solution.
+`jaxdopt.networks.robust`). Metrics get the state with their rows alone, and the problem of these
+agents, F(x) = (1/h) Σ fᵢ(x) over the h honest ones, with its own solution.
 """
 
 import contextlib
@@ -71,31 +71,9 @@ def _measured(problem: Any, network: Any) -> Measured:
     return Measured(problem, found)
 
 
-class View:
-    """A state of which only some agents' rows are seen: in its fields, and in ``x``.
-
-    Args:
-        state: the whole state.
-        agents: whose rows are seen, [h] int.
-        n: the number of all agents.
-    """
-
-    def __init__(self, state: Any, agents: np.ndarray, n: int) -> None:
-        self._state, self._agents, self._n = state, agents, n
-
-    @property
-    def x(self) -> Any:
-        """The agents' estimates, [h, d]."""
-        return jax.tree.map(lambda leaf: leaf[self._agents], self._state.x)
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._state, name)
-        return roles.rows_of(self._state, name, value, self._agents, self._n)
-
-
 def seen(state: Any, network: Any) -> Any:
-    """Return a state as metrics see it: all of it if nobody lies, or if it is a server's."""
+    """Return a state as metrics see it: honest agents' rows alone, or all of a server's."""
     agents = honest(network)
     if agents is None or getattr(state, "server", None) is not None:
         return state
-    return View(state, agents, network.n)
+    return roles.rows_of(state, agents, network.n)
