@@ -80,7 +80,7 @@ class State(Wrapper):
     """The state of an averaged method: what it does not define is the wrapped method's state's."""
 
     inner: Any  # the wrapped method's state
-    means: Any = dataclasses.field(metadata={"axis": None, "rows": 0})  # `Terms`; go on in sleep
+    means: Any = dataclasses.field(metadata={"axis": None, "rows": 0})  # `Terms`; of sleepers, too
     steps: Any = field(axis=None)  # [] int, taken so far
     wraps = "inner"
 

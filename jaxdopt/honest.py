@@ -2,19 +2,20 @@
 
 Honest is who never lies in a network's whole pattern, its ``honest`` [n] (see
 `jaxdopt.networks.robust`). Metrics get the state with their rows alone, and the problem of these
-agents, F(x) = (1/h) Σ fᵢ(x) over the h honest ones, with its own solution.
+agents, F(x) = Σ pᵢ fᵢ(x) / Σ pᵢ over honest ones, with its own solution.
 """
 
 import contextlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import _wrapper, roles
 from jaxdopt._leaves import is_traced
-from jaxdopt._pytree import pytree
-from jaxdopt._wrapper import layers, wrapped
+from jaxdopt._pytree import pytree, replace
+from jaxdopt._wrapper import layers, rewrap, wrapped
 from jaxdopt.problems.problem import Part, divides
 from jaxdopt.programs import noted, once
 
@@ -59,7 +60,7 @@ def _measured(problem: Any, network: Any) -> Measured:
     agents = honest(network)
 
     def part() -> Any:
-        return problem.take(agents) if divides(problem) else Part(problem, agents)
+        return _weighed(problem.take(agents)) if divides(problem) else Part(problem, agents)
 
     if is_traced(problem):
         return Measured(problem, part())
@@ -69,6 +70,18 @@ def _measured(problem: Any, network: Any) -> Measured:
             with contextlib.suppress(ValueError):  # of honest data without a minimizer
                 found = found.solved()
     return Measured(problem, found)
+
+
+def _weighed(part: Any) -> Any:
+    """Return a part of a problem whose weights pᵢ sum to 1 again, a finite sum's."""
+    inner = wrapped(part)
+    if inner is not None:
+        return rewrap(part, _weighed(inner))
+    if not hasattr(part, "agent_weights"):
+        return part
+    share = jnp.mean(part.shares)
+    bound = None if part.smoothness is None else part.smoothness / share
+    return replace(part, agent_weights=part.agent_weights / share, smoothness=bound)
 
 
 def seen(state: Any, network: Any) -> Any:

@@ -111,7 +111,7 @@ def product(network, x, k=0):
         ),
         *(
             pytest.param("complete", rule, attack, marks=pytest.mark.slow)
-            for rule, attack in zip(PAIRS, (*[*ATTACKS][3:], *ATTACKS), strict=False)
+            for rule, attack in (("CGE", "dissensus"), ("self-centered, adaptive", "inf"))
         ),
     ],
 )
@@ -124,9 +124,10 @@ def test_a_product_is_every_agents_rule_of_what_it_is_told(graph, rule, attack):
         wanted = expected(rule_loop, x, arcs(given), lying, attack_loop)
     found = product(lies, x)
     np.testing.assert_allclose(found, wanted, **CLOSE)
-    honest = np.asarray(found)[~lying]
-    if rule.breakdown(3):  # no NaN of a liar reaches an honest agent
-        assert np.isfinite(honest).all()
+    heard = arcs(given) | np.eye(network.n, dtype=bool)
+    most = [rule.breakdown(m) for m in heard.sum(axis=1).tolist()]
+    safe = ~lying & ((heard & lying).sum(axis=1) <= most)
+    assert np.isfinite(found[safe]).all()  # no liar's NaN reaches an honest agent
 
 
 def test_a_laplacian_is_what_a_product_changes():
@@ -144,7 +145,7 @@ SEQUENCES = {
     "random links, directed": lambda: networks.RandomLinks(networks.push_pull(ONE_WAY), 0.6),
     "asleep": lambda: networks.Asleep(networks.metropolis(REGULAR8), 0.6),
     "disconnected": lambda: networks.Disconnected(networks.metropolis(REGULAR8), 0.6),
-    "matching": lambda: networks.RandomMatching(8),
+    "matching": lambda: networks.RandomMatching(jd.graphs.complete(8)),
     "timed": lambda: networks.timed(networks.metropolis(REGULAR8), compute=1.0, delay=0.5),
 }
 REGULAR8 = jd.graphs.regular(8, 4, seed=2)
