@@ -14,11 +14,9 @@ from what it needs:
 ==============  =================================================================================
 
 One call is the problem's ``samples`` component gradients, or its ``batch`` if the method draws its
-samples itself. Where only some clients or agents take
-part in a step, all is the average agent's; where some lie (`jaxdopt.networks.robust`), that of the
-honest ones.
-A method whose costs vary in other ways has a method ``cost(state, problem, network)`` that returns
-a `Cost`.
+samples itself. Where only some clients or agents take part in a step, all is the average agent's;
+where some lie (`jaxdopt.networks.robust`), the average honest agent's. A method whose costs vary in
+other ways has a method ``cost(state, problem, network)`` that returns a `Cost`.
 
 **Axes are open.** An `Axis` is what a step adds to it, whether steps add up or the largest counts,
 and how the total is read. A method, a problem, a network or a wrapper of one adds its own as an
