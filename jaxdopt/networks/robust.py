@@ -121,12 +121,7 @@ class RobustMixing(Robust):
         raise Missing(lacks(self, "all", "network.mean"))
 
     def told(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Return what every agent hears of x [n, d], for rules that are a method's own.
-
-        Returns:
-            The senders [n, s], the messages [n, s, d], and which slots have one [n, s]; slot 0 is
-            the agent itself.
-        """
+        """Return what every agent hears of x [n, d]; see `jaxdopt.networks.told`."""
         return self._of_each(x, _heard)
 
     @property
@@ -361,7 +356,28 @@ def robust(
     return found
 
 
-def _heard(i: Any, slots: Any, there: Any, messages: Any) -> tuple[Any, Any, Any]:
+def told(network: Any, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return what every agent hears of x [n, d] in a round, for rules that are a method's own.
+
+    Args:
+        network: a graph's round, with liars or without.
+        x: the agents' messages, [n, d].
+
+    Returns:
+        The senders [n, s], the messages [n, s, d], and which slots have one [n, s]; slot 0 is the
+        agent itself.
+    """
+    if hasattr(network, "told"):
+        return network.told(x)
+    senders, present = network.row.in_neighbors
+    itself = jnp.arange(network.n)[:, None]
+    slots = jnp.concatenate([itself, senders], axis=1)
+    there = jnp.concatenate([jnp.ones_like(itself, dtype=bool), present], axis=1)
+    return slots, x[slots], there
+
+
+def _heard(*received: Any) -> tuple[Any, Any, Any]:
+    _, slots, there, messages = received
     return slots, messages, there
 
 
