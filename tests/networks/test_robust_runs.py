@@ -1,5 +1,6 @@
 """Servers with liars against loops, what is measured among liars, and what is refused."""
 
+import re
 from typing import Any
 
 import jax
@@ -291,7 +292,7 @@ def test_sweeps_over_the_rule_the_attack_and_seeds_solve_the_honest_part_once(so
         jd.MoNNA(0.2, 0.5), problem, network, problem.start(), keys, steps=4
     )
     assert swept.history["gap"].shape == (3, 5)
-    assert solving == [N, 7]  # networks with the same liars share what is solved
+    assert solving == [N, 7, 7]  # once more, as `compare` has a form of its own; others share it
 
 
 @pytest.mark.slow
@@ -491,7 +492,8 @@ def test_runs_go_on_and_are_kept(tmp_path):
         *given, problem.start(), KEY, steps=8, checkpoint=tmp_path / "run", progress=False
     )
     np.testing.assert_allclose(kept.state.x, whole.state.x, rtol=1e-12)
-    until = jd.run(*given, problem.start(), KEY, steps=100, until={"gap": 0.05}, progress=False)
+    level = float(whole.history["gap"][3])
+    until = jd.run(*given, problem.start(), KEY, steps=100, until={"gap": level}, progress=False)
     assert until.stopped == "until"
     other = lying(networks.Complete(N), rule=A.Median(), attack=T.Gaussian(1.0))
     with pytest.raises(ValueError, match="network"):
@@ -510,7 +512,6 @@ def test_runs_are_differentiated_by_what_liars_say():
     """The slope in the strength of an attack, through rule and run, against differences."""
     problem = jd.problems.quadratic(N, D, heterogeneity=1.0)
 
-    @loops.jit
     def loss(factor):
         network = lying(networks.Complete(N), attack=T.ALIE(factor))
         result = jd.run(
@@ -518,8 +519,8 @@ def test_runs_are_differentiated_by_what_liars_say():
         )
         return result.history["loss"][-1]
 
-    slope = loops.jit(jax.grad(loss))(0.7)
-    difference = (loss(0.7 + 1e-5) - loss(0.7 - 1e-5)) / 2e-5
+    slope, alone = loops.jit(jax.grad(loss))(0.7), loops.jit(loss)
+    difference = (alone(0.7 + 1e-5) - alone(0.7 - 1e-5)) / 2e-5
     np.testing.assert_allclose(slope, difference, rtol=1e-6)
     assert abs(slope) > 1e-6
 
@@ -699,9 +700,8 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_sentence(name):
     make, sentence = BAD[name]
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(sentence)) as error:
         make()
-    assert sentence in str(error.value)
     assert loops.one_sentence(error), str(error.value)
 
 
@@ -742,7 +742,7 @@ def test_agents_that_are_alone_keep_their_own():
     x = loops.rows(1, D)
     np.testing.assert_array_equal(loops.apply(alone.at(0, KEY), x), x)
     apart = networks.robust(
-        networks.mixing(np.eye(4), form=networks.Dense),
+        networks.RandomLinks(networks.metropolis(jd.graphs.ring(4)), 0.0),
         rule=A.Median(),
         attack=T.SignFlip(),
         liars=2,
