@@ -32,6 +32,7 @@ from experiments.panels import Figure, Heat
 from experiments.study import Axis, Part, Program, Results, Study, keys
 from jaxdopt.algorithms.federated.clients import Central, common, participants
 from jaxdopt.networks import participation
+from jaxdopt.problems.neural import predict
 
 HONEST, MOST, BATCH, DECAY, PIXELS = 10, 4, 25, 1e-4, 7
 GAMMAS = (1.0, 0.66, 0.33, 0.0)
@@ -110,7 +111,6 @@ def world(sizes: dict[str, Any], seed: int) -> SimpleNamespace:
     """Return the sizes, the problems by γ, and the metrics."""
     training, choosing, judging = images(seed)
     problems = [dealt(training, gamma, seed) for gamma in sizes["gammas"]]
-    predict = jd.problems.neural.predict
     metrics = {
         name: jd.metrics.accuracy(data.features, data.labels, predict=predict)
         for name, data in (("chosen by", choosing), ("accuracy", judging))
