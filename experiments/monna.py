@@ -70,14 +70,15 @@ ATTACKS = {  # the attack, and its factor of a strength z
     "sign flip": (T.SignFlip(), None),
     "label flip": (None, None),
 }
-STRENGTHS = {"ALIE": (0.7, 1.0, 1.5, 4.0), "FOE": (0.03, 0.1, 0.3, 1.0)}
-SMALL = {"pixels": 7, "hidden": 16, "steps": 300, "strengths": STRENGTHS}
+TWO = {"ALIE": (1.0, 4.0), "FOE": (0.03, 0.3)}  # z
+SIX = {"ALIE": (0.3, 0.7, 1.0, 1.5, 2.0, 4.0), "FOE": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)}
+SMALL = {"pixels": 7, "hidden": 16, "steps": 300, "strengths": TWO}
 SCALES = {
     "quick": SMALL
     | {"alphas": (1,), "rules": ("NNA",), "attacks": ("ALIE",), "seeds": 1}
     | {"strengths": {"ALIE": (1.0,)}},
     "default": SMALL | {"alphas": (1, 5), "rules": [*RULES], "attacks": [*ATTACKS], "seeds": 2},
-    "full": {"pixels": 28, "hidden": 100, "steps": 600, "strengths": STRENGTHS}
+    "full": {"pixels": 28, "hidden": 100, "steps": 600, "strengths": SIX}
     | {"alphas": (1, 5), "rules": [*RULES], "attacks": [*ATTACKS], "seeds": 5},
 }
 
@@ -286,7 +287,7 @@ def strengths(attack: str, alpha: float) -> LogLog:
 FIGURES = {
     "monna": Figure(
         [[curves(attack, alpha) for attack in ATTACKS] for alpha in (1, 5)]
-        + [[strengths(attack, alpha) for alpha in (1, 5) for attack in STRENGTHS]],
+        + [[strengths(attack, alpha) for alpha in (1, 5) for attack in SIX]],
         height=1.7,
         sharey=True,
     )

@@ -391,7 +391,8 @@ def _mask(liars: Any, n: int) -> np.ndarray:
 
 def _require_neighborhoods(network: RobustMixing, mask: np.ndarray) -> None:
     """Refuse an f that is too large for some neighborhood, or fewer messages than liars tell."""
-    senders, present = map(np.asarray, network._in_neighbors)
+    with jax.ensure_compile_time_eval():  # the graph is known, in jit and grad, too
+        senders, present = map(np.asarray, network._in_neighbors)
     heard = 1 + present.sum(axis=1)
     if network.hears is not None:
         ever = mask if mask.ndim == 1 else mask.any(axis=0)
