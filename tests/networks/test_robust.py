@@ -394,3 +394,64 @@ def test_runs_are_the_loops(graph, rule, attack, beta):
         result.history["consensus_error"], (apart**2).sum(axis=2).mean(axis=1), **CLOSE
     )
     assert not result.diverged
+
+
+def told_by(lies, x, rounds):
+    """What honest agents make of it where the rule is the mean of everything."""
+    run = loops.jit(lambda lies: jax.lax.map(lambda k: lies.at(k, KEY) @ x, jnp.arange(rounds)))
+    return np.asarray(run(lies))
+
+
+@pytest.mark.parametrize("complete", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_mimic_tells_the_message_of_one_agent_heard_or_not(complete):
+    network = networks.Complete(9) if complete else networks.metropolis(jd.graphs.ring(9))
+    hears = ~np.eye(9, dtype=bool) if complete else arcs(jd.graphs.ring(9))
+    x, lying = loops.rows(9, D), spread_out(9, 2)
+    lies = networks.robust(network, rule=A.Mean(), attack=T.Mimic(6), liars=lying)
+    wanted = robust.robust_mixing(
+        robust.mean(), np.asarray(x), hears, lying, lambda k, i, j, honest, f: np.asarray(x[6]), 0
+    )
+    np.testing.assert_allclose(product(lies, x), wanted, **CLOSE)
+    strangers = networks.robust(network, rule=A.Mean(), attack=T.Mimic(9), liars=lying)
+    with pytest.raises(ValueError, match="target is 9, of 9 agents; give at most 8"):
+        strangers.at(0, KEY) @ x
+
+
+def test_a_script_tells_its_offset_of_the_step_and_receiver():
+    """The last one from then on; a run's steps are the script's."""
+    offsets = np.random.default_rng(2).normal(size=(3, 7, D))
+    network = networks.metropolis(jd.graphs.ring(7))
+    lies = networks.robust(
+        network, rule=A.Mean(), attack=T.Scripted(jnp.asarray(offsets)), liars=spread_out(7, 2)
+    )
+    x, who, hears = loops.rows(7, D), spread_out(7, 2), arcs(jd.graphs.ring(7))
+    found = told_by(lies, x, 5)
+
+    def attack(k, i, j, honest, f):
+        return robust.scripted(offsets[min(k, 2), i])(honest, liars=f)
+
+    for k in range(5):
+        wanted = robust.robust_mixing(robust.mean(), np.asarray(x), hears, who, attack, k)
+        np.testing.assert_allclose(found[k], wanted, **CLOSE)
+
+
+@pytest.mark.slow
+def test_the_strongest_is_searched_for_each_receiver():
+    rule, network = A.TrimmedMean(1), networks.metropolis(REGULAR)
+    lies = networks.robust(
+        network, rule=rule, attack=T.strongest(T.ALIE(), rule), liars=spread_out(9, 1)
+    )
+    x = loops.rows(9, D)
+    loop = robust.strongest(robust.alie, robust.trimmed_mean(1))
+    wanted = expected(robust.trimmed_mean(1), x, arcs(REGULAR), spread_out(9, 1), loop)
+    np.testing.assert_allclose(product(lies, x), wanted, rtol=1e-8, atol=1e-8)
+
+
+def test_gaussian_lies_are_normal_and_one_a_receiver():
+    lies = networks.robust(networks.Complete(6), rule=A.Mean(), attack=T.Gaussian(3.0), liars=3)
+    found = told_by(lies, jnp.zeros((6, D)), 800)
+    assert np.array_equal(found[:, 3:], np.zeros((800, 3, D)))
+    drawn = found[:, :3] * 2 / 3  # half of the messages are lies, the same one three times
+    assert len(np.unique(drawn.round(12))) == drawn.size
+    assert abs(drawn.mean()) < 5 / np.sqrt(drawn.size)
+    assert abs(drawn.std() - 1) < 5 / np.sqrt(2 * drawn.size)
