@@ -80,8 +80,8 @@ class State(Wrapper):
     """The state of an averaged method: what it does not define is the wrapped method's state's."""
 
     inner: Any  # the wrapped method's state
-    means: Any = dataclasses.field(metadata={"axis": None, "rows": 0})  # `Terms`; of sleepers, too
     steps: Any = field(axis=None)  # [] int, taken so far
+    means: Any = dataclasses.field(metadata={"axis": None, "rows": 0})  # `Terms`; of sleepers, too
     wraps = "inner"
 
     @property
@@ -155,7 +155,7 @@ class Averaged(Wrapper):
     def init(self, x0: Any, problem: Any, network: Any, key: jax.Array) -> State:
         """Start as the wrapped method does; its x is the first mean."""
         inner = wrapped(self).init(x0, problem, network, key)
-        state = State(inner, jax.tree.map(Mean.of, _terms(inner)), jnp.zeros((), jnp.int32))
+        state = State(inner, jnp.zeros((), jnp.int32), jax.tree.map(Mean.of, _terms(inner)))
         return distinct(state, (self, x0, problem, network))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
@@ -167,7 +167,7 @@ class Averaged(Wrapper):
         steps = state.steps + 1
         terms = jnp.maximum(steps - self.start, 0) + 1
         means = jax.tree.map(lambda x, mean: mean.renewed(x, terms), _terms(inner), state.means)
-        return State(inner, means, steps)
+        return State(inner, steps, means)
 
     def cost(self, state: State, problem: Any, network: Any) -> costs.Cost:
         """Return the cost of the wrapped method's step."""

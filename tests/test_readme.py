@@ -60,6 +60,13 @@ EXPECTED = {  # what a page says of its results
         sorted(names["order"]) == list(range(512)) and bool((names["mixed"] == 1).all())
     ),
     "gpus": lambda names: names["result"].state.x.shape == (64, 3),
+    "liars": lambda names: (
+        names["ends"]["mean"] > 10 * names["ends"]["trimmed mean"]
+        and (names["rule"].breakdown(9), names["worst"].sizes["network.rule.f"]) == (3, 4)
+        and max(last(names["served"]), last(names["own"])) < 0.05
+        and last(names["fooled"], "loss") < 0.5
+        and max(names["harms"]) > 1.05 * names["harms"][0]
+    ),
     "long-runs": lambda names: (
         names["result"].history["step"][-1] == 2000
         and len(names["results"]) == 3

@@ -391,7 +391,7 @@ def _scatters(preparation: Any) -> bool:
 def _mask(liars: Any, n: int) -> np.ndarray:
     """Return who lies, [n] or [T, n] bool, or refuse it."""
     require(
-        not isinstance(liars, jax.core.Tracer),
+        not is_traced(liars),
         "liars is traced, and who is measured depends on it; give a number or a mask of booleans, "
         "outside of the transformation.",
     )

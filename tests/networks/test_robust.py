@@ -24,7 +24,7 @@ D = 3
 
 def hub(n):
     """A ring whose agents all hear agent 0, too, who hears more than a table's row has."""
-    return nx.relabel_nodes(nx.wheel_graph(n), lambda i: i)
+    return nx.wheel_graph(n)
 
 
 def arcs(graph):
@@ -100,9 +100,9 @@ def product(network, x, k=0):
         ("regular", "trimmed mean", "dissensus"),
         ("hub", "NNM, trimmed mean", "sign flip"),
         ("exponential, directed", "self-centered", "NaN"),
-        ("push-pull", "CAF", "inf"),
-        ("complete", "NNM, NNA", "inner product"),
-        ("dense", "geometric median", "constant"),
+        pytest.param("push-pull", "CAF", "inf", marks=pytest.mark.slow),
+        pytest.param("complete", "NNM, NNA", "inner product", marks=pytest.mark.slow),
+        pytest.param("dense", "geometric median", "constant", marks=pytest.mark.slow),
         pytest.param("ring", "mean", "truth", marks=pytest.mark.slow),
         *(
             pytest.param("regular", rule, attack, marks=pytest.mark.slow)
@@ -131,7 +131,7 @@ def test_a_product_is_every_agents_rule_of_what_it_is_told(graph, rule, attack):
 
 
 def test_a_laplacian_is_what_a_product_changes():
-    network = networks.robust(networks.Complete(7), rule=A.NNA(1), attack=T.SignFlip(), liars=1)
+    network = networks.robust(networks.Complete(7), rule=A.Mean(), attack=T.SignFlip(), liars=1)
     x = loops.rows(7, D)
     now = network.at(0, KEY)
     change = loops.jit(lambda now, x: now.laplacian(x))(now, x)
@@ -154,7 +154,7 @@ REGULAR8 = jd.graphs.regular(8, 4, seed=2)
 @pytest.mark.parametrize(
     "name",
     [
-        "alternating",
+        pytest.param("alternating", marks=pytest.mark.slow),
         "random links",
         "asleep",
         pytest.param("one peer", marks=pytest.mark.slow),
@@ -193,25 +193,24 @@ def test_in_every_round_agents_hear_that_rounds_neighbors_and_liars(name):
 
 
 def test_all_leaves_are_one_message():
-    """Judged together: with leaves apart, another message would be the nearest one of each."""
+    """Judged together: with leaves apart, others would be the longest of each."""
     x = loops.rows(7, 5, seed=8)
     tree = {"a": x[:, :2], "b": (x[:, 2:4].reshape(7, 1, 2), x[:, 4].astype(jnp.float32))}
     x = x.at[:, 4].set(tree["b"][1])
-    lies = networks.robust(networks.Complete(7), rule=A.Krum(2), attack=T.SignFlip(), liars=2)
+    lies = networks.robust(networks.Complete(7), rule=A.CGE(2), attack=T.SignFlip(2.0), liars=2)
     found = product(lies, tree)
     whole = product(lies, x)
-    np.testing.assert_array_equal(found["a"], whole[:, :2])
-    np.testing.assert_array_equal(found["b"][0].reshape(7, 2), whole[:, 2:4])
-    np.testing.assert_array_equal(found["b"][1], whole[:, 4])
+    np.testing.assert_allclose(found["a"], whole[:, :2], rtol=1e-14)
+    np.testing.assert_allclose(found["b"][0].reshape(7, 2), whole[:, 2:4], rtol=1e-14)
+    np.testing.assert_allclose(found["b"][1], whole[:, 4], rtol=1e-6)
     assert found["b"][1].dtype == jnp.float32
     assert found["a"].dtype == x.dtype
-    wanted = expected(robust.krum(2), x, arcs(ALL), np.arange(7) > 4, robust.sign_flip())
+    wanted = expected(robust.cge(2), x, arcs(ALL), np.arange(7) > 4, robust.sign_flip(2.0))
     np.testing.assert_allclose(whole, wanted, **CLOSE)
 
 
-@pytest.mark.parametrize(
-    "attack", [T.Dissensus(1.0), pytest.param(T.Gaussian(1.0), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", [T.Dissensus(1.0), T.Gaussian(1.0)])
 def test_receivers_in_batches_get_what_all_at_once_do(attack, monkeypatch):
     lies = networks.robust(
         networks.metropolis(REGULAR), rule=A.NNA(1), attack=attack, liars=2, hears=4
@@ -229,12 +228,14 @@ class Aside:
 
     broadcasts = True
 
-    def __call__(self, honest, liars=1, key=None, heard=None):
+    def __call__(self, honest, liars=1, key: Any = None, heard: Any = None):
         mean = jnp.sum(jnp.where(heard[:, None], honest, 0), axis=0) / jnp.sum(heard)
         return mean + jnp.arange(1.0, D + 1)
 
 
-@pytest.mark.parametrize("rule", ["NNM, NNA", pytest.param("CAF", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "rule", ["NNA", *(pytest.param(r, marks=pytest.mark.slow) for r in ("CAF", "NNM, NNA"))]
+)
 def test_where_all_hear_the_same_it_is_computed_once(rule):
     """A complete graph's own path, and the table of the same matrix."""
     rule, rule_loop = PAIRS[rule]
@@ -269,7 +270,7 @@ def test_on_a_complete_graph_honest_agents_have_the_servers_aggregate(rule):
 class Spy:
     """A rule that tells how many messages it hears, the sum of their squares, and of the first."""
 
-    def __call__(self, x, heard=None, own=0, key=None):
+    def __call__(self, x, heard: Any = None, own=0, key=None):
         x = jnp.where(heard[:, None], x, 0)
         return jnp.stack([jnp.sum(heard), jnp.sum(x[:, 0]), x[own, 0]]).astype(x.dtype)
 
@@ -305,7 +306,7 @@ class Relays:
 
     broadcasts = False
 
-    def __call__(self, honest, liars=1, key=None, heard=None):
+    def __call__(self, honest, liars=1, key: Any = None, heard: Any = None):
         return jnp.broadcast_to(jax.random.normal(key, ()), honest.shape[1:])
 
 
@@ -320,6 +321,7 @@ def test_lies_are_drawn_anew_for_every_receiver_and_round():
     assert np.array_equal(np.asarray(found)[:, 4:, 1], np.zeros((500, 2)))  # liars hear the truth
 
 
+@pytest.mark.slow
 def test_buckets_are_means_of_what_is_heard():
     """With one message a bucket it is the rule; with all in one bucket the mean of all."""
     x, told = loops.rows(9, D), {"attack": T.SignFlip(), "liars": 2}
@@ -354,7 +356,9 @@ def oracle(n):
     ("graph", "rule", "attack", "beta"),
     [
         ("regular", "NNA", "ALIE", 0.9),
-        ("exponential, directed", "NNM, trimmed mean", "NaN", None),
+        pytest.param(
+            "exponential, directed", "NNM, trimmed mean", "NaN", None, marks=pytest.mark.slow
+        ),
         pytest.param("hub", "self-centered, adaptive", "dissensus", 0.0, marks=pytest.mark.slow),
         pytest.param("complete", "NNA", "sign flip", 0.9, marks=pytest.mark.slow),
         pytest.param("ring", "trimmed mean", "inf", None, marks=pytest.mark.slow),
@@ -394,3 +398,64 @@ def test_runs_are_the_loops(graph, rule, attack, beta):
         result.history["consensus_error"], (apart**2).sum(axis=2).mean(axis=1), **CLOSE
     )
     assert not result.diverged
+
+
+def told_by(lies, x, rounds):
+    """What honest agents make of it where the rule is the mean of everything."""
+    run = loops.jit(lambda lies: jax.lax.map(lambda k: lies.at(k, KEY) @ x, jnp.arange(rounds)))
+    return np.asarray(run(lies))
+
+
+@pytest.mark.parametrize("complete", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_mimic_tells_the_message_of_one_agent_heard_or_not(complete):
+    network = networks.Complete(9) if complete else networks.metropolis(jd.graphs.ring(9))
+    hears = ~np.eye(9, dtype=bool) if complete else arcs(jd.graphs.ring(9))
+    x, lying = loops.rows(9, D), spread_out(9, 2)
+    lies = networks.robust(network, rule=A.Mean(), attack=T.Mimic(6), liars=lying)
+    wanted = robust.robust_mixing(
+        robust.mean(), np.asarray(x), hears, lying, lambda k, i, j, honest, f: np.asarray(x[6]), 0
+    )
+    np.testing.assert_allclose(product(lies, x), wanted, **CLOSE)
+    strangers = networks.robust(network, rule=A.Mean(), attack=T.Mimic(9), liars=lying)
+    with pytest.raises(ValueError, match="target is 9, of 9 agents; give at most 8"):
+        product(strangers, x)
+
+
+def test_a_script_tells_its_offset_of_the_step_and_receiver():
+    """The last one from then on; a run's steps are the script's."""
+    offsets = np.random.default_rng(2).normal(size=(3, 7, D))
+    network = networks.metropolis(jd.graphs.ring(7))
+    lies = networks.robust(
+        network, rule=A.Mean(), attack=T.Scripted(jnp.asarray(offsets)), liars=spread_out(7, 2)
+    )
+    x, who, hears = loops.rows(7, D), spread_out(7, 2), arcs(jd.graphs.ring(7))
+    found = told_by(lies, x, 5)
+
+    def attack(k, i, j, honest, f):
+        return robust.scripted(offsets[min(k, 2), i])(honest, liars=f)
+
+    for k in range(5):
+        wanted = robust.robust_mixing(robust.mean(), np.asarray(x), hears, who, attack, k)
+        np.testing.assert_allclose(found[k], wanted, **CLOSE)
+
+
+@pytest.mark.slow
+def test_the_strongest_is_searched_for_each_receiver():
+    rule, network = A.TrimmedMean(1), networks.metropolis(REGULAR)
+    lies = networks.robust(
+        network, rule=rule, attack=T.strongest(T.ALIE(), rule), liars=spread_out(9, 1)
+    )
+    x = loops.rows(9, D)
+    loop = robust.strongest(robust.alie, robust.trimmed_mean(1))
+    wanted = expected(robust.trimmed_mean(1), x, arcs(REGULAR), spread_out(9, 1), loop)
+    np.testing.assert_allclose(product(lies, x), wanted, rtol=1e-8, atol=1e-8)
+
+
+def test_gaussian_lies_are_normal_and_one_a_receiver():
+    lies = networks.robust(networks.Complete(6), rule=A.Mean(), attack=T.Gaussian(3.0), liars=3)
+    found = told_by(lies, jnp.zeros((6, D)), 800)
+    assert np.array_equal(found[:, 3:], np.zeros((800, 3, D)))
+    drawn = found[:, :3] * 2 / 3  # half of the messages are lies, the same one three times
+    assert len(np.unique(drawn.round(12))) == drawn.size
+    assert abs(drawn.mean()) < 5 / np.sqrt(drawn.size)
+    assert abs(drawn.std() - 1) < 5 / np.sqrt(2 * drawn.size)
