@@ -224,7 +224,8 @@ def worst(results: Results) -> xr.DataArray:
     found = results["ascents"].loss.isel(step=-1, drop=True)
     means = found.sel(start=[*MEANS]).max("start").expand_dims(attack=[FROM_MEAN])
     others = found.sel(start=[*ATTACKS]).max("start").expand_dims(attack=[FROM_KNOWN])
-    return xr.concat([grid, means, others], "attack", coords="minimal")
+    joined: Any = xr.concat([grid, means, others], "attack", coords="minimal")
+    return joined
 
 
 def added(results: Results) -> xr.DataArray:
@@ -296,11 +297,13 @@ def table(results: Results) -> Any:
 
 PANELS = [
     Dots(
-        data=added,
+        data=lambda results: robust_rules(added(results)),
         x="rule",
         by="attack",
-        rotation=30,
-        ylabel="loss added by lies",
+        logy=False,
+        ylim=(0, None),
+        rotation=20,
+        ylabel="loss added by lies, relative",
         title="at the best factor, or by ascent",
     ),
     Lines(
@@ -309,6 +312,7 @@ PANELS = [
         x="step",
         xlabel="evaluations",
         ylabel="",
+        ylim=(3e-3, 3),
         legend="panel",
         title="ascent from the mean: best so far",
     ),
