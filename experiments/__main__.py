@@ -139,7 +139,7 @@ class All(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark(Options):
-    """Measure the engine, from overhead to memory and a million agents: P1 to P15.
+    """Measure the engine, from overhead to memory and a million agents: P1 to P16.
 
     Ratios of programs timed alternately in one process; the seed has no effect.
     """

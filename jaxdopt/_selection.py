@@ -34,20 +34,18 @@ def largest(words: jax.Array, k: Any) -> jax.Array:
     return (above | (ties & (index < end)))[:, 0]
 
 
-def at_ranks(words: jax.Array, *ranks: Any) -> tuple[jax.Array, ...]:
-    """Return the unsigned integers [d] that have some ranks, from 0, in sorted columns of [n, d].
+def at_ranks(words: jax.Array, *ranks: Any) -> jax.Array:
+    """Return the unsigned integers [r, d] that have r ranks, from 0, in sorted columns of [n, d].
 
     They are found bit by bit, by counting how many are below a threshold. Ranks may be traced.
     """
-    bits = jnp.iinfo(words.dtype).bits
+    most = jnp.asarray(ranks, jnp.int32)[:, None]
 
-    def bit(i: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        place = jnp.ones((), words.dtype) << jnp.asarray(bits - 1 - i, words.dtype)
-        below = (jnp.sum(words < (t | place), axis=0, dtype=jnp.int32) for t in found)
-        known = zip(found, below, ranks, strict=True)
-        return tuple(jnp.where(count <= rank, t | place, t) for t, count, rank in known)
+    def reached(t: jax.Array) -> jax.Array:
+        return jnp.sum(words[:, None] < t, axis=0, dtype=jnp.int32) <= most
 
-    return jax.lax.fori_loop(0, bits, bit, (jnp.zeros_like(words[0]),) * len(ranks))
+    zero = jnp.zeros((len(ranks), *words.shape[1:]), words.dtype)
+    return _by_bits(reached, zero, jnp.iinfo(words.dtype).bits)
 
 
 def _greatest(holds: Callable[[jax.Array], jax.Array], zero: jax.Array, bits: int) -> jax.Array:
@@ -63,7 +61,7 @@ def _greatest(holds: Callable[[jax.Array], jax.Array], zero: jax.Array, bits: in
 
 
 def _by_bits(holds: Callable[[jax.Array], jax.Array], zero: jax.Array, bits: int) -> jax.Array:
-    """Bisect: one pass over the data a bit, in a loop."""
+    """Bisect thresholds of any shape: one pass over the data a bit, in a loop."""
 
     def bit(i: jax.Array, t: jax.Array) -> jax.Array:
         tried = t | (jnp.ones((), t.dtype) << jnp.asarray(bits - 1 - i, t.dtype))

@@ -68,29 +68,39 @@ class Mean:
 
 
 @pytree
+class Terms:
+    """What is averaged of a state, or its means; None where there is no such thing."""
+
+    x: Any = None  # [n, ...]
+    estimate: Any = field(axis=None, default=None)  # [d]
+
+
+@pytree
 class State(Wrapper):
     """The state of an averaged method: what it does not define is the wrapped method's state's."""
 
     inner: Any  # the wrapped method's state
-    means: Any = field(axis=None)  # {"x": of [n, ...], "estimate": of [d]}, those that there are
+    means: Any = dataclasses.field(metadata={"axis": None, "rows": 0})  # `Terms`; of sleepers, too
     steps: Any = field(axis=None)  # [] int, taken so far
     wraps = "inner"
 
     @property
     def x(self) -> Any:
         """The mean of every agent's iterates, [n, d]."""
-        if "x" not in self.means:
+        if self.means.x is None:
             return jnp.broadcast_to(self.estimate[..., None, :], self.inner.x.shape)
         return self._mean("x")
 
     @property
     def estimate(self) -> Any:
         """The mean of the wrapped state's ``estimate``, [d]; None if it has none."""
-        return self._mean("estimate") if "estimate" in self.means else None
+        return None if self.means.estimate is None else self._mean("estimate")
 
     def _mean(self, name: str) -> Any:
         own = getattr(self.inner, name)
-        return jax.tree.map(lambda x, mean: mean.value.astype(x.dtype), own, self.means[name])
+        return jax.tree.map(
+            lambda x, mean: mean.value.astype(x.dtype), own, getattr(self.means, name)
+        )
 
 
 @pytree
@@ -164,11 +174,10 @@ class Averaged(Wrapper):
         return costs.cost_of(wrapped(self), state.inner, problem, network)
 
 
-def _terms(inner: Any) -> dict[str, Any]:
+def _terms(inner: Any) -> Terms:
     """Return what is averaged of a state: its x, and its estimate if it has one.
 
     Of a server's only the latter, as its clients' x are copies of it.
     """
     own = getattr(inner, "estimate", None)
-    terms = {} if getattr(inner, "server", None) is not None else {"x": inner.x}
-    return terms if own is None else terms | {"estimate": own}
+    return Terms(None if getattr(inner, "server", None) is not None else inner.x, own)

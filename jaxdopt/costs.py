@@ -14,9 +14,9 @@ from what it needs:
 ==============  =================================================================================
 
 One call is the problem's ``samples`` component gradients, or its ``batch`` if the method draws its
-samples itself. Where only some clients or agents take part in a step, all is the average agent's.
-A method whose costs vary in other ways has a method ``cost(state, problem, network)`` that returns
-a `Cost`.
+samples itself. Where only some clients or agents take part in a step, all is the average agent's;
+where some lie (`jaxdopt.networks.robust`), the average honest agent's. A method whose costs vary in
+other ways has a method ``cost(state, problem, network)`` that returns a `Cost`.
 
 **Axes are open.** An `Axis` is what a step adds to it, whether steps add up or the largest counts,
 and how the total is read. A method, a problem, a network or a wrapper of one adds its own as an
@@ -144,13 +144,30 @@ def _participation(method: Any, network: Any, calls: Any) -> tuple[Any, Any]:
         return network.share, network.share * calls
     of_server = not needs.isdisjoint({"server", "returns"})
     index, mask = (_taking_part(network) if of_server else None) or (None, True)
-    share = 1 if mask is True else jnp.sum(mask) / network.n
+    honest, count = counting(network), network.n
+    if honest is not None:
+        count = np.sum(honest)
+        honest = jnp.asarray(honest)
+        honest = honest if index is None else honest.at[index].get(mode="fill", fill_value=False)
+    share = 1 if mask is True else jnp.sum(_both(mask, honest)) / count
     own = getattr(method, "own_steps", None)
     if own is None:
         return share, share * calls
     own = jnp.broadcast_to(own, (network.n, 1))[:, 0]
     own = own if index is None else own.at[index].get(mode="clip")
-    return share, jnp.sum(jnp.where(mask, own, 0)) / network.n
+    return share, jnp.sum(jnp.where(_both(mask, honest), own, 0)) / count
+
+
+def counting(network: Any) -> np.ndarray | None:
+    """Return which agents never lie and so count, [n] bool; None where all do."""
+    honest = getattr(network, "honest", None)
+    return None if honest is None or np.all(honest) else np.asarray(honest)
+
+
+def _both(mask: Any, honest: Any) -> Any:
+    if honest is None:
+        return mask
+    return honest if mask is True else mask & honest
 
 
 def _taking_part(network: Any) -> tuple[Any, Any] | None:
@@ -188,6 +205,9 @@ class Step(NamedTuple):
     def awake_share(self) -> Any:
         """The share of agents that are awake: those who sleep count nothing."""
         awake = roles.awake(self.network)
+        honest = counting(self.network)
+        if awake is not None and honest is not None:
+            awake = awake[np.flatnonzero(honest)]
         return 1 if awake is None else jnp.mean(awake, dtype=jnp.float32)
 
 
@@ -301,13 +321,21 @@ def axes_of(method: Any, problem: Any, network: Any) -> dict[str, Axis]:
 
 
 def increments(
-    axes: Mapping[str, Axis], method: Any, state: Any, problem: Any, network: Any
+    axes: Mapping[str, Axis],
+    method: Any,
+    state: Any,
+    problem: Any,
+    network: Any,
+    judged: Any = None,
 ) -> dict[str, jax.Array]:
     """Return what a step of a method adds to all axes that have a meaning in it, in float32.
 
-    ``state`` is the one after the step, and the network the round's of a run on the problem.
+    ``state`` is the one after the step, and the network the round's of a run on the problem, of
+    which ``judged`` is the honest agents' part where some lie.
     """
-    step = Step(method, state, problem, network, cost_of(method, state, problem, network))
+    part = judged if hasattr(judged, "samples") else problem
+    whole = problem if hasattr(method, "cost") else part  # whose own may have an entry an agent
+    step = Step(method, state, part, network, cost_of(method, state, whole, network))
     found = {name: axis.increment(step) for name, axis in axes.items()}
     return {n: jnp.asarray(v, jnp.float32) for n, v in found.items() if v is not None}
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from jaxdopt._leaves import is_traced
 from jaxdopt._opaque import disclose
 from jaxdopt._pytree import field, pytree
 from jaxdopt._wrapper import Wrapper, wrapped
+from jaxdopt.honest import honest, seen
 from jaxdopt.results import Result
 from jaxdopt.simulate import run
 
@@ -111,7 +112,7 @@ class _Watched(Wrapper):
 
     def init(self, x0: Any, problem: Any, network: Any, key: jax.Array) -> _State:
         state = wrapped(self).init(x0, problem, network, key)
-        return _watched(jax.tree.map(jnp.asarray, state))
+        return _watched(jax.tree.map(jnp.asarray, state), network)
 
     def step(self, state: _State, problem: Any, network: Any, key: jax.Array) -> _State:
         method = wrapped(self)
@@ -120,7 +121,8 @@ class _Watched(Wrapper):
             after = method.step(state.inner, problem, network, key)
             if not hasattr(method, "needs"):
                 after = roles.freeze(network, state.inner, after)
-            return _State(after, state.inner, _bad(after, state.inner), state.taken + 1)
+            bad = _bad(seen(after, network), seen(state.inner, network))
+            return _State(after, state.inner, bad, state.taken + 1)
 
         return jax.lax.cond(state.bad, lambda state: state, move, state)
 
@@ -128,9 +130,9 @@ class _Watched(Wrapper):
         return costs.cost_of(wrapped(self), state.inner, problem, network)
 
 
-def _watched(state: Any) -> _State:
+def _watched(state: Any, network: Any) -> _State:
     """Return a state to be watched."""
-    return _State(state, state, _bad(state, None), jnp.asarray(0, int))
+    return _State(state, state, _bad(seen(state, network), None), jnp.asarray(0, int))
 
 
 def _bad(state: Any, before: Any) -> jax.Array:
@@ -166,9 +168,9 @@ def diagnose(
 
     The arguments are those of the `run` whose result has ``diverged``. It is run once more, its
     steps one by one in a loop that stands still from the first state on that has a NaN, an infinity
-    that was finite before, or push-sum weights that have underflowed. The step before is then
-    looked into: at the gradient, at what was given, and, by `jax.experimental.checkify`, at the
-    operation that made the first NaN.
+    that was finite before, or push-sum weights that have underflowed; agents that lie are not
+    looked at. The step before is then looked into: at the gradient, at what was given, and, by
+    `jax.experimental.checkify`, at the operation that made the first NaN.
 
     It holds two states, records nothing, and costs some seconds of compilation. Of a sweep, give
     the numbers and the key of one member. Rounding differs from the run's, as it may between any
@@ -212,17 +214,19 @@ def diagnose(
     options = {"x0": x0, "key": key, "start": start, "steps": steps, "every": steps}
     require_kinds(*parts, state)
     try:
-        inner = None if state is None else _watched(jax.tree.map(jnp.asarray, state))
-        seen = run(_Watched(algorithm), *parts[1:], **options, state=inner, defaults=()).state
+        inner = None if state is None else _watched(jax.tree.map(jnp.asarray, state), network)
+        found = run(_Watched(algorithm), *parts[1:], **options, state=inner, defaults=()).state
     except ValueError:  # what run refuses of the method itself it says in that method's name
         jax.eval_shape(lambda: run(*parts, **options, state=state, defaults=()))
         raise
-    if not seen.bad:
+    if not found.bad:
         return None
-    before = seen.before if seen.taken else None
-    k = int(start + seen.taken) - 1
-    zeros = jax.tree.map(jnp.zeros_like, seen.inner)  # before which all infinities are new
-    faults = _faults(seen.inner, zeros if before is None else before, problem.n)
+    before = found.before if found.taken else None
+    k = int(start + found.taken) - 1
+    liars = () if honest(network) is None else np.flatnonzero(~network.honest)
+    zeros = jax.tree.map(jnp.zeros_like, found.inner)  # before which all infinities are new
+    faults = _faults(found.inner, zeros if before is None else before, problem.n)
+    faults = list(_without(liars, faults))
     if not faults:
         faults = [Fault("valid", "false, as push-sum weights have underflowed", (), problem.n)]
     named = {"problem": problem, "network": network, "algorithm": algorithm}
@@ -232,8 +236,17 @@ def diagnose(
     again: dict[str, Any] = {"key": key, "start": max(k, start), "steps": 1, "defaults": ()}
     again |= {"x0": x0, "state": state} if before is None else {"state": before}
     cause = _cause(lambda: run(*parts, **again).state)
-    step = k if seen.taken else None
-    return Diagnosis(step, tuple(faults), tuple(gradient), tuple(data), cause, before, seen.inner)
+    step = k if found.taken else None
+    gradient, data = (tuple(_without(liars, them)) for them in (gradient, data))
+    return Diagnosis(step, tuple(faults), gradient, data, cause, before, found.inner)
+
+
+def _without(liars: Iterable[int], faults: Iterable[Fault]) -> Iterator[Fault]:
+    """Yield the faults that are not liars' alone, without them."""
+    for fault in faults:
+        agents = tuple(agent for agent in fault.agents if agent not in liars)
+        if agents or not fault.agents:
+            yield dataclasses.replace(fault, agents=agents)
 
 
 def _gradient(problem: Any, x: Any, key: Any) -> list[Fault]:

@@ -1,20 +1,22 @@
 """What a run measures where some agents lie: honest agents' rows, and their part of the problem.
 
 Honest is who never lies in a network's whole pattern, its ``honest`` [n] (see
-`jaxdopt.networks.robust`). Metrics get a view of the state that has their rows alone, and the
-problem of these agents, F(x) = (1/h) Σ fᵢ(x) over the h honest ones, with its own solution.
+`jaxdopt.networks.robust`). Metrics get the state with their rows alone, and the problem of these
+agents, F(x) = Σ pᵢ fᵢ(x) / Σ pᵢ over honest ones, with its own solution.
 """
 
 import contextlib
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdopt import _wrapper, roles
 from jaxdopt._leaves import is_traced
-from jaxdopt._pytree import pytree
-from jaxdopt._wrapper import layers, wrapped
+from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._wrapper import layers, rewrap, wrapped
 from jaxdopt.problems.problem import Part, divides
 from jaxdopt.programs import noted, once
 
@@ -42,12 +44,25 @@ class Measured(_wrapper.Wrapper):
 def measured(problem: Any, network: Any) -> Any:
     """Return a problem with the part that metrics see, or the problem itself if nobody lies.
 
-    The part is solved on the host if the problem is, once for the same two objects; not where
-    numbers are traced, and not where there is no minimizer.
+    The part is solved on the host if the problem is, once for the same object and honest agents;
+    not where numbers are traced, and not where there is no minimizer.
     """
-    if honest(network) is None or any(isinstance(layer, Measured) for layer in layers(problem)):
+    agents = honest(network)
+    if agents is None or any(isinstance(layer, Measured) for layer in layers(problem)):
         return problem
-    return once(_measured, noted(problem), noted(network))
+    return once(_measured, noted(problem), noted(_agents(agents.tobytes())))
+
+
+@pytree
+class _Agents:
+    """Some agents, as an object that is the same whenever they are."""
+
+    numbers: bytes = static()
+
+
+@functools.lru_cache(maxsize=256)
+def _agents(numbers: bytes) -> _Agents:
+    return _Agents(numbers)
 
 
 def told_apart(problem: Any) -> tuple[Any, Any]:
@@ -55,11 +70,11 @@ def told_apart(problem: Any) -> tuple[Any, Any]:
     return (wrapped(problem), problem.part) if isinstance(problem, Measured) else (problem, problem)
 
 
-def _measured(problem: Any, network: Any) -> Measured:
-    agents = honest(network)
+def _measured(problem: Any, those: _Agents) -> Measured:
+    agents = np.frombuffer(those.numbers, np.intp)
 
     def part() -> Any:
-        return problem.take(agents) if divides(problem) else Part(problem, agents)
+        return _weighed(problem.take(agents)) if divides(problem) else Part(problem, agents)
 
     if is_traced(problem):
         return Measured(problem, part())
@@ -71,31 +86,21 @@ def _measured(problem: Any, network: Any) -> Measured:
     return Measured(problem, found)
 
 
-class View:
-    """A state of which only some agents' rows are seen: in its fields, and in ``x``.
-
-    Args:
-        state: the whole state.
-        agents: whose rows are seen, [h] int.
-        n: the number of all agents.
-    """
-
-    def __init__(self, state: Any, agents: np.ndarray, n: int) -> None:
-        self._state, self._agents, self._n = state, agents, n
-
-    @property
-    def x(self) -> Any:
-        """The agents' estimates, [h, d]."""
-        return jax.tree.map(lambda leaf: leaf[self._agents], self._state.x)
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._state, name)
-        return roles.rows_of(self._state, name, value, self._agents, self._n)
+def _weighed(part: Any) -> Any:
+    """Return a part of a problem whose weights pᵢ sum to 1 again, a finite sum's."""
+    inner = wrapped(part)
+    if inner is not None:
+        return rewrap(part, _weighed(inner))
+    if not hasattr(part, "agent_weights"):
+        return part
+    share = jnp.mean(part.shares)
+    bound = None if part.smoothness is None else part.smoothness / share
+    return replace(part, agent_weights=part.agent_weights / share, smoothness=bound)
 
 
 def seen(state: Any, network: Any) -> Any:
-    """Return a state as metrics see it: all of it if nobody lies, or if it is a server's."""
+    """Return a state as metrics see it: honest agents' rows alone, or all of a server's."""
     agents = honest(network)
     if agents is None or getattr(state, "server", None) is not None:
         return state
-    return View(state, agents, network.n)
+    return roles.rows_of(state, agents, network.n)

@@ -211,7 +211,7 @@ class Loop:
         return after, self._costs(after, method, now)
 
     def _costs(self, state: Any, method: Any, now: Any) -> dict[str, jax.Array]:
-        return _costs.increments(self.counted, method, state, self.problem, now)
+        return _costs.increments(self.counted, method, state, self.problem, now, self.judged)
 
     def _of_step(self, k: jax.Array) -> tuple[Any, Any]:
         return cast_floats(at(self.algorithm, k), self.dtype), self._round(k)

@@ -257,40 +257,39 @@ def _keep(active: jax.Array, old: Any, new: Any, axis: int | None) -> Any:
     return jax.tree.map(leaf, old, new)
 
 
-def rows_of(state: Any, name: str, value: Any, agents: Any, n: int) -> Any:
-    """Return the rows of some of n agents of what a state has under a name.
+def rows_of(state: T, agents: Any, n: int) -> T:
+    """Return a state that has the rows of some of n agents alone.
 
     Args:
-        state: a method's.
-        name: of a field, of which rows are taken along the axis that is the agents', also within
-            states that it holds; or of something else, which is returned as it is.
-        value: what the state has there.
+        state: a method's, whose arrays are told apart as for those who sleep. A field that is the
+            agents' although it changes in their sleep has "rows" in its metadata, their axis.
         agents: whose rows, [h] int.
         n: the number of all agents.
     """
-    if not dataclasses.is_dataclass(state):
-        return value
-    axes = {f.name: f.metadata.get("axis", 0) for f in dataclasses.fields(state)}
-    if axes.get(name) is None:  # no field, or not the agents'
-        return value
 
     def of(value: Any, axis: int) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            changed = copy.copy(value)
-            for field in dataclasses.fields(value):
-                if not field.metadata.get("static"):
-                    own, inner = field.metadata.get("axis", axis), getattr(value, field.name)
-                    inner = inner if own is None else of(inner, own)
-                    object.__setattr__(changed, field.name, inner)
-            return changed
-        return jax.tree.map(lambda leaf: leaf_of(leaf, axis), value)
+        if not dataclasses.is_dataclass(value):
+            return jax.tree.map(lambda part: leaf_or(part, axis), value, is_leaf=_is_dataclass)
+        changed = copy.copy(value)
+        for field in dataclasses.fields(value):
+            if not field.metadata.get("static"):
+                own = field.metadata.get("rows", field.metadata.get("axis", axis))
+                inner = getattr(value, field.name)
+                object.__setattr__(changed, field.name, inner if own is None else of(inner, own))
+        return changed
 
-    def leaf_of(leaf: Any, axis: int) -> Any:
-        shape = np.shape(leaf)
+    def leaf_or(part: Any, axis: int) -> Any:
+        if _is_dataclass(part):
+            return of(part, axis)
+        shape = np.shape(part)
         there = len(shape) > axis and shape[axis] == n
-        return jnp.take(leaf, agents, axis=axis) if there else leaf
+        return jnp.take(part, agents, axis=axis) if there else part
 
-    return of(value, axes[name])
+    return of(state, 0)
+
+
+def _is_dataclass(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def play(method: type, distinct: Callable[[Any, Any], Any]) -> None:

@@ -604,6 +604,10 @@ REFUSED = {
     "a rule too early": (lambda: chain(Mean(), Mean()), r"Mean\(\) in a chain is not for messages"),
     "nothing": (lambda: chain(), "a chain of nothing has no rule"),
     "own in a bucket": (lambda: chain(Bucketing(2), NNA(1)), "needs one's own message"),
+    "own in a chain in a bucket": (
+        lambda: chain(Bucketing(2), chain(NNM(1), NNA(1))),
+        "needs one's own message",
+    ),
     "a class": (lambda: chain(NNM(1), Mean), "rule is .*; give one of"),
 }
 

@@ -149,6 +149,61 @@ def test_a_script_has_a_lie_for_each_step_and_receiver():
     np.testing.assert_allclose(every, x.mean(axis=0) + lies[1], rtol=1e-12)
 
 
+def test_in_a_network_one_agent_is_copied_to_all_also_where_it_is_no_neighbor():
+    x, messages = gaussian(4), gaussian(5)
+    at = jax.jit(lambda receiver: Mimic(2).at(0, receiver, messages)(x, 2, KEY))
+    for receiver in (0, 6):
+        np.testing.assert_array_equal(at(receiver), messages[2])
+    half = jnp.asarray(x, jnp.bfloat16)
+    assert Mimic(2).at(0, 1, half)(half, 2).dtype == jnp.bfloat16
+
+
+@every_attack
+def test_an_attack_that_broadcasts_depends_on_the_set_of_messages_alone(name):
+    script = Scripted(np.random.default_rng(0).normal(size=(1, 2, D)))
+    attack, x, messages = {**ATTACKS, "scripted": script}[name], gaussian(10), gaussian(11)
+
+    def lie(receiver, x, key):
+        at = getattr(attack, "at", None)
+        return told(at(0, receiver, messages) if at else attack, x, key=key)
+
+    one, other = lie(0, x, KEY), lie(1, x[::-1], jax.random.key(3))
+    assert np.allclose(one, other, rtol=1e-9) == attack.broadcasts
+
+
+def test_the_strongest_is_told_to_all_if_its_rule_looks_at_none_of_them():
+    for attack, rule, expected in (
+        (ALIE(), aggregators.Median(), True),
+        (Gaussian(), aggregators.Median(), False),
+        (ALIE(), aggregators.NNA(1), False),
+        (ALIE(), aggregators.chain(aggregators.NNM(1), aggregators.NNA(1)), False),
+        (ALIE(), aggregators.chain(aggregators.Bucketing(2), aggregators.Median()), False),
+        (ALIE(), aggregators.chain(aggregators.NNM(1), aggregators.Median()), True),
+    ):
+        assert strongest(attack, rule).broadcasts is expected, (attack, rule)
+
+
+def test_the_strongest_of_a_step_is_that_of_its_attack():
+    @jd.pytree
+    class Late:
+        """An inner product that grows with the steps."""
+
+        factor: jd.Scalar = 1.0
+        growth: jd.Scalar = 1.0
+        strength = "factor"
+
+        def at(self, k, receiver, messages):
+            return jd.replace(self, growth=1.0 + k)
+
+        def __call__(self, honest, liars=1, key=None, heard=None):
+            return InnerProduct(self.factor * self.growth)(honest, liars, key, heard)
+
+    x, attack = gaussian(12), strongest(Late(), aggregators.Mean(), 3)
+    np.testing.assert_allclose(attack(x, 1), -30 * x.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(attack.at(3, 0, x)(x, 1), -120 * x.mean(axis=0), rtol=1e-9)
+    assert strongest(ALIE(), aggregators.Mean()).at(3, 0, x).attack.factor is None
+
+
 @pytest.mark.slow
 def test_lies_of_single_precision_stay_so(float32):
     x = gaussian().astype(np.float32)
@@ -254,6 +309,10 @@ REFUSED = {
     "one message": (lambda: SignFlip()(X[0]), r"honest has shape \(3,\); give one message a row"),
     "heard of others": (lambda: SignFlip()(X, 1, None, np.ones(3, bool)), r"heard has shape \(3,"),
     "a target before the first": (lambda: Mimic(-1), "target is -1; give the position"),
+    "a target beyond the last": (
+        lambda: Mimic(4).at(0, 1, X),
+        "target is 4, of 4 agents; give at most 3",
+    ),
     "a matrix": (lambda: Constant(X), r"value has shape \(4, 3\); give one vector"),
     "a word": (lambda: Constant("inf"), "value is 'inf'; give a number or a vector"),
     "a longer vector": (lambda: Constant(np.ones(4))(X), "give one number, or as many"),

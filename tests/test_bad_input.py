@@ -114,6 +114,12 @@ def mlp(labels: Any = LABELS, agents: Any = 2, **options):
     return jd.problems.mlp(FEATURES, labels, agents=agents, **options)
 
 
+def flipped(liars: Any, problem: Any = None, **options):
+    return jd.problems.flip_labels(
+        problem or logistic(FEATURES, LABELS, agents=2), liars, **options
+    )
+
+
 def factorize(**changes):
     given: dict[str, Any] = {"rows": LABELS, "columns": LABELS, "values": LABELS, "rank": 1}
     given |= {"agents": 2} | changes
@@ -553,6 +559,27 @@ PROBLEMS = [
     ),
     Case("dirichlet 0", lambda: jd.partition.dirichlet(0.0), r"alpha is 0\.0; give a positive"),
     Case("dirichlet -1", lambda: jd.partition.dirichlet(-1), "alpha is -1; give a positive"),
+    Case("gamma 2", lambda: jd.partition.gamma_similarity(2), "gamma is 2; give a share in"),
+    Case("gamma NaN", lambda: jd.partition.gamma_similarity(np.nan), "gamma is nan; give a share"),
+    Case("flip 3", lambda: flipped(3), "liars is 3, and there are 2 agents; give at most 2"),
+    Case("flip -1", lambda: flipped(-1), "liars is -1; give how many of the 2 agents lie, or a m"),
+    Case("flip floats", lambda: flipped([0.0, 1.0]), "dtype float64; give their number, or one t"),
+    Case("flip a long mask", lambda: flipped([True] * 3), r"liars has shape \(3,\) and dtype bool"),
+    Case("flip a quadratic", lambda: jd.problems.flip_labels(problem(), 1), "give a FiniteSum"),
+    Case("flip no key", lambda: flipped(1, labels="b"), "labels is 'b', which a sample .*; give"),
+    Case("flip a matrix", lambda: jd.problems.flip_labels(finite_sum(), 1), "labels is 1, which"),
+    Case("flip features", lambda: flipped(1, labels=0), r"the labels have shape \(2, .*; give one"),
+    Case(
+        "flip targets",
+        lambda: jd.problems.flip_labels(
+            jd.problems.least_squares(FEATURES, FEATURES[:, 0] + 0.1, agents=2), 1
+        ),
+        "the labels are from .*; give classes 0, 1, ..., or labels −1 and 1",
+    ),
+    Case(
+        "flip 2 of 3", lambda: flipped(1, mlp(np.arange(len(LABELS)) % 3), classes=2), "to 2; give"
+    ),
+    Case("flip 1 class", lambda: flipped(1, mlp(), classes=1), "classes is 1; give an integer of"),
     Case("shards 0", lambda: jd.partition.by_label(0), "shards is 0; give"),
     Case("batch 0", lambda: minibatch(finite_sum(), 0), "batch is 0; give"),
     Case("batch 1.5", lambda: minibatch(finite_sum(), 1.5), r"batch is 1\.5; give"),

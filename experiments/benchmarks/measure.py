@@ -16,6 +16,7 @@ from tqdm import tqdm
 import jaxdopt as jd
 from experiments.benchmarks import (
     accelerators,
+    aggregation,
     asynchrony,
     calls,
     fresh,
@@ -58,6 +59,8 @@ def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict
     cases.append(("a call", partial(calls.call, repeats)))
     cases.append(("from nothing", partial(fresh.from_nothing, 100_000 if quick else 1_000_000)))
     cases.append(("large sweep", partial(fresh.large_sweep, 2000 if quick else 10_000)))
+    messages = (64, 128, repeats) if quick else (*aggregation.FULL, 5)
+    cases.append(("aggregation", partial(aggregation.aggregation, *messages)))
     cases.append(("peers", partial(peers.peers, 16, 200 if quick else 2000, repeats)))
     rows: list[Row] = []
     bar = tqdm(cases, disable=not progress, unit="case")

@@ -13,12 +13,11 @@ from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, static
 from jaxdopt.aggregators.messages import (
     Aggregator,
-    Messages,
     Radius,
+    Tolerant,
     arrived,
     as_given,
     equally,
-    kept,
     length,
     nearest,
     receive,
@@ -30,7 +29,7 @@ from jaxdopt.aggregators.messages import (
 
 
 @pytree
-class NNM:
+class NNM(Tolerant):
     """Each message becomes the mean of the m − f nearest to it, itself among them.
 
     A message that is not finite stays so. Before a rule with κ the chain has 8f/(n − f) (1 + κ).
@@ -42,12 +41,10 @@ class NNM:
     ("nearest-neighbor mixing").
     """
 
-    f: Messages
-
     def before(self, x: Any, heard: Any = None, key: Any = None) -> tuple[jax.Array, Any]:
         """Return the mixed messages [n, d], and ``heard``."""
         received = receive(x, heard)
-        k = kept(self, received.count)
+        k = self._kept(received.count)
         inside = nearest(squared_distances(received), k)
         weights = equally(inside, k, received.rows)
         mixed = jnp.matmul(weights, received.rows, precision="highest")
@@ -56,7 +53,7 @@ class NNM:
 
     def breakdown(self, n: int, rule: Any) -> Any:
         """Return that of the rule, but at most f."""
-        kept(self, n)
+        self._kept(n)
         return _least(whole(self.f), rule.breakdown(n))
 
     def kappa(self, n: int, f: int, rule: Any) -> float | None:
@@ -128,7 +125,7 @@ class Clip:
 
 
 @pytree
-class ARC:
+class ARC(Tolerant):
     """The ⌊2f (m − f) / m⌋ longest messages are clipped to the length of the next one.
 
     It measures from 0, and is meant for gradients. A message that is not finite is the longest,
@@ -141,8 +138,6 @@ class ARC:
     robust clipping"); its κ from memory, and not exceeded in our enumerations.
     """
 
-    f: Messages
-
     def before(self, x: Any, heard: Any = None, key: Any = None) -> tuple[jax.Array, Any]:
         """Return the clipped messages [n, d], and ``heard``."""
         received = receive(x, heard, centered=False)
@@ -152,7 +147,7 @@ class ARC:
         return _shortened(x, received, squares, radius), heard
 
     def _clipped(self, count: Any) -> Any:
-        end = kept(self, count)
+        end = self._kept(count)
         return 2 * (count - end) * end // count
 
     def breakdown(self, n: int, rule: Any) -> Any:
@@ -198,7 +193,7 @@ class Chain:
         """Refuse what loses one's own message before a rule that needs it."""
         loses = [p for p in self.preparations if getattr(p, "_scatters", False)]
         require(
-            not (loses and getattr(self.rule, "_pivot", False)),
+            not (loses and self._pivot),
             f"{self.rule!r} needs one's own message, which {loses[:1]!r} puts into a bucket; give "
             "NNM(f) in its place, or another rule.",
         )
@@ -210,6 +205,14 @@ class Chain:
             x, heard = preparation.before(x, heard, draws)
         last = None if key is None else jax.random.fold_in(key, len(self.preparations))
         return self.rule(x, heard, own, last)
+
+    @property
+    def _pivot(self) -> bool:
+        return getattr(self.rule, "_pivot", False)
+
+    @property
+    def _scatters(self) -> bool:
+        return any(getattr(p, "_scatters", False) for p in (*self.preparations, self.rule))
 
     def breakdown(self, n: int) -> Any:
         """Return how many liars the chain withstands."""

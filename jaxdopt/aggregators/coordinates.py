@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from jaxdopt import _selection
 from jaxdopt._pytree import pytree
 from jaxdopt.aggregators.messages import (
-    Messages,
+    Tolerant,
     arrived,
     as_given,
-    kept,
     nearest,
     share,
     squares_exist,
@@ -66,7 +65,7 @@ class Median:
 
 
 @pytree
-class TrimmedMean:
+class TrimmedMean(Tolerant):
     """The mean of each coordinate without its f largest and f smallest numbers.
 
     Args:
@@ -76,18 +75,11 @@ class TrimmedMean:
     Guerraoui, Gupta, Pinot, Stephan (2023), arXiv 2302.01772.
     """
 
-    f: Messages
-
     def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
         rows, mask, count = _ranked(x, heard)
-        end, f = kept(self, count), whole(self.f)
+        end, f = self._kept(count), whole(self.f)
         return as_given(_mean_of_ranks(rows, mask, f, jnp.maximum(end, f + 1)), x)
-
-    def breakdown(self, n: int) -> Any:
-        """Return f."""
-        kept(self, n)
-        return whole(self.f)
 
     def kappa(self, n: int, f: int) -> float:
         """Return 6q (1 + q) with q = f / (n − 2f)."""
@@ -96,7 +88,7 @@ class TrimmedMean:
 
 
 @pytree
-class MeaMed:
+class MeaMed(Tolerant):
     """The mean of each coordinate's m − f numbers nearest its median; the first where several tie.
 
     Args:
@@ -105,21 +97,14 @@ class MeaMed:
     Source: Xie, Koyejo, Gupta (2018), arXiv 1802.10116 ("mean around median"). No κ is known.
     """
 
-    f: Messages
-
     def __call__(self, x: Any, heard: Any = None, own: Any = 0, key: Any = None) -> jax.Array:
         """Return the aggregate [d] of the messages x [n, d] that are heard."""
         rows, mask, count = _ranked(x, heard)
-        k = kept(self, count)
+        k = self._kept(count)
         away = jnp.abs(rows - median(rows, mask, count))
         away = jnp.where(jnp.isnan(away), jnp.inf, away)
         inside = nearest(jnp.where(mask[:, None], away, jnp.nan).T, k).T
         return as_given(jnp.sum(jnp.where(inside, rows, 0), axis=0) / k, x)
-
-    def breakdown(self, n: int) -> Any:
-        """Return f."""
-        kept(self, n)
-        return whole(self.f)
 
     def kappa(self, n: int, f: int) -> None:
         """Return None: no bound is known."""

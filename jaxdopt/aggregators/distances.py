@@ -10,12 +10,11 @@ from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree
 from jaxdopt.aggregators.messages import (
-    Messages,
     Received,
+    Tolerant,
     Weighted,
     Whole,
     equally,
-    kept,
     nearest,
     share,
     squared_distances,
@@ -27,7 +26,7 @@ ENUMERATED = 16  # messages of which MDA looks at all subsets
 
 
 @pytree
-class Krum(Weighted):
+class Krum(Tolerant, Weighted):
     """The message with the smallest sum of squared distances from its nearest others.
 
     The first where several tie.
@@ -41,7 +40,6 @@ class Krum(Weighted):
     Farhadkhani, Guerraoui, Gupta, Pinot, Stephan (2023), arXiv 2302.01772.
     """
 
-    f: Messages
     neighbors: Annotated[Any, Whole(minimum=1)] | None = None
 
     def _weights(self, received: Received, own: Any) -> jax.Array:
@@ -50,8 +48,7 @@ class Krum(Weighted):
 
     def breakdown(self, n: int) -> Any:
         """Return f, or what fewer ``neighbors`` allow: a group of liars larger than they wins."""
-        kept(self, n)
-        f = whole(self.f)
+        f = super().breakdown(n)
         if self.neighbors is None:
             return f
         others = whole(self.neighbors)
@@ -63,7 +60,7 @@ class Krum(Weighted):
 
 
 @pytree
-class MultiKrum(Weighted):
+class MultiKrum(Tolerant, Weighted):
     """The mean of the messages with the smallest scores of `Krum`; the first where several tie.
 
     Args:
@@ -73,12 +70,11 @@ class MultiKrum(Weighted):
     Source: Blanchard, El Mhamdi, Guerraoui, Stainer (2017), arXiv 1703.02757. No κ was found.
     """
 
-    f: Messages
     select: Annotated[Any, Whole(minimum=1)] | None = None
 
     def _weights(self, received: Received, own: Any) -> jax.Array:
         count = received.count
-        select = kept(self, count) if self.select is None else whole(self.select)
+        select = self._kept(count) if self.select is None else whole(self.select)
         if not is_traced((select, count)):
             require(
                 select <= count,
@@ -88,8 +84,7 @@ class MultiKrum(Weighted):
 
     def breakdown(self, n: int) -> Any:
         """Return f, or n − select if that is less."""
-        kept(self, n)
-        f = whole(self.f)
+        f = super().breakdown(n)
         return f if self.select is None else min(f, n - whole(self.select))
 
     def kappa(self, n: int, f: int) -> None:
@@ -97,7 +92,7 @@ class MultiKrum(Weighted):
 
 
 @pytree
-class MDA(Weighted):
+class MDA(Tolerant, Weighted):
     """The mean of the m − f messages with the smallest diameter, the first such subset on ties.
 
     All subsets are looked at, in the order of their sorted members: the messages can be at most
@@ -113,10 +108,8 @@ class MDA(Weighted):
     diameter averaging"). No κ was found.
     """
 
-    f: Messages
-
     def _weights(self, received: Received, own: Any) -> jax.Array:
-        n, k = len(received.heard), kept(self, received.count)
+        n, k = len(received.heard), self._kept(received.count)
         require(
             n <= ENUMERATED,
             f"MDA looks at all subsets of {n} messages; give at most {ENUMERATED}, or another "
@@ -132,46 +125,36 @@ class MDA(Weighted):
         inside = best >> jnp.arange(n)[::-1] & 1
         return equally(inside, k, apart)
 
-    def breakdown(self, n: int) -> Any:
-        """Return f."""
-        kept(self, n)
-        return whole(self.f)
-
     def kappa(self, n: int, f: int) -> None:
         """Return None: no bound was found."""
 
 
 @pytree
-class NNA(Weighted):
+class NNA(Tolerant, Weighted):
     """The mean of the m − f messages nearest one's own, which is one of them ("pivot").
 
     Args:
-        f: the number of liars, at most all others.
+        f: the number of liars among the others, at most all of them.
 
     Source: Farhadkhani, Guerraoui, Gupta, Hoang, Pinot, Stephan (2023), arXiv 2209.10931
     ("nearest-neighbor averaging", of MoNNA). Its guarantee is not a κ: it is of all receivers
     together.
     """
 
-    f: Messages
     _pivot = True
+    _minority = False
 
     def _weights(self, received: Received, own: Any) -> jax.Array:
-        k = kept(self, received.count, minority=False)
+        k = self._kept(received.count)
         near = nearest(squared_distances_from(received, own), k)
         return equally(near, k, received.rows)
-
-    def breakdown(self, n: int) -> Any:
-        """Return f, where one's own message is honest."""
-        kept(self, n, minority=False)
-        return whole(self.f)
 
     def kappa(self, n: int, f: int) -> None:
         """Return None: its guarantee is another one."""
 
 
 @pytree
-class CGE(Weighted):
+class CGE(Tolerant, Weighted):
     """The mean of the m − f messages with the smallest norms ("comparative elimination").
 
     It is meant for gradients, as it measures from 0; the first where several tie.
@@ -183,19 +166,13 @@ class CGE(Weighted):
     κ exists: it depends on the norms.
     """
 
-    f: Messages
     _centered = False
 
     def _weights(self, received: Received, own: Any) -> jax.Array:
-        k = kept(self, received.count)
+        k = self._kept(received.count)
         norms = jnp.where(received.finite, received.squares, jnp.inf)
         short = nearest(jnp.where(received.heard, norms, jnp.nan), k)
         return equally(short, k, received.rows)
-
-    def breakdown(self, n: int) -> Any:
-        """Return f."""
-        kept(self, n)
-        return whole(self.f)
 
     def kappa(self, n: int, f: int) -> None:
         """Return None: there is no bound that honest distances alone give."""
@@ -203,7 +180,7 @@ class CGE(Weighted):
 
 def _others(rule: Any, count: Any, neighbors: Any) -> Any:
     """Return how many others Krum's scores sum up."""
-    most = kept(rule, count) - 1
+    most = rule._kept(count) - 1
     if neighbors is None:
         return most
     others = whole(neighbors)

@@ -11,6 +11,7 @@ from jaxdopt import _selection
 from jaxdopt._checks import Called, require
 from jaxdopt._leaves import is_traced, wide_dtype
 from jaxdopt._numbers import Number
+from jaxdopt._pytree import pytree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,25 +157,6 @@ def whole(number: Any) -> Any:
     return int(np.round(np.asarray(number)))
 
 
-def kept(rule: Any, count: Any, *, minority: bool = True) -> Any:
-    """Return m − f, of m messages, where f is not too many for a rule.
-
-    Args:
-        rule: what has the f.
-        count: m.
-        minority: whether fewer than half may lie; else all but one.
-    """
-    f = whole(rule.f)
-    if not is_traced((f, count)):
-        most = (count - 1) // 2 if minority else count - 1
-        require(
-            f <= most,
-            f"f of {type(rule).__name__} is {f}, of {count} messages; give at most {most}.",
-        )
-        return count - f
-    return jnp.maximum(count - f, 1)
-
-
 def length(squares: jax.Array) -> jax.Array:
     """Return square roots, whose slope is 0 at 0."""
     positive = squares > 0
@@ -185,6 +167,35 @@ def shrinking(squares: jax.Array, radius: Any) -> jax.Array:
     """Return min(1, radius / |x|) for squares |x|²; 1 for NaN, which gives the radius no slope."""
     inside = ~(squares > jnp.square(radius))
     return jnp.where(inside, 1, radius / jnp.sqrt(jnp.where(inside, 1, squares)))
+
+
+@pytree
+class Tolerant:
+    """A base of what is told how many liars it has to withstand.
+
+    Args:
+        f: the number of liars.
+    """
+
+    f: Messages
+    _minority = True  # whether fewer than half of the messages may lie; else all but one
+
+    def breakdown(self, n: int) -> Any:
+        """Return f."""
+        self._kept(n)
+        return whole(self.f)
+
+    def _kept(self, count: Any) -> Any:
+        """Return m − f, of m messages, where f is not too many."""
+        f = whole(self.f)
+        if not is_traced((f, count)):
+            most = (count - 1) // 2 if self._minority else count - 1
+            require(
+                f <= most,
+                f"f of {type(self).__name__} is {f}, of {count} messages; give at most {most}.",
+            )
+            return count - f
+        return jnp.maximum(count - f, 1)
 
 
 class Weighted:

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 from jaxdopt._checks import Count
 from jaxdopt._pytree import pytree, static
 from jaxdopt.aggregators.messages import (
-    Messages,
     Received,
+    Tolerant,
     Weighted,
     Whole,
     equally,
     gram,
-    kept,
     length,
     receive,
     whole,
@@ -22,7 +21,7 @@ from jaxdopt.aggregators.messages import (
 
 
 @pytree
-class CAF(Weighted):
+class CAF(Tolerant, Weighted):
     """The mean of messages weighted down along the directions in which they vary most.
 
     From c = 1, while Σ c > m − 2f:  μ = Σᵢ cᵢ xᵢ / Σ c, (λ, v) the largest eigenvalue of
@@ -37,11 +36,9 @@ class CAF(Weighted):
     filter"). No κ was found: its guarantee is in terms of the covariance.
     """
 
-    f: Messages
-
     def _weights(self, received: Received, own: Any) -> jax.Array:
         products, dtype = gram(received), received.rows.dtype
-        needed = 2 * kept(self, received.count) - received.count  # m − 2f
+        needed = 2 * self._kept(received.count) - received.count  # m − 2f
         start, rounding = received.finite.astype(dtype), 1000 * jnp.finfo(dtype).eps
 
         def step(carry: Any) -> Any:
@@ -66,11 +63,6 @@ class CAF(Weighted):
         # every step but the last sets the weight of one more message to 0
         carry = start, jnp.asarray(jnp.inf, dtype), start / jnp.maximum(jnp.sum(start), 1)
         return jax.lax.scan(unless_done, carry, length=len(start))[0][2]
-
-    def breakdown(self, n: int) -> Any:
-        """Return f."""
-        kept(self, n)
-        return whole(self.f)
 
     def kappa(self, n: int, f: int) -> None:
         """Return None: its guarantee is in terms of the covariance."""
@@ -134,7 +126,7 @@ class FoolsGold(Weighted):
     A message that is not finite has weight 0. ``weights`` are the w themselves; they are meant for
     histories of updates, [n, d], not for models, which are all similar.
 
-    Source: Fung, Yoon, Beschastnikh (2020), arXiv 1808.04866; Verhoek, Gotti, Pouwelse (2023),
+    Source: Fung, Yoon, Beschastnikh (2020), arXiv 1808.04866; Werthenbach, Pouwelse (2023),
     arXiv 2306.15044 (SybilWall).
     """
 

@@ -59,6 +59,7 @@ from jaxdopt.algorithms.reshuffling.drr import DRR
 from jaxdopt.algorithms.reshuffling.edrr import EDRR
 from jaxdopt.algorithms.reshuffling.gtrr import GTRR
 from jaxdopt.algorithms.robust.monna import MoNNA
+from jaxdopt.algorithms.robust.sybil_wall import SybilWall
 from jaxdopt.algorithms.tracking.atcgt import ATCGT
 from jaxdopt.algorithms.tracking.diging import DIGing
 from jaxdopt.algorithms.tracking.gradient_tracking import GradientTracking
@@ -132,5 +133,6 @@ __all__ = [
     "PushSum",
     "RelaySGD",
     "SCAFFOLDMomentum",
+    "SybilWall",
     "ZhangHuJohansson",
 ]

@@ -10,6 +10,11 @@ and differentiated. Attacks have no memory. `strongest` finds the strength that 
 an attack of your own says in ``strength`` which of its fields that is. Labels are
 flipped in the problem.
 
+A network asks an attack that has ``at(k, receiver, messages)`` for what it is on one receiver in
+step k; ``messages`` [n, d] are the true messages of all agents. An attack that ``broadcasts`` tells
+the same to receivers who hear the same honest messages, whichever of these is their own: it depends
+on nothing else, not on the key either. One that does not say so counts as one that does not.
+
     >>> import jax.numpy as jnp, jaxdopt as jd
     >>> honest = jnp.array([[1.0, 2.0], [3.0, 4.0], [2.0, 3.0]])
     >>> print(jd.attacks.SignFlip(2.0)(honest, liars=1))

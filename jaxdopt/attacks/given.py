@@ -24,6 +24,7 @@ class Gaussian:
 
     sigma: Strength = 1.0
     strength = "sigma"
+    broadcasts = False
 
     def __call__(
         self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
@@ -59,6 +60,7 @@ class Constant:
     """
 
     value: Annotated[Any, _Value()]
+    broadcasts = True
 
     def __call__(
         self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
@@ -79,7 +81,7 @@ class Scripted:
     """μ plus an offset that is given for each step and receiver: a lie that can be learned.
 
     Offsets of 0 are where ascent by ``jax.grad`` starts: rules that select have no slope outside
-    of what they accept. ``at(k, receiver)`` is the attack with one offset; a network calls it.
+    of what they accept. ``at(k, receiver)`` is the attack with one offset; a network asks for it.
 
     Args:
         lies: the offsets [K, n, d], of K steps; or [d], of one step and receiver.
@@ -89,6 +91,7 @@ class Scripted:
     """
 
     lies: Any
+    broadcasts = False
 
     def __post_init__(self) -> None:
         """Check the axes."""
@@ -98,7 +101,7 @@ class Scripted:
             "receiver.",
         )
 
-    def at(self, k: Any, receiver: Any) -> "Scripted":
+    def at(self, k: Any, receiver: Any, messages: Any = None) -> "Scripted":
         """Return the attack of step k, the last one from K − 1 on, on one receiver."""
         require(
             np.ndim(self.lies) == 3,

@@ -9,6 +9,7 @@ from jax.scipy.special import ndtri
 from jaxdopt._checks import count, require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, static
+from jaxdopt.attacks.given import Constant
 from jaxdopt.attacks.messages import Strength, heard_messages, mean_of, told
 
 
@@ -24,6 +25,7 @@ class SignFlip:
 
     scale: Strength = 1.0
     strength = "scale"
+    broadcasts = True
 
     def __call__(
         self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
@@ -47,6 +49,7 @@ class InnerProduct:
 
     factor: Strength = 0.1
     strength = "factor"
+    broadcasts = True
 
     def __call__(
         self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
@@ -68,6 +71,7 @@ class ALIE:
 
     factor: Strength | None = None
     strength = "factor"
+    broadcasts = True
 
     def __call__(
         self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
@@ -115,17 +119,28 @@ class Mimic:
     """An honest message, repeated: it is given more weight than others, in rules that see no lie.
 
     Args:
-        target: which of the heard messages, from 0; the last one where there are fewer; static.
+        target: which agent of a network, from 0; of an attack that is called itself, which of the
+            heard messages, the last one where there are fewer; static.
+
+    Raises:
+        ValueError: in a network, no such agent.
 
     Source: Karimireddy, He, Jaggi (2022), arXiv 2006.09365, with a fixed target; theirs is learned
     in a warm-up.
     """
 
     target: int = static(default=0)
+    broadcasts = True
 
     def __post_init__(self) -> None:
         """Check the target."""
         count("target", self.target, minimum=0, remedy="the position of an honest message, from 0")
+
+    def at(self, k: Any, receiver: Any, messages: Any) -> Constant:
+        """Return what tells the message of the target, whoever hears it, of all agents' [n, d]."""
+        n = len(messages)
+        require(self.target < n, f"target is {self.target}, of {n} agents; give at most {n - 1}.")
+        return Constant(messages[self.target])
 
     def __call__(
         self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
@@ -152,6 +167,7 @@ class Dissensus:
 
     factor: Strength
     strength = "factor"
+    broadcasts = False
 
     def __call__(
         self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None

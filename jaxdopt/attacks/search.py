@@ -43,6 +43,17 @@ class Strongest:
         """Return what one receiver is told [d]."""
         return self._at(self.search(honest, liars, key, heard))(honest, liars, key, heard)
 
+    @property
+    def broadcasts(self) -> bool:
+        """Whether the attack does, and the rule neither has a pivot nor draws."""
+        differs = getattr(self.rule, "_pivot", False) or getattr(self.rule, "_scatters", False)
+        return getattr(self.attack, "broadcasts", False) and not differs
+
+    def at(self, k: Any, receiver: Any, messages: Any) -> "Strongest":
+        """Return the search with the attack of step k on one receiver."""
+        at = getattr(self.attack, "at", None)
+        return self if at is None else replace(self, attack=at(k, receiver, messages))
+
     def search(self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None) -> jax.Array:
         """Return the strength that was found."""
         messages, mask = heard_messages(jax.lax.stop_gradient(honest), heard)

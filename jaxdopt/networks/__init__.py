@@ -16,7 +16,7 @@ from jaxdopt.networks.operators.circulant import Circulant
 from jaxdopt.networks.operators.complete import Complete
 from jaxdopt.networks.operators.dense import Dense
 from jaxdopt.networks.operators.sparse import Neighbors, Pushes
-from jaxdopt.networks.robust import RobustMixing, RobustServer, robust
+from jaxdopt.networks.robust import RobustMixing, RobustServer, robust, told
 from jaxdopt.networks.sequences import Cyclic, RandomMatching, one_peer_exponential, sequence
 from jaxdopt.networks.server import Server
 from jaxdopt.networks.sharding import sharded
@@ -82,4 +82,5 @@ __all__ = [
     "stack",
     "timed",
     "timeline",
+    "told",
 ]

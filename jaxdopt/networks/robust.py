@@ -121,12 +121,7 @@ class RobustMixing(Robust):
         raise Missing(lacks(self, "all", "network.mean"))
 
     def told(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Return what every agent hears of x [n, d], for rules that are a method's own.
-
-        Returns:
-            The senders [n, s], the messages [n, s, d], and which slots have one [n, s]; slot 0 is
-            the agent itself.
-        """
+        """Return what every agent hears of x [n, d]; see `jaxdopt.networks.told`."""
         return self._of_each(x, _heard)
 
     @property
@@ -324,6 +319,14 @@ def robust(
         [2.5, 2.5, 2.5]
     """
     require_network(network)
+    require(
+        not any(isinstance(layer, Robust) for layer in layers(network)),
+        f"the {type(network).__name__} has liars already; give the network that it is around.",
+    )
+    require(
+        not hasattr(attack, "breakdown"),
+        f"attack is {attack!r}, a rule; give one of jd.attacks, such as ALIE().",
+    )
     words, n = offers(network), network.n
     mask = _mask(liars, n)
     never = np.packbits(~mask if mask.ndim == 1 else ~mask.any(axis=0)).tobytes()
@@ -337,7 +340,8 @@ def robust(
             f"{last!r} needs one's own message, which a server has not; give another rule, such "
             "as TrimmedMean(f).",
         )
-        _require_few(found.rule, {"the server": getattr(network, "size", n)})
+        most = getattr(network, "size", None) or getattr(network, "bound", None) or n
+        _require_few(found.rule, {"the server hears {} messages": most})
         return found
     require(
         "hop" in words and not words.isdisjoint({"mixing", "pull"}) and "tree" not in words,
@@ -352,7 +356,28 @@ def robust(
     return found
 
 
-def _heard(i: Any, slots: Any, there: Any, messages: Any) -> tuple[Any, Any, Any]:
+def told(network: Any, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return what every agent hears of x [n, d] in a round, for rules that are a method's own.
+
+    Args:
+        network: a graph's round, with liars or without.
+        x: the agents' messages, [n, d].
+
+    Returns:
+        The senders [n, s], the messages [n, s, d], and which slots have one [n, s]; slot 0 is the
+        agent itself.
+    """
+    if hasattr(network, "told"):
+        return network.told(x)
+    senders, present = network.row.in_neighbors
+    itself = jnp.arange(network.n)[:, None]
+    slots = jnp.concatenate([itself, senders], axis=1)
+    there = jnp.concatenate([jnp.ones_like(itself, dtype=bool), present], axis=1)
+    return slots, x[slots], there
+
+
+def _heard(*received: Any) -> tuple[Any, Any, Any]:
+    _, slots, there, messages = received
     return slots, messages, there
 
 
@@ -367,7 +392,11 @@ def _mask(liars: Any, n: int) -> np.ndarray:
         "liars is traced, and who is measured depends on it; give a number or a mask of booleans, "
         "outside of the transformation.",
     )
-    if np.ndim(liars) == 0 and not isinstance(liars, bool | np.bool_):
+    try:
+        mask = np.asarray(liars)
+    except ValueError:  # lists of different lengths
+        mask = np.asarray(liars, object)
+    if mask.ndim == 0 and mask.dtype != bool:
         number = count("liars", liars, 0, "how many lie, or who, [n] booleans")
         require(
             number < n,
@@ -375,7 +404,6 @@ def _mask(liars: Any, n: int) -> np.ndarray:
             "be honest.",
         )
         return np.arange(n) >= n - number
-    mask = np.asarray(liars)
     require(
         mask.dtype == bool and mask.ndim in (1, 2) and mask.shape[-1] == n and len(mask) > 0,
         f"liars is an array of {mask.dtype}{list(mask.shape)}; give how many lie, or who, as "
@@ -391,7 +419,8 @@ def _mask(liars: Any, n: int) -> np.ndarray:
 
 def _require_neighborhoods(network: RobustMixing, mask: np.ndarray) -> None:
     """Refuse an f that is too large for some neighborhood, or fewer messages than liars tell."""
-    senders, present = map(np.asarray, network._in_neighbors)
+    with jax.ensure_compile_time_eval():  # of a network, concrete though rules may be traced
+        senders, present = map(np.asarray, network._in_neighbors)
     heard = 1 + present.sum(axis=1)
     if network.hears is not None:
         ever = mask if mask.ndim == 1 else mask.any(axis=0)
@@ -404,7 +433,8 @@ def _require_neighborhoods(network: RobustMixing, mask: np.ndarray) -> None:
         )
         heard = np.minimum(heard, network.hears)
     _, first = np.unique(heard, return_index=True)
-    _require_few(network.rule, {f"agent {i}": int(heard[i]) for i in first})
+    who = {f"agent {i} hears {{}} messages, its own included": int(heard[i]) for i in first}
+    _require_few(network.rule, who)
 
 
 def _require_few(rule: Any, messages: dict[str, int]) -> None:
@@ -413,7 +443,7 @@ def _require_few(rule: Any, messages: dict[str, int]) -> None:
         try:
             rule.breakdown(number)
         except ValueError as error:
-            raise ValueError(f"{who} hears {number} messages, its own included: {error}") from error
+            raise ValueError(f"{who.format(number)}: {error}") from error
 
 
 def _as_messages(x: Any, n: int) -> tuple[jax.Array, Callable[[jax.Array], Any]]:

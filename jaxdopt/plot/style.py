@@ -25,6 +25,9 @@ METHODS = {
     "DSGD": (ORANGE, "o"),
     "LocalDSGD": (BROWN, "^"),
     "OLDSGD": (BLUE, "s"),
+    # among liars
+    "MoNNA": (ORANGE, "D"),
+    "SybilWall": (WINE, "s"),
     # primal-dual
     "ExactDiffusion": (GREEN, "s"),
     "EXTRA": (PINK, "D"),

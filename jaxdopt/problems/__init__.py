@@ -6,6 +6,7 @@ from jaxdopt.problems.composite import Composite
 from jaxdopt.problems.factorization import matrix_factorization
 from jaxdopt.problems.finite_sum import FiniteSum
 from jaxdopt.problems.heterogeneity import general_variance, heterogeneity
+from jaxdopt.problems.labels import flip_labels
 from jaxdopt.problems.linear import (
     huber_regression,
     least_squares,
@@ -29,6 +30,7 @@ __all__ = [
     "Problem",
     "Quadratic",
     "Wrapper",
+    "flip_labels",
     "general_variance",
     "heterogeneity",
     "huber_regression",

@@ -128,6 +128,35 @@ def balanced_dirichlet(alpha: float, seed: int = 0) -> Partition:
     return deal
 
 
+def gamma_similarity(gamma: float, seed: int = 0) -> Partition:
+    """Deal a share gamma of the samples out evenly, as `iid` does, and the rest sorted by label.
+
+    All agents have the same number of samples, up to one. From gamma = 1, which is `iid`, to 0,
+    which is `by_label`, agents become less alike. Which samples are dealt evenly is drawn with the
+    seed.
+
+    Raises:
+        ValueError: gamma is not in [0, 1].
+
+    Source: Karimireddy, Kale, Mohri, Reddi, Stich, Suresh (2020), arXiv 1910.06378 ("s %
+    similarity"); ByzFL's "gamma_similarity_niid".
+    """
+    require(0 <= gamma <= 1, f"gamma is {gamma}; give a share in [0, 1], such as 0.5.")
+
+    def deal(labels: np.ndarray, agents: int) -> Sequence[np.ndarray]:
+        order = np.random.default_rng(seed).permutation(len(labels))
+        alike = round(gamma * len(labels))
+        even = np.array_split(order[:alike], agents)
+        rest = np.sort(order[alike:])
+        rest = rest[np.argsort(labels[rest], kind="stable")]
+        sizes = [len(part) for part in np.array_split(order, agents)]
+        ends = np.cumsum([size - len(part) for size, part in zip(sizes, even, strict=True)])
+        pairs = zip(even, np.split(rest, ends[:-1]), strict=True)
+        return [np.concatenate(pair) for pair in pairs]
+
+    return deal
+
+
 def _samples_by_class(labels: np.ndarray) -> list[np.ndarray]:
     require(
         not np.issubdtype(labels.dtype, np.floating) or len(np.unique(labels)) <= 100,
@@ -161,7 +190,7 @@ def _filled(parts: list[np.ndarray], minimum: int, random: Any) -> list[np.ndarr
 
 
 NAMED = {"iid": iid, "by_label": by_label}
-FACTORIES = (iid, by_label, dirichlet, balanced_dirichlet)
+FACTORIES = (iid, by_label, dirichlet, balanced_dirichlet, gamma_similarity)
 
 
 def split(data: Any, labels: Any, *, agents: int | None, partition: Any = "iid") -> Any:

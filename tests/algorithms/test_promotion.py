@@ -78,7 +78,8 @@ def test_every_method_steps(row, dtype):
 
 
 def test_every_method_of_the_library_is_asked():
-    assert {row.method for row in ROWS} == {getattr(jd, name) for name in jd.algorithms.__all__}
+    apart = {"SybilWall"}  # whose gossip is drawn: tests/algorithms/test_liars.py
+    assert {row.name for row in ROWS} == {*jd.algorithms.__all__} - apart
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 

@@ -15,6 +15,7 @@ PARTITIONS = {
     "shards": jd.partition.by_label(shards=2, seed=1),
     "dirichlet": jd.partition.dirichlet(0.5, seed=2),
     "balanced": jd.partition.balanced_dirichlet(0.5, seed=2),
+    "gamma": jd.partition.gamma_similarity(0.33, seed=2),
 }
 
 
@@ -113,6 +114,28 @@ def test_balanced_sizes_differ_by_one_at_most_and_a_small_alpha_gives_one_class_
 def test_infinite_alpha_is_iid(scheme):
     for a, b in zip(deal(scheme(np.inf, 3), 7), deal(jd.partition.iid(3), 7), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_gamma_similarity_is_by_label_at_0_and_iid_at_1():
+    for gamma, end in ((0.0, "by_label"), (1.0, jd.partition.iid(3))):
+        for a, b in zip(
+            deal(jd.partition.gamma_similarity(gamma, 3), 7), deal(end, 7), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_gamma_similarity_deals_a_share_evenly_and_the_rest_by_label():
+    """A count of the rest by the loop: agent i's part of the sorted samples is the i-th stretch."""
+    gamma, n, labels = 0.66, 10, np.repeat(np.arange(10), 400)  # sorted, as data often are
+    parts = deal(jd.partition.gamma_similarity(gamma, 1), n, labels)
+    assert [len(part) for part in parts] == [400] * n
+    drawn = np.concatenate([part[:264] for part in parts])
+    counts = np.bincount(labels[drawn], minlength=10)
+    assert np.abs(counts - 264).max() < 5 * np.sqrt(264 * 0.34)  # a random share of each class
+    rest = labels[np.concatenate([part[264:] for part in parts])]
+    assert np.all(np.diff(rest) >= 0)
+    others = [part[264:] for part in deal(jd.partition.gamma_similarity(gamma, 2), n, labels)]
+    assert not np.array_equal(others[0], parts[0][264:])
 
 
 @pytest.mark.parametrize("alpha", [1e-300, 1e-6, 0.1])

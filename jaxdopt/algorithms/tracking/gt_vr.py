@@ -95,6 +95,8 @@ class GTVR:
         whole, batch = finite_sum(problem)
         active = awake(network)
         active = jnp.ones_like(state.age, bool) if active is None else active
+        honest = costs.counting(network)
+        active = active if honest is None else active & honest
         passes = jnp.sum(jnp.where((state.age == 0) & active, whole.counts, 0))
         full = passes / jnp.maximum(jnp.sum(active), 1)
         cost = costs.counted(self, state, problem, network)
