@@ -30,7 +30,7 @@ from experiments.study import Part, Program, Results, Study, comparison
 
 A, T = jd.aggregators, jd.attacks
 DIGITS, L2, ALPHA = (3, 8), 0.1, 1.0  # α of the Dirichlet distribution
-RADIUS = 0.3  # of self-centered clipping, about half of the distance to an honest neighbor
+RADIUS = 0.3  # of self-centered clipping
 WEISZFELD = 10  # steps, of which each is differentiated
 RULES = {
     "mean": lambda _: A.Mean(),

@@ -229,7 +229,7 @@ def line(within: bool) -> Any:
         world, columns = results.world, names(results.world, within)
         ends = [sum(bearable(world, name, f) for f in world.liars) - 0.5 for name in columns]
         at = np.arange(len(columns) + 1) - 0.5
-        ax.step(at, [*ends, ends[-1]], where="post", color="C3", label="(2f + 1)-robust above")
+        ax.step(at, [*ends, ends[-1]], where="post", color="C3", label="below: not (2f + 1)-robust")
 
     return draw
 
