@@ -10,9 +10,18 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+import jaxdopt as jd
 from experiments import networks, quickstart, varying
 from experiments.__main__ import main
-from experiments.benchmarks import accelerators, collectives, fresh, rows, scaling, speed
+from experiments.benchmarks import (
+    accelerators,
+    aggregation,
+    collectives,
+    fresh,
+    rows,
+    scaling,
+    speed,
+)
 from experiments.panels import Figure
 from experiments.study import STUDIES, Program
 from experiments.tables import text
@@ -176,6 +185,33 @@ def test_the_benchmark_compares_equal_results_and_prints_a_table(tmp_path, capsy
     memory, records = (row["ratio"] for row in record["rows"] if row["name"] == "P9")
     assert 1 < memory < 20  # data and state have to be there at least
     assert records == 1
+
+
+def test_the_benchmark_knows_every_rule():
+    words = set(re.findall(r"\w+", " ".join(aggregation.rules(2)))) | {"MDA"}
+    assert set(jd.aggregators.__all__) - {"chain", "Chain", "Aggregator"} <= words
+
+
+@pytest.mark.slow
+def test_products_of_rules_are_compared_with_loops_and_have_bars_at_full_size(monkeypatch):
+    few = {name: aggregation.rules(2)[name] for name in ("Median", "Krum")}
+    monkeypatch.setattr(aggregation, "rules", lambda f: dict(few))
+    measured = aggregation.aggregation(16, 5, repeats=1)
+    assert [row.what.partition(",")[0] for row in measured][:2] == ["Median", "Krum"]
+    assert len(measured) == 5
+    assert {row.bar for row in measured} == {"-"}
+    assert all(row.ratio > 0 for row in measured)
+    monkeypatch.setattr(aggregation, "FULL", (16, 5))
+    few["Median"] = few["Median"]._replace(by_hand=lambda x: x.max(axis=0))
+    with pytest.raises(AssertionError):
+        aggregation.aggregation(16, 5, repeats=1)
+    del few["Median"]
+    assert [row.bar for row in aggregation.aggregation(16, 5, repeats=1)] == [
+        "<= 3",
+        "<= 12",
+        "<= 12",
+        "-",
+    ]
 
 
 def test_rows_of_a_gpu_are_measured_in_copies_or_said_to_be_absent():

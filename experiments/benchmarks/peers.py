@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -13,7 +14,7 @@ import networkx as nx
 import numpy as np
 
 import jaxdopt as jd
-from experiments.benchmarks import speed
+from experiments.benchmarks import accelerators, aggregation, speed
 from experiments.benchmarks.rows import Row, absent, agree, first_call, timed
 
 LOCAL_STEPS = 5
@@ -32,7 +33,7 @@ def against(
     agree(result, theirs())
     mine, other = timed(ours, theirs, repeats=repeats)
     per, version = 1e3 / steps, importlib.metadata.version(package)
-    what = f"{what} over jd.run's ({package} {version})"
+    what = f"{what} over ours ({package} {version})"
     return [Row("peer", what, mine * per, other * per, other / mine, "-", True, compiling)]
 
 
@@ -251,13 +252,37 @@ def byzfl_rounds(n: int, rounds: int, repeats: int) -> list[Row]:
     return against(what, "byzfl", ours, theirs, rounds, repeats)
 
 
+def byzfl_rules(n: int, repeats: int) -> list[Row]:
+    """Return products of rules by ByzFL on Torch's arrays, which gathers [n, n - f, d] for NNM."""
+    byzfl, torch = map(importlib.import_module, ("byzfl", "torch"))
+    a, f, d = jd.aggregators, n // 8, 10_000
+    x = accelerators.numbers(n, d)
+    given = torch.tensor(np.asarray(x))
+    mixed, average = byzfl.NNM(f), byzfl.Average()
+    pairs: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+        "Krum": (a.Krum(f), byzfl.Krum(f)),
+        "TrimmedMean": (a.TrimmedMean(f), byzfl.TrMean(f)),
+        "GeometricMedian, 50 steps": (a.GeometricMedian(0.1), byzfl.GeometricMedian(0.1, 50)),
+        "NNM and Mean": (a.chain(a.NNM(f), a.Mean()), lambda x: average(mixed(x))),
+    }
+    rows = []
+    for name, (rule, theirs) in pairs.items():
+        what = f"{name}, {n} x {d:,}, float32: time of ByzFL's product"
+        ours, other = partial(aggregation.aggregate, rule, x), partial(theirs, given)
+        rows += against(what, "byzfl", ours, other, 1, repeats)
+    return rows
+
+
 PEERS = {
     "optax": optax_loop,
     "tvopt": tvopt_solver,
     "decent_bench": decent_bench_steps,
     "drjax": drjax_rounds,
     "fedjax": fedjax_rounds,
-    "byzfl": byzfl_rounds,
+    "byzfl": lambda n, rounds, repeats: [
+        *byzfl_rounds(n, rounds, repeats),
+        *byzfl_rules(4 * n, repeats),
+    ],
 }
 
 
@@ -266,7 +291,7 @@ def peers(n: int, steps: int, repeats: int) -> list[Row]:
     rows = []
     for package, row in PEERS.items():
         if importlib.util.find_spec(package) is None:
-            rows.append(absent("peer", f"{package}'s time over jd.run's", "-", "not installed"))
+            rows.append(absent("peer", f"{package}'s time over ours", "-", "not installed"))
         else:
             rows += row(n, steps, repeats)
     return rows
