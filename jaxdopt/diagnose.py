@@ -169,9 +169,8 @@ def diagnose(
     The arguments are those of the `run` whose result has ``diverged``. It is run once more, its
     steps one by one in a loop that stands still from the first state on that has a NaN, an infinity
     that was finite before, or push-sum weights that have underflowed; agents that lie are not
-    looked at. The step before is then
-    looked into: at the gradient, at what was given, and, by `jax.experimental.checkify`, at the
-    operation that made the first NaN.
+    looked at. The step before is then looked into: at the gradient, at what was given, and, by
+    `jax.experimental.checkify`, at the operation that made the first NaN.
 
     It holds two states, records nothing, and costs some seconds of compilation. Of a sweep, give
     the numbers and the key of one member. Rounding differs from the run's, as it may between any

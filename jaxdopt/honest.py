@@ -6,6 +6,7 @@ agents, F(x) = Σ pᵢ fᵢ(x) / Σ pᵢ over honest ones, with its own solution
 """
 
 import contextlib
+import functools
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 
 from jaxdopt import _wrapper, roles
 from jaxdopt._leaves import is_traced
-from jaxdopt._pytree import pytree, replace
+from jaxdopt._pytree import pytree, replace, static
 from jaxdopt._wrapper import layers, rewrap, wrapped
 from jaxdopt.problems.problem import Part, divides
 from jaxdopt.programs import noted, once
@@ -43,12 +44,25 @@ class Measured(_wrapper.Wrapper):
 def measured(problem: Any, network: Any) -> Any:
     """Return a problem with the part that metrics see, or the problem itself if nobody lies.
 
-    The part is solved on the host if the problem is, once for the same two objects; not where
-    numbers are traced, and not where there is no minimizer.
+    The part is solved on the host if the problem is, once for the same object and honest agents;
+    not where numbers are traced, and not where there is no minimizer.
     """
-    if honest(network) is None or any(isinstance(layer, Measured) for layer in layers(problem)):
+    agents = honest(network)
+    if agents is None or any(isinstance(layer, Measured) for layer in layers(problem)):
         return problem
-    return once(_measured, noted(problem), noted(network))
+    return once(_measured, noted(problem), noted(_agents(agents.tobytes())))
+
+
+@pytree
+class _Agents:
+    """Some agents, as an object that is the same whenever they are."""
+
+    numbers: bytes = static()
+
+
+@functools.lru_cache(maxsize=256)
+def _agents(numbers: bytes) -> _Agents:
+    return _Agents(numbers)
 
 
 def told_apart(problem: Any) -> tuple[Any, Any]:
@@ -56,8 +70,8 @@ def told_apart(problem: Any) -> tuple[Any, Any]:
     return (wrapped(problem), problem.part) if isinstance(problem, Measured) else (problem, problem)
 
 
-def _measured(problem: Any, network: Any) -> Measured:
-    agents = honest(network)
+def _measured(problem: Any, those: _Agents) -> Measured:
+    agents = np.frombuffer(those.numbers, np.intp)
 
     def part() -> Any:
         return _weighed(problem.take(agents)) if divides(problem) else Part(problem, agents)

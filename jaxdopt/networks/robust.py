@@ -392,7 +392,11 @@ def _mask(liars: Any, n: int) -> np.ndarray:
         "liars is traced, and who is measured depends on it; give a number or a mask of booleans, "
         "outside of the transformation.",
     )
-    if np.ndim(liars) == 0 and not isinstance(liars, bool | np.bool_):
+    try:
+        mask = np.asarray(liars)
+    except ValueError:  # lists of different lengths
+        mask = np.asarray(liars, object)
+    if mask.ndim == 0 and mask.dtype != bool:
         number = count("liars", liars, 0, "how many lie, or who, [n] booleans")
         require(
             number < n,
@@ -400,10 +404,6 @@ def _mask(liars: Any, n: int) -> np.ndarray:
             "be honest.",
         )
         return np.arange(n) >= n - number
-    try:
-        mask = np.asarray(liars)
-    except ValueError:  # lists of different lengths
-        mask = np.asarray(liars, object)
     require(
         mask.dtype == bool and mask.ndim in (1, 2) and mask.shape[-1] == n and len(mask) > 0,
         f"liars is an array of {mask.dtype}{list(mask.shape)}; give how many lie, or who, as "
@@ -419,7 +419,7 @@ def _mask(liars: Any, n: int) -> np.ndarray:
 
 def _require_neighborhoods(network: RobustMixing, mask: np.ndarray) -> None:
     """Refuse an f that is too large for some neighborhood, or fewer messages than liars tell."""
-    with jax.ensure_compile_time_eval():  # the graph is known, in jit and grad, too
+    with jax.ensure_compile_time_eval():  # of a network, concrete though rules may be traced
         senders, present = map(np.asarray, network._in_neighbors)
     heard = 1 + present.sum(axis=1)
     if network.hears is not None:
