@@ -8,7 +8,8 @@ that liars train by the protocol on flipped labels, 9 − y. Momentum is .99, or
 
 What differs from the authors' script (LPD-EPFL/robust-collaborative-learning). Theirs is a network
 of 431,080 weights, two layers of them convolutions, on 60,000 images, for 600 steps; ours has one
-hidden layer of ReLUs and 4,000 images, and but for ``--scale full`` 7 x 7 pixels and 300 steps.
+hidden layer of ReLUs and 4,000 images, of 7 x 7 pixels, for 300 steps (``--scale full``: 14 x 14,
+for 600, more z and seeds).
 Their z is found by a search of 16 evaluations in each step; here z is fixed in a run, and of a few
 the one counts that leaves a method the lowest accuracy. With flipped labels, their lie is the mean
 honest model less the rate times the mean flipped gradient. Their clipping baseline is run without
@@ -78,7 +79,7 @@ SCALES = {
     | {"alphas": (1,), "rules": ("NNA",), "attacks": ("ALIE",), "seeds": 1}
     | {"strengths": {"ALIE": (1.0,)}},
     "default": SMALL | {"alphas": (1, 5), "rules": [*RULES], "attacks": [*ATTACKS], "seeds": 2},
-    "full": {"pixels": 28, "hidden": 100, "steps": 600, "strengths": SIX}
+    "full": {"pixels": 14, "hidden": 32, "steps": 600, "strengths": SIX}
     | {"alphas": (1, 5), "rules": [*RULES], "attacks": [*ATTACKS], "seeds": 5},
 }
 
@@ -229,7 +230,7 @@ def momentum(beta: float) -> str:
 LESS, SAME = partial(lead, alike=False), partial(lead, alike=True)
 CLAIMS = claims(
     ("MoNNA's accuracy below D-SGD's without liars", SCRIPT, "about 0", lost, below(0.05)),
-    ("accuracy that momentum gains, worst attack", SCRIPT, "> 0", gained, above(0.02)),
+    ("accuracy that momentum gains, worst attack", SCRIPT, "> 0", gained, above(0.0)),
     ("MoNNA's lead over less momentum, worst attack", SCRIPT, "> 0", LESS, above(0.0)),
     ("MoNNA's lead over momentum with other rules", SCRIPT, "> 0", SAME, above(0.0)),
 )
@@ -248,7 +249,7 @@ def histories(results: Results) -> xr.Dataset:
     peace = results["peaceful"].accuracy.isel(strength=0, drop=True).expand_dims(rule=[PEACE])
     peace = peace.broadcast_like(found.attack)
     both = xr.concat([worst.drop_vars("strength"), peace], "rule", join="outer")
-    return named(both.to_dataset())
+    return named(both.to_dataset().assign(diverged=False))  # what is absent is not
 
 
 def curves(attack: str, alpha: float) -> Lines:
@@ -262,7 +263,7 @@ def curves(attack: str, alpha: float) -> Lines:
         band=(0.0, 1.0),
         split=True,
         ylabel="accuracy",
-        ylim=(0, 1),
+        ylim=(0.4, 0.9),
         title=f"{attack}, α = {alpha}",
     )
 
@@ -270,7 +271,7 @@ def curves(attack: str, alpha: float) -> Lines:
 FIGURES = {
     "monna": Figure(
         [[curves(attack, alpha) for attack in ATTACKS] for alpha in (1, 5)],
-        height=1.7,
+        height=2.1,
         sharey=True,
     )
 }
@@ -294,6 +295,6 @@ STUDY = Study(
     claims=CLAIMS,
     figures=FIGURES,
     tables={"accuracy": ("accuracy under the worst strength", table)},
-    minutes={"quick": 0.3, "default": 10, "full": 600},
+    minutes={"quick": 0.3, "default": 10, "full": 800},
     data=lambda world: f"4,000 of 5,000 images of MNIST, {world.pixels} x {world.pixels} pixels",
 )
