@@ -126,7 +126,7 @@ class FoolsGold(Weighted):
     A message that is not finite has weight 0. ``weights`` are the w themselves; they are meant for
     histories of updates, [n, d], not for models, which are all similar.
 
-    Source: Fung, Yoon, Beschastnikh (2020), arXiv 1808.04866; Verhoek, Gotti, Pouwelse (2023),
+    Source: Fung, Yoon, Beschastnikh (2020), arXiv 1808.04866; Werthenbach, Pouwelse (2023),
     arXiv 2306.15044 (SybilWall).
     """
 

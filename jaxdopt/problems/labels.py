@@ -91,20 +91,19 @@ def _mask(liars: Any, n: int) -> Any:
 
 def _range(labels: Any, classes: int | None) -> tuple[Any, Any]:
     """Return the labels whose sum with a label is that with its opposite: −1 and 1, 0 and C − 1."""
-    if classes is not None:
-        classes = count("classes", classes, 2)
+    known = None if classes is None else count("classes", classes, 2) - 1
     if is_traced(labels):
-        require(classes is not None, "the labels are traced; give classes, their number.")
-        return 0, classes - 1
+        require(known is not None, "the labels are traced; give classes, their number.")
+        return 0, known
     values = np.unique(np.asarray(labels).astype(float))
     signs = set(values) <= {-1, 1}
     if signs and (values[0] < 0 or jnp.issubdtype(labels.dtype, jnp.floating)):
         return -1, 1
-    high = int(values[-1]) if classes is None else classes - 1
+    high = int(values[-1]) if known is None else known
     require(
         all(v.is_integer() and 0 <= v <= high for v in values),
         f"the labels are from {values[0]:g} to {values[-1]:g}; give classes 0, 1, ..., "
-        f"{'' if classes is None else f'{high}, '}or labels −1 and 1.",
+        f"{'' if known is None else f'{high}, '}or labels −1 and 1.",
     )
     return 0, high
 

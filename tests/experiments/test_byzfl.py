@@ -36,8 +36,10 @@ def test_images_are_split_and_dealt(world):
 @pytest.mark.parametrize("rule", byzfl.RULES)
 def test_a_step_is_the_loops_for_every_number_of_liars(rule, world):
     problem, method = world.problems[1], byzfl.ClientMomentum(0.5)
-    last = {"trimmed mean": robust.trimmed_mean}
-    last["geometric median"] = lambda _: robust.geometric_median(0.1, 3)
+    last = {
+        "trimmed mean": robust.trimmed_mean,
+        "geometric median": lambda _: robust.geometric_median(0.1, 3),
+    }
 
     @jax.jit
     def stepped(f, keys):

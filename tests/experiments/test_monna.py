@@ -72,7 +72,7 @@ def test_rates_fall_every_50_steps():
 
 def test_momentum_holds_under_alie_where_without_it_accuracy_falls(results):
     verdicts = [claim.judge(results)["verdict"] for claim in monna.CLAIMS]
-    assert verdicts == ["holds"] * len(verdicts)
+    assert verdicts == ["holds", "holds", "holds", "not judged"]  # the last is of several rules
     assert float(monna.gained(results).min()) > 0.03
     histories = results["attacked"].accuracy
     assert histories.sizes["step"] == 13

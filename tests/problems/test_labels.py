@@ -1,5 +1,7 @@
 """Flipped labels: problems made of labels that are flipped before, and all others as they were."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +40,7 @@ def test_it_is_the_problem_of_labels_that_are_flipped_before(name):
     high = 1 if two else CLASSES - 1
     before = [high - b if lies else b for b, lies in zip(labels, LIARS, strict=True)]
     problem, expected = (MAKERS[name](FEATURES, b) for b in (labels, before))
-    options = {"labels": "sign"} if name == "own" else {}
+    options: Any = {"labels": "sign"} if name == "own" else {}
     poisoned = jd.problems.flip_labels(problem, LIARS, **options)
     for a, b in zip(jax.tree.leaves(poisoned.data), jax.tree.leaves(expected.data), strict=True):
         np.testing.assert_array_equal(a, b)  # the padding, too

@@ -12,7 +12,7 @@ other than i and not learned from i, drawn with a probability ∝ λ e^{−λ(h�
 has come and λ = 0.8. It replaces one of an earlier round, never one of a direct neighbor. Liars
 tell none. On plain weights everyone is honest.
 
-Source: Verhoek, Gotti, Pouwelse (2023), arXiv 2306.15044, with FoolsGold's weights (arXiv
+Source: Werthenbach, Pouwelse (2023), arXiv 2306.15044, with FoolsGold's weights (arXiv
 1808.04866); the authors' code, whose slips we left out: there the histories amount to the last
 model received, and with gossip one's own model gets a distant agent's weight.
 Confidence: authors' code.
