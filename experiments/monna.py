@@ -115,11 +115,9 @@ def problem(pixels: int, hidden: int, alpha: float, flipped: bool, seed: int) ->
     options = {"hidden": (hidden,), "agents": AGENTS, "seed": seed}
     start = jd.problems.mlp(images, labels, **options)
     parts = jd.partition.split((images, labels), labels, agents=AGENTS, partition=partition)
-    if flipped:
-        honest = AGENTS - LIARS
-        parts = (parts[0], [*parts[1][:honest], *(9 - own for own in parts[1][honest:])])
-    params = start.unravel(start.origin)
-    return jd.problems.Minibatch(jd.problems.FiniteSum(loss, parts, params, l2=L2), BATCH)
+    made = jd.problems.FiniteSum(loss, parts, start.unravel(start.origin), l2=L2)
+    made = jd.problems.flip_labels(made, LIARS) if flipped else made
+    return jd.problems.Minibatch(made, BATCH)
 
 
 def rate(steps: int) -> Any:
