@@ -159,7 +159,7 @@ def _participation(method: Any, network: Any, calls: Any) -> tuple[Any, Any]:
 
 
 def counting(network: Any) -> np.ndarray | None:
-    """Return which agents of a network never lie and so count, [n] bool; None where all do."""
+    """Return which agents of a ``network`` never lie and so count, [n] bool; None if all do."""
     honest = getattr(network, "honest", None)
     return None if honest is None or np.all(honest) else np.asarray(honest)
 

@@ -221,12 +221,43 @@ def decent_bench_steps(n: int, steps: int, repeats: int) -> list[Row]:
     return against(what, "decent-bench", dgd(n, steps, np.float32), theirs, steps, repeats)
 
 
+def byzfl_rounds(n: int, rounds: int, repeats: int) -> list[Row]:
+    """Return a server's robust gradient steps by ByzFL's rule and attack, gradients by NumPy."""
+    byzfl, f = importlib.import_module("byzfl"), 3
+    rule = jd.aggregators.chain(jd.aggregators.NNM(f), jd.aggregators.TrimmedMean(f))
+    server = jd.networks.participation.full(n)
+    network = jd.networks.robust(server, rule=rule, attack=jd.attacks.SignFlip(), liars=f)
+    problem = speed.problem_of(n, np.float32)
+    settings = jd.FedAvg(speed.STEPSIZE), problem, network, problem.start(), jax.random.key(0)
+
+    def ours() -> Any:
+        return jd.run(*settings, steps=rounds, every=rounds).state.server
+
+    a, b = (part[: n - f].astype(float) for part in speed.data(n, np.float32))
+    lie, mix, trim = byzfl.SignFlipping(), byzfl.NNM(f), byzfl.TrMean(f)
+
+    def theirs() -> Any:
+        x = np.zeros(speed.DIMENSION)
+        for _ in range(rounds):
+            weights = -b / (1 + np.exp(b * (a @ x))) / b.shape[1]
+            honest = np.matmul(weights[:, None], a)[:, 0] + speed.L2 * x
+            sent = np.concatenate([honest, np.tile(lie(honest), (f, 1))])
+            x = x - speed.STEPSIZE * trim(mix(sent))
+        return x
+
+    what = (
+        f"robust server, {n} clients, {f} lie, float32 and float64: time of ByzFL's rule in NumPy"
+    )
+    return against(what, "byzfl", ours, theirs, rounds, repeats)
+
+
 PEERS = {
     "optax": optax_loop,
     "tvopt": tvopt_solver,
     "decent_bench": decent_bench_steps,
     "drjax": drjax_rounds,
     "fedjax": fedjax_rounds,
+    "byzfl": byzfl_rounds,
 }
 
 

@@ -32,7 +32,8 @@ from jaxdopt.networks.wrapper import Wrapper
 from jaxdopt.roles import OF_ATTRIBUTE, Missing, lacks, offers
 
 LIES, HEARS, RULE = 0xF0011E55, 0xF00EA125, 0xF000A1E5  # folded into the key before the round
-TOGETHER = 6_000_000  # numbers that are gathered for the receivers of a batch
+TOGETHER = 1_500_000  # numbers that are gathered for a batch of receivers: a CPU's caches
+LEAST = 6  # receivers of a batch; where fewer have room, four times as many numbers
 
 
 class Robust(Wrapper):
@@ -178,7 +179,9 @@ class RobustMixing(Robust):
         """Return a function of every receiver: its number, whom it hears, which slots, messages."""
         senders, present = self._in_neighbors
         size = rows[0].size * (senders.shape[1] + 1)
-        together = max(TOGETHER // max(size, 1), 1)
+        together = TOGETHER // max(size, 1)
+        if together < LEAST:
+            together = max(4 * TOGETHER // size, 1)
 
         def receive(its: tuple[jax.Array, ...]) -> Any:
             return function(its[0], *self._received(rows, *its))
