@@ -134,7 +134,7 @@ class RobustMixing(Robust):
             return jnp.sum(heard)
         most = jnp.sum(present, axis=1)
         lying = jnp.sum(present & self.liars[senders], axis=1)
-        return jnp.sum(jnp.minimum(self.hears - 1, most) - jnp.minimum(lying, most))
+        return jnp.sum(jnp.maximum(jnp.minimum(self.hears - 1, most) - lying, 0))
 
     @property
     def _in_neighbors(self) -> tuple[jax.Array, jax.Array]:
@@ -149,6 +149,10 @@ class RobustMixing(Robust):
         return everyone and told_alike and self.hears is None and not any(map(_scatters, steps))
 
     def _mixed(self, rows: jax.Array) -> jax.Array:
+        require(
+            self.liars.ndim == 1,
+            "liars change with the round, and the network has none; pass network.at(k, key).",
+        )
         if self._is_shared:
             return self._shared(rows)
 
@@ -201,6 +205,10 @@ class RobustMixing(Robust):
             deceived = lying & ~self.liars[i]
             messages = jnp.where(deceived[:, None], lie.astype(messages.dtype), messages)
         if self.hears is not None:
+            require(
+                self.key is not None,
+                "hears draws who is heard, and the network has no round; pass network.at(k, key).",
+            )
             others = (there & ~lying).at[0].set(False)
             draws = jax.random.bits(self._draws(HEARS, i), others.shape, jnp.uint32)
             rank = jnp.where(others, draws >> 1 | jnp.uint32(1), 0)

@@ -28,6 +28,7 @@ FIXED = {*MIXING, "symmetric", "links", "hop", "all"}
 KINDS = {"undirected": "mixing", "directed": "push-pull", "server": "server", "full": "server"}
 NEEDS = {
     "all": "GradientDescent SGD CentralizedRR",
+    "mixing": "SybilWall",
     "mixing symmetric links": "LinearizedADMM",
     "push": "SGP PushSum OSGP PushDIGing APD APDSC",
     "push-pull hop": "BCPP",

@@ -701,6 +701,14 @@ BAD = {
         lambda: networks.robust(networks.Server(6), rule=TM) @ jnp.ones((6, D)),
         "network @ x needs doubly stochastic weights",
     ),
+    "a draw without a round": (
+        lambda: networks.robust(RING, rule=TM, hears=3) @ jnp.ones((6, D)),
+        "hears draws who is heard, and the network has no round; pass network.at(k, key)",
+    ),
+    "liars without a round": (
+        lambda: networks.robust(RING, rule=TM, liars=np.eye(6, dtype=bool)[:2]) @ jnp.ones((6, D)),
+        "liars change with the round, and the network has none; pass network.at(k, key)",
+    ),
     "rows": (
         lambda: networks.robust(RING, rule=TM).at(0, KEY) @ jnp.ones((5, D)),
         "a leaf has shape (5, 3) and the network 6 agents; give [n, ...]",
