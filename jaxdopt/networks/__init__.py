@@ -10,13 +10,13 @@ from jaxdopt.networks.events.pairs import Pairs, pairwise
 from jaxdopt.networks.events.timed import Timed, timed
 from jaxdopt.networks.events.timeline import Timeline, timeline
 from jaxdopt.networks.failures import Asleep, Disconnected, RandomLinks
+from jaxdopt.networks.liars import RobustMixing, RobustServer, robust, told
 from jaxdopt.networks.operators.base import Links
 from jaxdopt.networks.operators.choose import mixing
 from jaxdopt.networks.operators.circulant import Circulant
 from jaxdopt.networks.operators.complete import Complete
 from jaxdopt.networks.operators.dense import Dense
 from jaxdopt.networks.operators.sparse import Neighbors, Pushes
-from jaxdopt.networks.robust import RobustMixing, RobustServer, robust, told
 from jaxdopt.networks.sequences import Cyclic, RandomMatching, one_peer_exponential, sequence
 from jaxdopt.networks.server import Server
 from jaxdopt.networks.sharding import sharded

@@ -97,7 +97,7 @@ def test_gossip_draws_near_histories_more_often():
         jnp.array([[0, 1, 2, 3]] * n),
         jnp.full((n, n), -1),
     )
-    near = ~np.eye(n, dtype=bool)
+    near = jnp.asarray(~np.eye(n, dtype=bool))
     keys = jax.random.split(KEY, 4000)
     drawn = jax.vmap(lambda key: sybil_wall._chosen(state, near, None, key))(keys)
     of = np.bincount(np.asarray(drawn)[:, 0, 1], minlength=n) / len(keys)  # 1 tells 0

@@ -17,7 +17,7 @@ from jaxdopt import attacks as T
 from jaxdopt import networks
 
 KEY = jax.random.key(5)
-MODULE = inspect.getmodule(networks.robust)
+MODULE = inspect.getmodule(networks.RobustMixing)
 CLOSE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 D = 3
 

@@ -29,7 +29,7 @@ from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
 from jaxdopt.aggregators import FoolsGold
 from jaxdopt.algorithms.federated.clients import Clients, descend
-from jaxdopt.networks.robust import told
+from jaxdopt.networks.liars import told
 
 RATE = 0.8  # λ
 GOSSIP = 0xF0055170  # folded into the key of a step, and larger than any local step's number
