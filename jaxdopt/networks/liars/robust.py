@@ -87,7 +87,7 @@ def robust(
         count("hears", hears)
     found = RobustMixing(*given, hears)
     if not getattr(network, "varies", False) and not is_traced(network):
-        _require_neighborhoods(found, mask)
+        _require_neighborhoods(found)
     return found
 
 
@@ -123,14 +123,13 @@ def _mask(liars: Any, n: int) -> np.ndarray:
     return mask
 
 
-def _require_neighborhoods(network: RobustMixing, mask: np.ndarray) -> None:
+def _require_neighborhoods(network: RobustMixing) -> None:
     """Refuse an f that is too large for some neighborhood, or fewer messages than liars tell."""
     with jax.ensure_compile_time_eval():  # of a network, concrete though rules may be traced
         senders, present = (np.asarray(table) for table in network._in_neighbors)
     heard = 1 + present.sum(axis=1)
     if network.hears is not None:
-        ever = mask if mask.ndim == 1 else mask.any(axis=0)
-        lying = (present & ever[senders]).sum(axis=1)
+        lying = (present & ~network.honest[senders]).sum(axis=1)
         worst = int(np.argmax(lying))
         require(
             network.hears > lying[worst],
