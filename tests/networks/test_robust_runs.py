@@ -691,7 +691,7 @@ BAD = {
     ),
     "a pivot in a chain": (
         lambda: networks.robust(networks.Server(6), rule=A.chain(A.NNM(1), A.NNA(1))),
-        "NNA(f=1.0) needs one's own message",
+        "one's own message, which a server has not",
     ),
     "a mean of all": (
         lambda: networks.robust(RING, rule=TM).mean(jnp.ones((6, D))),
