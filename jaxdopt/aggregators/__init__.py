@@ -2,9 +2,10 @@
 
 ``rule(x, heard=None, own=0, key=None)`` aggregates the messages x [n, d] to one vector [d]. Those
 of them that are not ``heard`` [n] do not exist; m are. ``own`` is the row of one's own message,
-which rules with a pivot need (`NNA`, `SelfCenteredClipping`); others ignore it. ``key`` is for what
-draws (`Bucketing`). Of f liars only their number is known; it is traced and can be swept. A rule
-runs under jit, vmap and grad, and takes its sums in float32 at least.
+which rules with a pivot need (`NNA`, `SelfCenteredClipping`, and one of your own that says ``pivot
+= True``); others ignore it. ``key`` is for what draws (`Bucketing`). Of f liars only their number
+is known; it is traced and can be swept. A rule runs under jit, vmap and grad, and takes its sums in
+float32 at least.
 
 ``breakdown(n)`` is how many of n messages can be anything while the result stays bounded: f, for a
 rule that has it. ``kappa(n, f)`` is the known bound κ, for a rule whose own f is this f, in

@@ -193,7 +193,7 @@ class Chain:
         """Refuse what loses one's own message before a rule that needs it."""
         loses = [p for p in self.preparations if getattr(p, "_scatters", False)]
         require(
-            not (loses and self._pivot),
+            not (loses and self.pivot),
             f"{self.rule!r} needs one's own message, which {loses[:1]!r} puts into a bucket; give "
             "NNM(f) in its place, or another rule.",
         )
@@ -207,8 +207,9 @@ class Chain:
         return self.rule(x, heard, own, last)
 
     @property
-    def _pivot(self) -> bool:
-        return getattr(self.rule, "_pivot", False)
+    def pivot(self) -> bool:
+        """Whether the rule needs one's own message."""
+        return getattr(self.rule, "pivot", False)
 
     @property
     def _scatters(self) -> bool:

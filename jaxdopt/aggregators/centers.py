@@ -119,7 +119,7 @@ class SelfCenteredClipping(Weighted):
     """
 
     radius: Radius | None = None
-    _pivot = True
+    pivot = True
 
     def _weights(self, received: Received, own: Any) -> jax.Array:
         away, count = squared_distances_from(received, own), received.count

@@ -141,7 +141,7 @@ class NNA(Tolerant, Weighted):
     together.
     """
 
-    _pivot = True
+    pivot = True
     _minority = False
 
     def _weights(self, received: Received, own: Any) -> jax.Array:

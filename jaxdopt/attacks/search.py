@@ -46,7 +46,7 @@ class Strongest:
     @property
     def broadcasts(self) -> bool:
         """Whether the attack does, and the rule neither has a pivot nor draws."""
-        differs = getattr(self.rule, "_pivot", False) or getattr(self.rule, "_scatters", False)
+        differs = getattr(self.rule, "pivot", False) or getattr(self.rule, "_scatters", False)
         return getattr(self.attack, "broadcasts", False) and not differs
 
     def at(self, k: Any, receiver: Any, messages: Any) -> "Strongest":

@@ -9,9 +9,11 @@ import numpy as np
 
 from jaxdopt import _repr
 from jaxdopt._checks import require
-from jaxdopt._leaves import wide_dtype
-from jaxdopt._pytree import replace
+from jaxdopt._leaves import is_traced, wide_dtype
+from jaxdopt._pytree import pytree, replace, static
 from jaxdopt._wrapper import rewrap, wrapped
+from jaxdopt.aggregators import Aggregator
+from jaxdopt.attacks import Attack
 from jaxdopt.networks.sequences import own_key
 from jaxdopt.networks.wrapper import Wrapper
 from jaxdopt.roles import OF_ATTRIBUTE, Missing, lacks
@@ -22,16 +24,33 @@ REFUSED = {"row", "column", "links", "matrix", "csr", "cut", "eigenvalues", "spe
 REFUSED |= {"diagonal", "in_neighbors"}
 
 
+@pytree
 class Robust(Wrapper):
-    """The base of networks with liars."""
+    """The base of networks with liars.
+
+    Args:
+        network: a graph's or a server's.
+        rule: of `jaxdopt.aggregators`.
+        attack: of `jaxdopt.attacks`, or None: liars tell the truth.
+        liars: who lies, [n] bool, or before a round [T, n], which repeats.
+        key: of the round's draws; set by ``at``.
+        never: which agents never lie, packed, by default as ``liars`` says; static.
+    """
 
     network: Any
-    rule: Any
-    attack: Any
-    liars: Any  # [n] bool; before a round [T, n] where they change
-    key: Any
-    never: bytes  # which agents never lie, as packed bits
+    rule: Aggregator
+    attack: Attack | None
+    liars: Any
+    key: Any = None
+    never: bytes = static(default=b"")
+    kind = "robust"
     cuttable = symmetric = False
+
+    def __post_init__(self) -> None:
+        """Find out who never lies."""
+        if not (self.never or is_traced(self.liars)):
+            mask = np.atleast_2d(np.asarray(self.liars, bool))
+            object.__setattr__(self, "never", np.packbits(~mask.any(axis=0)).tobytes())
 
     @property
     def honest(self) -> np.ndarray:

@@ -10,8 +10,6 @@ from jaxdopt import _selection
 from jaxdopt._checks import require
 from jaxdopt._pytree import pytree, static
 from jaxdopt._wrapper import wrapped
-from jaxdopt.aggregators import Aggregator
-from jaxdopt.attacks import Attack
 from jaxdopt.networks.liars.base import HEARS, LIES, RULE, Robust, as_messages
 from jaxdopt.networks.operators.complete import Complete
 from jaxdopt.roles import Missing, lacks
@@ -25,6 +23,7 @@ class RobustMixing(Robust):
     """A graph with liars: ``network @ x`` is every agent's rule of what it hears.
 
     `robust` makes it. Its rows sum to 1 and depend on x: there is no matrix, and no sum is kept.
+    Two products of one round draw the same numbers.
 
     Args:
         network: who hears whom; its weights do not matter.
@@ -32,18 +31,11 @@ class RobustMixing(Robust):
         attack: of `jaxdopt.attacks`, or None: liars tell the truth.
         liars: who lies, [n] bool, or [T, n], which repeats.
         key: of the round's draws; set by ``at``.
-        never: which agents never lie, packed; static.
+        never: which agents never lie, packed, by default as ``liars`` says; static.
         hears: how many messages an agent hears, its own included; static.
     """
 
-    network: Any
-    rule: Aggregator
-    attack: Attack | None
-    liars: Any
-    key: Any = None
-    never: bytes = static(default=b"")
     hears: int | None = static(default=None)
-    kind = "robust"
     offers = frozenset({"mixing"})  # type: ignore[assignment]
 
     def __matmul__(self, x: Any) -> Any:

@@ -65,13 +65,12 @@ def robust(
     )
     words, n = offers(network), network.n
     mask = _mask(liars, n)
-    never = np.packbits(~mask if mask.ndim == 1 else ~mask.any(axis=0)).tobytes()
-    given = network, rule, attack, jnp.asarray(mask), None, never
+    given = network, rule, attack, jnp.asarray(mask)
     if not words.isdisjoint({"server", "returns"}):
         require(hears is None, f"hears is {hears!r}, and a server hears all; leave it out.")
         found: Robust = RobustServer(*given)
         require(
-            not getattr(found.rule, "_pivot", False),
+            not getattr(found.rule, "pivot", False),
             f"{found.rule!r} needs one's own message, which a server has not; give another rule, "
             "such as TrimmedMean(f).",
         )
@@ -85,7 +84,7 @@ def robust(
     )
     if hears is not None:
         count("hears", hears)
-    found = RobustMixing(*given, hears)
+    found = RobustMixing(*given, hears=hears)
     if not getattr(network, "varies", False) and not is_traced(network):
         _require_neighborhoods(found)
     return found

@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._pytree import pytree, static
+from jaxdopt._pytree import pytree
 from jaxdopt._wrapper import wrapped
-from jaxdopt.aggregators import Aggregator
-from jaxdopt.attacks import Attack
 from jaxdopt.networks.liars.base import LIES, RULE, Robust, as_messages
 from jaxdopt.roles import Missing, lacks, offers
 
@@ -26,16 +24,8 @@ class RobustServer(Robust):
         attack: of `jaxdopt.attacks`, or None: liars tell the truth.
         liars: who lies, [n] bool, or [T, n], which repeats.
         key: of the round's draws; set by ``at``.
-        never: which agents never lie, packed; static.
+        never: which agents never lie, packed, by default as ``liars`` says; static.
     """
-
-    network: Any
-    rule: Aggregator
-    attack: Attack | None
-    liars: Any
-    key: Any = None
-    never: bytes = static(default=b"")
-    kind = "robust"
 
     @property
     def offers(self) -> frozenset[str]:  # type: ignore[override]
