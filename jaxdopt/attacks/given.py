@@ -8,11 +8,11 @@ import numpy as np
 
 from jaxdopt._checks import require
 from jaxdopt._pytree import pytree, replace
-from jaxdopt.attacks.messages import Strength, heard_messages, mean_of, told
+from jaxdopt.attacks.messages import Heard, Lie, Strength
 
 
 @pytree
-class Gaussian:
+class Gaussian(Lie):
     """Independent normal numbers with mean 0, one vector a receiver.
 
     Args:
@@ -24,16 +24,11 @@ class Gaussian:
 
     sigma: Strength = 1.0
     strength = "sigma"
-    broadcasts = False
 
-    def __call__(
-        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
-    ) -> jax.Array:
-        """Return what one receiver is told [d]."""
-        require(key is not None, "key is None, and Gaussian draws its lie; give a key.")
-        messages, _ = heard_messages(honest, heard)
-        drawn = jax.random.normal(key, messages.shape[1:], messages.dtype)
-        return told(self.sigma * drawn, honest)
+    def _lie(self, heard: Heard) -> jax.Array:
+        require(heard.key is not None, "key is None, and Gaussian draws its lie; give a key.")
+        _, d = heard.messages.shape
+        return self.sigma * jax.random.normal(heard.key, (d,), heard.messages.dtype)
 
 
 class _Value:
@@ -52,7 +47,7 @@ class _Value:
 
 
 @pytree
-class Constant:
+class Constant(Lie):
     """The same vector, whatever is honest: zeros, ∞, NaN, or a model that liars want.
 
     Args:
@@ -62,22 +57,17 @@ class Constant:
     value: Annotated[Any, _Value()]
     broadcasts = True
 
-    def __call__(
-        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
-    ) -> jax.Array:
-        """Return what one receiver is told [d]."""
-        messages, _ = heard_messages(honest, heard)
-        shape = np.shape(self.value)
+    def _lie(self, heard: Heard) -> jax.Array:
+        shape, (_, d) = np.shape(self.value), heard.messages.shape
         require(
-            shape in ((), messages.shape[1:]),
-            f"value has shape {shape}, and messages have {messages.shape[1]} numbers; give one "
-            "number, or as many.",
+            shape in ((), (d,)),
+            f"value has shape {shape}, and messages have {d} numbers; give one number, or as many.",
         )
-        return told(jnp.broadcast_to(jnp.asarray(self.value), messages.shape[1:]), honest)
+        return jnp.broadcast_to(jnp.asarray(self.value), (d,))
 
 
 @pytree
-class Scripted:
+class Scripted(Lie):
     """μ plus an offset that is given for each step and receiver: a lie that can be learned.
 
     Offsets of 0 are where ascent by ``jax.grad`` starts: rules that select have no slope outside
@@ -91,7 +81,6 @@ class Scripted:
     """
 
     lies: Any
-    broadcasts = False
 
     def __post_init__(self) -> None:
         """Check the axes."""
@@ -110,14 +99,11 @@ class Scripted:
         step = jnp.minimum(jnp.asarray(k), np.shape(self.lies)[0] - 1)
         return replace(self, lies=jnp.asarray(self.lies)[step, receiver])
 
-    def __call__(
-        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
-    ) -> jax.Array:
-        """Return what one receiver is told [d]."""
-        messages, mask = heard_messages(honest, heard)
+    def _lie(self, heard: Heard) -> jax.Array:
+        shape = heard.messages.shape[1:]
         require(
-            np.shape(self.lies) == messages.shape[1:],
-            f"lies has shape {np.shape(self.lies)}, and a message {messages.shape[1:]}; take "
+            np.shape(self.lies) == shape,
+            f"lies has shape {np.shape(self.lies)}, and a message {shape}; take "
             "attack.at(k, receiver) of offsets [K, n, d].",
         )
-        return told(mean_of(messages, mask) + self.lies, honest)
+        return heard.mean + self.lies

@@ -10,11 +10,11 @@ from jaxdopt._checks import count, require
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, static
 from jaxdopt.attacks.given import Constant
-from jaxdopt.attacks.messages import Strength, heard_messages, mean_of, told
+from jaxdopt.attacks.messages import Heard, Lie, Strength
 
 
 @pytree
-class SignFlip:
+class SignFlip(Lie):
     """−s μ.
 
     Args:
@@ -27,16 +27,12 @@ class SignFlip:
     strength = "scale"
     broadcasts = True
 
-    def __call__(
-        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
-    ) -> jax.Array:
-        """Return what one receiver is told [d]."""
-        messages, mask = heard_messages(honest, heard)
-        return told(-self.scale * mean_of(messages, mask), honest)
+    def _lie(self, heard: Heard) -> jax.Array:
+        return -self.scale * heard.mean
 
 
 @pytree
-class InnerProduct:
+class InnerProduct(Lie):
     """−ε μ, as long as ε says: small ones change the sign of a robust aggregate unnoticed.
 
     Also called "fall of empires" (FOE), with ε of 1 or more.
@@ -51,16 +47,12 @@ class InnerProduct:
     strength = "factor"
     broadcasts = True
 
-    def __call__(
-        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
-    ) -> jax.Array:
-        """Return what one receiver is told [d]."""
-        messages, mask = heard_messages(honest, heard)
-        return told(-self.factor * mean_of(messages, mask), honest)
+    def _lie(self, heard: Heard) -> jax.Array:
+        return -self.factor * heard.mean
 
 
 @pytree
-class ALIE:
+class ALIE(Lie):
     """μ − z σ: as far from the mean as an honest message might be ("a little is enough").
 
     Args:
@@ -73,21 +65,14 @@ class ALIE:
     strength = "factor"
     broadcasts = True
 
-    def __call__(
-        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
-    ) -> jax.Array:
-        """Return what one receiver is told [d]."""
-        messages, mask = heard_messages(honest, heard)
-        m = jnp.sum(mask)
-        mean = mean_of(messages, mask)
-        away = jnp.where(mask[:, None], messages - mean, 0)
+    def _lie(self, heard: Heard) -> jax.Array:
+        m, mean, f, z = heard.count, heard.mean, heard.liars, self.factor
+        away = jnp.where(heard.mask[:, None], heard.messages - mean, 0)
         variance = jnp.sum(away**2, axis=0) / jnp.maximum(m - 1, 1)
         spread = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
-        z = self.factor
         if z is None:
-            known = len(messages) if heard is None else m
-            z = jnp.where(m > 1, _quantile(known + liars, liars), 0)
-        return told(mean - z * spread, honest)
+            z = jnp.where(m > 1, _quantile(m + f, f), 0)
+        return mean - z * spread
 
 
 def _quantile(n: Any, f: Any) -> Any:
@@ -115,7 +100,7 @@ ALIE.factor = staticmethod(_quantile)  # of the class; an object's is its number
 
 
 @pytree
-class Mimic:
+class Mimic(Lie):
     """An honest message, repeated: it is given more weight than others, in rules that see no lie.
 
     Args:
@@ -142,17 +127,13 @@ class Mimic:
         require(self.target < n, f"target is {self.target}, of {n} agents; give at most {n - 1}.")
         return Constant(messages[self.target])
 
-    def __call__(
-        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
-    ) -> jax.Array:
-        """Return what one receiver is told [d]."""
-        messages, mask = heard_messages(honest, heard)
-        place = jnp.cumsum(mask) - 1
-        return told(messages[jnp.argmax(place == jnp.minimum(self.target, place[-1]))], honest)
+    def _lie(self, heard: Heard) -> jax.Array:
+        place = jnp.cumsum(heard.mask) - 1
+        return heard.messages[jnp.argmax(place == jnp.minimum(self.target, place[-1]))]
 
 
 @pytree
-class Dissensus:
+class Dissensus(Lie):
     """x₀ − ε Σⱼ (xⱼ − x₀) / f, over the honest messages: it drives neighbors apart on a graph.
 
     The receiver's own message is x₀ = honest[0]. With weights wᵢⱼ it is
@@ -167,12 +148,8 @@ class Dissensus:
 
     factor: Strength
     strength = "factor"
-    broadcasts = False
 
-    def __call__(
-        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
-    ) -> jax.Array:
-        """Return what one receiver is told [d]."""
-        messages, mask = heard_messages(honest, heard)
-        apart = jnp.sum(jnp.where(mask[:, None], messages - messages[0], 0), axis=0)
-        return told(messages[0] - self.factor * apart / jnp.maximum(liars, 1), honest)
+    def _lie(self, heard: Heard) -> jax.Array:
+        own = heard.messages[0]
+        apart = jnp.sum(jnp.where(heard.mask[:, None], heard.messages - own, 0), axis=0)
+        return own - self.factor * apart / jnp.maximum(heard.liars, 1)

@@ -1,6 +1,6 @@
 """What attacks share: the honest messages that are heard, their mean, and what is told."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,32 @@ def mean_of(messages: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(messages, axis=0) / jnp.maximum(jnp.sum(mask), 1).astype(messages.dtype)
 
 
-def told(lie: jax.Array, honest: Any) -> jax.Array:
-    """Return a lie in the dtype of the honest messages, if that is a floating one."""
-    dtype = jnp.asarray(honest).dtype
-    return lie.astype(dtype) if jnp.issubdtype(dtype, jnp.floating) else lie
+class Heard(NamedTuple):
+    """What a lie is made of: the honest messages that one receiver hears."""
+
+    messages: jax.Array  # [m, d], 0 where not heard
+    mask: jax.Array  # [m]
+    count: Any  # of those heard; an int where it is known
+    mean: jax.Array  # [d]
+    liars: Any  # how many tell the lie
+    key: Any  # of what is drawn, or None
+
+
+class Lie:
+    """The base of attacks; a subclass defines ``_lie``, of what is `Heard`."""
+
+    broadcasts = False  # whether receivers who hear the same are told the same
+
+    def __call__(
+        self, honest: Any, liars: Any = 1, key: Any = None, heard: Any = None
+    ) -> jax.Array:
+        """Return what one receiver is told [d], in the dtype of the honest messages."""
+        messages, mask = heard_messages(honest, heard)
+        count = len(messages) if heard is None else jnp.sum(mask)
+        lie = self._lie(Heard(messages, mask, count, mean_of(messages, mask), liars, key))
+        dtype = jnp.asarray(honest).dtype
+        return lie.astype(dtype) if jnp.issubdtype(dtype, jnp.floating) else lie
+
+    def _lie(self, heard: Heard) -> jax.Array:
+        """Return the lie [d], in at least float32."""
+        raise NotImplementedError
