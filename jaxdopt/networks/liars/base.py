@@ -34,7 +34,7 @@ class Robust(Wrapper):
         attack: of `jaxdopt.attacks`, or None: liars tell the truth.
         liars: who lies, [n] bool, or before a round [T, n], which repeats.
         key: of the round's draws; set by ``at``.
-        never: which agents never lie, packed, by default as ``liars`` says; static.
+        never: which agents never lie, as hexadecimal digits, by default as ``liars`` says; static.
     """
 
     network: Any
@@ -42,7 +42,7 @@ class Robust(Wrapper):
     attack: Attack | None
     liars: Any
     key: Any = None
-    never: bytes = static(default=b"")
+    never: str = static(default="")
     kind = "robust"
     cuttable = symmetric = False
 
@@ -50,12 +50,13 @@ class Robust(Wrapper):
         """Find out who never lies."""
         if not (self.never or is_traced(self.liars)):
             mask = np.atleast_2d(np.asarray(self.liars, bool))
-            object.__setattr__(self, "never", np.packbits(~mask.any(axis=0)).tobytes())
+            object.__setattr__(self, "never", np.packbits(~mask.any(axis=0)).tobytes().hex())
 
     @property
     def honest(self) -> np.ndarray:
         """Which agents never lie, [n] bool; the same in every round."""
-        return np.unpackbits(np.frombuffer(self.never, np.uint8), count=self.n).astype(bool)
+        packed = np.frombuffer(bytes.fromhex(self.never), np.uint8)
+        return np.unpackbits(packed, count=self.n).astype(bool)
 
     def _facts(self) -> dict[str, str]:
         facts = {"agents": str(self.n), "liars": f"{self.n - int(self.honest.sum())} of {self.n}"}

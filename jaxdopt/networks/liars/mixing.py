@@ -31,7 +31,7 @@ class RobustMixing(Robust):
         attack: of `jaxdopt.attacks`, or None: liars tell the truth.
         liars: who lies, [n] bool, or [T, n], which repeats.
         key: of the round's draws; set by ``at``.
-        never: which agents never lie, packed, by default as ``liars`` says; static.
+        never: which agents never lie, as hexadecimal digits, by default as ``liars`` says; static.
         hears: how many messages an agent hears, its own included; static.
     """
 
