@@ -122,7 +122,7 @@ PLAIN = [
     Row(jd.GradientDescent, reference.gradient_descent, 1.0, exact=True, gossips=False),
     Row(jd.DGD, reference.dgd, 0.5, exact=False),
     Row(jd.DSGD, reference.dsgd, 0.5, exact=False),
-    Row(jd.MoNNA, reference.monna, 0.5, exact=False),
+    Row(jd.MoNNA, reference.monna, 0.5, exact=False, parent={"beta": 0.0}),
     Row(
         jd.GradientTracking,
         reference.gradient_tracking,
