@@ -18,6 +18,7 @@ from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats, is_traced
 from jaxdopt._memory import readable
 from jaxdopt._opaque import disclose, enclose
+from jaxdopt.ledger import dependent
 from jaxdopt.schedules import at
 from jaxdopt.simulate import run
 
@@ -305,8 +306,8 @@ def _costs_of(
         return _costs.increments(axes, method, state, problem, now)
 
     own = functools.partial(of_step, parts, given["key"])
-    varying = _costs.dependent(own, state, jax.ShapeDtypeStruct((), int))[1]
-    of_state = _costs.dependent(lambda state: own(state, 0), state)[1]
+    varying = dependent(own, state, jax.ShapeDtypeStruct((), int))[1]
+    of_state = dependent(lambda state: own(state, 0), state)[1]
 
     @jax.jit
     def rows(parts: Any, key: Any) -> dict[str, jax.Array]:

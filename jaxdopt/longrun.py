@@ -23,11 +23,12 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxdopt import _processes, checkpoints
-from jaxdopt import costs as _costs
 from jaxdopt._checks import require
 from jaxdopt._leaves import distinct, is_traced
 from jaxdopt._mesh import spread_alike
 from jaxdopt._pytree import pytree, replace, static
+from jaxdopt.costs import Axis
+from jaxdopt.ledger import Rates
 
 GOES_ON, UNTIL, DIVERGED = range(3)  # what a chunk says of its last record
 STOPPED = {UNTIL: "until", DIVERGED: "diverged"}
@@ -59,9 +60,9 @@ class Begun:
     state: Any
     first: Any
     record: Any
-    rates: _costs.Rates
+    rates: Rates
     diverged: Any
-    own_axes: tuple[tuple[str, _costs.Axis, int], ...] = static()
+    own_axes: tuple[tuple[str, Axis, int], ...] = static()
 
     @property
     def capacity(self) -> int:
@@ -414,7 +415,7 @@ class History:
         return f"{wanted[0]} {self.metrics[wanted[0]][taken]:.3g}" if wanted else ""
 
     def until(
-        self, taken: int, rates: _costs.Rates, start: int, every: int
+        self, taken: int, rates: Rates, start: int, every: int
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the metrics and the costs of the first records and of row 0."""
         costs = jax.tree.map(np.asarray, rates).history(self.records[1 : taken + 1], every)

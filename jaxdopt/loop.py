@@ -14,6 +14,7 @@ from jaxdopt._arguments import kind, require_gradient, require_records, require_
 from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats
 from jaxdopt._opaque import disclose
+from jaxdopt.ledger import Ledger
 from jaxdopt.programs import Program
 from jaxdopt.results import Result
 from jaxdopt.schedules import at
@@ -181,7 +182,7 @@ class Loop:
         def costs(state: Any, k: jax.Array) -> dict[str, jax.Array]:
             return self._costs(state, *self._of_step(k))
 
-        self.ledger = _costs.Ledger(self.counted, costs, state, k)
+        self.ledger = Ledger(self.counted, costs, state, k)
 
     def record(self, state: Any, ks: jax.Array) -> tuple[Any, Any]:
         """Return the state after the steps ``ks``, and its record: metrics and accounts."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
+from jaxdopt.ledger import Ledger
 
 N, D, STEPS = 5, 3, 12
 KEY = jax.random.key(3)
@@ -189,7 +190,7 @@ def carried(method, network):
         return jd.costs.increments(axes, method, state, made, network.at(k, KEY))
 
     state = method.init(made.start(), made, network.at(0, KEY), KEY)
-    ledger = jd.costs.Ledger(axes, costs, state, jnp.asarray(0))
+    ledger = Ledger(axes, costs, state, jnp.asarray(0))
     return {name: [*names] for name, names in ledger.moving.items()}
 
 

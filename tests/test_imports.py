@@ -42,6 +42,7 @@ FLOORS = {
     "theory": 2,
     "checkpoints": 3,
     "honest": 3,
+    "ledger": 3,
     "longrun": 3,
     "results": 3,
     "loop": 3,
