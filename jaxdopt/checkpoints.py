@@ -35,7 +35,7 @@ from jaxdopt._checks import require
 from jaxdopt.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from jaxdopt.longrun import History
+    from jaxdopt.records import History
 
 T = TypeVar("T")
 

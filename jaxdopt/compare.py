@@ -25,6 +25,7 @@ from jaxdopt.grids import Common, Grid, Stacked, grids_of, named
 from jaxdopt.honest import measured
 from jaxdopt.longrun import Options
 from jaxdopt.pieces import Batch, Layout, Pieces, brief, devices_of, divided, empty, waited_for
+from jaxdopt.records import require_scalar
 from jaxdopt.results import Result
 from jaxdopt.settings import Cell, Setting, cells_of, in_one_form
 from jaxdopt.simulate import run
@@ -198,7 +199,7 @@ def compare(
     result = parts[0].result
     options.check(result.metrics)
     for name in options.targets or ():
-        options.require_scalar(name, result.metrics[name].shape[3:])
+        require_scalar(name, result.metrics[name].shape[3:])
     how = steps, recorded, options.targets
     done: dict[str, dict[str, xr.Dataset]] = {}
 

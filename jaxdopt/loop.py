@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt import _backend, honest, longrun, roles
+from jaxdopt import _backend, honest, roles
 from jaxdopt import costs as _costs
 from jaxdopt._arguments import kind, require_gradient, require_records, require_state, strong
 from jaxdopt._checks import require
@@ -16,6 +16,7 @@ from jaxdopt._leaves import cast_floats
 from jaxdopt._opaque import disclose
 from jaxdopt.ledger import Ledger
 from jaxdopt.programs import Program
+from jaxdopt.records import DIVERGED, GOES_ON, UNTIL, Begun, Chunk
 from jaxdopt.results import Result
 from jaxdopt.schedules import at
 
@@ -77,14 +78,12 @@ def simulate(
 
 
 @Program
-def begin(
-    parts: Parts, beginning: Beginning, *, known_costs: tuple[str, ...] | None
-) -> longrun.Begun:
+def begin(parts: Parts, beginning: Beginning, *, known_costs: tuple[str, ...] | None) -> Begun:
     """Return what `chunk` goes on from."""
     loop = Loop(parts, set())
     state, first = loop.begin(beginning, known_costs)
     empty = loop.ledger.record(loop.ledger.empty())
-    return longrun.Begun(
+    return Begun(
         state, first, empty, loop.ledger.rates, loop.diverged(state), own_axes=loop.ledger.read
     )
 
@@ -100,7 +99,7 @@ def chunk(
     every: int,
     capacity: int,
     fixed_count: int | None,
-) -> longrun.Chunk:
+) -> Chunk:
     """Return the state after ``count`` more records from step ``start``, and these records.
 
     The loop ends before where ``until`` is reached. Of the rows that are returned, ``capacity``,
@@ -112,7 +111,7 @@ def chunk(
 
     def go_on(carry: Any) -> jax.Array:
         taken, _, _, reached = carry
-        return (taken < count) & (reached == longrun.GOES_ON)
+        return (taken < count) & (reached == GOES_ON)
 
     def one_record(carry: Any) -> Any:
         taken, state, rows, _ = carry
@@ -124,11 +123,11 @@ def chunk(
 
     row = jax.eval_shape(lambda: loop.record(state, start + jnp.arange(every))[1])
     rows = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), row)
-    none = jnp.zeros((), int), state, rows, jnp.int32(longrun.GOES_ON)
+    none = jnp.zeros((), int), state, rows, jnp.int32(GOES_ON)
     taken, state, (metrics, records), reached = jax.lax.while_loop(
         go_on if until is not None else lambda carry: carry[0] < count, one_record, none
     )
-    return longrun.Chunk(state, metrics, records, taken, reached, loop.diverged(state))
+    return Chunk(state, metrics, records, taken, reached, loop.diverged(state))
 
 
 class Loop:
@@ -191,13 +190,13 @@ class Loop:
         return state, (self._measure(state), self.ledger.record(accounts))
 
     def reached(self, state: Any, row: dict[str, Any], until: dict[str, Any] | None) -> jax.Array:
-        """Return why the run ends with this record, or `longrun.GOES_ON`."""
+        """Return why the run ends with this record, or `GOES_ON`."""
         if until is None:
-            return jnp.int32(longrun.GOES_ON)
+            return jnp.int32(GOES_ON)
         met = [row[name] <= value for name, value in until.items()]
         done = jnp.all(jnp.array(met)) if met else False
-        reached = jnp.where(done, longrun.UNTIL, longrun.GOES_ON)
-        return jnp.where(self.diverged(state), longrun.DIVERGED, reached).astype(jnp.int32)
+        reached = jnp.where(done, UNTIL, GOES_ON)
+        return jnp.where(self.diverged(state), DIVERGED, reached).astype(jnp.int32)
 
     def _accumulate(self, carry: Any, k: jax.Array) -> tuple[Any, None]:
         state, accounts = carry

@@ -37,6 +37,7 @@ from jaxdopt.honest import measured, told_apart
 from jaxdopt.loop import Beginning, Parts
 from jaxdopt.networks import sharding
 from jaxdopt.programs import cast, once
+from jaxdopt.records import Chunk
 from jaxdopt.results import Result, joined, readable, specs
 
 _default = functools.cache(traceable)  # of default metrics: the same object at every call
@@ -231,7 +232,7 @@ def _in_chunks(
     begun = loop.begin(parts, beginning, known_costs=known_costs)
     lengths = {"every": every, "capacity": begun.capacity}
 
-    def chunk(state: Any, k: Any, count: Any, fixed_count: int | None) -> longrun.Chunk:
+    def chunk(state: Any, k: Any, count: Any, fixed_count: int | None) -> Chunk:
         more = {"fixed_count": fixed_count, **lengths}
         return loop.chunk(parts, k, count, options.targets, state, **more)
 

@@ -44,6 +44,7 @@ FLOORS = {
     "honest": 3,
     "ledger": 3,
     "longrun": 3,
+    "records": 3,
     "results": 3,
     "loop": 3,
     "simulate": 3,

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from jaxdopt import checkpoints, longrun, loop
+from jaxdopt import checkpoints, longrun, loop, records
 
 N, D = 4, 2
 KEY = jax.random.key(3)
@@ -72,7 +72,7 @@ def handled():
 @pytest.fixture
 def fine(monkeypatch):
     """Chunks of a few records."""
-    monkeypatch.setattr(longrun, "ROWS", 4)
+    monkeypatch.setattr(records, "ROWS", 4)
 
 
 def test_a_run_that_may_take_long_goes_in_chunks(monkeypatch):
@@ -530,10 +530,10 @@ def test_orbax_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
 
 KILLED = """
 import sys, time, jax, jaxdopt as jd
-from jaxdopt import checkpoints, longrun
+from jaxdopt import checkpoints, longrun, records
 jax.config.update("jax_enable_x64", True)
 folder, steps, rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-longrun.ROWS = rows
+records.ROWS = rows
 problem = jd.problems.quadratic(4, 2, curvature_spread=0.3)
 network = jd.networks.RandomLinks(jd.networks.metropolis(jd.graphs.ring(4)), 0.7)
 setting = jd.GradientTracking(0.01), problem, network, problem.start() + 1.0, jax.random.key(3)

@@ -61,9 +61,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
     + """
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxdopt import _memory, longrun
+from jaxdopt import _memory, records
 
-longrun.ROWS = 4
+records.ROWS = 4
 mesh = jax.make_mesh((4,), ("agents",))
 rows = NamedSharding(mesh, PartitionSpec("agents"))
 spread = lambda v: jax.device_put(v, rows) if v.shape[:1] == (N,) else v

@@ -8,7 +8,7 @@ from catalogue import ROWS
 from small import KEY, network_of, uneven
 
 import jaxdopt as jd
-from jaxdopt import longrun, networks
+from jaxdopt import networks, records
 
 METHODS = {row.name: row for row in ROWS}
 QUICK = ("GradientTracking", "FedAvg")
@@ -36,7 +36,7 @@ def require_equal(setting, **options):
     """Ask a run in one scan and the same in chunks of at most 3 records."""
     whole = jd.run(*setting, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(longrun, "ROWS", 3)
+        patch.setattr(records, "ROWS", 3)
         seen = []
         parts = jd.run(*setting, **options, callback=seen.append)
     assert bits(parts) == bits(whole)
