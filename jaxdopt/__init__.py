@@ -65,6 +65,7 @@ The methods:
                        FedNMap, ZhangHuJohansson
     asynchronous       ADSGD, ASBCD, ADPSGD, RFAST; with a server AsyncFedAvg, FedBuff, FedFix,
                        AFACD, AFACS
+    low communication  DiLoCo
     among liars        MoNNA, SybilWall
     around any of them Averaged: its estimate is the running mean of the iterates
 
@@ -73,7 +74,7 @@ Your own:
     pytree             makes a class with init and step a method; its fields are Scalar,
                        Nonnegative, Positive, Fraction or Count, or `static` or a `field` of state
     schedules, at      stepsizes that change, and a method with their values at a step
-    optimizer          Optax's, with numbers that are swept
+    optimizer          Optax's, with numbers that are swept; delayed_nesterov for late updates
     replace, require   a copy with other fields; a check that is silent for traced values
     roles, agents      what methods need of networks; rows of agents in a pytree
     algorithms         the files of all methods
@@ -109,7 +110,7 @@ from jaxdopt.datasets import best, label, reach
 from jaxdopt.diagnose import Diagnosis, diagnose
 from jaxdopt.explain import Explanation, explain
 from jaxdopt.grids import Points, log_uniform
-from jaxdopt.optimizers import optimizer
+from jaxdopt.optimizers import delayed_nesterov, optimizer
 from jaxdopt.problems import data, partition
 from jaxdopt.problems.stacking import stack
 from jaxdopt.results import Result
@@ -149,6 +150,7 @@ __all__ = [
     "compressors",
     "costs",
     "data",
+    "delayed_nesterov",
     "diagnose",
     "explain",
     "field",

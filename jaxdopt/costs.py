@@ -65,6 +65,10 @@ class Cost:
             default ``gradients`` over the problem's ``samples``.
         overlap: the steps, this one and those that follow, under whose gradients messages travel; 0
             if they are waited for.
+        up, down: bits that a client sends to the server, and gets from it, where they differ; then
+            ``bits`` is their mean.
+        hidden: calls for a gradient before this step, under which the messages of this step have
+            travelled, 0 if none.
     """
 
     gradients: Any
@@ -74,6 +78,9 @@ class Cost:
     links: Any = None
     calls: Any = None
     overlap: Any = 0
+    up: Any = None
+    down: Any = None
+    hidden: Any = 0
 
 
 def samples(problem: Any) -> Any:

@@ -68,6 +68,7 @@ SHARED = {  # what methods of a family take from each other
         "directed.coupling",
         "directed.ratio",
         "federated.clients",
+        "low_communication.outer",
         "reshuffling.epochs",
     )
 }
@@ -75,7 +76,7 @@ ONLY_IN = {
     "networkx": {"networks/connectivity.py", "networks/graphs.py", "plot/networks.py"},
     "pandas": set(),  # tables are printed and written by the experiments
     "scipy.optimize": set(),  # scipy loads its parts where they are used
-    "optax": {"problems/linear.py", "problems/neural.py"},
+    "optax": {"optimizers.py", "problems/linear.py", "problems/neural.py"},
     "xarray": {"compare.py", "datasets.py"},
     "matplotlib": {
         "plot/curves.py",

@@ -49,6 +49,7 @@ from jaxdopt.algorithms.gossip.dgd import DGD
 from jaxdopt.algorithms.gossip.dsgd import DSGD
 from jaxdopt.algorithms.gossip.local_dsgd import LocalDSGD
 from jaxdopt.algorithms.gossip.oldsgd import OLDSGD
+from jaxdopt.algorithms.low_communication.diloco import DiLoCo
 from jaxdopt.algorithms.primal_dual.exact_diffusion import ExactDiffusion
 from jaxdopt.algorithms.primal_dual.extra import EXTRA
 from jaxdopt.algorithms.primal_dual.linearized_admm import LinearizedADMM
@@ -110,6 +111,7 @@ __all__ = [
     "CentralizedRR",
     "DIGing",
     "DeepSqueeze",
+    "DiLoCo",
     "ExactDiffusion",
     "FedAvg",
     "FedAvgMomentum",

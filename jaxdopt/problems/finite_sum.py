@@ -147,6 +147,11 @@ class FiniteSum:
         return self.layout.d
 
     @property
+    def leaves(self) -> Layout:
+        """The leaves of the parameters, for what is done layer by layer."""
+        return self.layout
+
+    @property
     def size(self) -> jax.Array:
         """The mean number of samples an agent has."""
         return self._of(self.sizes).mean(dtype=jnp.result_type(float))

@@ -113,6 +113,11 @@ class Oracle:
         """The number of parameters."""
         return self.layout.d
 
+    @property
+    def leaves(self) -> Layout:
+        """The leaves of the parameters, for what is done layer by layer."""
+        return self.layout
+
     def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:
         """Return every agent's answer at its own row, [n, d] -> [n, d]."""
 
@@ -214,6 +219,11 @@ class Part:
         """The weights n pᵢ of these agents, [s], or None."""
         shares = getattr(self.problem, "shares", None)
         return None if shares is None else jnp.asarray(shares).at[self.agents].get(mode="clip")
+
+    @property
+    def leaves(self) -> Any:
+        """The leaves of the parameters, or None."""
+        return getattr(self.problem, "leaves", None)
 
     def grad(self, x: jax.Array, key: Any) -> jax.Array:
         """Return the agents' gradients at their own rows, [s, d] -> [s, d]."""

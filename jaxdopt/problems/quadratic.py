@@ -11,6 +11,7 @@ from jaxdopt import agents as _agents
 from jaxdopt._checks import count, require
 from jaxdopt._numbers import number
 from jaxdopt._pytree import pytree, replace
+from jaxdopt.problems.layout import Layout
 
 
 @pytree
@@ -53,6 +54,11 @@ class Quadratic:
     def d(self) -> int:
         """The number of parameters."""
         return self.tilts.shape[1]
+
+    @property
+    def leaves(self) -> Layout:
+        """The leaves of the parameters: one, x itself."""
+        return Layout.of(jax.ShapeDtypeStruct((self.d,), self.center.dtype))
 
     @property
     def samples(self) -> int:

@@ -13,19 +13,17 @@ their own fᵢ, and the server weighs what they send, as in McMahan et al. (2017
 in all federated methods; with pᵢ = 1/n they are what they say.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxdopt import agents
 from jaxdopt._checks import require
-from jaxdopt._leaves import is_traced
 from jaxdopt._numbers import Number
-from jaxdopt._opaque import Identity, Opaque, disclose, enclose
 from jaxdopt._pytree import pytree, static
+from jaxdopt.optimizers import OfRow, of_row
 from jaxdopt.problems.problem import Part, divides
 
 T = TypeVar("T")
@@ -149,44 +147,12 @@ def require_own_steps(method: Any) -> None:
     )
 
 
-class _Descends:
-    """The check of an optimizer: an optax transformation that does not turn gradients around."""
+class Work(NamedTuple):
+    """What local steps of s clients have led to."""
 
-    kind = "optax.GradientTransformation"
-
-    def accept(self, name: str, value: Any) -> Any:
-        """Return the transformation, a pytree; with a learning rate it would point downhill."""
-        remedy = "give an optax transformation without a learning rate, such as"
-        require(hasattr(value, "update"), f"{name} is {value!r}; {remedy} optax.trace(0.9).")
-        try:
-            turns = not is_traced(value) and _turns(disclose(value))
-        except jax.errors.ConcretizationTypeError as error:
-            raise ValueError(
-                f"{name} has a number in it that is swept or traced, which Optax's own objects do "
-                "not show; give jd.optimizer(optax.trace, decay=...), whose numbers are leaves."
-            ) from error
-        except TypeError as error:
-            raise ValueError(
-                f"{name} cannot do with gradients and parameters alone ({error}), as "
-                f"optax.polyak_sgd, which asks for the loss's value; {remedy} optax.trace(0.9)."
-            ) from error
-        require(
-            not turns,
-            f"{name} turns gradients around, as optax.adam(learning_rate) does, and the method "
-            f"would ascend; {remedy} optax.scale_by_adam().",
-        )
-        return Opaque(Identity(value)) if isinstance(value, tuple) else enclose(value)
-
-
-Transformation = Annotated[Any, _Descends()]
-"""An optax transformation without a learning rate, or a `jd.optimizer`."""
-
-
-@functools.lru_cache(maxsize=64)
-def _turns(optimizer: Any) -> bool:
-    with jax.ensure_compile_time_eval():
-        one = jnp.ones(1)
-        return bool(optimizer.update(one, optimizer.init(one), one)[0][0] < 0)
+    y: jax.Array  # [s, d] where they ended
+    mean: jax.Array  # [s, d] the mean of the gradients they met
+    memory: Any  # of their optimizers, a row each
 
 
 def descend(
@@ -199,7 +165,8 @@ def descend(
     *,
     own_steps: Any = None,
     optimizer: Any = None,
-) -> tuple[jax.Array, jax.Array]:
+    memory: Any = None,
+) -> Work:
     """Return where local steps y ← y − η direction(y, gᵢ(y)) lead, and the mean gradient met.
 
     Args:
@@ -210,26 +177,44 @@ def descend(
         key: step l's samples come from ``fold_in(key, l)``.
         direction: of (y, g), both [s, d]; the gradient itself by default.
         own_steps: Kᵢ ≤ K, [n, 1], after which a client stands still; K by default.
-        optimizer: an optax transformation of one client's directions, begun anew.
-
-    Returns:
-        y_K and (1/K) Σₗ gᵢ(yₗ), both [s, d].
+        optimizer: an optax transformation of one client's directions.
+        memory: what it remembers, a row of each client; it is begun anew by default.
     """
     stepsize, own_steps = clients.own(stepsize), clients.own(own_steps)
-    memory = None if optimizer is None else jax.vmap(optimizer.init)(start)
+    local = of_row(optimizer, getattr(clients.problem, "leaves", None))
+    if memory is None:
+        memory = jax.vmap(local.init)(start)
 
     def one(carry: tuple[Any, ...], step: jax.Array) -> tuple[Any, None]:
         y, total, memory = carry
         g = clients.grad(y, jax.random.fold_in(key, step))
-        along = direction(y, g)
-        if optimizer is not None:
-            along, memory = jax.vmap(optimizer.update)(along, memory, y)
+        along, new = jax.vmap(local.update)(direction(y, g), memory, y)
         if own_steps is not None:
-            g, along = (jnp.where(step < own_steps, rows, 0) for rows in (g, along))
-        return (y - stepsize * along, total + g, memory), None
+            working = step < own_steps[:, 0]
+            g, along = (agents.select(working, rows, jnp.zeros_like(rows)) for rows in (g, along))
+            new = agents.select(working, new, memory)
+        return (y - stepsize * along, total + g, new), None
 
-    (y, total, _), _ = jax.lax.scan(one, (start, jnp.zeros_like(start), memory), jnp.arange(steps))
-    return y, total / (steps if own_steps is None else own_steps)
+    (y, total, memory), _ = jax.lax.scan(
+        one, (start, jnp.zeros_like(start), memory), jnp.arange(steps)
+    )
+    return Work(y, total / (steps if own_steps is None else own_steps), memory)
+
+
+def serve(
+    clients: Clients, server: jax.Array, stepsize: Any, update: jax.Array, outer: OfRow, memory: Any
+) -> tuple[jax.Array, Any]:
+    """Return the server's model after a step, x − η_g u, and its optimizer's memory.
+
+    u is the direction of the optimizer for ``update``, [d]. Without participants nothing moves.
+    """
+    along, new = outer.update(update, memory, server)
+    along, memory = jax.tree.map(
+        lambda after, before: jnp.where(clients.number > 0, after, before),
+        (along, new),
+        (jnp.zeros_like(along), memory),
+    )
+    return server - stepsize * along, memory
 
 
 def visit(
@@ -258,5 +243,5 @@ def visit(
     """
     clients = participants(problem, network)
     start = network.fetched(state.sent, state.server)
-    y, g = descend(clients, start, stepsize, steps, key, own_steps=own_steps)
-    return clients, y - start, g
+    work = descend(clients, start, stepsize, steps, key, own_steps=own_steps)
+    return clients, work.y - start, work.mean

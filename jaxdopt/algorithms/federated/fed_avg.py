@@ -23,20 +23,20 @@ participation and K = 1 it is gradient descent on F.
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 
 from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
-from jaxdopt._pytree import pytree, static
+from jaxdopt._pytree import field, pytree, static
 from jaxdopt.algorithms.federated.clients import (
     Central,
     Steps,
-    Transformation,
     common,
     descend,
     participants,
     require_own_steps,
+    serve,
 )
+from jaxdopt.optimizers import Transformation, of_row
 
 
 @pytree
@@ -44,7 +44,7 @@ class State(Central):
     """The state of FedAvg."""
 
     server: jax.Array  # [d] the server's model
-    memory: Any  # of the server's optimizer
+    memory: Any = field(axis=None)  # of the server's optimizer
     n: int = static()
 
 
@@ -79,13 +79,14 @@ class FedAvg:
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
         x = common(x0)
-        return State(x, None if self.server is None else self.server.init(x), problem.n)
+        outer = of_row(self.server, getattr(problem, "leaves", None))
+        return State(x, outer.init(x), problem.n)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
         clients = participants(problem, network)
         start = clients.share(state.server)
-        y, _ = descend(
+        y, *_ = descend(
             clients,
             start,
             self.stepsize,
@@ -97,12 +98,8 @@ class FedAvg:
         away = start - y
         if self.normalized and self.own_steps is not None:
             away = away * (self.local_steps / clients.own(self.own_steps))
-        update, memory = clients.mean(away), state.memory
-        if self.server is not None:
-            moved = self.server.update(update, memory, state.server)
-            update, memory = jax.tree.map(  # no participants: nothing moves
-                lambda new, old: jnp.where(clients.number > 0, new, old),
-                moved,
-                (jnp.zeros_like(update), memory),
-            )
-        return State(state.server - self.server_stepsize * update, memory, state.n)
+        outer = of_row(self.server, getattr(problem, "leaves", None))
+        server, memory = serve(
+            clients, state.server, self.server_stepsize, clients.mean(away), outer, state.memory
+        )
+        return State(server, memory, state.n)

@@ -62,7 +62,7 @@ class FedAvgMomentum:
         """Take one round."""
         clients = participants(problem, network)
         momentum = clients.share(state.momentum)
-        _, mean = descend(
+        _, mean, _ = descend(
             clients,
             clients.share(state.server),
             self.stepsize,

@@ -55,7 +55,7 @@ class FedProx:
         """Take one round."""
         clients = participants(problem, network)
         start = clients.share(state.server)
-        y, _ = descend(
+        y, *_ = descend(
             clients,
             start,
             self.stepsize,

@@ -62,7 +62,7 @@ class FedSUM:
         """Take one round."""
         clients = participants(problem, network)
         h = clients.own(state.h)
-        _, mean = descend(
+        _, mean, _ = descend(
             clients,
             clients.share(state.server),
             self.stepsize,

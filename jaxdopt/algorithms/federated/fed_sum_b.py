@@ -60,7 +60,7 @@ class FedSUMB:
         """Take one round."""
         clients = participants(problem, network)
         h = clients.own(state.h)
-        _, g = descend(clients, clients.share(state.server), 0.0, self.local_steps, key)
+        _, g, _ = descend(clients, clients.share(state.server), 0.0, self.local_steps, key)
         y = state.y + clients.total(g - h) / state.n
         stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype)
         return State(state.server - stepsize * y, y, clients.keep(state.h, g), state.n)

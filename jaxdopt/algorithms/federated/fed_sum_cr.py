@@ -71,7 +71,7 @@ class FedSUMCR:
         h, seen, then = clients.own((state.h, state.seen, state.then))
         since = state.moved - then
         estimate = jnp.where(since > 0, (seen - start) / jnp.where(since > 0, since, 1), 0)
-        _, mean = descend(
+        _, mean, _ = descend(
             clients,
             start,
             self.stepsize,

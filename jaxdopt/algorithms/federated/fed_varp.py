@@ -62,7 +62,7 @@ class FedVARP:
         """Take one round."""
         clients = participants(problem, network)
         start, old = clients.share(state.server), clients.own(state.updates)
-        _, gradient = descend(clients, start, self.stepsize, self.local_steps, key)
+        _, gradient, _ = descend(clients, start, self.stepsize, self.local_steps, key)
         change = self.local_steps * gradient - old
         along = jnp.where(clients.number > 0, clients.mean(change) + state.mean, 0)
         stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype)

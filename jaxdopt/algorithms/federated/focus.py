@@ -62,7 +62,7 @@ class FOCUS:
         clients = participants(problem, network)
         h = clients.own(state.h)
         start, last = clients.share(state.server), self.local_steps - 1
-        z, _ = descend(clients, start, self.stepsize, last, key, lambda _, g: g - h)
+        z, *_ = descend(clients, start, self.stepsize, last, key, lambda _, g: g - h)
         g = clients.grad(z, jax.random.fold_in(key, last))
         y = state.y + clients.total(g - h)
         stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype)

@@ -60,7 +60,7 @@ class MIFA:
         """Take one round."""
         clients = participants(problem, network)
         start, old = clients.share(state.server), clients.own(state.updates)
-        _, gradient = descend(clients, start, self.stepsize, self.local_steps, key)
+        _, gradient, _ = descend(clients, start, self.stepsize, self.local_steps, key)
         update = self.local_steps * gradient
         mean = state.mean + clients.total(update - old) / state.n
         stepsize = self.server_stepsize * jnp.mean(self.stepsize, dtype=state.server.dtype)

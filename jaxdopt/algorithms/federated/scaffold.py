@@ -63,7 +63,7 @@ class SCAFFOLD:
         clients = participants(problem, network)
         start, own = clients.share(state.server), clients.own(state.own)
         correction = clients.share(state.c) - own
-        y, mean = descend(
+        y, mean, _ = descend(
             clients, start, self.stepsize, self.local_steps, key, lambda _, g: g + correction
         )
         return State(

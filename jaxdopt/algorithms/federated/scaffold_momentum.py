@@ -68,7 +68,7 @@ class SCAFFOLDMomentum:
         own = clients.own(state.own)
         c, momentum = clients.share(state.c), clients.share(state.momentum)
         correction = self.gradient_weight * (c - own) + (1 - self.gradient_weight) * momentum
-        _, mean = descend(
+        _, mean, _ = descend(
             clients,
             clients.share(state.server),
             self.stepsize,

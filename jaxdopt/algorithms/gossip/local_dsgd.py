@@ -49,5 +49,5 @@ class LocalDSGD:
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
         every_agent = Clients(problem, None, None, problem.n)
-        y, _ = descend(every_agent, state.x, self.stepsize, self.local_steps, key)
+        y, *_ = descend(every_agent, state.x, self.stepsize, self.local_steps, key)
         return State(network @ y)

@@ -53,5 +53,5 @@ class OLDSGD:
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
         every_agent = Clients(problem, None, None, problem.n)
-        _, g = descend(every_agent, state.x, self.stepsize, self.local_steps, key)
+        _, g, _ = descend(every_agent, state.x, self.stepsize, self.local_steps, key)
         return State(network @ state.x - self.stepsize * self.local_steps * g)

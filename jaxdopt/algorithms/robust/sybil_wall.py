@@ -72,7 +72,7 @@ class SybilWall:
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
         every_agent = Clients(problem, None, None, problem.n)
-        z, _ = descend(every_agent, state.x, self.stepsize, self.local_steps, key)
+        z, *_ = descend(every_agent, state.x, self.stepsize, self.local_steps, key)
         heard, near = _by_sender(network, z)
         drawn = _chosen(state, near, network, jax.random.fold_in(key, GOSSIP))
         direct = state.hops == 1

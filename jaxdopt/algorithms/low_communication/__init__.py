@@ -1,0 +1,1 @@
+"""Methods that communicate seldom: outer loops around local optimizers."""
