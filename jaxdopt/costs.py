@@ -204,6 +204,21 @@ class Step(NamedTuple):
     cost: Cost
 
     @property
+    def calls(self) -> Any:
+        """The calls for a gradient, one after the other, of an agent that takes part."""
+        cost = self.cost
+        return cost.gradients / samples(self.problem) if cost.calls is None else cost.calls
+
+    @property
+    def share(self) -> Any:
+        """The share of agents that take part; of none, one agent's."""
+        _, mask = _taking_part(self.network) or (None, True)
+        if mask is True:
+            return 1
+        n = self.network.n
+        return jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1) / n
+
+    @property
     def rounds(self) -> Any:
         """The rounds of communication that one exchange takes."""
         return getattr(self.network, "repetitions", 1)
@@ -255,9 +270,10 @@ class Axis:
 
 def _seconds(step: Step) -> Any:
     cost, network = step.cost, step.network
-    calls = cost.gradients / samples(step.problem) if cost.calls is None else cost.calls
+    calls = step.calls
     if hasattr(network, "seconds"):
-        return network.seconds(calls, cost.exchanges, cost.overlap)
+        bits = cost.bits / step.share if getattr(network, "bandwidth", None) is not None else 0
+        return network.seconds(calls, cost.exchanges, cost.overlap, bits, cost.hidden)
     require(
         not any(hasattr(layer, "seconds") for layer in layers(network)),
         f"jd.networks.timed is inside a {type(network).__name__}, which does not tell its times; "
@@ -279,6 +295,11 @@ def _traffic(step: Step) -> Any:
     return jnp.asarray(step.cost.bits * step.rounds, jnp.float32) * jnp.asarray(links, jnp.float32)
 
 
+def _tokens(step: Step) -> Any:
+    each = getattr(step.problem, "tokens", None)
+    return None if each is None else step.problem.n * AXES["gradients"].increment(step) * each
+
+
 def _epochs(step: Step) -> Any:
     size = getattr(step.problem, "size", None)
     if size is None:
@@ -290,15 +311,17 @@ def _epochs(step: Step) -> Any:
 AXES: Mapping[str, Axis] = {
     "epochs": Axis(_epochs),
     "gradients": Axis(lambda step: step.awake_share * step.cost.gradients),
+    "tokens": Axis(_tokens),
     "rounds": Axis(lambda step: step.rounds * step.cost.exchanges),
     "vectors": Axis(lambda step: step.awake_share * (step.rounds * step.cost.vectors)),
     "bits": Axis(lambda step: step.awake_share * (step.rounds * step.cost.bits)),
     "traffic": Axis(_traffic),  # whose links are cut where agents sleep
     "seconds": Axis(_seconds),
 }
-"""The axes that every run has: passes over an agent's data, component gradients an agent, rounds of
-communication, vectors and bits over one link of an agent, bits over all links together, and
-simulated seconds: a gradient takes one and messages none, unless the network tells the time."""
+"""The axes that every run has: passes over an agent's data, component gradients an agent, the
+tokens of all agents together where the problem says how many a sample has, rounds of communication,
+vectors and bits over one link of an agent, bits over all links together, and simulated seconds: a
+gradient takes one and messages none, unless the network tells the time."""
 
 
 def axes_of(method: Any, problem: Any, network: Any) -> dict[str, Axis]:

@@ -13,6 +13,7 @@ from reference import (
     compressed,
     directed,
     federated,
+    outer_loops,
     reshuffling,
     trees,
 )
@@ -502,8 +503,21 @@ def _corrections(state: Any) -> Any:
     return (state.d if hasattr(state, "d") else state.c).sum(axis=0)
 
 
+NO_OPTIMIZER = {"server": None}  # tests/algorithms/test_outer_loops.py has them
+
+
+def _outer(method: Any, loop: Any, stepsize: float, **more: Any) -> Row:
+    """A row of an outer loop without optimizers; its parent averages after a local step."""
+    options = {**NO_OPTIMIZER, **more.pop("options", {})}
+    more.setdefault("parent", {**options, "local_steps": 1, "server_stepsize": 1.0})
+    return _federated(
+        method, loop, stepsize, exact=False, options={**options, "local_steps": 3}, **more
+    )
+
+
 FEDERATED = [
     _federated(jd.FedAvg, federated.fed_avg, 0.1, exact=False),
+    _outer(jd.DiLoCo, outer_loops.diloco, 0.1),
     _federated(jd.FedProx, federated.fed_prox, 0.1, exact=False, numbers={"proximal": 0.3}),
     _federated(
         jd.SCAFFOLD, federated.scaffold, 0.1, exact=True, vectors=1.5, invariants=(_variates,)

@@ -86,7 +86,7 @@ class Round(Events):
             jax.tree.map(jnp.asarray, values),
         )
 
-    def seconds(self, calls: Any, exchanges: Any, overlap: Any) -> jax.Array:
+    def seconds(self, *_: Any) -> jax.Array:
         """Return the seconds since the round before, whatever the method does."""
         return self.last
 
