@@ -2,11 +2,12 @@
 
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 import optax
 import pytest
-from reference import federated, methods, outer_loops
+from reference import asynchronous, federated, methods, outer_loops
 
 TORCHFT = json.loads((pathlib.Path(__file__).parent / "reference" / "torchft.json").read_text())
 N, D, H = 5, 6, 4
@@ -213,6 +214,29 @@ def test_streaming_by_fragments():
         np.testing.assert_allclose(phi[s, part], phi[s - 1, part] - 0.5 * sent, **EXACT)
 
 
+def test_what_streaming_sends_is_compressed_by_client_and_fragment():
+    gradient, x0 = quadratics()
+    sent = {}
+
+    def largest(v, i, k):
+        sent[k, i] = np.where(np.abs(v) == np.abs(v).max(), v, 0.0)
+        return sent[k, i]
+
+    phi, theta = outer_loops.streaming_diloco(
+        gradient, np.ones((8, N), bool), x0, lambda k: 0.1, 8, period=8, fragments=2, delay=1,
+        leaves=LEAVES, compress=largest, p=np.arange(1.0, N + 1) / 15,
+    )  # fmt: skip
+    parts = {2: [0, 1, 3, 4, 5], 6: [2]}  # leaves 0 and 2, leaf 1; after steps 3 and 7
+    assert sent.keys() == {(k, i) for k in parts for i in range(N)}
+    for k, part in parts.items():
+        mean = np.arange(1.0, N + 1) / 15 @ [sent[k, i] for i in range(N)]
+        np.testing.assert_allclose(phi[8, part], x0[part] - mean, **EXACT)
+        for i in range(N):
+            move = x0[part] - theta[k + 1, i, part]
+            assert np.abs(sent[k, i]).max() == np.abs(move).max()
+            assert np.count_nonzero(sent[k, i]) == 1
+
+
 def test_a_client_that_returns_starts_from_the_slow_copy():
     gradient, x0 = quadratics()
     active = np.ones((9, N), bool)
@@ -351,3 +375,199 @@ def test_what_sparse_loco_does_not_send_it_remembers():
     )  # fmt: skip
     total = -0.5 * (9 * 0.3 * slope.mean(0) - errors.mean(0))
     np.testing.assert_allclose(x[-1], total, **EXACT)
+
+
+# --- Decoupled DiLoCo -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_with_everybody_there_decoupled_is_streaming(fragments):
+    gradient, x0 = quadratics()
+    everybody = np.ones((40, N), bool)
+    given = (gradient, everybody, x0, lambda k: 0.05, 40, 12, fragments)
+    rest: dict[str, Any] = {"leaves": LEAVES, "server": momentum, "local": outer_loops.Adam}
+    streaming = outer_loops.streaming_diloco(*given, server_stepsize=0.6, **rest)
+    decoupled = outer_loops.decoupled_diloco(*given, quorum=N, server_stepsize=0.6, **rest)
+    for found, expected in zip(decoupled, streaming, strict=True):
+        np.testing.assert_allclose(found, expected, **EXACT)
+
+
+def test_learners_weigh_as_much_as_they_worked():
+    """By hand: learner 1 misses tick 2 and starts anew, so that the weights are 4 and 2."""
+    slope, active = np.array([[1.0], [3.0]]), np.ones((5, 2), bool)
+    active[1, 1] = False
+    phi, theta = outer_loops.decoupled_diloco(
+        lambda i, x, k, l: slope[i], active, [0.0], lambda k: 1.0, 5, period=4,  # noqa: E741
+    )  # fmt: skip
+    np.testing.assert_array_equal(theta[:4, :, 0], [[0, 0], [-1, -3], [-2, -3], [-3, -3]])
+    np.testing.assert_allclose(phi[:, 0], [0, 0, 0, 0, -28 / 6, -28 / 6], **EXACT)
+    np.testing.assert_allclose(theta[4, :, 0], -28 / 6, **EXACT)
+    np.testing.assert_allclose(theta[5, :, 0], [-28 / 6 - 1, -28 / 6 - 3], **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("quorum", "grace", "merged"),
+    [
+        (1, 0, [4, 8, 12]),
+        (1, 1, [5, 9, 13]),
+        (2, 0, [6, 8, 13]),  # the quorum comes late, but 8 and 12 keep their turn
+        (2, 1, [7, 9, 14]),
+        (2, 6, [13]),  # due again at 8 and 12 while it waits: merged once
+        (2, 5, [13]),  # at 11 and 12 the quorum is not there
+        (3, 0, []),
+    ],
+)
+def test_quorum_and_grace(quorum, grace, merged):
+    """Learner 1 of 2 is away in ticks 3 to 5 and 11 to 12."""
+    active = np.ones((14, 2), bool)
+    active[2:5, 1] = active[10:12, 1] = False
+    phi, _ = outer_loops.decoupled_diloco(
+        lambda i, x, k, l: np.ones(1), active, [0.0], lambda k: 1.0, 14,  # noqa: E741
+        period=4, quorum=quorum, grace=grace,
+    )  # fmt: skip
+    np.testing.assert_array_equal(np.flatnonzero(np.diff(phi[:, 0])) + 1, merged)
+
+
+# --- EDiT -----------------------------------------------------------------------------------------
+
+
+def test_edit_without_penalties_is_diloco():
+    """Gradients that do not depend on x, of one norm in each leaf: softmax weighs them alike."""
+    slope = np.random.default_rng(0).standard_normal((N, D))
+    for offset, size in LEAVES:
+        slope[:, offset : offset + size] /= np.linalg.norm(
+            slope[:, offset : offset + size], axis=1, keepdims=True
+        )
+    given = (lambda i, x, k, l: slope[i], presence(8), np.zeros(D), lambda k: 0.1, 8, H)  # noqa: E741
+    x = outer_loops.diloco(*given, server_stepsize=0.8, server=momentum)
+    penalized = outer_loops.edit(
+        *given, server_stepsize=0.8, server=momentum,
+        clip=np.inf, threshold=np.inf, warmup=0, leaves=LEAVES,
+    )  # fmt: skip
+    np.testing.assert_allclose(penalized, x, **EXACT)
+
+
+def test_edit_weighs_and_clips_leaves():
+    """By hand, one step of three clients, whose norms in the first leaf are 5, 1 and 0."""
+    slope = np.array([[3.0, 4.0, 0.0], [-1.0, 0.0, 2.0], [0.0, 0.0, -2.0]])
+    x = outer_loops.edit(
+        lambda i, x, k, l: slope[i], np.ones((1, 3), bool), np.zeros(3), lambda k: 1.0, 1,  # noqa: E741
+        clip=0.25, leaves=[(0, 2), (2, 1)],
+    )[1]  # fmt: skip
+    w = np.exp([-5.0, -1.0, 0.0]) / np.exp([-5.0, -1.0, 0.0]).sum()
+    first = w @ slope[:, :2]
+    assert np.linalg.norm(first) > 0.25
+    np.testing.assert_allclose(x[:2], -first * 0.25 / (np.linalg.norm(first) + 1e-8), **EXACT)
+    w = np.exp([0.0, -2.0, -2.0]) / np.exp([0.0, -2.0, -2.0]).sum()
+    second = w @ slope[:, 2]  # 0 within the clip
+    np.testing.assert_allclose(x[2], -second, **EXACT)
+
+
+def test_running_norms():
+    random = np.random.default_rng(0)
+    record, mean, variance = outer_loops.Norms(), 0.0, 0.0
+    for count, norm in enumerate(random.uniform(1, 2, 40)):
+        assert not record.outlier(norm, threshold=8.0, decay=0.1, warmup=20)
+        apart = norm - mean
+        mean = norm if count == 0 else 0.9 * mean + 0.1 * norm
+        variance = 0.0 if count == 0 else 0.9 * (variance + 0.1 * 0.9 * apart**2)
+        np.testing.assert_allclose(np.array(record.mean), mean, rtol=1e-12)
+        np.testing.assert_allclose(record.variance, variance, rtol=1e-12)
+    before, edge = record.mean, mean + 8.0 * np.sqrt(variance)
+    assert record.outlier(edge * (1 + 1e-9), 8.0, 0.1, 20)
+    assert record.mean == before
+    assert not record.outlier(edge * (1 - 1e-9), 8.0, 0.1, 20)
+
+
+def test_a_spike_is_as_if_its_client_had_been_away():
+    """Small enough that softmax alone would not hide it."""
+    gradient, x0 = quadratics()
+
+    def spiked(i, x, k, l):  # noqa: E741
+        return gradient(i, x, k, l) + (5.0 if (i, k) in {(1, 14), (3, 17)} else 0.0)
+
+    rest: dict[str, Any] = {"threshold": 5.0, "warmup": 10, "decay": 0.1, "leaves": LEAVES}
+    active = np.ones((20, N), bool)
+    x = outer_loops.edit(spiked, active, x0, lambda k: 0.1, 20, H, **rest)
+    unseen: dict[str, Any] = rest | {"threshold": 1e9}
+    hit = outer_loops.edit(spiked, active, x0, lambda k: 0.1, 20, H, **unseen)
+    assert np.abs(hit[15] - x[15]).min() > 0.01
+    active[14, 1] = active[17, 3] = False
+    away = outer_loops.edit(gradient, active, x0, lambda k: 0.1, 20, H, **rest)
+    np.testing.assert_array_equal(away, x)
+
+
+def test_where_all_are_outliers_the_leaf_stays():
+    gradient, x0 = quadratics()
+
+    def spiked(i, x, k, l):  # noqa: E741
+        return gradient(i, x, k, l) + (np.r_[500.0, np.zeros(D - 1)] if k == 12 else 0.0)
+
+    x = outer_loops.edit(
+        spiked, np.ones((13, N), bool), x0, lambda k: 0.1, 13, H,
+        warmup=10, threshold=10.0, leaves=LEAVES, decay=0.1,
+    )  # fmt: skip
+    np.testing.assert_array_equal(x[13, :2], x[12, :2])
+    assert np.all(x[13, 2:] != x[12, 2:])
+
+
+# --- returns --------------------------------------------------------------------------------------
+
+
+def timing(visits=40, seed=0):
+    random = np.random.default_rng(seed)
+    return random.uniform(0.5, 1.5, (N, visits)) * np.linspace(0.4, 2.0, N)[:, None]
+
+
+def models(record):
+    return np.array([aggregation.x for aggregation in record])
+
+
+@pytest.mark.parametrize("local", [outer_loops.SGD, outer_loops.Adam])
+def test_when_all_are_waited_for_returns_are_rounds(local):
+    gradient, x0 = quadratics()
+    p, stepsize, everybody = np.arange(1.0, N + 1) / 15, lambda k: 0.1 / (1 + k), np.ones((7, N))
+    rest: dict[str, Any] = {"local": local, "server": momentum}
+    late = (gradient, x0, stepsize, 0.7, timing(), ("all",), 7, H)
+    now = (gradient, everybody, x0, stepsize, 7, H, 0.7)
+    np.testing.assert_allclose(
+        models(outer_loops.async_diloco(*late, p=p, **rest)),
+        outer_loops.diloco(*now, p=p, **rest)[1:],
+        **EXACT,
+    )
+    rest = rest | {"leaves": LEAVES, "clip": 0.2, "threshold": 1.0, "warmup": 3, "decay": 0.3}
+    np.testing.assert_allclose(
+        models(outer_loops.aedit(*late, **rest)), outer_loops.edit(*now, **rest)[1:], **EXACT
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "weight"), [(("each",), 1.0), (("buffer", 2), 0.5), (("buffer", 2, "at once"), 0.5)]
+)
+def test_async_diloco_without_optimizers_is_asynchronous_fed_avg(rule, weight):
+    gradient, x0 = quadratics()
+    counts = np.arange(1, N + 1)
+    given = (gradient, x0, 0.1, 0.3)
+    x = outer_loops.async_diloco(*given, timing(), rule, 20, counts)
+    expected = asynchronous.asynchronous_fed_avg(
+        *given, np.full(N, weight), timing(), rule, 20, counts
+    )
+    np.testing.assert_allclose(models(x), models(expected), **EXACT)
+
+
+def test_a_tick_without_returns_changes_nothing():
+    gradient, x0 = quadratics()
+    given = (gradient, x0, 0.1, 0.3, timing(200), ("every", 0.15), 30, H)
+    for record in (
+        outer_loops.async_diloco(*given, server=lambda: outer_loops.DelayedNesterov(0.9, N)),
+        outer_loops.aedit(*given, server=momentum, leaves=LEAVES),
+    ):
+        x, idle = models(record), [not aggregation.who for aggregation in record[1:]]
+        np.testing.assert_array_equal(np.all(x[1:] == x[:-1], axis=1), idle)
+        assert any(idle)
+        assert max(len(aggregation.who) for aggregation in record) > 1
+
+
+def test_dynamic_steps():
+    assert outer_loops.dynamic_steps([1 / 0.58, 1 / 0.75, 1 / 1.51, 1 / 3.33], 20) == [20, 15, 7, 3]
+    assert outer_loops.dynamic_steps([1.0, 100.0], 20) == [1, 20]

@@ -16,10 +16,12 @@ is a function compress(v, i, k) of what client i sends in round or step k.
 mean_S(u_i) is sum_S p_i u_i / sum_S p_i over the active clients, p [n] or None for the plain mean.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
+from .asynchronous import mean_of_returns, serve
 from .federated import ask, mean_over, participants, start, weights
 from .methods import agent_stepsizes, neighbor_sum
 
@@ -384,3 +386,257 @@ def streaming_diloco(
                     theta[s, i, part] = merge * theta[s, i, part] + (1 - merge) * phi[s, part]
             exchange, pending = exchange + 1, None
     return phi, theta
+
+
+def decoupled_diloco(
+    gradient,
+    active,
+    x0,
+    stepsize,
+    steps,
+    period,
+    fragments=1,
+    quorum=1,
+    grace=0,
+    server_stepsize=1.0,
+    leaves=None,
+    local: Make = SGD,
+    server: Make = SGD,
+):
+    """Run Decoupled DiLoCo (2026, arXiv 2604.21428) on a common clock, which waits for nobody.
+
+    In tick s = k + 1 who is active makes an inner step. Learner m has made w_m,p inner steps since
+    it last merged fragment p, or since it returned, then with phi for theta_m. Fragment p falls due
+    at s = o_p mod H, and is merged in the first tick from then on in which `quorum` learners are
+    there (active with w_m,p > 0), or, with a grace, `grace` ticks later, or, where by then fewer
+    than the quorum are there, in the first tick in which it is there again. Falling due once more
+    while it waits changes nothing. With sums over who is there in the tick of the merge,
+
+        Delta_p = sum_m w_m,p (phi_p - theta_m,p) / sum_m w_m,p,  phi_p -= s u_p(Delta_p),
+
+    and for these learners theta_m,p <- phi_p, w_m,p <- 0. The paper's weight, tokens x (tokens /
+    steps), is w_m,p where all batches are of one size; how its grace works is ours.
+
+    Return phi [steps + 1, d] and theta [steps + 1, n, d], each before the ticks 0 .. steps.
+    """
+    phi = start(x0, steps)
+    d, n = phi.shape[1], np.shape(active)[1]
+    theta = np.zeros((steps + 1, n, d))
+    theta[0] = phi[0]
+    parts, due = coordinates(leaves, fragments, d), offsets(period, fragments)
+    inner, outer = [local() for _ in range(n)], [server() for _ in range(fragments)]
+    worked = [[0] * fragments for _ in range(n)]
+    waiting, merges_at = [False] * fragments, [math.inf] * fragments
+    for k in range(steps):
+        a, s, who = agent_stepsizes(stepsize, k, n), k + 1, participants(active, k)
+        phi[s], theta[s] = phi[k], theta[k]
+        for i in returning(active, k):
+            theta[s, i], worked[i] = phi[k], [0] * fragments
+        for i in who:
+            g = ask(gradient, i, theta[s, i], k, 0)
+            theta[s, i] = theta[s, i] - a[i] * inner[i].update(g, theta[s, i])
+            worked[i] = [count + 1 for count in worked[i]]
+        for which, part in enumerate(parts):
+            if s % period == due[which] % period:
+                waiting[which] = True
+            if not waiting[which]:
+                continue
+            there = [i for i in who if worked[i][which] > 0]
+            if len(there) < quorum:
+                continue
+            merges_at[which] = min(merges_at[which], s + grace)
+            if s < merges_at[which]:
+                continue
+            total, mass = np.zeros(len(part)), 0.0
+            for i in there:
+                total = total + worked[i][which] * (phi[s, part] - theta[s, i, part])
+                mass = mass + worked[i][which]
+            u = outer[which].update(total / mass, phi[s, part])
+            phi[s, part] = phi[s, part] - server_stepsize * u
+            for i in there:
+                theta[s, i, part], worked[i][which] = phi[s, part], 0
+            waiting[which], merges_at[which] = False, math.inf
+    return phi, theta
+
+
+# --- norms, leaf by leaf --------------------------------------------------------------------------
+
+
+class Norms:
+    """The norms of one client's moves of one leaf: their running mean and variance."""
+
+    def __init__(self):
+        self.mean, self.variance, self.count = None, 0.0, 0
+
+    def outlier(self, norm, threshold, decay, warmup):
+        """Return whether norm is an outlier, and learn from it unless it is one.
+
+        z = (G - mu) / sqrt(v) > threshold, where warmup or more norms came before, outliers among
+        them. mu' = mu + a (G - mu) and v' = (1 - a) (v + a (G - mu) (G - mu')), with a = decay; the
+        first norm makes mu = G and v = 0.
+        """
+        before, self.count = self.count, self.count + 1
+        if self.mean is None:
+            self.mean = norm
+            return False
+        apart = norm - self.mean
+        if before >= warmup and apart > threshold * math.sqrt(self.variance):
+            return True
+        self.mean = self.mean + decay * apart
+        self.variance = (1 - decay) * (self.variance + decay * apart * (norm - self.mean))
+        return False
+
+
+def penalize(moves, records, leaves, clip, threshold, decay, warmup):
+    """Return EDiT's pseudo-gradient [d] of the moves D_i; records[i][l] are the Norms of their i.
+
+    Leaf by leaf: D = sum_i w_i D_i, w = softmax(-|D_i|), over those that are no outliers, 0 if all
+    are, and then D <- D min(1, clip / (|D| + 1e-8)). Moves are tested in their order.
+    """
+    d = len(moves[0])
+    delta = np.zeros(d)
+    for l, (offset, size) in enumerate([(0, d)] if leaves is None else leaves):  # noqa: E741
+        leaf = slice(offset, offset + size)
+        kept = []
+        for move, record in zip(moves, records, strict=True):
+            norm = math.sqrt(np.sum(move[leaf] ** 2))
+            if not record[l].outlier(norm, threshold, decay, warmup):
+                kept.append((norm, move[leaf]))
+        if not kept:
+            continue
+        least = min(norm for norm, _ in kept)  # of all exponents, so that none underflows
+        mass = sum(math.exp(least - norm) for norm, _ in kept)
+        total = np.zeros(size)
+        for norm, move in kept:
+            total = total + math.exp(least - norm) / mass * move
+        delta[leaf] = total * min(1.0, clip / (math.sqrt(np.sum(total**2)) + 1e-8))
+    return delta
+
+
+def norm_records(leaves, n):
+    """Return new Norms, of every client and leaf."""
+    return [[Norms() for _ in range(1 if leaves is None else len(leaves))] for _ in range(n)]
+
+
+def edit(
+    gradient,
+    active,
+    x0,
+    stepsize,
+    steps,
+    local_steps=1,
+    server_stepsize=1.0,
+    clip=10.0,
+    threshold=3.0,
+    decay=0.02,
+    warmup=100,
+    leaves=None,
+    local: Make = SGD,
+    server: Make = SGD,
+):
+    """Run EDiT (Cheng et al. 2025): x -= s u_server(D), with the D of penalize, of D_i = x - x_i.
+
+    Clients in S make H inner steps from x. Absent ones keep their norms and inner memory. Where all
+    are outliers in a leaf, the server's optimizer gets zeros: without momentum the leaf stays.
+    Nobody active: nothing changes. The method's weights are those of the norms, not of clients.
+    """
+    x = start(x0, steps)
+    n = np.shape(active)[1]
+    inner, outer, records = [local() for _ in range(n)], server(), norm_records(leaves, n)
+    for k in range(steps):
+        a = agent_stepsizes(stepsize, k, n)
+        who = participants(active, k)
+        if not who:
+            x[k + 1] = x[k]
+            continue
+        moves = [x[k] - inner_steps(gradient, inner[i], i, x[k], k, a[i], local_steps) for i in who]
+        those = [records[i] for i in who]
+        delta = penalize(moves, those, leaves, clip, threshold, decay, warmup)
+        x[k + 1] = x[k] - server_stepsize * outer.update(delta, x[k])
+    return x
+
+
+# --- returns --------------------------------------------------------------------------------------
+
+
+def dynamic_steps(speeds, local_steps):
+    """Return DyLU's H_i = floor(v_i / max_j v_j H) of clients with the speeds v, at least 1."""
+    return [max(1, int(np.floor(v / max(speeds) * local_steps))) for v in speeds]
+
+
+def returned_moves(gradient, inner, merged, stepsize, local_steps, k):
+    """Return sent_i - y_i of those who come back, whose inner optimizers go on with their memory.
+
+    stepsize and local_steps are as in asynchronous.py.
+    """
+    a = agent_stepsizes(stepsize if callable(stepsize) else lambda _: stepsize, k, len(inner))
+    moves = []
+    for result, sent, _ in merged:
+        i, count = result.client, np.asarray(local_steps)
+        for index in (i, result.visit)[: count.ndim]:
+            count = count[index]
+        y = inner_steps(gradient, inner[i], i, sent, k, a[i], int(count))
+        moves.append(sent - y)
+    return moves
+
+
+def async_diloco(
+    gradient,
+    x0,
+    stepsize,
+    server_stepsize,
+    compute,
+    rule,
+    aggregations,
+    local_steps,
+    local: Make = SGD,
+    server: Make = SGD,
+    p=None,
+):
+    """Run asynchronous DiLoCo (Liu et al. 2024): x -= s u_server(mean over S of sent_i - y_i).
+
+    S are those who come back, y_i what K_i inner steps made of the model sent_i that i had fetched,
+    and the mean is by the weights p_i. The paper's server is DelayedNesterov(0.9, n), its K_i are
+    dynamic_steps, and S is one client. A tick without returns changes nothing.
+    """
+    n = len(compute)
+    inner, outer = [local() for _ in range(n)], server()
+
+    def step(k, x, merged):
+        moves = returned_moves(gradient, inner, merged, stepsize, local_steps, k)
+        return x - server_stepsize * outer.update(mean_of_returns(merged, moves, p, n), x)
+
+    return serve(x0, compute, rule, aggregations, step)
+
+
+def aedit(
+    gradient,
+    x0,
+    stepsize,
+    server_stepsize,
+    compute,
+    rule,
+    aggregations,
+    local_steps,
+    clip=10.0,
+    threshold=3.0,
+    decay=0.02,
+    warmup=100,
+    leaves=None,
+    local: Make = SGD,
+    server: Make = SGD,
+):
+    """Run A-EDiT (Cheng et al. 2025), by returns: EDiT with D_i = sent_i - y_i of those who return.
+
+    Each is tested by its own client's norms. A tick without returns changes nothing.
+    """
+    n = len(compute)
+    inner, outer, records = [local() for _ in range(n)], server(), norm_records(leaves, n)
+
+    def step(k, x, merged):
+        moves = returned_moves(gradient, inner, merged, stepsize, local_steps, k)
+        those = [records[result.client] for result, _, _ in merged]
+        delta = penalize(moves, those, leaves, clip, threshold, decay, warmup)
+        return x - server_stepsize * outer.update(delta, x)
+
+    return serve(x0, compute, rule, aggregations, step)
