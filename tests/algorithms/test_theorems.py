@@ -295,6 +295,27 @@ def test_exact_diffusion_on_w_itself_needs_eigenvalues_above_minus_a_third():
     assert there.history["gap"][-1] < 1e-25
 
 
+@pytest.mark.parametrize("form", ["all hear all", "ring"])
+def test_the_mean_of_monna_with_the_mean_is_heavy_ball_sgd(form, noisy_sum):
+    """x̄ₖ₊₁ = x̄ₖ − α (1 − β) ḡ(xₖ) + β (x̄ₖ − x̄ₖ₋₁), also with plain weights and with noise."""
+    complete = jd.networks.robust(jd.networks.Complete(8), rule=jd.aggregators.Mean())
+    network, beta, steps = RING if form == "ring" else complete, 0.9, 30
+    heterogeneous = jd.problems.quadratic(8, 3, heterogeneity=3.0)
+    for problem in (heterogeneous, jd.problems.Minibatch(noisy_sum, 1)):
+        a, x0 = 0.3 / float(problem.smoothness), problem.start() + np.arange(8.0)[:, None]
+        options = {"steps": steps, "every": 1, "metrics": {"x": lambda state, problem: state.x}}
+        x = jd.run(jd.MoNNA(a, beta=beta), problem, network, x0, KEY, **options).history["x"]
+        keys = jax.vmap(functools.partial(jax.random.fold_in, KEY))(jnp.arange(steps))
+        g = np.mean(jax.vmap(problem.grad)(jnp.asarray(x[:-1]), keys), axis=1)
+        means = [np.mean(x0, axis=0)] * 2
+        for k in range(steps):
+            before, now = means[-2:]
+            means.append(now - a * (1 - beta) * g[k] + beta * (now - before))
+        np.testing.assert_allclose(np.mean(x, axis=1), means[1:], atol=1e-12)
+        apart = np.abs(x[1:] - np.mean(x[1:], axis=1, keepdims=True)).max()
+        assert (apart < 1e-12) == (form != "ring")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [jd.DSGD, jd.GradientTracking, jd.ExactDiffusion])
 def test_the_noise_floor_falls_as_one_over_n(method):
