@@ -26,6 +26,35 @@ def count(name: str, value: Any, minimum: int = 1, remedy: str = "") -> int:
     return int(value)
 
 
+def who_lies(liars: Any, n: int, *, most: int, rounds: bool = False) -> Any:
+    """Return who of n agents lies, [n] bool, of a number, the last ones, or of a mask.
+
+    Args:
+        liars: their number, or a mask, which may be traced.
+        n: how many agents there are.
+        most: how many may lie if they are given as a number.
+        rounds: whether a mask may be one of every round, [T, n], too.
+    """
+    who = f"how many lie, or who, as [{n}] booleans{f' or, of every round, [T, {n}]' * rounds}"
+    if is_traced(liars):
+        mask = liars
+    else:
+        try:
+            mask = np.asarray(liars)
+        except ValueError:  # lists of different lengths
+            mask = np.asarray(liars, object)
+    if mask.ndim == 0 and mask.dtype != bool:
+        number = count("liars", liars, 0, who)
+        require(number <= most, f"liars is {number} and there are {n} agents; give at most {most}.")
+        return np.arange(n) >= n - number
+    fits = mask.ndim in ((1, 2) if rounds else (1,)) and mask.shape[-1] == n and len(mask) > 0
+    require(
+        mask.dtype == bool and fits,
+        f"liars is an array of {mask.dtype}{list(mask.shape)}; give {who}.",
+    )
+    return mask
+
+
 @runtime_checkable
 class Check(Protocol):
     """What the annotation of a field asks of its value, as ``Annotated[type, check]``.

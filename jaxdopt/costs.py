@@ -151,7 +151,7 @@ def _participation(method: Any, network: Any, calls: Any) -> tuple[Any, Any]:
         return network.share, network.share * calls
     of_server = not needs.isdisjoint({"server", "returns"})
     index, mask = (_taking_part(network) if of_server else None) or (None, True)
-    honest, count = counting(network), network.n
+    honest, count = roles.honest(network), network.n
     if honest is not None:
         count = np.sum(honest)
         honest = jnp.asarray(honest)
@@ -163,12 +163,6 @@ def _participation(method: Any, network: Any, calls: Any) -> tuple[Any, Any]:
     own = jnp.broadcast_to(own, (network.n, 1))[:, 0]
     own = own if index is None else own.at[index].get(mode="clip")
     return share, jnp.sum(jnp.where(_both(mask, honest), own, 0)) / count
-
-
-def counting(network: Any) -> np.ndarray | None:
-    """Return which agents of a ``network`` never lie and so count, [n] bool; None if all do."""
-    honest = getattr(network, "honest", None)
-    return None if honest is None or np.all(honest) else np.asarray(honest)
 
 
 def _both(mask: Any, honest: Any) -> Any:
@@ -227,7 +221,7 @@ class Step(NamedTuple):
     def awake_share(self) -> Any:
         """The share of agents that are awake: those who sleep count nothing."""
         awake = roles.awake(self.network)
-        honest = counting(self.network)
+        honest = roles.honest(self.network)
         if awake is not None and honest is not None:
             awake = awake[np.flatnonzero(honest)]
         return 1 if awake is None else jnp.mean(awake, dtype=jnp.float32)

@@ -18,7 +18,7 @@ from jaxdopt._leaves import is_traced
 from jaxdopt._opaque import disclose
 from jaxdopt._pytree import field, pytree
 from jaxdopt._wrapper import Wrapper, wrapped
-from jaxdopt.honest import honest, seen
+from jaxdopt.honest import seen
 from jaxdopt.results import Result
 from jaxdopt.simulate import run
 
@@ -223,7 +223,8 @@ def diagnose(
         return None
     before = found.before if found.taken else None
     k = int(start + found.taken) - 1
-    liars = () if honest(network) is None else np.flatnonzero(~network.honest)
+    mask = roles.honest(network)
+    liars = () if mask is None else np.flatnonzero(~mask)
     zeros = jax.tree.map(jnp.zeros_like, found.inner)  # before which all infinities are new
     faults = _faults(found.inner, zeros if before is None else before, problem.n)
     faults = list(_without(liars, faults))

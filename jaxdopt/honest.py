@@ -21,12 +21,6 @@ from jaxdopt.problems.problem import Part, divides
 from jaxdopt.programs import noted, once
 
 
-def honest(network: Any) -> np.ndarray | None:
-    """Return the numbers of the agents that never lie, or None where nobody lies."""
-    mask = getattr(network, "honest", None)
-    return None if mask is None or np.all(mask) else np.flatnonzero(mask)
-
-
 @pytree
 class Measured(_wrapper.Wrapper):
     """A problem with the part of it that metrics see; it is otherwise the problem itself.
@@ -47,10 +41,10 @@ def measured(problem: Any, network: Any) -> Any:
     The part is solved on the host if the problem is, once for the same object and honest agents;
     not where numbers are traced, and not where there is no minimizer.
     """
-    agents = honest(network)
-    if agents is None or any(isinstance(layer, Measured) for layer in layers(problem)):
+    mask = roles.honest(network)
+    if mask is None or any(isinstance(layer, Measured) for layer in layers(problem)):
         return problem
-    return once(_measured, noted(problem), noted(_agents(agents.tobytes())))
+    return once(_measured, noted(problem), noted(_agents(np.flatnonzero(mask).tobytes())))
 
 
 @pytree
@@ -100,7 +94,7 @@ def _weighed(part: Any) -> Any:
 
 def seen(state: Any, network: Any) -> Any:
     """Return a state as metrics see it: honest agents' rows alone, or all of a server's."""
-    agents = honest(network)
-    if agents is None or getattr(state, "server", None) is not None:
+    mask = roles.honest(network)
+    if mask is None or getattr(state, "server", None) is not None:
         return state
-    return roles.rows_of(state, agents, network.n)
+    return roles.rows_of(state, np.flatnonzero(mask), network.n)

@@ -227,6 +227,12 @@ def awake(network: Any) -> Any:
     return active
 
 
+def honest(network: Any) -> np.ndarray | None:
+    """Return which agents of a network never lie, [n] bool, or None where nobody lies."""
+    mask = getattr(network, "honest", None)
+    return None if mask is None or np.all(mask) else np.asarray(mask)
+
+
 def freeze(network: Any, old: T, new: T) -> T:
     """Return the new state after a step in a network, with the old rows of those who sleep."""
     active = awake(network)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._checks import count, require
+from jaxdopt._checks import count, require, who_lies
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import replace
 from jaxdopt._wrapper import rewrap, wrapped
@@ -68,25 +68,10 @@ def flip_labels(problem: Any, liars: Any, *, classes: int | None = None, labels:
         f"the labels have shape {_shapes(truth)}; give one number a sample, [n, m].",
     )
     low, high = _range(truth, classes)
-    mask = _mask(liars, problem.n)
+    mask = jnp.asarray(who_lies(liars, problem.n, most=problem.n))
     false = jnp.where(mask[:, None], (low + high - truth).astype(truth.dtype), truth)
     data = jax.tree.map(lambda leaf: false if leaf is truth else leaf, data)
     return replace(problem, data=data, solution=None, optimum=None)
-
-
-def _mask(liars: Any, n: int) -> Any:
-    """Return who lies [n], of a number, the last ones, or a mask."""
-    if np.ndim(liars) == 0:
-        f = count("liars", liars, 0, f"how many of the {n} agents lie, or a mask [{n}]")
-        require(f <= n, f"liars is {f}, and there are {n} agents; give at most {n}.")
-        return np.arange(n) >= n - f
-    kind = liars.dtype if hasattr(liars, "dtype") else np.asarray(liars).dtype
-    require(
-        np.shape(liars) == (n,) and kind == np.dtype(bool),
-        f"liars has shape {np.shape(liars)} and dtype {kind}; give their number, or one truth "
-        f"value an agent, [{n}].",
-    )
-    return jnp.asarray(liars)
 
 
 def _range(labels: Any, classes: int | None) -> tuple[Any, Any]:

@@ -138,6 +138,11 @@ def participants(problem: Any, network: Any) -> Clients:
     return Clients(theirs, index, mask, problem.n, getattr(theirs, "shares", None), lies)
 
 
+def everyone(problem: Any) -> Clients:
+    """Return all agents of a problem, each of which works from a row of its own."""
+    return Clients(problem, None, None, problem.n)
+
+
 def require_own_steps(method: Any) -> None:
     """Refuse a method's ``own_steps`` above its ``local_steps``."""
     own = method.own_steps

@@ -22,7 +22,7 @@ import jax
 from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.federated.clients import Clients, descend
+from jaxdopt.algorithms.federated.clients import descend, everyone
 
 
 @pytree
@@ -52,6 +52,5 @@ class OLDSGD:
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
-        every_agent = Clients(problem, None, None, problem.n)
-        _, g, _ = descend(every_agent, state.x, self.stepsize, self.local_steps, key)
+        _, g, _ = descend(everyone(problem), state.x, self.stepsize, self.local_steps, key)
         return State(network @ state.x - self.stepsize * self.local_steps * g)

@@ -28,7 +28,7 @@ from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
 from jaxdopt.aggregators import FoolsGold
-from jaxdopt.algorithms.federated.clients import Clients, descend
+from jaxdopt.algorithms.federated.clients import descend, everyone
 from jaxdopt.networks.liars import told
 
 RATE = 0.8  # λ
@@ -71,8 +71,7 @@ class SybilWall:
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
-        every_agent = Clients(problem, None, None, problem.n)
-        z, *_ = descend(every_agent, state.x, self.stepsize, self.local_steps, key)
+        z, *_ = descend(everyone(problem), state.x, self.stepsize, self.local_steps, key)
         heard, near = _by_sender(network, z)
         drawn = _chosen(state, near, network, jax.random.fold_in(key, GOSSIP))
         direct = state.hops == 1

@@ -31,7 +31,7 @@ from jaxdopt._numbers import Fraction, Nonnegative
 from jaxdopt._pytree import pytree, replace
 from jaxdopt.agents import select
 from jaxdopt.problems.oracles import finite_sum
-from jaxdopt.roles import awake
+from jaxdopt.roles import awake, honest
 
 TOSS = 1  # folded into a step's key, which is also that of the samples
 
@@ -95,8 +95,8 @@ class GTVR:
         whole, batch = finite_sum(problem)
         active = awake(network)
         active = jnp.ones_like(state.age, bool) if active is None else active
-        honest = costs.counting(network)
-        active = active if honest is None else active & honest
+        never_lie = honest(network)
+        active = active if never_lie is None else active & never_lie
         passes = jnp.sum(jnp.where((state.age == 0) & active, whole.counts, 0))
         full = passes / jnp.maximum(jnp.sum(active), 1)
         cost = costs.counted(self, state, problem, network)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt._checks import count, require
+from jaxdopt._checks import count, require, who_lies
 from jaxdopt._leaves import is_traced
 from jaxdopt._wrapper import layers
 from jaxdopt.networks.checks import require_network
@@ -97,23 +97,7 @@ def _mask(liars: Any, n: int) -> np.ndarray:
         "liars is traced, and who is measured depends on it; give a number or a mask of booleans, "
         "outside of the transformation.",
     )
-    try:
-        mask = np.asarray(liars)
-    except ValueError:  # lists of different lengths
-        mask = np.asarray(liars, object)
-    if mask.ndim == 0 and mask.dtype != bool:
-        number = count("liars", liars, 0, "how many lie, or who, [n] booleans")
-        require(
-            number < n,
-            f"liars is {number} and there are {n} agents; give at most {n - 1}, as someone has to "
-            "be honest.",
-        )
-        return np.arange(n) >= n - number
-    require(
-        mask.dtype == bool and mask.ndim in (1, 2) and mask.shape[-1] == n and len(mask) > 0,
-        f"liars is an array of {mask.dtype}{list(mask.shape)}; give how many lie, or who, as "
-        f"[{n}] booleans or, of every round, [T, {n}].",
-    )
+    mask = who_lies(liars, n, most=n - 1, rounds=True)
     ever = mask if mask.ndim == 1 else mask.any(axis=0)
     require(
         not ever.all(),
