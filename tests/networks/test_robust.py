@@ -388,7 +388,7 @@ def test_runs_are_the_loops(graph, rule, attack, beta):
             rule_loop,
             told(attack_loop),
             who,
-            beta,
+            beta or 0.0,
         )
     np.testing.assert_allclose(result.state.x, wanted[-1], **CLOSE)
     honest = ~lying.any(axis=0)

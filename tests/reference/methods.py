@@ -102,11 +102,8 @@ def dsgd(gradient, weights, x0, stepsize, steps):
     return x
 
 
-def monna(gradient, weights, x0, stepsize, steps, beta=0.99):
-    """Run MoNNA (Farhadkhani et al. 2023) with weights: M = b M + (1 - b) G, X+ = W (X - a M).
-
-    With a robust rule in W's place it is robust.monna.
-    """
+def mixed_momentum(gradient, mix, x0, stepsize, steps, beta):
+    """Run M+ = b M + (1 - b) G, X+ = mix(X - a_k M+, k), mix being what agents make of rows."""
     x = start(x0, steps)
     n = x.shape[1]
     m = np.zeros_like(x[0])
@@ -117,9 +114,20 @@ def monna(gradient, weights, x0, stepsize, steps, beta=0.99):
         for i in range(n):
             m[i] = beta * m[i] + (1 - beta) * g[i]
             sent[i] = x[k, i] - a[i] * m[i]
-        for i in range(n):
-            x[k + 1, i] = neighbor_sum(weights, sent, i)
+        x[k + 1] = mix(sent, k)
     return x
+
+
+def monna(gradient, weights, x0, stepsize, steps, beta=0.99):
+    """Run MoNNA (Farhadkhani et al. 2023) with weights: M+ = b M + (1 - b) G, X+ = W (X - a M+).
+
+    With a robust rule in W's place it is robust.monna.
+    """
+
+    def mix(z, k):
+        return np.stack([neighbor_sum(weights, z, i) for i in range(len(z))])
+
+    return mixed_momentum(gradient, mix, x0, stepsize, steps, beta)
 
 
 def gradient_tracking(gradient, weights, x0, stepsize, steps):

@@ -22,7 +22,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .methods import agent_stepsizes, all_gradients, start
+from .methods import agent_stepsizes, mixed_momentum, start
 
 # What messages and rules have in common
 
@@ -761,25 +761,18 @@ def at_round(given, k, dimensions):
     return given if given.ndim == dimensions else given[k]
 
 
-def robust_dsgd(gradient, hears, x0, stepsize, steps, rule, attack=None, liars=None, beta=None):
+def robust_dsgd(gradient, hears, x0, stepsize, steps, rule, attack=None, liars=None, beta=0.0):
     """Run DSGD under liars: m+ = beta m + (1 - beta) g, m_0 = 0; x+ = robust mixing of x - a m+.
 
-    Without beta m+ is the gradient. hears is [n, n], [steps, n, n] or a function of the round;
-    liars is [n] or [steps, n]. MoNNA is this with the rule nna.
+    hears is [n, n], [steps, n, n] or a function of the round; liars is [n] or [steps, n]. MoNNA is
+    this with the rule nna.
     """
-    x = start(x0, steps)
-    n = x.shape[1]
-    m = np.zeros_like(x[0])
-    for k in range(steps):
-        a = agent_stepsizes(stepsize, k, n)
-        g = all_gradients(gradient, x[k], k)
-        z = np.zeros_like(x[k])
-        for i in range(n):
-            m[i] = g[i] if beta is None else beta * m[i] + (1 - beta) * g[i]
-            z[i] = x[k, i] - a[i] * m[i]
-        lying = np.zeros(n, dtype=bool) if liars is None else at_round(liars, k, 1)
-        x[k + 1] = robust_mixing(rule, z, at_round(hears, k, 2), lying, attack, k)
-    return x
+
+    def mix(z, k):
+        lying = np.zeros(len(z), dtype=bool) if liars is None else at_round(liars, k, 1)
+        return robust_mixing(rule, z, at_round(hears, k, 2), lying, attack, k)
+
+    return mixed_momentum(gradient, mix, x0, stepsize, steps, beta)
 
 
 def monna(gradient, hears, x0, stepsize, steps, f, beta=0.99, attack=None, liars=None):
