@@ -1,5 +1,6 @@
 """The Python of README and pages runs as printed, in order; so do the examples in docstrings."""
 
+import dataclasses
 import doctest
 import importlib
 import pkgutil
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 import jaxdopt as jd
-from experiments.catalogue import methods
+from experiments.__main__ import STUDIES
+from experiments.catalogue import methods, roles
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -118,6 +120,22 @@ def test_a_pages_python_runs_as_printed(page, tmp_path, monkeypatch):
             )
         assert EXPECTED[page](names)
     plt.close("all")
+
+
+def test_what_the_readme_counts():
+    needs = [set(roles.built(name).needs) - {"finite sum"} for name in roles.METHODS]
+    served = sum(not of.isdisjoint({"server", "returns"}) for of in needs)
+    central = sum(of == {"all"} for of in needs)
+    fields = [{field.name for field in dataclasses.fields(m)} for m in roles.METHODS.values()]
+    text = (ROOT / "README.md").read_text()
+    for said in (
+        f"- {len(needs)} methods, on graphs",
+        f"| methods on graphs | {len(needs) - served - central} |",
+        f"| methods with a server | {served} |",
+        f"and {sum('compressor' in names for names in fields)} methods made for them",
+        f"- {len(STUDIES)} studies",
+    ):
+        assert said in text
 
 
 @pytest.mark.slow
