@@ -15,6 +15,7 @@ ROOMS = {
     "participation": "Participation",
     "durations": "Durations",
     "problems": "Problems",
+    "neural": "Neural networks",
     "prox": "Regularizers",
     "partition": "Partitions",
     "data": "Data",
@@ -33,6 +34,7 @@ ROOMS = {
 INNER = {
     "participation": jd.networks.participation,
     "durations": jd.networks.durations,
+    "neural": jd.problems.neural,
     "prox": jd.problems.prox,
 }
 

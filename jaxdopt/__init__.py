@@ -36,9 +36,9 @@ Running:
 
 Problems:
 
-    problems           finite sums (logistic_regression, mlp, your own loss), quadratic; around them
-                       Minibatch, GaussianNoise, or Composite, which adds a regularizer of `prox`
-    data, partition    data sets, and how their samples are split over the agents
+    problems           finite sums (logistic_regression, mlp, flax modules, your own loss), quadratic;
+                       around them Minibatch, GaussianNoise, or Composite, which adds a `prox`
+    data, partition    data sets and texts, and how their samples are split over the agents
     stack              several problems or methods as one, to be swept
 
 Networks:

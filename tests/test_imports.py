@@ -76,7 +76,7 @@ ONLY_IN = {
     "networkx": {"networks/connectivity.py", "networks/graphs.py", "plot/networks.py"},
     "pandas": set(),  # tables are printed and written by the experiments
     "scipy.optimize": set(),  # scipy loads its parts where they are used
-    "optax": {"optimizers.py", "problems/linear.py", "problems/neural.py"},
+    "optax": {"optimizers.py", "problems/linear.py", "problems/neural/losses.py"},
     "xarray": {"compare.py", "datasets.py"},
     "matplotlib": {
         "plot/curves.py",
@@ -86,7 +86,7 @@ ONLY_IN = {
         "plot/timeline.py",
     },
     "sklearn": set(),  # problems/data.py looks it up by name when it is needed
-    "flax": set(),
+    "flax": {"problems/neural/flax.py", "problems/neural/models.py"},  # if asked for
     "chex": set(),
     "orbax": {"checkpoints.py"},  # an extra, imported when it is used
 }

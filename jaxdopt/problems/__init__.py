@@ -1,7 +1,7 @@
 """Problems: the agents' data, their gradients, and what is known about the solution."""
 
 from jaxdopt import _repr
-from jaxdopt.problems import data, prox
+from jaxdopt.problems import data, neural, prox
 from jaxdopt.problems.composite import Composite
 from jaxdopt.problems.factorization import matrix_factorization
 from jaxdopt.problems.finite_sum import FiniteSum
@@ -14,7 +14,8 @@ from jaxdopt.problems.linear import (
     nonconvex_logistic_regression,
     softmax_regression,
 )
-from jaxdopt.problems.neural import mlp
+from jaxdopt.problems.neural.flax import flax, next_token
+from jaxdopt.problems.neural.mlp import mlp
 from jaxdopt.problems.oracles import GaussianNoise, Minibatch
 from jaxdopt.problems.problem import Given, Oracle, Problem
 from jaxdopt.problems.quadratic import Quadratic, quadratic
@@ -30,6 +31,7 @@ __all__ = [
     "Problem",
     "Quadratic",
     "Wrapper",
+    "flax",
     "flip_labels",
     "general_variance",
     "heterogeneity",
@@ -38,6 +40,8 @@ __all__ = [
     "logistic_regression",
     "matrix_factorization",
     "mlp",
+    "neural",
+    "next_token",
     "nonconvex_logistic_regression",
     "prox",
     "quadratic",

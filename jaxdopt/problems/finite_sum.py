@@ -167,6 +167,11 @@ class FiniteSum:
         return self._of(self.agent_weights)
 
     @property
+    def tokens(self) -> int | None:
+        """The number of tokens of a sample, ``loss.tokens``; None where the loss has no such."""
+        return getattr(self.loss, "tokens", None)
+
+    @property
     def most(self) -> int:
         """The largest number of samples, to which all agents' data are padded."""
         return jax.tree.leaves(self.data)[0].shape[1]

@@ -1,4 +1,4 @@
-"""Small neural networks as finite sums, in plain JAX; any other model goes into `FiniteSum`."""
+"""A fully connected network with tanh units, in plain JAX."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,25 +10,22 @@ import numpy as np
 
 from jaxdopt._checks import count, require
 from jaxdopt.problems.finite_sum import FiniteSum, Weighting
+from jaxdopt.problems.neural.losses import cross_entropy
 from jaxdopt.problems.samples import as_classes, distribute, dtype_of, read
 
 
 def predict(params: Any, features: jax.Array) -> jax.Array:
-    """Return the scores [..., classes] of features [..., p]; tanh between the layers."""
+    """Return the scores [..., classes] that params give features [..., p]; tanh between layers."""
     *inner, last = params
     for layer in inner:
         features = jnp.tanh(features @ layer["W"] + layer["b"])
     return features @ last["W"] + last["b"]
 
 
-def cross_entropy(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+def loss(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
     """−log of the probability that the scores of a sample (a, b) give to its class b."""
-    import optax
-
     a, b = sample
-    scores = predict(params, a)
-    chosen = jax.nn.one_hot(b, scores.shape[-1], dtype=scores.dtype)
-    return optax.losses.softmax_cross_entropy(scores, chosen)
+    return cross_entropy(predict(params, a), b)
 
 
 def mlp(
@@ -85,4 +82,4 @@ def mlp(
         bound = np.sqrt(6 / (inputs + outputs))
         layer = {"W": random.uniform(-bound, bound, (inputs, outputs)), "b": np.zeros(outputs)}
         params.append({name: leaf.astype(dtype_of(features)) for name, leaf in layer.items()})
-    return FiniteSum(cross_entropy, data, params, l2=l2, weights=weights)
+    return FiniteSum(loss, data, params, l2=l2, weights=weights)
