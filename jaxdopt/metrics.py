@@ -3,6 +3,7 @@
 `run` records the user's metrics and the `defaults` that the problem allows, or those named of them.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from jaxdopt._pytree import pytree, static
 from jaxdopt.problems.samples import as_numbers
 
 Metric = Callable[[Any, Any], Any]
+
+SAMPLES = 256  # held-out samples whose losses are computed at once
 
 
 def estimate(state: Any) -> Any:
@@ -196,3 +199,65 @@ def accuracy(
 
 def _linear(params: Any, features: Any) -> Any:
     return features.astype(params.dtype) @ params
+
+
+@pytree
+class HeldOut:
+    """The mean loss of held-out samples; see `held_out`.
+
+    Args:
+        loss: ``loss(params, sample)``, of one sample.
+        data: a pytree of arrays [m, ...].
+        each_agent: whether it is measured of every agent's model; static.
+    """
+
+    loss: Any
+    data: Any
+    each_agent: bool = static()
+
+    def __call__(self, state: Any, problem: Any) -> jax.Array:
+        """Return the mean loss of the mean model, or [n] of every agent's own."""
+
+        def of(row: jax.Array) -> jax.Array:
+            params = getattr(problem, "unravel", lambda row: row)(row)
+            one = functools.partial(self.loss, params)
+            return jax.lax.map(one, self.data, batch_size=SAMPLES).mean()
+
+        return jax.lax.map(of, state.x) if self.each_agent else of(estimate(state))
+
+
+def held_out(loss: Callable[[Any, Any], Any], data: Any, *, each_agent: bool = False) -> HeldOut:
+    """Return a metric: the mean loss (1/m) Σⱼ loss(x, zⱼ) of held-out samples, without l2.
+
+    Of a model of next tokens it is in nats a token, and its exponential the perplexity.
+
+    Args:
+        loss: ``loss(params, sample)`` of one sample, such as a problem's own, ``problem.loss``.
+        data: a pytree of arrays [m, ...], of the form of one agent's data.
+        each_agent: return the loss of every agent's model, [n], instead of the mean model's.
+
+    Raises:
+        ValueError: arrays of no or of different numbers of samples, or a loss that is not callable.
+
+    Example:
+        >>> metric = jd.metrics.held_out(lambda w, s: (s["a"] @ w - s["b"]) ** 2, {"a": A, "b": b})
+        >>> result = jd.run(
+        ...     jd.DGD(0.1),
+        ...     problem,
+        ...     network,
+        ...     problem.start(),
+        ...     jax.random.key(0),
+        ...     steps=9,
+        ...     metrics={"held out": metric},
+        ... )
+        >>> result.history["held out"].shape
+        (10,)
+    """
+    require(callable(loss), f"loss is {loss!r}; give loss(params, sample), such as problem.loss.")
+    data = jax.tree.map(jnp.asarray, data)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(data)]
+    require(
+        len({shape[:1] for shape in shapes}) == 1 and shapes[0][:1] > (0,),
+        f"the held-out arrays have shapes {shapes}; give all the same number of samples, [m, ...].",
+    )
+    return HeldOut(traceable(loss), data, each_agent)

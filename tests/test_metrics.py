@@ -14,6 +14,7 @@ RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((N, D))
 FEATURES = RANDOM.standard_normal((M, D))
 STATE = types.SimpleNamespace(x=jnp.asarray(X))
+NETWORK, KEY = jd.networks.metropolis(jd.graphs.complete(N)), jax.random.key(0)
 NOTHING = types.SimpleNamespace()
 
 
@@ -55,6 +56,26 @@ def test_accuracy_of_a_model_of_ones_own():
     assert float(metric(STATE, NOTHING)) == 1
     opposite = jd.metrics.accuracy(FEATURES, 1 - labels, predict=lambda w, a: a[:, 0] - 0.2)
     assert float(opposite(STATE, NOTHING)) == 0
+
+
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("samples", [9, 300])  # of one batch, and of two
+def test_held_out_loss(each, samples):
+    random = np.random.default_rng(1)
+    data = random.standard_normal((samples, D)), random.standard_normal(samples)
+    problem = jd.problems.least_squares(FEATURES, FEATURES[:, 0], agents=N, l2=0.1)
+    metric = jd.metrics.held_out(problem.loss, data, each_agent=each)
+    models = X if each else X.mean(axis=0)[None]
+    expected = [np.mean([(a @ w - b) ** 2 / 2 for a, b in zip(*data, strict=True)]) for w in models]
+    value = jax.jit(metric)(jd.DGD(0.1).init(jnp.asarray(X), problem, NETWORK, KEY), problem)
+    np.testing.assert_allclose(value, expected if each else expected[0], rtol=1e-12)
+
+
+def test_held_out_data_and_losses_are_checked():
+    with pytest.raises(ValueError, match=r"arrays have shapes \[\(3,\), \(4,\)\]"):
+        jd.metrics.held_out(lambda w, s: 0.0, (np.zeros(3), np.zeros(4)))
+    with pytest.raises(ValueError, match=r"loss is 3; give loss\(params, sample\)"):
+        jd.metrics.held_out(3, np.zeros(3))  # type: ignore[arg-type]
 
 
 def test_accuracy_is_recorded_by_a_run():

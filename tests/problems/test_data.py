@@ -4,6 +4,7 @@ import ast
 import gzip
 import pickle
 import random
+import shutil
 import struct
 import sys
 from importlib.util import find_spec
@@ -456,3 +457,140 @@ def test_the_real_data(name, module, shape, counts):
     features, labels = getattr(data, name)()
     assert features.shape == shape
     assert np.bincount(labels).tolist() == counts
+
+
+VERSES = """Ge1:1 In the beginning.
+Ge1:2 And the earth
+1Sm1:1 Now; there (was)
+1Sm31:13 Zimri: it's 1!
+2Jn1:1 The elder
+"""
+
+
+class TestText:
+    text = data.Text([np.arange(10, dtype=np.uint8), np.arange(4, dtype=np.uint8)], "abcdefghij",
+                     ["long", "short"])  # fmt: skip
+
+    def test_the_books_of_a_file(self, tmp_path):
+        path = tmp_path / "verses"
+        path.write_text(VERSES)
+        books = data.bible(path)
+        assert books.names == ["Ge", "1Sm", "2Jn"]
+        found = [books.decode(tokens) for tokens in books.tokens]
+        assert found[0] == "In the beginning.\nAnd the earth\n"
+        assert found[1:] == ["Now; there (was)\nZimri: it's 1!\n", "The elder\n"]
+        assert books.vocabulary == "".join(sorted(set("".join(found))))
+        assert books.tokens[0].dtype == np.uint8
+
+    def test_what_the_command_prints(self, tmp_path, monkeypatch):
+        command = tmp_path / "bible"
+        command.write_text(
+            f"#!/bin/sh\n[ $1 = -f ] && [ $2 = gen1:1-rev22:21 ] && echo '{VERSES.splitlines()[0]}'"
+        )
+        command.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        assert data.bible().decode(data.bible().tokens[0]) == "In the beginning.\n"
+        command.write_text("#!/bin/sh\necho unknown option")
+        with pytest.raises(ValueError, match=r"printed no verses \('unknown option' is no verse\)"):
+            data.bible()
+
+    def test_a_missing_command_or_file_is_one_sentence(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        sentence = "command bible is missing: apt-get install bible-kjv bible-kjv-text"
+        with pytest.raises(FileNotFoundError, match=sentence) as error:
+            data.bible()
+        assert one_sentence(error)
+        with pytest.raises(FileNotFoundError, match="none is missing: apt-get install") as error:
+            data.bible(tmp_path / "none")
+        (tmp_path / "prose").write_text("Call me Ishmael.\n")
+        with pytest.raises(ValueError, match=r"prose cannot be read \('Call me Ishmael.' is"):
+            data.bible(tmp_path / "prose")
+        with pytest.raises(FileNotFoundError, match="none is missing: name text files in UTF-8"):
+            data.text(tmp_path / "none")
+
+    def test_files_are_clients(self, tmp_path):
+        for name, content in {"one.txt": "abba", "two.txt": "cab\u00e9"}.items():
+            (tmp_path / name).write_text(content, encoding="utf-8")
+        text = data.text(tmp_path / "one.txt", str(tmp_path / "two.txt"))
+        assert text.names == ["one", "two"]
+        assert text.vocabulary == "abc\u00e9"
+        assert [tokens.tolist() for tokens in text.tokens] == [[0, 1, 1, 0], [2, 0, 1, 3]]
+        (tmp_path / "one.txt").write_bytes(b"")
+        with pytest.raises(ValueError, match="a text is empty"):
+            data.text(tmp_path / "one.txt")
+        (tmp_path / "one.txt").write_bytes(b"\xff")
+        with pytest.raises(ValueError, match=r"one\.txt cannot be .* name text files in UTF-8"):
+            data.text(tmp_path / "one.txt")
+
+    def test_many_characters_are_wide_numbers(self, tmp_path):
+        path = tmp_path / "signs"
+        path.write_text("".join(map(chr, range(0x4E00, 0x4E00 + 300))), encoding="utf-8")
+        assert data.text(path).tokens[0].dtype == np.int32
+
+    @pytest.mark.parametrize("length", [1, 2, 3])
+    def test_windows_predict_every_token_but_the_first_once(self, length):
+        for windows, tokens in zip(self.text.windows(length), self.text.tokens, strict=True):
+            assert windows.shape == ((len(tokens) - 1) // length, length + 1)
+            predicted = windows[:, 1:].ravel()
+            assert np.array_equal(predicted, tokens[1 : 1 + len(predicted)])
+            assert np.array_equal(windows[:, 0], tokens[: len(predicted) : length])
+
+    def test_split_and_join(self):
+        kept, out = self.text.split(0.5)
+        assert [tokens.tolist() for tokens in out.tokens] == [[5, 6, 7, 8, 9], [2, 3]]
+        assert [len(tokens) for tokens in kept.tokens] == [5, 2]
+        (whole,) = self.text.joined(1).tokens
+        assert whole.tolist() == [*range(10), *range(4)]
+        for lengths in ([98, 1, 1], [1, 1, 98], [1, 98, 1], [5] * 7, [1, 2, 3, 4, 5, 6]):
+            texts = data.Text([np.zeros(c, int) for c in lengths], "a", [*map(str, lengths)])
+            for clients in range(1, len(lengths) + 1):
+                joined = texts.joined(clients)
+                sizes = [len(tokens) for tokens in joined.tokens]
+                assert len(sizes) == clients
+                assert min(sizes) > 0
+                assert " ".join(joined.names) == " ".join(texts.names)
+        assert [
+            len(t) for t in data.Text([np.zeros(5, int)] * 6, "a", ["b"] * 6).joined(3).tokens
+        ] == [10] * 3
+
+    @pytest.mark.parametrize(
+        ("call", "sentence"),
+        [
+            (lambda text: text.windows(0), "length is 0; give an integer"),
+            (lambda text: text.windows(4), r"short has 4 characters, less than a window of 4 \+ 1"),
+            (lambda text: text.split(1.0), "held_out is 1.0; give a share"),
+            (lambda text: text.joined(3), "2 texts cannot be joined to 3 clients"),
+        ],
+    )
+    def test_what_it_cannot_do(self, call, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            call(self.text)
+
+    def test_generated_texts_are_chains_of_their_own(self):
+        text = data.markov_text(books=4, characters=20_000, seed=1)
+        again, other = (data.markov_text(4, 20_000, seed=seed) for seed in (1, 2))
+        assert [len(tokens) for tokens in text.tokens] == [8000, 16_000, 24_000, 32_000]
+        for one, same, different in zip(text.tokens, again.tokens, other.tokens, strict=True):
+            assert np.array_equal(one, same)
+            assert not np.array_equal(one, different)
+        tables = []
+        for tokens in text.tokens:
+            table = np.zeros((16, 16))
+            np.add.at(table, (tokens[:-1], tokens[1:]), 1 / len(tokens))
+            tables.append(table)
+        halves = [np.zeros((16, 16)), np.zeros((16, 16))]
+        for half, tokens in zip(halves, np.split(text.tokens[3], 2), strict=True):
+            np.add.at(half, (tokens[:-1], tokens[1:]), 1 / len(tokens))
+        within = np.abs(halves[0] - halves[1]).sum()
+        assert within < 0.1 < 0.5 < np.abs(tables[2] - tables[3]).sum()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bible") is None, reason="bible-kjv is not installed")
+def test_the_bible():
+    books = data.bible()
+    sizes = {name: len(tokens) for name, tokens in zip(books.names, books.tokens, strict=True)}
+    assert (len(sizes), sum(sizes.values()), len(books.vocabulary)) == (66, 4_137_850, 63)
+    assert (sizes["2Jn"], sizes["Psa"]) == (min(sizes.values()), max(sizes.values()))
+    assert (sizes["2Jn"], sizes["Psa"]) == (1553, 223_732)
+    assert books.decode(books.tokens[-1][-6:]) == "Amen.\n"
