@@ -49,7 +49,9 @@ from jaxdopt.algorithms.gossip.dgd import DGD
 from jaxdopt.algorithms.gossip.dsgd import DSGD
 from jaxdopt.algorithms.gossip.local_dsgd import LocalDSGD
 from jaxdopt.algorithms.gossip.oldsgd import OLDSGD
+from jaxdopt.algorithms.low_communication.co2 import CO2
 from jaxdopt.algorithms.low_communication.diloco import DiLoCo
+from jaxdopt.algorithms.low_communication.no_lo_co import NoLoCo
 from jaxdopt.algorithms.primal_dual.exact_diffusion import ExactDiffusion
 from jaxdopt.algorithms.primal_dual.extra import EXTRA
 from jaxdopt.algorithms.primal_dual.linearized_admm import LinearizedADMM
@@ -85,6 +87,7 @@ __all__ = [
     "CEDAS",
     "CGT",
     "CHOCOSGD",
+    "CO2",
     "CPP",
     "DGD",
     "DRR",
@@ -130,6 +133,7 @@ __all__ = [
     "LinearizedADMM",
     "LocalDSGD",
     "MoNNA",
+    "NoLoCo",
     "PushDIGing",
     "PushPull",
     "PushSum",

@@ -430,6 +430,17 @@ OVERLAPPING = [
     Row(jd.LocalDSGD, asynchronous.local_dsgd, 0.2, exact=False, numbers=TWO, **LOCAL),
     Row(jd.OLDSGD, asynchronous.oldsgd, 0.1, exact=False, numbers=TWO, **LOCAL),
     Row(
+        jd.NoLoCo,
+        outer_loops.noloco,
+        0.1,
+        exact=False,
+        options={"local_steps": 3},
+        parent={"local_steps": 1, "momentum": 0.0, "server_stepsize": 1.0},
+        numbers={**TWO, "server_stepsize": 0.6, "momentum": 0.4, "gamma": 0.9},
+        vectors=2,
+        local=True,
+    ),
+    Row(
         jd.OSGP,
         _osgp,
         0.2,
@@ -518,6 +529,14 @@ def _outer(method: Any, loop: Any, stepsize: float, **more: Any) -> Row:
 FEDERATED = [
     _federated(jd.FedAvg, federated.fed_avg, 0.1, exact=False),
     _outer(jd.DiLoCo, outer_loops.diloco, 0.1),
+    _federated(
+        jd.CO2,
+        outer_loops.co2,
+        0.1,
+        exact=False,
+        numbers={"momentum": 0.4, "gap": 3.0, "clip": 0.2},
+        descends=False,  # or a round late
+    ),
     _federated(jd.FedProx, federated.fed_prox, 0.1, exact=False, numbers={"proximal": 0.3}),
     _federated(
         jd.SCAFFOLD, federated.scaffold, 0.1, exact=True, vectors=1.5, invariants=(_variates,)

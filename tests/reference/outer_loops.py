@@ -224,28 +224,30 @@ def co2(
     Row t of the result is x_t,0, from which all start round t. delta_t = x_t,0 - mean_S theta_i
     after their H inner steps. At the end of round t, with L = gap, or gap(x_t,0 - x_{t-1},0,
     delta_{t-1}), and 2 s / (1 - b) if it is None: m <- b m + delta_{t-1} / L, each coordinate of m
-    clipped to +-clip, x_{t+1},0 = x_t,0 - s m. What is pending arrives whoever is active in round
-    t. If nothing is, at the end of the first round and after a round without anybody, m and x stay.
+    clipped to +-clip, x_{t+1},0 = x_t,0 - s m. Nothing is pending in the first round: m and x stay.
+    Nobody active: nothing changes, and what is pending waits.
     """
     x = start(x0, steps)
     d, n = x.shape[1], np.shape(active)[1]
     p = weights(p, n)
-    inner, m, pending = [local() for _ in range(n)], np.zeros(d), None
+    inner, m, pending, before = [local() for _ in range(n)], np.zeros(d), None, x[0]
     for k in range(steps):
         a = agent_stepsizes(stepsize, k, n)
         who = participants(active, k)
-        models = [inner_steps(gradient, inner[i], i, x[k], k, a[i], local_steps) for i in who]
         x[k + 1] = x[k]
+        if not who:
+            continue
+        models = [inner_steps(gradient, inner[i], i, x[k], k, a[i], local_steps) for i in who]
         if pending is not None:
             if gap is None:
                 penalty = 2.0 * server_stepsize / (1.0 - momentum)
             else:
-                penalty = gap(x[k] - x[k - 1], pending) if callable(gap) else gap
+                penalty = gap(x[k] - before, pending) if callable(gap) else gap
             m = momentum * m + pending / penalty
             if clip is not None:
                 m = np.minimum(np.maximum(m, -clip), clip)
             x[k + 1] = x[k] - server_stepsize * m
-        pending = x[k] - mean_over(who, models, p, d) if who else None
+        pending, before = x[k] - mean_over(who, models, p, d), x[k]
     return x
 
 
@@ -265,12 +267,14 @@ def noloco(
 
     Delta_i = theta_i - phi_i after H inner steps from theta_i = phi_i, then delta_i <- a delta_i +
     b sum_j w_ij Delta_j - gamma (phi_i - sum_j w_ij phi_j) and phi_i += delta_i, with a =
-    momentum, b = server_stepsize and gamma = b if it is None. weights[k] is W_k [n, n], x0 [n, d];
-    the result is phi [steps + 1, n, d].
+    momentum, b = server_stepsize and gamma = b if it is None. weights is W [n, n], or a list of
+    them, W_k of round k; x0 is [n, d], and the result phi [steps + 1, n, d].
     """
     gamma = server_stepsize if gamma is None else gamma
     x0 = np.asarray(x0, dtype=np.float64)
     n, d = x0.shape
+    if np.ndim(weights) == 2:
+        weights = [weights] * steps
     phi = np.zeros((steps + 1, n, d))
     phi[0] = x0
     inner, moving = [local() for _ in range(n)], np.zeros((n, d))
