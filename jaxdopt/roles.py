@@ -20,7 +20,8 @@ hop             an exchange is one round of communication
 tree            ``network.root``, and ``row`` and ``column`` along spanning trees
 both ways       the two trees are the same
 server          ``network.active`` [n] or ``network.clients`` [s]: which clients take part, or None
-sum             the server adds up what its clients send, as they send it
+sum             the server adds up what its clients send, as they send it; one that does not has
+                ``aggregate(rows, clients, taking_part)``, a rule in the place of their mean
 returns         the same, and the staleness: ``fetched``, ``handed``, ``stale``, ``interval``
 ticks           the server aggregates at fixed times
 timeline        a run of completion events: ``agents``, ``sender``, ``age``, ``mix``

@@ -25,6 +25,7 @@ from jaxdopt._numbers import Number
 from jaxdopt._pytree import pytree, static
 from jaxdopt.optimizers import OfRow, of_row
 from jaxdopt.problems.problem import Part, divides
+from jaxdopt.roles import offers
 
 T = TypeVar("T")
 
@@ -134,8 +135,8 @@ def participants(problem: Any, network: Any) -> Clients:
         theirs, mask = Part(problem, index), index < problem.n
     else:
         theirs, index, mask = problem, None, getattr(network, "active", None)
-    lies = network if hasattr(network, "aggregate") else None
-    return Clients(theirs, index, mask, problem.n, getattr(theirs, "shares", None), lies)
+    rule = None if "sum" in offers(network) else network
+    return Clients(theirs, index, mask, problem.n, getattr(theirs, "shares", None), rule)
 
 
 def everyone(problem: Any) -> Clients:
