@@ -3,7 +3,6 @@
 `run` records the user's metrics and the `defaults` that the problem allows, or those named of them.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from jaxdopt._checks import require
 from jaxdopt._numbers import number
 from jaxdopt._opaque import traceable
 from jaxdopt._pytree import pytree, static
+from jaxdopt.problems.finite_sum import losses_of
 from jaxdopt.problems.samples import as_numbers
 
 Metric = Callable[[Any, Any], Any]
@@ -220,8 +220,19 @@ class HeldOut:
 
         def of(row: jax.Array) -> jax.Array:
             params = getattr(problem, "unravel", lambda row: row)(row)
-            one = functools.partial(self.loss, params)
-            return jax.lax.map(one, self.data, batch_size=SAMPLES).mean()
+            m = len(jax.tree.leaves(self.data)[0])
+            size = min(m, SAMPLES)
+            even = m - m % size
+
+            def total(samples: Any) -> jax.Array:
+                return losses_of(self.loss, params, samples).sum()
+
+            parts = jax.tree.map(
+                lambda leaf: leaf[:even].reshape(-1, size, *leaf.shape[1:]), self.data
+            )
+            rest = jax.tree.map(lambda leaf: leaf[even:], self.data)
+            sums = jax.lax.map(total, parts).sum()
+            return (sums if even == m else sums + total(rest)) / m
 
         return jax.lax.map(of, state.x) if self.each_agent else of(estimate(state))
 

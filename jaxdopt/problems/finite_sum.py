@@ -28,7 +28,8 @@ class FiniteSum:
 
     Args:
         loss: ``loss(params, sample) -> scalar`` for one sample of one agent; a plain function, or a
-            callable pytree whose numbers are then traced.
+            callable pytree whose numbers are then traced. If it has ``many(params, samples)``, the
+            losses [b] of several, these are taken at once.
         data: a pytree with leaves [n, m, ...], or, for uneven data, with a list of n arrays
             [mᵢ, ...] in each leaf's place, or a list of n pytrees with leaves [mᵢ, ...] (lists
             always mean agents; use tuples and dicts for structure).
@@ -294,8 +295,20 @@ class FiniteSum:
         return self.shares[:, None] * (g + self.l2 * x)
 
     def _mean_loss(self, x: jax.Array, data: Any, weights: Any) -> jax.Array:
-        losses = jax.vmap(self.loss, (None, 0))(self.layout.unravel(x), data)
+        losses = losses_of(self.loss, self.layout.unravel(x), data)
         return losses.mean() if weights is None else jnp.sum(weights * losses)
+
+
+def losses_of(loss: Any, params: Any, samples: Any) -> jax.Array:
+    """Return the losses of samples with leaves [b, ...], [b]: all at once where ``loss.many`` can.
+
+    Args:
+        loss: ``loss(params, sample)`` of one; it may have ``many(params, samples)`` of several.
+        params: the parameters' pytree.
+        samples: of one agent.
+    """
+    many = getattr(loss, "many", None)
+    return jax.vmap(loss, (None, 0))(params, samples) if many is None else many(params, samples)
 
 
 def gathered(problem: FiniteSum) -> FiniteSum:
