@@ -23,8 +23,7 @@ Running:
     sweep              a function with some of its arguments swept, in one compilation
     compare            methods, networks, fields and seeds in one xarray dataset; a method in a
                        Setting has a problem or networks of its own
-    Points             values of fields that go together in a comparison, such as random ones,
-                       log_uniform
+    Points             values of fields that go together in a comparison; log_uniform draws them
     best, reach        the best member of a sweep, and when a value is reached
     Call               a call in a file with its result and versions, to be made again from it
     explain            roles, costs, theory, memory and time before a run: an Explanation

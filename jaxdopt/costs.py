@@ -65,8 +65,9 @@ class Cost:
             default ``gradients`` over the problem's ``samples``.
         overlap: the steps, this one and those that follow, under whose gradients messages travel; 0
             if they are waited for.
-        up, down: bits that a client sends to the server, and gets from it, where they differ; then
-            ``bits`` is their mean.
+        up: bits that a client sends to the server, where they differ from what it gets; ``bits``
+            is then the mean.
+        down: bits that it gets.
         hidden: calls for a gradient before this step, under which the messages of this step have
             travelled, 0 if none.
     """
