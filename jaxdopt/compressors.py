@@ -13,7 +13,7 @@ approximately E|C(x) − x|² / |x|² for Gaussian x; methods choose their defau
 Sources: Alistarh, Grubic, Li, Tomioka, Vojnovic (2017), arXiv 1610.02132 (dithering); Stich,
 Cordonnier, Jaggi (2018), arXiv 1809.07599 (top-k, random-k); Horváth, Ho, Horváth, Sahu, Canini,
 Richtárik (2019), arXiv 1905.10988 (natural); Liu, Li, Wang, Tang, Yan (2021), arXiv 2007.00232
-(dithering in the maximum norm).
+(dithering in the maximum norm); Douillard et al. (2025), arXiv 2501.18512 (floats of 4 bits).
 """
 
 import math
@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt import _selection
-from jaxdopt._checks import Called, count, require
+from jaxdopt._checks import Called, Count, count, require
 from jaxdopt._leaves import wide_dtype
 from jaxdopt._pytree import pytree, static
 
@@ -318,6 +318,101 @@ class Natural:
 
 
 @pytree
+class E3M0:
+    """Floats of 4 bits: a sign, and 0 or one of 2⁻ʲ |x|, j = 0 … 6, with |x| the maximum norm.
+
+    Random rounding to one of the two neighbors is unbiased, ω = max(1/8, (√(1 + (d − 1)/4096) −
+    1)/2); rounding to the nearer one is contractive, δ = min(8/9, 1/(1 + (d − 1)/16384)). The
+    second terms are of vectors with one large coordinate: all others are below 2⁻⁶ |x|. `Blocks` of
+    it have norms of their own.
+
+    Args:
+        nearest: whether numbers are rounded to the nearer neighbor, without chance; static.
+    """
+
+    nearest: bool = static(default=False)
+
+    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Compress every row of x [n, d]."""
+        wide = x.astype(wide_dtype(x.dtype))
+        word, known = _word(wide), jnp.finfo(wide.dtype)
+        largest = jnp.max(jnp.abs(wide), axis=-1, keepdims=True)
+        largest = jnp.where(largest < known.tiny, 0, largest)
+        unit = jax.lax.stop_gradient(jnp.abs(wide) / jnp.where(largest == 0, 1, largest))
+        mantissa = word.type(2**known.nmant - 1)
+        power = jax.lax.bitcast_convert_type(
+            jax.lax.bitcast_convert_type(unit, word) & ~mantissa, wide.dtype
+        )
+        least = 2.0**-6
+        below = jnp.where(unit < least, 0, power)
+        above = jnp.where(unit < least, least, 2 * power)
+        u = 0.5 if self.nearest else jax.random.uniform(key, x.shape, wide.dtype)
+        rounded = jnp.where(u * (above - below) < unit - below, above, below)
+        return _held(jnp.sign(wide) * (largest * rounded), x)
+
+    def omega(self, d: int) -> float:
+        """ω, of random rounding."""
+        require(not self.nearest, "E3M0(nearest=True) is biased and has no omega; see delta.")
+        return max(1 / 8, (math.sqrt(1 + (d - 1) / 4096) - 1) / 2)
+
+    def delta(self, d: int) -> float:
+        """δ, of rounding to the nearer one."""
+        require(
+            self.nearest,
+            "E3M0 is unbiased and has no delta; give E3M0(nearest=True), or Contractive(E3M0()).",
+        )
+        return min(8 / 9, 1 / (1 + (d - 1) / 16384))
+
+    def error(self, d: int) -> float:  # noqa: ARG002
+        """1/14, or 1/28 to the nearer one: of numbers spread evenly between two powers of 2."""
+        return 1 / 28 if self.nearest else 1 / 14
+
+    def bits(self, d: int) -> int:
+        """Four bits for each coordinate, and the norm."""
+        return 4 * d + FLOAT
+
+
+@pytree
+class Blocks:
+    """Another compressor on every block of coordinates alone, with its constants.
+
+    Such as the k largest of each 4096, where ``TopK`` would take those of all.
+
+    Args:
+        compressor: of one block.
+        size: how many coordinates a block has, of which the last may have fewer; static.
+    """
+
+    compressor: Compressor
+    size: Count = static()
+
+    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Compress every row of x [n, d]."""
+        n, d = x.shape
+        size = min(self.size, d)
+        blocks = jnp.pad(x, ((0, 0), (0, -d % size))).reshape(-1, size)
+        return self.compressor(key, blocks).reshape(n, -1)[:, :d]
+
+    def omega(self, d: int) -> float:
+        """ω of a block."""
+        return self.compressor.omega(min(self.size, d))
+
+    def delta(self, d: int) -> float:
+        """δ of a block."""
+        return self.compressor.delta(min(self.size, d))
+
+    def error(self, d: int) -> float:
+        """That of a block."""
+        return self.compressor.error(min(self.size, d))
+
+    def bits(self, d: int) -> int:
+        """Those of all blocks."""
+        whole, rest = divmod(d, self.size)
+        bits = self.compressor.bits
+        return (whole * bits(self.size) if whole else 0) + (bits(rest) if rest else 0)
+
+
+@pytree
 class Contractive:
     """Q(x) / (1 + ω) of an unbiased compressor Q: δ = 1 / (1 + ω).
 
@@ -355,7 +450,10 @@ class Contractive:
 
 def is_unbiased(compressor: Any) -> bool:
     """Return whether E C(x) = x, as far as a compressor says."""
-    return hasattr(compressor, "omega") and getattr(compressor, "scaled", True)
+    if isinstance(compressor, Blocks):
+        return is_unbiased(compressor.compressor)
+    biased = getattr(compressor, "nearest", False) or not getattr(compressor, "scaled", True)
+    return hasattr(compressor, "omega") and not biased
 
 
 def _length(unit: jax.Array) -> jax.Array:

@@ -10,6 +10,8 @@ import pytest
 import jaxdopt as jd
 from jaxdopt.algorithms.compressed import messages
 from jaxdopt.compressors import (
+    E3M0,
+    Blocks,
     Contractive,
     Dither,
     Identity,
@@ -18,6 +20,7 @@ from jaxdopt.compressors import (
     ScaledSign,
     Sign,
     TopK,
+    is_unbiased,
 )
 
 D, DRAWS = 12, 3000
@@ -32,6 +35,9 @@ UNBIASED = {
     "dither, euclidean": Dither(levels=3, norm="euclidean"),
     "dither, euclidean, 1 level": Dither(levels=1, norm="euclidean"),
     "natural": Natural(),
+    "float": E3M0(),
+    "float, blocks": Blocks(E3M0(), 7),
+    "random 1, blocks": Blocks(RandomK(1), 4),
 }
 CONTRACTIVE = {
     "identity": Identity(),
@@ -43,6 +49,9 @@ CONTRACTIVE = {
     "of random 5": Contractive(RandomK(5)),
     "of dither": Contractive(Dither(levels=1)),
     "of natural": Contractive(Natural()),
+    "float, nearest": E3M0(nearest=True),
+    "of float": Contractive(E3M0()),
+    "top 2, blocks": Blocks(TopK(2), 5),
 }
 COMPRESSORS = {
     **{f"unbiased, {name}": c for name, c in UNBIASED.items()},
@@ -161,6 +170,50 @@ def test_natural_compression_leaves_powers_of_two_alone():
     np.testing.assert_array_equal(draws(Natural(), x), np.tile(x, (DRAWS, 1)))
 
 
+def neighbors(x):
+    """The values of 4-bit floats around |x|, of a row whose largest modulus is 1."""
+    grid = np.array([0, *2.0 ** -np.arange(7)])
+    return [max(g for g in grid if g <= abs(v)) for v in x], [
+        min([g for g in grid if g > abs(v)], default=1.0) for v in x
+    ]
+
+
+def test_floats_of_four_bits_are_the_neighbors_of_what_they_stand_for():
+    x = np.array([1.0, -0.75, 0.51, 0.3, -0.25, 0.1, 2.0**-6, 0.01, -0.004, 0.002, 0.0, 0.9])
+    (below, above), drawn = neighbors(x), draws(E3M0(), 3 * x) / 3
+    assert np.all((np.abs(drawn) == below) | (np.abs(drawn) == above))
+    assert np.all(np.sign(drawn) * np.sign(x) >= 0)
+    p = (np.abs(x) - below) / np.maximum(np.subtract(above, below), 1e-300)
+    assert_mean(np.abs(drawn) == above, np.where(np.equal(above, below), 1, p))
+    nearest = np.abs(messages_of(E3M0(nearest=True), np.tile(3 * x, (DRAWS, 1)))[0]) / 3
+    np.testing.assert_array_equal(nearest, np.where(p > 0.5, above, below))
+
+
+@pytest.mark.parametrize("nearest", [False, True])
+def test_floats_of_four_bits_have_their_constants_at_the_worst_vectors(nearest):
+    """All but one coordinate below the grid, or all in the middle of its neighbors."""
+    compressor, d = E3M0(nearest=nearest), 200_000
+    said = 1 - compressor.delta(d) if nearest else compressor.omega(d)
+    worst = 0.9999999 * 2.0**-7 if nearest else 2.0**-7 / (1 + said)
+    x = np.r_[1.0, np.full(d - 1, worst)][None]
+    error = np.sum((np.asarray(compressor(KEY, x)) - x) ** 2) / np.sum(x**2)
+    np.testing.assert_allclose(error, said, rtol=1e-2)
+    x = np.r_[1.0, np.full(999, 2 / 3 if not nearest else 0.75 * (1 - 1e-9))][None]
+    error = np.sum((np.asarray(compressor(KEY, x)) - x) ** 2) / np.sum(x**2)
+    np.testing.assert_allclose(error, 1 / 9 if nearest else 1 / 8, rtol=0.1)
+
+
+def test_blocks_are_compressed_alone():
+    x = gaussian(8)
+    whole = messages_of(Blocks(TopK(2), 5), x)
+    for first in range(0, D, 5):
+        part = slice(first, first + 5)
+        np.testing.assert_array_equal(
+            whole[:, part], np.asarray(TopK(2)(KEY, jnp.asarray(x[:, part])))
+        )
+    np.testing.assert_array_equal(messages_of(Blocks(TopK(2), 50), x), messages_of(TopK(2), x))
+
+
 DITHERS = {
     "maximum": Dither(levels=3),
     "bits": Dither(bits=3),
@@ -242,7 +295,7 @@ def test_one_coordinate_in_single_precision(name):
     assert np.all(np.isfinite(message))
     assert np.all(np.sign(message) == np.sign(x))
     assert compressor.bits(1) > 0
-    exact = getattr(compressor, "omega", lambda d: 1.0)
+    exact = compressor.omega if is_unbiased(compressor) else lambda d: 1.0
     if "random 5" not in name and exact(1) == 0:
         np.testing.assert_allclose(message, x, rtol=1e-6)
 
@@ -257,7 +310,7 @@ def test_the_key_is_the_only_chance_and_the_input_is_left_alone(name):
     np.testing.assert_array_equal(x, before)
     np.testing.assert_array_equal(one, again)
     assert one.dtype == x.dtype
-    chance = not any(word in name for word in ("identity", "top", "sign"))
+    chance = not any(word in name for word in ("identity", "top", "sign", "nearest"))
     assert np.any(one != other) == chance
 
 
@@ -270,7 +323,7 @@ def test_rows_are_compressed_alone_and_with_chances_of_their_own(name):
     one, two = messages_of(compressor, x), messages_of(compressor, changed)
     np.testing.assert_array_equal(one[::2], two[::2])
     same = draws(compressor, x[0])
-    chance = not any(word in name for word in ("identity", "top", "sign"))
+    chance = not any(word in name for word in ("identity", "top", "sign", "nearest"))
     assert (len(np.unique(same, axis=0)) > 1) == chance
 
 
@@ -300,6 +353,10 @@ BITS = [
     (ScaledSign(), 64, 64 + 32),
     (Natural(), 64, 9 * 64),
     (Contractive(Dither(bits=2)), 64, 2 * 64 + 32),
+    (E3M0(), 64, 4 * 64 + 32),
+    (Blocks(E3M0(), 16), 65, 4 * 65 + 5 * 32),
+    (Blocks(TopK(2), 16), 65, 4 * 2 * (32 + 4) + 32),
+    (Blocks(TopK(2), 16), 10, 2 * (32 + 4)),
 ]
 
 
@@ -329,6 +386,9 @@ GAUSSIAN = {
     "natural": Natural(),
     "of dither": Contractive(Dither(bits=2)),
     "of random": Contractive(RandomK(5)),
+    "float": E3M0(),
+    "float, nearest": E3M0(nearest=True),
+    "float, blocks": Blocks(E3M0(), 20),
 }
 
 
@@ -381,6 +441,10 @@ REFUSED = {
     "zero levels": (lambda: Dither(levels=0), "levels is 0"),
     "another norm": (lambda: Dither(bits=2, norm=UNKNOWN), "'euclidean'"),
     "empty blocks": (lambda: Dither(bits=2, block=0), "block is 0"),
+    "omega of the nearest": (lambda: E3M0(nearest=True).omega(6), "see delta"),
+    "delta of random floats": (lambda: E3M0().delta(6), "nearest=True"),
+    "contractive of biased blocks": (lambda: Contractive(Blocks(TopK(3), 9)), "not unbiased"),
+    "empty blocks of another": (lambda: Blocks(TopK(3), 0), "size is 0"),
     "omega of a biased one": (lambda: RandomK(3, scaled=False).omega(6), "see delta"),
     "delta of an unbiased one": (lambda: RandomK(3).delta(6), "Contractive"),
     "contractive of top": (lambda: Contractive(TopK(3)), "not unbiased"),
@@ -506,7 +570,7 @@ def test_what_is_not_finite_stays_so():
     """A run that diverges has to be noticed."""
     x = jnp.ones((3, 4)).at[0, 1].set(jnp.nan).at[1, 1].set(jnp.inf)
     for compressor in COMPRESSORS.values():
-        if not isinstance(compressor, TopK | RandomK | Contractive | Sign | ScaledSign):
+        if not isinstance(compressor, TopK | RandomK | Contractive | Sign | ScaledSign | Blocks):
             got = compressor(KEY, x)
             assert not np.all(np.isfinite(got[0]))
             assert not np.all(np.isfinite(got[1]))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdopt import roles
+from jaxdopt import compressors, roles
 from jaxdopt._checks import require
 from jaxdopt._leaves import is_traced
 from jaxdopt._numbers import Scheduled
@@ -125,7 +125,7 @@ def _options(method: Any, whole: bool, d: int | None) -> dict[str, Any]:
             f"{given!r}; give it without.",
         )
     compressor: Any = getattr(method, "compressor", None)
-    unbiased = hasattr(compressor, "omega") and getattr(compressor, "scaled", True)
+    unbiased = compressors.is_unbiased(compressor)
     return {
         "alpha": None if whole else _constant(getattr(method, "stepsize", None)),
         "theta": _constant(getattr(method, "relaxation", None)),
