@@ -64,7 +64,7 @@ The methods:
                        FedNMap, ZhangHuJohansson
     asynchronous       ADSGD, ASBCD, ADPSGD, RFAST; with a server AsyncFedAvg, FedBuff, FedFix,
                        AFACD, AFACS
-    low communication  DiLoCo, CO2 (a round late), NoLoCo (by gossip)
+    low communication  DiLoCo, StreamingDiLoCo, SparseLoCo, CO2 (a round late), NoLoCo (gossip)
     among liars        MoNNA, SybilWall
     around any of them Averaged: its estimate is the running mean of the iterates
 

@@ -52,6 +52,8 @@ from jaxdopt.algorithms.gossip.oldsgd import OLDSGD
 from jaxdopt.algorithms.low_communication.co2 import CO2
 from jaxdopt.algorithms.low_communication.diloco import DiLoCo
 from jaxdopt.algorithms.low_communication.no_lo_co import NoLoCo
+from jaxdopt.algorithms.low_communication.sparse_loco import SparseLoCo
+from jaxdopt.algorithms.low_communication.streaming_diloco import StreamingDiLoCo
 from jaxdopt.algorithms.primal_dual.exact_diffusion import ExactDiffusion
 from jaxdopt.algorithms.primal_dual.extra import EXTRA
 from jaxdopt.algorithms.primal_dual.linearized_admm import LinearizedADMM
@@ -139,6 +141,8 @@ __all__ = [
     "PushSum",
     "RelaySGD",
     "SCAFFOLDMomentum",
+    "SparseLoCo",
+    "StreamingDiLoCo",
     "SybilWall",
     "ZhangHuJohansson",
 ]

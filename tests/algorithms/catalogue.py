@@ -68,6 +68,7 @@ class Row:
     scalars: float = 0  # single numbers sent over a link in a step
     bits: Callable[[int], float] = lambda d: 32 * d  # of a vector [d] as it is sent
     exchanges: int = 1  # rounds of communication in a step
+    turns: int = 1  # steps from one exchange to the next
     gossips: bool = True  # uses the network
     weighs: bool = True  # uses its weights, not only its links
     needs: str = ""  # what it says of a network, directed or no tree, that it refuses
@@ -526,6 +527,20 @@ def _outer(method: Any, loop: Any, stepsize: float, **more: Any) -> Row:
     )
 
 
+def _streaming(gradient: Any, there: Any, x0: Any, stepsize: Any, steps: int, **numbers: Any):
+    """The workers' iterates of Streaming DiLoCo."""
+    return outer_loops.streaming_diloco(gradient, there, x0, stepsize, steps, **numbers)[1]
+
+
+def _sparse(
+    gradient: Any, there: Any, x0: Any, stepsize: Any, steps: int, compress: Any, **more: Any
+):
+    """SparseLoCo's iterates, whose messages are named as those of compressed methods."""
+    return outer_loops.sparse_loco(
+        gradient, there, x0, stepsize, steps, lambda v, i, k: compress(k, 0, i, v), **more
+    )
+
+
 FEDERATED = [
     _federated(jd.FedAvg, federated.fed_avg, 0.1, exact=False),
     _outer(jd.DiLoCo, outer_loops.diloco, 0.1),
@@ -569,6 +584,33 @@ FEDERATED = [
         vectors=2,
         descends=False,
         invariants=(_variates,),
+    ),
+]
+LOW_COMMUNICATION = [
+    Row(
+        jd.StreamingDiLoCo,
+        _streaming,
+        0.1,
+        exact=False,
+        network="server",
+        options={**NO_OPTIMIZER, "period": 2, "delay": 0},
+        parent={**NO_OPTIMIZER, "period": 1, "delay": 0, "merge": 0.0, "server_stepsize": 1.0},
+        numbers={"period": 2, "delay": 0, "merge": 0.3, "server_stepsize": 0.7},
+        turns=2,
+        gossips=False,
+        local=True,
+        delays=True,
+    ),
+    _federated(
+        jd.SparseLoCo,
+        _sparse,
+        0.1,
+        exact=False,
+        options={"compressor": DITHER, "local_steps": 3},
+        quiet={"compressor": TOP, "local_steps": 3},
+        parent={"compressor": jd.compressors.Identity(), "local_steps": 1, "decay": 0.0},
+        numbers={"decay": 0.8},
+        bits=lambda d: (DITHER.bits(d) + 32 * d) / 2,
     ),
 ]
 COMPOSITE = [
@@ -704,7 +746,7 @@ ASYNCHRONOUS = [
 
 ROWS = [
     *(PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING),
-    *(FEDERATED + COMPOSITE + ASYNCHRONOUS),
+    *(FEDERATED + LOW_COMMUNICATION + COMPOSITE + ASYNCHRONOUS),
 ]
 
 

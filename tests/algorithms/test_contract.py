@@ -429,9 +429,10 @@ def test_costs_are_what_a_step_really_does(row):
     if row.events:  # of those who are done in a step
         share = np.sum(np.asarray(network.agents)[:STEPS] < N, axis=1) / N
     taken = np.concatenate([[0], np.cumsum(share)])[::EVERY]
+    sent = taken / row.turns
     bits = row.vectors * row.bits(D) + 32 * row.scalars
-    increments = {"vectors": taken * row.vectors, "bits": taken * bits}
-    rounds = taken if row.events and row.gossips else EVERY * np.arange(len(taken))
+    increments = {"vectors": sent * row.vectors, "bits": sent * bits}
+    rounds = taken if row.events and row.gossips else EVERY / row.turns * np.arange(len(taken))
     increments["rounds"] = row.exchanges * rounds
     if row.events:
         local_steps = getattr(row.build(8.0), "local_steps", 1)

@@ -4,18 +4,23 @@
     Δ = φ − Σ pᵢ yᵢ / Σ pᵢ, the pseudo-gradient;  φ ← φ − η_o U, U the outer optimizer's for Δ
 
 Sums are over the workers that take part. Both optimizers are Optax's, without a learning rate, and
-see the parameters' pytree. A method says what it sends over an uplink and a downlink; ``bits`` is
-their mean. `AXES` adds ``bits_up``, ``bits_down`` and ``peak_bits``, the most in one step.
+see the parameters' pytree. Some methods exchange the model in P fragments, each a few of its leaves
+with an outer memory of its own. A method says what it sends over an uplink and a downlink; ``bits``
+is their mean. `AXES` adds ``bits_up``, ``bits_down`` and ``peak_bits``, the most in one step.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxdopt.algorithms.federated.clients import Clients
+from jaxdopt.compressors import FLOAT
 from jaxdopt.costs import Axis, Step
 from jaxdopt.optimizers import OfRow, of_row
+from jaxdopt.problems.layout import leaves_of
 
 
 def rows_of(method: Any, problem: Any, x: jax.Array) -> Any:
@@ -26,6 +31,51 @@ def rows_of(method: Any, problem: Any, x: jax.Array) -> Any:
 def outer_of(method: Any, problem: Any) -> OfRow:
     """Return the outer optimizer as one of the slow model [d]."""
     return of_row(method.server, getattr(problem, "leaves", None))
+
+
+class Fragment(NamedTuple):
+    """A part of the model that is exchanged alone."""
+
+    p: int  # its number
+    d: int  # how many coordinates it has
+    select: Callable[[jax.Array], jax.Array]  # its coordinates, [..., d] -> [..., d_p]
+    put: Callable[[jax.Array, jax.Array], jax.Array]  # rows [..., d] with others in their place
+    outer: OfRow  # the outer optimizer, of [d_p]
+
+
+def fragments_of(method: Any, problem: Any) -> list[Fragment]:
+    """Return the P = ``method.fragments`` fragments of the model: leaf l is in fragment l mod P.
+
+    One fragment is the whole model, of which nothing needs to be known.
+
+    Raises:
+        ValueError: a problem without leaves, or with fewer than P, unless P = 1.
+    """
+    if method.fragments == 1:
+        whole = outer_of(method, problem)
+        return [Fragment(0, problem.d, lambda rows: rows, _other, whole)]
+    leaves = leaves_of(problem, type(method).__name__)
+
+    def fragment(p: int, which: tuple[int, ...]) -> Fragment:
+        part = leaves.part(which)
+        return Fragment(
+            p,
+            part.d,
+            functools.partial(leaves.select, which=which),
+            lambda rows, values: leaves.put(rows, which, values),
+            of_row(method.server, part),
+        )
+
+    return [fragment(p, which) for p, which in enumerate(leaves.fragments(method.fragments))]
+
+
+def _other(rows: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(values, rows.shape)
+
+
+def up_and_down(compressor: Any, d: int) -> tuple[int, int]:
+    """Return the bits of a message of d numbers to the server, and of the server's answer."""
+    return FLOAT * d if compressor is None else compressor.bits(d), FLOAT * d
 
 
 def averaged(clients: Clients, memory: Any) -> Any:
