@@ -439,9 +439,13 @@ def test_programs_free_their_memory_maps(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.skipif(not MAPS.exists(), reason="memory maps are counted on Linux")
-def test_two_thousand_programs_in_one_process():
-    """In a process of its own, as users have them: what other tests have made is no part of it."""
-    command = [sys.executable, "-c", "import test_programs; test_programs.many(2000, 200)"]
+def test_three_hundred_programs_in_one_process():
+    """In a process of its own, as users have them: what other tests have made is no part of it.
+
+    From the hundredth on, when all that is kept is there, a program leaves nothing behind: 1 MB in
+    all and three maps are what 200 of them were measured to take, and 2 MB what 500 take.
+    """
+    command = [sys.executable, "-c", "import test_programs; test_programs.many(300, 50)"]
     quick = jax.config.read("jax_disable_most_optimizations")
     environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(quick)}
     options: dict[str, Any] = {"env": environment, "cwd": Path(__file__).parent}
@@ -452,7 +456,7 @@ def test_two_thousand_programs_in_one_process():
             rows.append([int(word) for word in line.split() if word.isdigit()])
     assert process.returncode == 0
     _, kept, megabytes = np.array(rows).T
-    assert len(rows) == 10
+    assert len(rows) == 6
     assert np.all(kept < 30_000)  # of 65,530
-    assert kept[-1] < kept[1] + 1000
-    assert megabytes[-1] < megabytes[1] + 200
+    assert kept[-1] < kept[1] + 100
+    assert megabytes[-1] < megabytes[1] + 20
