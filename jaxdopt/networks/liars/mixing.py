@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdopt import _selection
 from jaxdopt._checks import require
@@ -93,16 +94,19 @@ class RobustMixing(Robust):
     def _shared(self, rows: jax.Array) -> jax.Array:
         """Return the aggregates where all hear the same: rules with a pivot have one each."""
 
-        def all_of(messages: jax.Array) -> jax.Array:
+        def all_of(messages: jax.Array, who: Any) -> jax.Array:
             by_each = jax.vmap(lambda i: self.rule(messages, None, i, self.draws(RULE)))
-            return by_each(jnp.arange(self.n))
+            return by_each(jnp.asarray(who))
 
-        if self.attack is None:
-            return all_of(rows)
+        everyone = np.arange(self.n)
+        if self.attack is None or self.honest.all():
+            return all_of(rows, everyone)
         attack = self.on(0, lambda: rows)
         lie = attack(rows, jnp.sum(self.liars), self.draws(LIES), ~self.liars)
         told = jnp.where(self.liars[:, None], lie, rows)
-        return jnp.where(self.liars[:, None], all_of(rows), all_of(told))
+        place = self.n + np.cumsum(~self.honest) - 1  # of those who may lie, behind all
+        both = [all_of(told, everyone), all_of(rows, np.flatnonzero(~self.honest))]
+        return jnp.concatenate(both)[jnp.where(self.liars, place, everyone)]
 
     def _of_each(self, rows: jax.Array, function: Callable[..., Any]) -> Any:
         """Return a function of every receiver: its number, whom it hears, which slots, messages."""
