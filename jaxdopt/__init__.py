@@ -64,7 +64,8 @@ The methods:
                        FedNMap, ZhangHuJohansson
     asynchronous       ADSGD, ASBCD, ADPSGD, RFAST; with a server AsyncFedAvg, FedBuff, FedFix,
                        AFACD, AFACS
-    low communication  DiLoCo, StreamingDiLoCo, SparseLoCo, CO2 (a round late), NoLoCo (gossip)
+    low communication  DiLoCo, StreamingDiLoCo, DecoupledDiLoCo, SparseLoCo, EDiT, CO2 (a round
+                       late); of returns AsyncDiLoCo, AEDiT; by gossip NoLoCo
     among liars        MoNNA, SybilWall
     around any of them Averaged: its estimate is the running mean of the iterates
 

@@ -158,7 +158,8 @@ def _participation(method: Any, network: Any, calls: Any) -> tuple[Any, Any]:
         honest = jnp.asarray(honest)
         honest = honest if index is None else honest.at[index].get(mode="fill", fill_value=False)
     share = 1 if mask is True else jnp.sum(_both(mask, honest)) / count
-    own = getattr(method, "own_steps", None)
+    own: Any = getattr(method, "own_steps", None)
+    own = own(network) if callable(own) else own
     if own is None:
         return share, share * calls
     own = jnp.broadcast_to(own, (network.n, 1))[:, 0]

@@ -17,6 +17,7 @@ from jaxdopt import networks
 from jaxdopt._pytree import number_fields
 
 N = 6
+OPTIONS: dict[str, dict[str, Any]] = {"AsyncDiLoCo": {"dynamic": False}}  # visits are alike
 METHODS: dict[str, type] = {name: getattr(jd, name) for name in jd.algorithms.__all__}
 
 
@@ -29,7 +30,7 @@ def built(name: str, **options: Any) -> Any:
         for f in dataclasses.fields(method)
         if f.default is missing and f.default_factory is missing
     }
-    return method(**needed | options)
+    return method(**needed | OPTIONS.get(name, {}) | options)
 
 
 def _graph() -> Any:

@@ -37,6 +37,8 @@ GIVEN: dict[str, Any] = {
     "local_steps": 2,
     "server_stepsize": 0.9,
     "consensus_stepsize": 0.4,
+    "dynamic": False,
+    "server": None,
     "alpha": 0.5,
     "gradient_weight": 0.4,
     "growth": 0.05,

@@ -49,9 +49,12 @@ from jaxdopt.algorithms.gossip.dgd import DGD
 from jaxdopt.algorithms.gossip.dsgd import DSGD
 from jaxdopt.algorithms.gossip.local_dsgd import LocalDSGD
 from jaxdopt.algorithms.gossip.oldsgd import OLDSGD
+from jaxdopt.algorithms.low_communication.aedit import AEDiT
+from jaxdopt.algorithms.low_communication.async_diloco import AsyncDiLoCo
 from jaxdopt.algorithms.low_communication.co2 import CO2
 from jaxdopt.algorithms.low_communication.diloco import DiLoCo
-from jaxdopt.algorithms.low_communication.no_lo_co import NoLoCo
+from jaxdopt.algorithms.low_communication.edit import EDiT
+from jaxdopt.algorithms.low_communication.noloco import NoLoCo
 from jaxdopt.algorithms.low_communication.sparse_loco import SparseLoCo
 from jaxdopt.algorithms.low_communication.streaming_diloco import StreamingDiLoCo
 from jaxdopt.algorithms.primal_dual.exact_diffusion import ExactDiffusion
@@ -112,11 +115,14 @@ __all__ = [
     "SGD",
     "SGP",
     "STPP",
+    "AEDiT",
+    "AsyncDiLoCo",
     "AsyncFedAvg",
     "CentralizedRR",
     "DIGing",
     "DeepSqueeze",
     "DiLoCo",
+    "EDiT",
     "ExactDiffusion",
     "FedAvg",
     "FedAvgMomentum",

@@ -4,7 +4,7 @@ from jaxdopt.networks import participation
 from jaxdopt.networks.acceleration import Chebyshev, Repeated
 from jaxdopt.networks.directed import Directed, push_pull
 from jaxdopt.networks.events import durations
-from jaxdopt.networks.events.arrivals import Arrivals, arrivals
+from jaxdopt.networks.events.arrivals import Arrivals, arrivals, dynamic_calls
 from jaxdopt.networks.events.delay_line import DelayLine
 from jaxdopt.networks.events.pairs import Pairs, pairwise
 from jaxdopt.networks.events.timed import Timed, timed
@@ -64,6 +64,7 @@ __all__ = [
     "column_stochastic",
     "contraction",
     "durations",
+    "dynamic_calls",
     "fastest_mixing",
     "half_degree",
     "laplacian",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import optax
 from reference import (
     asynchronous,
     baselines,
@@ -552,6 +553,13 @@ FEDERATED = [
         numbers={"momentum": 0.4, "gap": 3.0, "clip": 0.2},
         descends=False,  # or a round late
     ),
+    _outer(
+        jd.EDiT,
+        outer_loops.edit,
+        0.1,
+        numbers={"clip": 0.3, "threshold": 1.0, "decay": 0.2, "warmup": 3},
+        scalars=1,  # of the only leaf
+    ),
     _federated(jd.FedProx, federated.fed_prox, 0.1, exact=False, numbers={"proximal": 0.3}),
     _federated(
         jd.SCAFFOLD, federated.scaffold, 0.1, exact=True, vectors=1.5, invariants=(_variates,)
@@ -701,6 +709,7 @@ def _arrivals(method: Any, loop: Any, stepsize: float, network: str, **more: Any
     )
 
 
+ALONE = {"local_steps": 1, "server_stepsize": 1.0}
 DIRECT = {"server_stepsize": 0.1}
 ASYNCHRONOUS = [
     _timeline(
@@ -730,6 +739,24 @@ ASYNCHRONOUS = [
     _timeline(jd.ADPSGD, _pairs, 0.2, "pairs", alike=False, descends=False, weighs=False),
     _arrivals(jd.AsyncFedAvg, asynchronous.asynchronous_fed_avg, 0.1, "each"),
     _arrivals(jd.FedFix, asynchronous.asynchronous_fed_avg, 0.1, "ticks", descends=False),
+    _arrivals(
+        jd.AsyncDiLoCo,
+        outer_loops.async_diloco,
+        0.1,
+        "each",
+        options={"dynamic": False},
+        parent={**ALONE, "dynamic": False, "server": optax.identity()},
+    ),
+    _arrivals(
+        jd.AEDiT,
+        outer_loops.aedit,
+        0.1,
+        "buffer",
+        options=NO_OPTIMIZER,
+        parent={**NO_OPTIMIZER, **ALONE},
+        numbers={"clip": 0.3, "threshold": 1.0, "decay": 0.2, "warmup": 3},
+        scalars=1,
+    ),
     _arrivals(jd.FedBuff, asynchronous.fed_buff, 0.1, "buffer"),
     _arrivals(jd.AFACD, asynchronous.afa_cd, 0.1, "buffer", options=DIRECT, descends=False),
     _arrivals(

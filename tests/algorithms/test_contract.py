@@ -301,6 +301,7 @@ def test_init_sends_nothing_takes_no_gradient_and_keeps_x0(row):
 
     class Silent:
         n, d, most, strong_convexity = N, D, 8, 1.0
+        leaves = jd.problems.layout.Layout.of(jnp.zeros(D))
         grad = grad_at = draw = refuse
 
     network = assembled(row, parts(row))

@@ -594,17 +594,17 @@ def async_diloco(
     aggregations,
     local_steps,
     local: Make = SGD,
-    server: Make = SGD,
+    server: Make | None = None,
     p=None,
 ):
     """Run asynchronous DiLoCo (Liu et al. 2024): x -= s u_server(mean over S of sent_i - y_i).
 
     S are those who come back, y_i what K_i inner steps made of the model sent_i that i had fetched,
-    and the mean is by the weights p_i. The paper's server is DelayedNesterov(0.9, n), its K_i are
-    dynamic_steps, and S is one client. A tick without returns changes nothing.
+    and the mean is by the weights p_i. The paper's server is DelayedNesterov(0.9, n), which is the
+    default, its K_i are dynamic_steps, and S is one client. A tick without returns changes nothing.
     """
     n = len(compute)
-    inner, outer = [local() for _ in range(n)], server()
+    inner, outer = [local() for _ in range(n)], server() if server else DelayedNesterov(0.9, n)
 
     def step(k, x, merged):
         moves = returned_moves(gradient, inner, merged, stepsize, local_steps, k)

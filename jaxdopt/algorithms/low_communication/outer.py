@@ -10,13 +10,14 @@ is their mean. `AXES` adds ``bits_up``, ``bits_down`` and ``peak_bits``, the mos
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt.algorithms.federated.clients import Clients
+from jaxdopt._checks import require
+from jaxdopt.algorithms.federated.clients import Clients, descend, participants
 from jaxdopt.compressors import FLOAT
 from jaxdopt.costs import Axis, Step
 from jaxdopt.optimizers import OfRow, of_row
@@ -76,6 +77,53 @@ def _other(rows: jax.Array, values: jax.Array) -> jax.Array:
 def up_and_down(compressor: Any, d: int) -> tuple[int, int]:
     """Return the bits of a message of d numbers to the server, and of the server's answer."""
     return FLOAT * d if compressor is None else compressor.bits(d), FLOAT * d
+
+
+def visit(
+    method: Any, state: Any, problem: Any, network: Any, key: jax.Array
+) -> tuple[Clients, jax.Array, Any]:
+    """Return who comes back to a server that does not wait, and what each brings.
+
+    Args:
+        method: with ``stepsize``, ``local_steps``, ``local`` and ``own_steps(network)``.
+        state: with ``server`` [d], ``sent`` [n, d] and ``inner``.
+        problem: whose gradients are taken.
+        network: the round of a `jd.networks.arrivals`.
+        key: of the samples.
+
+    Returns:
+        The clients; sentᵢ − yᵢ, how far local steps took them from what they had fetched, [s, d];
+        and the memories of their optimizers.
+    """
+    clients = participants(problem, network)
+    start = network.fetched(state.sent, state.server)
+    y, _, memory = descend(
+        clients,
+        start,
+        method.stepsize,
+        method.local_steps,
+        key,
+        own_steps=method.own_steps(network),
+        optimizer=method.local,
+        memory=clients.own(state.inner),
+    )
+    return clients, start - y, memory
+
+
+def require_calls(method: Any, network: Any, calls: Iterable[int]) -> None:
+    """Refuse a network whose longest visits are of another number of gradients than the method's.
+
+    Args:
+        method: with ``local_steps``.
+        network: an aggregation, whose clock knows the gradients of visits.
+        calls: those that will do.
+    """
+    require(
+        network.most in calls,
+        f"local_steps is {method.local_steps} and the longest visit takes {network.most} of them "
+        f"in jd.networks.arrivals; give it calls={method.local_steps}, or "
+        f"calls=jd.networks.dynamic_calls(compute, {method.local_steps}).",
+    )
 
 
 def averaged(clients: Clients, memory: Any) -> Any:

@@ -9,7 +9,7 @@ aggregation k turns version k into version k + 1.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,7 +19,7 @@ import numpy as np
 from jaxdopt import agents as _agents
 from jaxdopt._checks import count, require
 from jaxdopt._numbers import number
-from jaxdopt._pytree import pytree, static
+from jaxdopt._pytree import pytree, replace, static
 from jaxdopt.networks.events import draws, durations
 from jaxdopt.networks.events.schedule import (
     Places,
@@ -42,8 +42,11 @@ class Returns(Round, Server):
     latest: Any = None  # [s] int: as clients, but padding where one returns again here
     renewed: Any = None  # [s] bool: whether it goes on with the new model, or the present one
     frequency: Any = None  # [n]: returns of each an aggregation, in the long run
+    calls: Any = None  # [n] int: gradients of a visit of each
     last: Any = None  # [] seconds since the aggregation before
     ticks: bool = static(default=False)  # whether aggregations take place at fixed times
+    most: int = static(default=1)  # gradients of the longest visit
+    even: bool = static(default=True)  # whether all visits take as many
 
     @property
     def offers(self) -> frozenset[str]:  # type: ignore[override]
@@ -94,8 +97,11 @@ class Arrivals(Schedule, Pattern):
             round.
         renewed: [T, s] bool: whether it goes on with the new model, or the present one.
         frequency: [n]: returns of each client an aggregation, in the long run.
+        calls: [n] int: gradients of a visit of each client.
         n: the number of clients.
         ticks: whether aggregations take place at fixed times.
+        most: gradients of the longest visit.
+        even: whether all visits take as many.
     """
 
     end: Any
@@ -104,8 +110,11 @@ class Arrivals(Schedule, Pattern):
     latest: Any
     renewed: Any
     frequency: Any
+    calls: Any
     n: int = static()
     ticks: bool = static(default=False)
+    most: int = static(default=1)
+    even: bool = static(default=True)
     indices = ("agents", "latest")
     numbers = ("staleness", "renewed")
     nouns = ("clients", "returns", "aggregations")
@@ -129,9 +138,19 @@ class Arrivals(Schedule, Pattern):
             latest=latest,
             renewed=self.renewed[k],
             frequency=self.frequency,
+            calls=self.calls,
             last=self.since(k),
             ticks=self.ticks,
+            most=self.most,
+            even=self.even,
         )
+
+    @classmethod
+    def aligned(cls, members: Sequence[Any]) -> list[Any]:
+        """Return schedules in tables of one size, with what is true of the visits of all."""
+        most = max(member.most for member in members)
+        even = all(member.even and member.most == most for member in members)
+        return [replace(member, most=most, even=even) for member in super().aligned(members)]
 
     def _facts(self) -> dict[str, str]:
         return super()._facts() | {"staleness": f"at most {np.asarray(self.staleness).max()}"}
@@ -200,7 +219,38 @@ def arrivals(
     at_once = restart == "at once"
     rounds = _aggregations(visits, size, every, at_once)
     record = recorded(rounds, until, "too few clients return", "other times, or another rule")
-    return _tabulated(n, record, size, every is not None, at_once)
+    return _tabulated(n, record, size, every is not None, at_once, visits.calls)
+
+
+def dynamic_calls(compute: Any, most: int) -> np.ndarray:
+    """Return how many gradients clients take in visits that last about as long as each other's.
+
+    These are dynamic local updates: Kᵢ = ⌊K minⱼ tⱼ / tᵢ⌋ of clients that need tᵢ seconds a
+    gradient, and at least 1, so that the quickest take K.
+
+    Args:
+        compute: tᵢ > 0, [n]; of random times the means.
+        most: K ≥ 1.
+
+    Returns:
+        Kᵢ, [n] int, for ``arrivals(n, compute=compute, calls=...)``.
+
+    Source: Liu, Chhaparia, Douillard, Kale, Rusu, Shen, Szlam, Ranzato (2024), arXiv 2401.09135.
+
+    Raises:
+        ValueError: times that are no [n] positive numbers; K that is no positive integer.
+
+    Example:
+        >>> dynamic_calls([0.58, 0.75, 1.51, 3.33], 20).tolist()
+        [20, 15, 7, 3]
+    """
+    times, most = np.asarray(compute, float), count("most", most)
+    require(
+        times.ndim == 1 and bool(np.all(times > 0)),
+        f"compute is {compute!r}; give the positive seconds of a gradient, one a client.",
+    )
+    steps = np.floor(most * (times.min() / times) * (1 + 1e-12))  # ratios are rounded
+    return np.maximum(steps, 1).astype(int)
 
 
 def _rule(n: int, rule: Any, every: Any, buffer: Any, restart: Any) -> tuple[int, float | None]:
@@ -309,7 +359,12 @@ def _aggregations(
 
 
 def _tabulated(
-    n: int, record: list[tuple[float, list[Return]]], size: int, ticks: bool, at_once: bool
+    n: int,
+    record: list[tuple[float, list[Return]]],
+    size: int,
+    ticks: bool,
+    at_once: bool,
+    calls: np.ndarray,
 ) -> Arrivals:
     """Return aggregations as the padded tables of `Arrivals`."""
     lengths = np.array([len(returned) for _, returned in record])
@@ -337,6 +392,9 @@ def _tabulated(
         places.indices(latest, n),
         places.table(renewed, True),
         stored(frequency),
+        stored(calls),
         n=n,
         ticks=ticks,
+        most=int(calls.max()),
+        even=bool(calls.min() == calls.max()),
     )
