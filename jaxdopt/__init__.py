@@ -35,8 +35,8 @@ Running:
 
 Problems:
 
-    problems           finite sums (logistic_regression, mlp, flax modules, your own loss) and
-                       quadratic; around them Minibatch, GaussianNoise, Composite with a `prox`
+    problems           finite sums (logistic_regression, mlp, flax, your own loss), quadratic;
+                       around them Minibatch, GaussianNoise, Composite with a `prox`
     data, partition    data sets and texts, and how their samples are split over the agents
     stack              several problems or methods as one, to be swept
 

@@ -121,7 +121,18 @@ class Explanation:
                 f"compilation, {_duration(self.time.step)} a step and "
                 f"{_duration(self.time.record)} a record, by {self.time.timed} steps timed here"
             )
+        facts["an agent"] = self._share()
         return facts
+
+    def _share(self) -> str:
+        """Return an agent's part of the memory, and of a step's time."""
+        sizes = {name: size for name, size in self.sizes.items() if name != "network"}
+        if self.memory is not None:
+            sizes["temporary"] = self.memory.temporary
+        parts = [f"{name} {readable(size / self.n)}" for name, size in sizes.items()]
+        if self.time is not None:
+            parts.append(f"{_duration(self.time.step / self.n)} a step")
+        return ", ".join(parts)
 
     def _cost(self, name: str) -> str:
         value, about = self.costs[name], "~" * (name in self.varying)

@@ -89,6 +89,10 @@ def test_memory_is_that_of_shapes_alone():
     assert told.free is None or told.memory.results > told.free
     assert told.time is None
     assert "no step was timed" in repr(told)
+    part = re.search(r"an agent +state 24 B, problem (.*), temporary (.*)", repr(told))
+    own = told.sizes["problem"] / 8, told.memory.temporary / 8
+    assert part
+    assert part.groups() == tuple(map(_memory.readable, own))
     shape = jax.ShapeDtypeStruct((8, 3), jnp.float64)
     small = jd.explain(jd.DGD(0.1), PROBLEM, RING, shape, steps=100)
     result = jd.run(jd.DGD(0.1), PROBLEM, RING, PROBLEM.start(), KEY, steps=100)
@@ -108,6 +112,7 @@ def test_time_is_an_estimate_of_steps_that_were_timed():
         time.compilation + 10**6 * time.step + 1001 * time.record, rel=1e-9
     )
     assert f"by {time.timed} steps timed here" in repr(told)
+    assert re.search(r"an agent .* [mu]?s a step$", repr(told))
 
 
 @pytest.mark.slow
