@@ -14,8 +14,7 @@ network and the problem are pytrees too, so every sweep is a vmap and every run 
 Estimates are [n, d], a row for each agent. A method's numbers, such as its stepsize, may be
 schedules of the step or one number for each agent, [n, 1]; they can be swept and differentiated.
 What is called static is part of the program: another value compiles anew. This is the overview;
-``help(jd.EXTRA)`` has a method's arguments, the module that it names the source and the theorem,
-``help(jd.networks)`` a part of the library. All public classes follow in full below.
+``help(jd.EXTRA)`` has a method's arguments, and its module the source and the theorem.
 
 Running:
 
