@@ -10,6 +10,8 @@ from what it needs:
 ``numbers``     single numbers sent beside them, 0 by default
 ``exchanges``   rounds of communication, 1 by default
 ``gradients``   calls for a gradient, 1 by default; times ``local_steps`` if the method has them
+``downlink``    the compressor of what comes back from a server, None if it is whole; by default
+                the same as ``compressor``
 ``overlap``     steps under whose gradients the messages travel, 0 (they are waited for) by default
 ==============  =================================================================================
 
@@ -128,21 +130,27 @@ def counted(method: Any, state: Any, problem: Any, network: Any) -> Cost:
     gradients = average * (
         getattr(problem, "batch", 1) if "finite sum" in needs else samples(problem)
     )
-    compressor = getattr(method, "compressor", None)
-    rows = jax.tree.leaves(state.x)
-    if compressor is None:
-        sent = sum(vector_bits(leaf) for leaf in rows)
-    else:
-        sent = sum(compressor.bits(leaf.shape[1]) for leaf in rows)
+    ways = [getattr(method, "compressor", None)]
+    if hasattr(method, "downlink"):
+        ways.append(method.downlink)
+    bits = [share * (vectors * _message_bits(way, state.x) + numbers * FLOAT) for way in ways]
     waited = 1 if {"timeline", "pairs"}.isdisjoint(needs) else share  # of a round of all agents
     return Cost(
         gradients,
         waited * exchanges,
         share * vectors,
-        share * (vectors * sent + numbers * FLOAT),
+        sum(bits) / len(bits),
         calls=None if local is None else calls,
         overlap=getattr(method, "overlap", 0),
+        up=bits[0] if len(bits) > 1 else None,
+        down=bits[-1] if len(bits) > 1 else None,
     )
+
+
+def _message_bits(compressor: Any, x: Any) -> int:
+    """Return the bits of one agent's row of ``x``, compressed if there is a compressor."""
+    size = vector_bits if compressor is None else lambda leaf: compressor.bits(leaf.shape[1])
+    return sum(size(leaf) for leaf in jax.tree.leaves(x))
 
 
 def _participation(method: Any, network: Any, calls: Any) -> tuple[Any, Any]:

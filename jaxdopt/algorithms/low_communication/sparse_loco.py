@@ -22,12 +22,11 @@ import jax.numpy as jnp
 
 from jaxdopt._checks import Count
 from jaxdopt._numbers import Fraction, Nonnegative
-from jaxdopt._pytree import pytree, replace, static
+from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.compressed.messages import message
 from jaxdopt.algorithms.federated.clients import Central, common, descend, participants
-from jaxdopt.algorithms.low_communication.outer import AXES, rows_of, up_and_down
+from jaxdopt.algorithms.low_communication.outer import AXES, rows_of
 from jaxdopt.compressors import Compressor
-from jaxdopt.costs import Cost, counted
 from jaxdopt.optimizers import Transformation
 
 
@@ -62,6 +61,7 @@ class SparseLoCo:
     local_steps: Count = static(default=30)
     local: Transformation | None = None
     needs: ClassVar[set[str]] = {"server"}
+    downlink: ClassVar[None] = None
     axes: ClassVar = AXES
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
@@ -89,10 +89,3 @@ class SparseLoCo:
             clients.keep(state.inner, memory),
             state.n,
         )
-
-    def cost(self, state: State, problem: Any, network: Any) -> Cost:
-        """K gradients, a message to the server and the model back."""
-        cost = counted(self, state, problem, network)
-        up, down = up_and_down(self.compressor, problem.d)
-        share = cost.vectors
-        return replace(cost, bits=share * (up + down) / 2, up=share * up, down=share * down)
