@@ -143,7 +143,9 @@ def test_diloco_without_optimizers_is_fed_avg(p):
     expected = federated.fed_avg(*given, **numbers)
     np.testing.assert_allclose(outer_loops.diloco(*given, **numbers), expected, **EXACT)
     np.testing.assert_allclose(  # without decay and compression, the error is always nothing
-        outer_loops.sparse_loco(*given, lambda v, i, k: v, decay=0.0, **numbers), expected, **EXACT
+        outer_loops.sparse_loco(*given, lambda k, channel, i, v: v, decay=0.0, **numbers),
+        expected,
+        **EXACT,
     )
 
 
@@ -219,7 +221,7 @@ def test_what_streaming_sends_is_compressed_by_client_and_fragment():
     gradient, x0 = quadratics()
     sent = {}
 
-    def largest(v, i, k):
+    def largest(k, channel, i, v):
         sent[k, i] = np.where(np.abs(v) == np.abs(v).max(), v, 0.0)
         return sent[k, i]
 
@@ -366,7 +368,7 @@ def test_what_sparse_loco_does_not_send_it_remembers():
     slope = np.random.default_rng(0).standard_normal((N, D))
     errors = np.zeros((N, D))
 
-    def largest(v, i, k):
+    def largest(k, channel, i, v):
         kept = np.where(np.abs(v) >= np.sort(np.abs(v))[-2], v, 0.0)
         errors[i] = v - kept
         return kept

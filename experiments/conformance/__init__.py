@@ -59,8 +59,10 @@ OWN: dict[str, dict[str, Any]] = {
     "BEER": {"compressor": jd.compressors.TopK(2)},
     "CHOCOSGD": {"compressor": jd.compressors.TopK(2)},
     "DeepSqueeze": {"compressor": jd.compressors.TopK(2)},
+    "DiLoCo": {"server": None},
     "FOCUS": {"stepsize": 0.05},
     "STPP": {"stepsize": 0.05},
+    "StreamingDiLoCo": {"period": 4, "server": None},
 }
 DRAWN = {"SybilWall"}
 """Methods whose draws no file tells: of whom each agent tells each other one in every round."""
@@ -189,7 +191,7 @@ def drawn(method: Any) -> dict[str, Any]:
 def trajectory(method: Any, network: Any) -> dict[str, Any]:
     """Return the estimates after every step or event, and what is known of the latter."""
     steps = len(np.asarray(network.agents)) if hasattr(network, "agents") else STEPS
-    recorded = {"x": lambda state, _: getattr(state, "server", state.x)}
+    recorded = {"x": lambda state, _: state.x if "x" in vars(state) else state.server}
     if hasattr(method, "sampling"):
         recorded |= {name: lambda s, _, n=name: getattr(s.passes, n) for name in ("order", "place")}
     whole = problem(type(method).__name__ in COMPOSITE)

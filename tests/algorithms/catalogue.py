@@ -528,18 +528,9 @@ def _outer(method: Any, loop: Any, stepsize: float, **more: Any) -> Row:
     )
 
 
-def _streaming(gradient: Any, there: Any, x0: Any, stepsize: Any, steps: int, **numbers: Any):
-    """The workers' iterates of Streaming DiLoCo."""
-    return outer_loops.streaming_diloco(gradient, there, x0, stepsize, steps, **numbers)[1]
-
-
-def _sparse(
-    gradient: Any, there: Any, x0: Any, stepsize: Any, steps: int, compress: Any, **more: Any
-):
-    """SparseLoCo's iterates, whose messages are named as those of compressed methods."""
-    return outer_loops.sparse_loco(
-        gradient, there, x0, stepsize, steps, lambda v, i, k: compress(k, 0, i, v), **more
-    )
+@functools.wraps(outer_loops.streaming_diloco)
+def _streaming(*given: Any, **numbers: Any) -> Any:
+    return outer_loops.streaming_diloco(*given, **numbers)[1]  # where the workers are
 
 
 FEDERATED = [
@@ -594,31 +585,40 @@ FEDERATED = [
         invariants=(_variates,),
     ),
 ]
+
+
+def _up_and_down(d: int) -> float:
+    """The bits of a dithered message up, and of a whole one down."""
+    return (DITHER.bits(d) + 32 * d) / 2
+
+
 LOW_COMMUNICATION = [
     Row(
         jd.StreamingDiLoCo,
         _streaming,
         0.1,
         exact=False,
-        network="server",
-        options={**NO_OPTIMIZER, "period": 2, "delay": 0},
+        options={**NO_OPTIMIZER, "period": 2, "delay": 0, "compressor": DITHER},
+        quiet={**NO_OPTIMIZER, "period": 4, "delay": 1, "compressor": TOP},
         parent={**NO_OPTIMIZER, "period": 1, "delay": 0, "merge": 0.0, "server_stepsize": 1.0},
-        numbers={"period": 2, "delay": 0, "merge": 0.3, "server_stepsize": 0.7},
-        turns=2,
+        numbers={"period": 2, "delay": 0, "merge": 0.3, "server_stepsize": 0.9},
+        network="server",
         gossips=False,
+        turns=2,
         local=True,
         delays=True,
+        bits=_up_and_down,
     ),
     _federated(
         jd.SparseLoCo,
-        _sparse,
+        outer_loops.sparse_loco,
         0.1,
         exact=False,
         options={"compressor": DITHER, "local_steps": 3},
         quiet={"compressor": TOP, "local_steps": 3},
         parent={"compressor": jd.compressors.Identity(), "local_steps": 1, "decay": 0.0},
         numbers={"decay": 0.8},
-        bits=lambda d: (DITHER.bits(d) + 32 * d) / 2,
+        bits=_up_and_down,
     ),
 ]
 COMPOSITE = [

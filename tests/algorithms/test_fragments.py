@@ -89,7 +89,7 @@ def compressing(compressor, d):
         rows = jnp.zeros((N, d)).at[i].set(v)
         return messages.message(compressor, jax.random.fold_in(KEY, k), rows)[i]
 
-    return lambda v, i, k: np.asarray(message(v, i, k, d(k)))
+    return lambda k, channel, i, v: np.asarray(message(v, i, k, d(k)))
 
 
 @pytest.mark.parametrize("delay", [0, 3])

@@ -11,7 +11,7 @@ fragment. An optimizer has update(g, x) -> direction, to be subtracted times a s
 a dict of float arrays and integers by name, empty before the first update.
 
 leaves is a list of the (offset, size) of the model's leaves, the whole of it if None. A compressor
-is a function compress(v, i, k) of what client i sends in round or step k.
+is a function compress(k, channel, i, v) of what client i sends in round or step k, channel 0.
 
 mean_S(u_i) is sum_S p_i u_i / sum_S p_i over the active clients, p [n] or None for the plain mean.
 """
@@ -199,7 +199,7 @@ def sparse_loco(
         for i in who:
             y = inner_steps(gradient, inner[i], i, x[k], k, a[i], local_steps)
             e[i] = decay * e[i] + (x[k] - y)
-            sent.append(np.asarray(compress(e[i].copy(), i, k), dtype=np.float64))
+            sent.append(np.asarray(compress(k, 0, i, e[i].copy()), dtype=np.float64))
             e[i] = e[i] - sent[-1]
         x[k + 1] = x[k] - server_stepsize * mean_over(who, sent, p, d)
     return x
@@ -376,7 +376,7 @@ def streaming_diloco(
         if s == arrival - delay:
             moves = [phi[s, part] - theta[s, i, part] for i in who]
             if compress is not None:
-                moves = [np.asarray(compress(v, i, k)) for i, v in zip(who, moves, strict=True)]
+                moves = [np.asarray(compress(k, 0, i, v)) for i, v in zip(who, moves, strict=True)]
             pending = mean_over(who, moves, p, len(part)) if who else None
         if s == arrival:
             if exchange in failed:

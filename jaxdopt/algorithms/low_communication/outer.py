@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt._checks import require
+from jaxdopt._pytree import replace
 from jaxdopt.algorithms.federated.clients import Clients, descend, participants
 from jaxdopt.compressors import FLOAT
-from jaxdopt.costs import Axis, Step
+from jaxdopt.costs import Axis, Cost, Step, counted
 from jaxdopt.optimizers import OfRow, of_row
 from jaxdopt.problems.layout import leaves_of
 
@@ -70,12 +71,56 @@ def fragments_of(method: Any, problem: Any) -> list[Fragment]:
     return [fragment(p, which) for p, which in enumerate(leaves.fragments(method.fragments))]
 
 
+def require_turns(method: Any, delay: int = 0) -> None:
+    """Refuse a period in which fragments have unequal turns, and a delay of a turn or more."""
+    period, fragments = method.period, method.fragments
+    require(
+        period % fragments == 0,
+        f"period is {period} and fragments is {fragments}; give a period that is a multiple of the "
+        "fragments.",
+    )
+    require(
+        delay < period // fragments,
+        f"delay is {delay}, and a fragment is sent every {period // fragments} steps; give less, "
+        "so that one message has arrived before the next is sent.",
+    )
+
+
 def _other(rows: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.broadcast_to(values, rows.shape)
 
 
-def up_and_down(compressor: Any, d: int) -> tuple[int, int]:
-    """Return the bits of a message of d numbers to the server, and of the server's answer."""
+def up_and_down(method: Any, state: Any, problem: Any, network: Any) -> Cost:
+    """Return the cost of a round whose messages are compressed, and the server's model whole."""
+    cost = counted(method, state, problem, network)
+    up, down = (cost.vectors * bits for bits in _bits(method, problem.d))
+    return replace(cost, bits=(up + down) / 2, up=up, down=down)
+
+
+def exchanged(method: Any, state: Any, problem: Any, network: Any, delay: int = 0) -> Cost:
+    """Return the cost of an inner step: fragment ``state.arrived``, if any, has been exchanged.
+
+    Those who sent it, a share ``state.sent`` of all, did so ``delay`` steps before.
+    """
+    cost, parts = counted(method, state, problem, network), fragments_of(method, problem)
+    size = jnp.asarray([*(part.d for part in parts), 0])[state.arrived]
+    bits = jnp.asarray([*(_bits(method, part.d) for part in parts), (0, 0)])[state.arrived]
+    up, down = state.sent * bits[0], cost.vectors * bits[1]
+    turn = (network.time + 1) % (method.period // method.fragments) == 0
+    return replace(
+        cost,
+        exchanges=jnp.where(turn, cost.exchanges, 0),
+        vectors=(state.sent + cost.vectors) / 2 * size / problem.d,
+        bits=(up + down) / 2,
+        up=up,
+        down=down,
+        hidden=delay,
+    )
+
+
+def _bits(method: Any, d: int) -> tuple[int, int]:
+    """Return the bits of d numbers on their way to the server, and on their way back."""
+    compressor = getattr(method, "compressor", None)
     return FLOAT * d if compressor is None else compressor.bits(d), FLOAT * d
 
 

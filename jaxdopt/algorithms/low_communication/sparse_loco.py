@@ -10,7 +10,7 @@ parameters and 2 bits for their values: ``Blocks(TopK(k), size)`` has the chunks
 parameters. A worker that is absent keeps its eᵢ and the optimizer's memory.
 
 Source: Sarfi, Thérien, Lidin, Belilovsky (2025), arXiv 2508.15706.
-Confidence: summary (the equations from a collection of optimizers); chunks from memory.
+Confidence: summaries (a collection of optimizers), from memory (chunks).
 Departs: messages are added by a server, where the paper gathers all at every worker.
 Theorem in the tests: with β = 0 and without compression it is `FedAvg`.
 """

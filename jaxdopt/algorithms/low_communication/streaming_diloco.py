@@ -13,8 +13,8 @@ workers' yᵢₚ fall back to φₚ, and the same fragment is tried again H/P st
 
 Source: Douillard, Donchev, Rush, Kale, Charles, Garrett, Teston, Lacey, McIlroy, Shen, Ramé, Szlam,
 Ranzato, Barham (2025), arXiv 2501.18512; failures: torchft's ``local_sgd``.
-Confidence: authors' code (of others: torchft's, whose published runs it repeats exactly); the
-paper's defaults from memory.
+Confidence: third-party code (torchft's, whose published runs it repeats exactly), from memory (the
+paper's defaults).
 Departs: the paper counts τ from the sending, as we do from the arrival: the same with other oₚ.
 Theorem in the tests: with one fragment, without delay and merging it is `DiLoCo`.
 """
@@ -27,20 +27,21 @@ import jax
 import jax.numpy as jnp
 
 from jaxdopt import agents
-from jaxdopt._checks import Count, Integer, require
+from jaxdopt._checks import Count, Integer
 from jaxdopt._numbers import Fraction, Nonnegative
-from jaxdopt._pytree import field, pytree, replace, static
+from jaxdopt._pytree import field, pytree, static
 from jaxdopt.algorithms.compressed.messages import message
 from jaxdopt.algorithms.federated.clients import common, descend, participants
 from jaxdopt.algorithms.low_communication.outer import (
     AXES,
     Fragment,
+    exchanged,
     fragments_of,
+    require_turns,
     rows_of,
-    up_and_down,
 )
 from jaxdopt.compressors import Compressor
-from jaxdopt.costs import Cost, counted
+from jaxdopt.costs import Cost
 from jaxdopt.optimizers import Transformation, nesterov
 
 COMMIT = 0xC0117000  # folded into the key of a step: whether an exchange succeeds
@@ -99,16 +100,7 @@ class StreamingDiLoCo:
 
     def __post_init__(self) -> None:
         """Check that fragments take equal turns, and that messages arrive before the next one."""
-        require(
-            self.period % self.fragments == 0,
-            f"period is {self.period} and fragments is {self.fragments}; give a period that is a "
-            "multiple of the fragments.",
-        )
-        require(
-            self.delay < self.period // self.fragments,
-            f"delay is {self.delay}, and a fragment is sent every {self.period // self.fragments} "
-            f"steps; give less, so that one message has arrived before the next is sent.",
-        )
+        require_turns(self, self.delay)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
@@ -151,10 +143,7 @@ class StreamingDiLoCo:
 
         pending, sent = jax.lax.cond(
             (done + self.delay) % turn == 0,
-            lambda: (
-                _switch(p, message_of, parts),
-                clients.number / jnp.asarray(problem.n, state.sent.dtype),
-            ),
+            lambda: (_switch(p, message_of, parts), share),
             lambda: (state.pending, state.sent),
         )
         there = sent > 0
@@ -169,7 +158,7 @@ class StreamingDiLoCo:
             mine = part.put(jnp.zeros(problem.d, bool), jnp.ones(part.d, bool))
             return part.put(state.server, own), memories, mine
 
-        def exchanged() -> tuple[Any, ...]:
+        def arrived() -> tuple[Any, ...]:
             server, outer, mine = _switch(p, update_of, parts)
             alpha = jnp.where(succeeds, self.merge, 0).astype(y.dtype)
             merged = jnp.where(mine & there, alpha * y + (1 - alpha) * server, y)
@@ -177,9 +166,9 @@ class StreamingDiLoCo:
             return merged, server, outer, failures, jnp.where(there, p, self.fragments)
 
         none = jnp.full_like(state.arrived, self.fragments)
-        y, server, outer, failures, arrived = jax.lax.cond(
+        y, server, outer, failures, which = jax.lax.cond(
             done % turn == 0,
-            exchanged,
+            arrived,
             lambda: (y, state.server, state.outer, state.failures, none),
         )
         return State(
@@ -191,25 +180,12 @@ class StreamingDiLoCo:
             pending,
             sent,
             failures,
-            arrived,
+            which,
         )
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
         """One gradient; a fragment to the server and back where one has arrived."""
-        cost, parts = counted(self, state, problem, network), fragments_of(self, problem)
-        sizes = jnp.asarray([*(part.d for part in parts), 0])[state.arrived]
-        bits = jnp.asarray([*(up_and_down(self.compressor, part.d) for part in parts), (0, 0)])
-        up, down = bits[state.arrived] * jnp.stack([state.sent, cost.vectors])
-        turn = (network.time + 1) % (self.period // self.fragments) == 0
-        return replace(
-            cost,
-            exchanges=jnp.where(turn, cost.exchanges, 0),
-            vectors=(state.sent + cost.vectors) / 2 * sizes / problem.d,
-            bits=(up + down) / 2,
-            up=up,
-            down=down,
-            hidden=self.delay,
-        )
+        return exchanged(self, state, problem, network, self.delay)
 
 
 def _switch(p: jax.Array, branch: Callable[[Fragment], Any], parts: list[Fragment]) -> Any:
