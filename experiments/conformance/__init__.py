@@ -58,6 +58,7 @@ OWN: dict[str, dict[str, Any]] = {
     "BCPP": {"stepsize": 0.5},
     "BEER": {"compressor": jd.compressors.TopK(2)},
     "CHOCOSGD": {"compressor": jd.compressors.TopK(2)},
+    "DecoupledDiLoCo": {"period": 4, "quorum": 3, "server": None},
     "DeepSqueeze": {"compressor": jd.compressors.TopK(2)},
     "DiLoCo": {"server": None},
     "FOCUS": {"stepsize": 0.05},

@@ -52,6 +52,7 @@ from jaxdopt.algorithms.gossip.oldsgd import OLDSGD
 from jaxdopt.algorithms.low_communication.aedit import AEDiT
 from jaxdopt.algorithms.low_communication.async_diloco import AsyncDiLoCo
 from jaxdopt.algorithms.low_communication.co2 import CO2
+from jaxdopt.algorithms.low_communication.decoupled_diloco import DecoupledDiLoCo
 from jaxdopt.algorithms.low_communication.diloco import DiLoCo
 from jaxdopt.algorithms.low_communication.edit import EDiT
 from jaxdopt.algorithms.low_communication.noloco import NoLoCo
@@ -120,6 +121,7 @@ __all__ = [
     "AsyncFedAvg",
     "CentralizedRR",
     "DIGing",
+    "DecoupledDiLoCo",
     "DeepSqueeze",
     "DiLoCo",
     "EDiT",

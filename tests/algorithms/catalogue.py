@@ -528,9 +528,14 @@ def _outer(method: Any, loop: Any, stepsize: float, **more: Any) -> Row:
     )
 
 
-@functools.wraps(outer_loops.streaming_diloco)
-def _streaming(*given: Any, **numbers: Any) -> Any:
-    return outer_loops.streaming_diloco(*given, **numbers)[1]  # where the workers are
+def _workers(loop: Any) -> Any:
+    """A loop that returns the slow model and where the workers are: the latter."""
+
+    @functools.wraps(loop)
+    def run(*given: Any, **numbers: Any) -> Any:
+        return loop(*given, **numbers)[1]
+
+    return run
 
 
 FEDERATED = [
@@ -595,7 +600,7 @@ def _up_and_down(d: int) -> float:
 LOW_COMMUNICATION = [
     Row(
         jd.StreamingDiLoCo,
-        _streaming,
+        _workers(outer_loops.streaming_diloco),
         0.1,
         exact=False,
         options={**NO_OPTIMIZER, "period": 2, "delay": 0, "compressor": DITHER},
@@ -608,6 +613,20 @@ LOW_COMMUNICATION = [
         local=True,
         delays=True,
         bits=_up_and_down,
+    ),
+    Row(
+        jd.DecoupledDiLoCo,
+        _workers(outer_loops.decoupled_diloco),
+        0.4,
+        exact=False,
+        options={**NO_OPTIMIZER, "period": 2},
+        parent={**NO_OPTIMIZER, "period": 1, "server_stepsize": 1.0},
+        numbers={"period": 2, "quorum": 3, "server_stepsize": 0.9},
+        network="full",
+        gossips=False,
+        turns=2,
+        local=True,
+        delays=True,
     ),
     _federated(
         jd.SparseLoCo,

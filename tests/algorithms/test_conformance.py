@@ -88,7 +88,7 @@ def of_reference(row, case):
         assert_told(case, made)
         made = [given["x0"], *(one.x for one in made)]
     if isinstance(made, tuple):  # and what is known besides
-        made = made[1 if row.name == "StreamingDiLoCo" else 0]
+        made = made[0 if row.name == "OSGP" else 1]
     made = np.asarray(made)
     return made[:, None] if made.ndim == 2 else made
 

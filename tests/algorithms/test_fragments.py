@@ -232,6 +232,65 @@ def test_numbers_are_one_program():
         np.testing.assert_allclose(swept.state.server[i], alone.state.server, **EXACT)
 
 
+QUORUMS = [(1, 0), (3, 0), (3, 2), (4, 5)]
+
+
+@pytest.mark.parametrize(("quorum", "grace"), QUORUMS)
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_decoupled_diloco_is_its_loop(fragments, quorum, grace):
+    """With optimizers that remember, learners who come and go, and stepsizes of agents."""
+    there, stepsize = presence(), np.linspace(0.05, 0.2, N)
+    expected = outer_loops.decoupled_diloco(
+        gradient, there, x_start().mean(0), lambda k: stepsize, STEPS, 6, fragments,
+        quorum, grace, 0.6, LEAVES, outer_loops.Adam, lambda: outer_loops.Nesterov(0.8),
+    )  # fmt: skip
+    method = jd.DecoupledDiLoCo(
+        jnp.asarray(stepsize)[:, None], 0.6, 6, fragments, quorum, grace,
+        optax.trace(0.8, nesterov=True), optax.scale_by_adam(),
+    )  # fmt: skip
+    phi, x, _ = trajectory(method, there)
+    np.testing.assert_allclose(phi, expected[0], **EXACT)
+    np.testing.assert_allclose(x, expected[1], **EXACT)
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_decoupled_with_everybody_there_is_streaming(fragments):
+    decoupled = jd.DecoupledDiLoCo(0.1, 0.6, 6, fragments, quorum=N)
+    streaming = jd.StreamingDiLoCo(0.1, 0.6, 6, fragments, delay=0, merge=0.0)
+    phi, x, result = trajectory(decoupled)
+    expected, rows, whole = trajectory(streaming)
+    np.testing.assert_allclose(phi, expected, **EXACT)
+    np.testing.assert_allclose(x, rows, **EXACT)
+    for name in ("bits", "bits_up", "bits_down", "peak_bits", "rounds", "vectors", "gradients"):
+        np.testing.assert_allclose(result.history[name], whole.history[name], err_msg=name)
+
+
+def test_learners_weigh_as_much_as_they_have_worked():
+    """Of two with constant slopes 1 and 3, of which one is there in every second tick."""
+    slopes = jnp.asarray([[1.0], [3.0]])
+    flat = jd.problems.Oracle(lambda x, own, key: own, slopes, jnp.zeros(1))
+    there = np.array([[True, True], [True, False], [True, True], [True, True]])
+    method = jd.DecoupledDiLoCo(1.0, 1.0, 4, server=None)
+    phi, _, result = trajectory(method, there, flat, jnp.zeros((2, 1)), steps=4)
+    assert phi[-1, 0] == -(4 * 4 + 2 * 6) / 6  # the second started anew
+    assert result.history["bits"][-1] == 32
+
+
+def test_fragments_are_merged_by_whoever_is_there_and_cost_what_they_are():
+    """Both fragments wait for a quorum of all, and are merged in one tick."""
+    there = np.ones((12, N), bool)
+    there[2:7, 0] = False
+    method = jd.DecoupledDiLoCo(0.1, period=4, fragments=2, quorum=N)
+    _, _, result = trajectory(method, there, steps=12)
+    sizes = np.array([sum(SIZES[p::2]) for p in range(2)])
+    bits = np.diff(result.history["bits"])
+    expected = np.zeros(12)
+    expected[[1, 7, 9, 11]] = 32 * np.array([sizes[0], D, sizes[0], sizes[1]])
+    np.testing.assert_allclose(bits, expected)
+    np.testing.assert_array_equal(np.diff(result.history["rounds"]), expected > 0)
+    assert result.history["peak_bits"][-1] == 32 * D
+
+
 REFUSED = {
     "a period of unequal turns": ({"period": 10, "fragments": 3}, "multiple of the fragments"),
     "a message too late": ({"period": 12, "fragments": 3, "delay": 4}, "give less"),
@@ -246,6 +305,14 @@ def test_bad_input_is_refused(case):
     options, sentence = REFUSED[case]
     with pytest.raises(ValueError, match=sentence):
         jd.StreamingDiLoCo(0.1, **options)
+
+
+def test_a_quorum_of_more_than_there_are_is_refused():
+    method = jd.DecoupledDiLoCo(0.1, quorum=6)
+    with pytest.raises(ValueError, match=r"quorum is 6\.0, and there are 5 learners"):
+        method.init(jnp.asarray(x_start()), problem(), jd.networks.Server(N), KEY)
+    with pytest.raises(ValueError, match="multiple of the fragments"):
+        jd.DecoupledDiLoCo(0.1, period=10, fragments=3)
 
 
 def test_more_fragments_than_leaves_or_none_at_all_are_refused():

@@ -34,7 +34,8 @@ NEEDS = {
     "push-pull hop": "BCPP",
     "tree": "STPP",
     "tree both_ways": "RelaySGD",
-    "server sum": "EDiT SCAFFOLD SCAFFOLDMomentum MIFA FedVARP FOCUS FedSUM FedSUMB FedSUMCR",
+    "server sum": "SCAFFOLD SCAFFOLDMomentum MIFA FedVARP FOCUS FedSUM FedSUMB FedSUMCR "
+    "EDiT DecoupledDiLoCo",
     "server all": "FedNMap ZhangHuJohansson",
     "returns": "AFACD FedBuff AsyncDiLoCo",
     "returns sum": "AsyncFedAvg AFACS AEDiT",

@@ -97,23 +97,31 @@ def up_and_down(method: Any, state: Any, problem: Any, network: Any) -> Cost:
     return replace(cost, bits=(up + down) / 2, up=up, down=down)
 
 
-def exchanged(method: Any, state: Any, problem: Any, network: Any, delay: int = 0) -> Cost:
-    """Return the cost of an inner step: fragment ``state.arrived``, if any, has been exchanged.
+def exchanged(
+    method: Any, state: Any, problem: Any, network: Any, which: Any, now: Any, delay: int = 0
+) -> Cost:
+    """Return the cost of an inner step with an exchange of fragments.
 
-    Those who sent it, a share ``state.sent`` of all, did so ``delay`` steps before.
+    Args:
+        method: with ``fragments``; the next three are those of its ``cost``.
+        state: with ``sent``, the share of agents that have sent, if not those who take part now.
+        problem: whose model is sent.
+        network: the round's.
+        which: fragments were exchanged, [P] bool.
+        now: whether there was an exchange.
+        delay: the steps for which their messages have travelled.
     """
     cost, parts = counted(method, state, problem, network), fragments_of(method, problem)
-    size = jnp.asarray([*(part.d for part in parts), 0])[state.arrived]
-    bits = jnp.asarray([*(_bits(method, part.d) for part in parts), (0, 0)])[state.arrived]
-    up, down = state.sent * bits[0], cost.vectors * bits[1]
-    turn = (network.time + 1) % (method.period // method.fragments) == 0
+    down = cost.vectors
+    up, size = getattr(state, "sent", down), which @ jnp.asarray([part.d for part in parts])
+    bits = which @ jnp.asarray([_bits(method, part.d) for part in parts])
     return replace(
         cost,
-        exchanges=jnp.where(turn, cost.exchanges, 0),
-        vectors=(state.sent + cost.vectors) / 2 * size / problem.d,
-        bits=(up + down) / 2,
-        up=up,
-        down=down,
+        exchanges=jnp.where(now, cost.exchanges, 0),
+        vectors=(up + down) / 2 * size / problem.d,
+        bits=(up * bits[0] + down * bits[1]) / 2,
+        up=up * bits[0],
+        down=down * bits[1],
         hidden=delay,
     )
 

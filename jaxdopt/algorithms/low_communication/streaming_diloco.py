@@ -59,7 +59,7 @@ class State:
     pending: jax.Array = field(axis=None)  # [d] the Δₚ that travels
     sent: jax.Array  # [] the share of workers that have sent theirs
     failures: jax.Array  # [] how many exchanges have failed
-    arrived: jax.Array  # [] the fragment that was exchanged in the last step; P if none was
+    arrived: jax.Array = field(axis=None)  # [P] bool, which fragment did in the last step
 
     @property
     def estimate(self) -> jax.Array:
@@ -115,7 +115,7 @@ class StreamingDiLoCo:
             jnp.zeros_like(phi),
             jnp.asarray(0.0),
             jnp.asarray(0),
-            jnp.asarray(len(parts)),
+            jnp.zeros(len(parts), bool),
         )
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
@@ -163,9 +163,9 @@ class StreamingDiLoCo:
             alpha = jnp.where(succeeds, self.merge, 0).astype(y.dtype)
             merged = jnp.where(mine & there, alpha * y + (1 - alpha) * server, y)
             failures = state.failures + (there & ~succeeds)
-            return merged, server, outer, failures, jnp.where(there, p, self.fragments)
+            return merged, server, outer, failures, there & (jnp.arange(len(parts)) == p)
 
-        none = jnp.full_like(state.arrived, self.fragments)
+        none = jnp.zeros_like(state.arrived)
         y, server, outer, failures, which = jax.lax.cond(
             done % turn == 0,
             arrived,
@@ -185,7 +185,8 @@ class StreamingDiLoCo:
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
         """One gradient; a fragment to the server and back where one has arrived."""
-        return exchanged(self, state, problem, network, self.delay)
+        now = (network.time + 1) % (self.period // self.fragments) == 0
+        return exchanged(self, state, problem, network, state.arrived, now, self.delay)
 
 
 def _switch(p: jax.Array, branch: Callable[[Fragment], Any], parts: list[Fragment]) -> Any:
