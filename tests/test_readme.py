@@ -59,7 +59,9 @@ EXPECTED = {  # what a page says of its results
         and Path("comparison.nc").exists()
     ),
     "devices": lambda names: (
-        sorted(names["order"]) == list(range(512)) and bool((names["mixed"] == 1).all())
+        sorted(names["order"]) == list(range(512))
+        and bool((names["mixed"] == 1).all())
+        and names["result"].state.x.shape == (8, names["problem"].d)
     ),
     "gpus": lambda names: names["result"].state.x.shape == (64, 3),
     "liars": lambda names: (
@@ -82,13 +84,19 @@ EXPECTED = {  # what a page says of its results
         and 0.01 < float(names["best"]["stepsize"].item()) < 1
     ),
     "networks": lambda names: max(last(names["rough"]), last(names["rooted"])) < 1e-6,
-    "own-data": lambda names: last(names["result"], "accuracy") > 0.9,
+    "own-data": lambda names: (
+        last(names["result"], "accuracy") > 0.9
+        and [len(tokens) for tokens in names["text"].tokens] == [800, 1600, 2400, 3200]
+        and [len(windows) for windows in names["kept"].windows(32)] == [22, 44, 67, 89]
+    ),
     "own-loop": lambda names: (
         names["slopes"].shape == (16, 1) and bool((names["slopes"] != 0).all())
     ),
     "own-method": lambda names: len(names["dataset"].algorithm) == 2,
     "own-model": lambda names: (
-        last(names["result"], "accuracy") > 0.8
+        min(last(names["found"], "accuracy"), last(names["result"], "accuracy")) > 0.8
+        and last(names["learned"], "held out") < 0.8 * names["learned"].history["held out"][0]
+        and names["language"].tokens == 16
         and names["oracle"].grad(names["oracle"].start(), jax.random.key(0)).shape == (16, 1210)
     ),
     "own-rule": lambda names: (

@@ -130,6 +130,41 @@ with jax.set_mesh(mesh):  # as JAX asks for of explicit axes outside of a jit
 """
 
 
+MODELS = """
+import jax, jax.numpy as jnp, numpy as np, jaxdopt as jd
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
+mesh = jax.make_mesh((4, 2), ("clients", "model"), axis_types=(AxisType.Auto,) * 2)
+both = NamedSharding(mesh, PartitionSpec("clients", "model"))
+rows = NamedSharding(mesh, PartitionSpec("clients"))
+windows = np.stack([part[:4] for part in jd.data.markov_text(books=8, characters=400).windows(8)])
+model = jd.problems.neural.Transformer(16, length=8, width=8, heads=2, layers=1)
+problem = jd.problems.Minibatch(jd.problems.next_token(model, windows), 2)
+x0, key = problem.start().astype(float), jax.random.key(0)
+
+def spread(leaf):
+    return jax.device_put(leaf, rows) if np.shape(leaf)[:1] == (8,) else leaf
+
+for method, network in [
+    (jd.FedAvg(0.5, local_steps=3), jd.networks.Server(8)),
+    (jd.GradientTracking(0.5), jd.networks.metropolis(jd.graphs.ring(8))),
+]:
+    options = {"steps": 4, "every": 4, "defaults": ("loss",)}
+    here = jd.run(method, problem, network, x0, key, **options)
+    assert float(np.abs(jax.tree.leaves(here.state)[0] - np.asarray(x0)).max()) > 1e-3
+    there = jd.run(
+        method, jax.tree.map(spread, problem), network, jax.device_put(x0, both), key, **options
+    )
+    np.testing.assert_allclose(here.history["loss"], there.history["loss"], rtol=1e-10)
+    for a, b in zip(jax.tree.leaves(here.state), jax.tree.leaves(there.state), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+        held = {shard.data.nbytes for shard in b.addressable_shards}
+        assert held == {b.nbytes // (8 if b.ndim == 2 else 2)}, (type(method), b.shape, held)
+"""
+
+
 def run_on(devices, program):
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
@@ -152,3 +187,8 @@ def test_explicit_axes_are_taken_with_automatic_ones():
 
 def test_explicit_axes_within_transformations():
     run_on(4, TRANSFORMED)
+
+
+@pytest.mark.long
+def test_clients_over_one_axis_and_their_models_over_another():
+    run_on(8, MODELS)

@@ -101,7 +101,7 @@ class Text(NamedTuple):
     >>> [windows.shape for windows in train.windows(16)]
     [(28, 17), (56, 17), (84, 17)]
     >>> test.decode(test.tokens[0][:12])
-    'ppbaopbgdgcd'
+    'ppeoopbcjfgb'
     """
 
     tokens: list[np.ndarray]
@@ -359,15 +359,15 @@ def text(*paths: str | Path) -> Text:
 def markov_text(books: int = 8, characters: int = 2000, *, seed: int = 0) -> Text:
     """Generate texts of unlike statistics and lengths, as a stand-in for books in tests.
 
-    A book is a Markov chain of 16 characters, half of whose transitions are its own and half the
-    same for all books; each row is drawn from Dirichlet(0.1). Book i has 2i/(books + 1) times the
+    A book is a Markov chain of 16 characters; a quarter of the probability of its transitions is
+    its own, the rest the same for all books, both drawn from Dirichlet(0.1). Book i has 2i/(books + 1) times the
     mean number of ``characters``. ``seed`` is of all of it.
     """
     random, count = np.random.default_rng(seed), 16
     shared, *own = random.dirichlet(np.full(count, 0.1), (books + 1, count))
     texts = []
     for i, mine in enumerate(own, start=1):
-        chain = ((shared + mine) / 2).cumsum(axis=1)
+        chain = (0.75 * shared + 0.25 * mine).cumsum(axis=1)
         draws = random.random(2 * i * characters // (books + 1))
         tokens = np.empty(len(draws), np.uint8)
         state = 0
