@@ -68,6 +68,7 @@ SHARED = {  # what methods of a family take from each other
         "directed.coupling",
         "directed.ratio",
         "federated.clients",
+        "low_communication.fragments",
         "low_communication.norms",
         "low_communication.outer",
         "reshuffling.epochs",

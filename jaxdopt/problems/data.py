@@ -360,8 +360,8 @@ def markov_text(books: int = 8, characters: int = 2000, *, seed: int = 0) -> Tex
     """Generate texts of unlike statistics and lengths, as a stand-in for books in tests.
 
     A book is a Markov chain of 16 characters; a quarter of the probability of its transitions is
-    its own, the rest the same for all books, both drawn from Dirichlet(0.1). Book i has 2i/(books + 1) times the
-    mean number of ``characters``. ``seed`` is of all of it.
+    its own, the rest the same for all books, both drawn from Dirichlet(0.1). Book i has
+    2i/(books + 1) times the mean number of ``characters``. ``seed`` is of all of it.
     """
     random, count = np.random.default_rng(seed), 16
     shared, *own = random.dirichlet(np.full(count, 0.1), (books + 1, count))

@@ -26,7 +26,7 @@ from jaxdopt import agents
 from jaxdopt._checks import Count
 from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import field, pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, serve
+from jaxdopt.algorithms.federated.clients import Central, common
 from jaxdopt.algorithms.low_communication.norms import (
     Norms,
     cost_with_norms,
@@ -35,6 +35,7 @@ from jaxdopt.algorithms.low_communication.norms import (
 )
 from jaxdopt.algorithms.low_communication.outer import (
     AXES,
+    advance,
     outer_of,
     require_calls,
     rows_of,
@@ -97,14 +98,7 @@ class AEDiT:
         clients, away, memory = visit(self, state, problem, network, key)
         known = clients.own(state.norms)
         update, norms = weighed(self, clients, problem.leaves, known, away)
-        new, outer = serve(
-            clients,
-            state.server,
-            self.server_stepsize,
-            update,
-            outer_of(self, problem),
-            state.outer,
-        )
+        new, outer = advance(self, clients, state, problem, update)
         sent = network.handed(state.sent, state.server, new)
         norms, inner = agents.put((state.norms, state.inner), network.latest, (norms, memory))
         return State(new, sent, norms, outer, inner, state.n)

@@ -27,8 +27,8 @@ from jaxdopt._checks import Count
 from jaxdopt._numbers import Fraction, Nonnegative, Number, Positive
 from jaxdopt._opaque import traceable
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, descend, participants
-from jaxdopt.algorithms.low_communication.outer import AXES, rows_of
+from jaxdopt.algorithms.federated.clients import Central, common, participants
+from jaxdopt.algorithms.low_communication.outer import AXES, rows_of, work
 from jaxdopt.optimizers import Transformation
 
 
@@ -93,15 +93,7 @@ class CO2:
         """Take one round."""
         clients = participants(problem, network)
         start = clients.share(state.server)
-        y, _, memory = descend(
-            clients,
-            start,
-            self.stepsize,
-            self.local_steps,
-            key,
-            optimizer=self.local,
-            memory=clients.own(state.inner),
-        )
+        y, memory = work(self, clients, start, state.inner, key)
         arrived = jnp.where(state.flight == 0, 0, state.flight / self._gap(state))
         m = self.momentum * state.momentum + arrived
         if self.clip is not None:

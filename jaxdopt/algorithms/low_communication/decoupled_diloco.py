@@ -28,14 +28,9 @@ from jaxdopt import agents
 from jaxdopt._checks import Count, require
 from jaxdopt._numbers import Nonnegative, Number
 from jaxdopt._pytree import field, pytree, static
-from jaxdopt.algorithms.federated.clients import Shared, common, descend, participants
-from jaxdopt.algorithms.low_communication.outer import (
-    AXES,
-    exchanged,
-    fragments_of,
-    require_turns,
-    rows_of,
-)
+from jaxdopt.algorithms.federated.clients import Shared, common, participants
+from jaxdopt.algorithms.low_communication.fragments import exchanged, fragments_of, require_turns
+from jaxdopt.algorithms.low_communication.outer import AXES, rows_of, work
 from jaxdopt.costs import Cost
 from jaxdopt.optimizers import Transformation, nesterov
 
@@ -116,10 +111,7 @@ class DecoupledDiLoCo:
         clients, parts = participants(problem, network), fragments_of(self, problem)
         phi, present = clients.share(state.server), clients.own(state.present)
         start = agents.select(present, clients.own(state.x), phi)
-        memory = clients.own(state.inner)
-        y, _, memory = descend(
-            clients, start, self.stepsize, 1, key, optimizer=self.local, memory=memory
-        )
+        y, memory = work(self, clients, start, state.inner, key)
         t = jnp.where(present[:, None], clients.own(state.steps), 0) + 1
         offsets = (jnp.arange(len(parts)) + 1) * (self.period // self.fragments)
         due = state.due | ((network.time + 1 - offsets) % self.period == 0)

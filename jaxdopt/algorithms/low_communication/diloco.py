@@ -24,8 +24,15 @@ import jax
 from jaxdopt._checks import Count
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import field, pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, descend, participants, serve
-from jaxdopt.algorithms.low_communication.outer import AXES, averaged, outer_of, rows_of
+from jaxdopt.algorithms.federated.clients import Central, common, participants
+from jaxdopt.algorithms.low_communication.outer import (
+    AXES,
+    advance,
+    averaged,
+    outer_of,
+    rows_of,
+    work,
+)
 from jaxdopt.optimizers import Transformation, nesterov
 
 
@@ -72,24 +79,9 @@ class DiLoCo:
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
         clients = participants(problem, network)
-        start, memory = clients.share(state.server), clients.own(state.inner)
-        y, _, memory = descend(
-            clients,
-            start,
-            self.stepsize,
-            self.local_steps,
-            key,
-            optimizer=self.local,
-            memory=memory,
-        )
-        server, outer = serve(
-            clients,
-            state.server,
-            self.server_stepsize,
-            clients.mean(start - y),
-            outer_of(self, problem),
-            state.outer,
-        )
+        start = clients.share(state.server)
+        y, memory = work(self, clients, start, state.inner, key)
+        server, outer = advance(self, clients, state, problem, clients.mean(start - y))
         if self.memory == "reset":
             return State(server, outer, None, state.n)
         if self.memory == "average":

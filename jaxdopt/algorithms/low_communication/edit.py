@@ -25,14 +25,14 @@ import jax
 from jaxdopt._checks import Count
 from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import field, pytree, static
-from jaxdopt.algorithms.federated.clients import Central, common, descend, participants, serve
+from jaxdopt.algorithms.federated.clients import Central, common, participants
 from jaxdopt.algorithms.low_communication.norms import (
     Norms,
     cost_with_norms,
     no_norms,
     weighed,
 )
-from jaxdopt.algorithms.low_communication.outer import AXES, outer_of, rows_of
+from jaxdopt.algorithms.low_communication.outer import AXES, advance, outer_of, rows_of, work
 from jaxdopt.optimizers import Transformation, nesterov
 
 
@@ -87,24 +87,9 @@ class EDiT:
         """Take one round."""
         clients = participants(problem, network)
         start = clients.share(state.server)
-        y, _, memory = descend(
-            clients,
-            start,
-            self.stepsize,
-            self.local_steps,
-            key,
-            optimizer=self.local,
-            memory=clients.own(state.inner),
-        )
+        y, memory = work(self, clients, start, state.inner, key)
         known = clients.own(state.norms)
         update, norms = weighed(self, clients, problem.leaves, known, start - y)
-        server, outer = serve(
-            clients,
-            state.server,
-            self.server_stepsize,
-            update,
-            outer_of(self, problem),
-            state.outer,
-        )
+        server, outer = advance(self, clients, state, problem, update)
         norms, inner = clients.keep((state.norms, state.inner), (norms, memory))
         return State(server, norms, outer, inner, state.n)

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from jaxdopt._checks import Count
 from jaxdopt._numbers import Fraction, Nonnegative
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.federated.clients import descend, everyone
-from jaxdopt.algorithms.low_communication.outer import AXES, rows_of
+from jaxdopt.algorithms.federated.clients import everyone
+from jaxdopt.algorithms.low_communication.outer import AXES, rows_of, work
 from jaxdopt.optimizers import Transformation
 
 
@@ -67,15 +67,7 @@ class NoLoCo:
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
-        y, _, memory = descend(
-            everyone(problem),
-            state.x,
-            self.stepsize,
-            self.local_steps,
-            key,
-            optimizer=self.local,
-            memory=state.inner,
-        )
+        y, memory = work(self, everyone(problem), state.x, state.inner, key)
         gamma = self.server_stepsize if self.gamma is None else self.gamma
         delta = (
             self.momentum * state.delta

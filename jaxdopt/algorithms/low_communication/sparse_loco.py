@@ -24,8 +24,8 @@ from jaxdopt._checks import Count
 from jaxdopt._numbers import Fraction, Nonnegative
 from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.compressed.messages import message
-from jaxdopt.algorithms.federated.clients import Central, common, descend, participants
-from jaxdopt.algorithms.low_communication.outer import AXES, rows_of
+from jaxdopt.algorithms.federated.clients import Central, common, participants
+from jaxdopt.algorithms.low_communication.outer import AXES, rows_of, work
 from jaxdopt.compressors import Compressor
 from jaxdopt.optimizers import Transformation
 
@@ -71,16 +71,8 @@ class SparseLoCo:
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
         clients = participants(problem, network)
-        start, memory = clients.share(state.server), clients.own(state.inner)
-        y, _, memory = descend(
-            clients,
-            start,
-            self.stepsize,
-            self.local_steps,
-            key,
-            optimizer=self.local,
-            memory=memory,
-        )
+        start = clients.share(state.server)
+        y, memory = work(self, clients, start, state.inner, key)
         e = self.decay * clients.own(state.e) + start - y
         sent = message(self.compressor, key, e)
         return State(

@@ -31,15 +31,14 @@ from jaxdopt._checks import Count, Integer
 from jaxdopt._numbers import Fraction, Nonnegative
 from jaxdopt._pytree import field, pytree, static
 from jaxdopt.algorithms.compressed.messages import message
-from jaxdopt.algorithms.federated.clients import common, descend, participants
-from jaxdopt.algorithms.low_communication.outer import (
-    AXES,
+from jaxdopt.algorithms.federated.clients import common, participants
+from jaxdopt.algorithms.low_communication.fragments import (
     Fragment,
     exchanged,
     fragments_of,
     require_turns,
-    rows_of,
 )
+from jaxdopt.algorithms.low_communication.outer import AXES, rows_of, work
 from jaxdopt.compressors import Compressor
 from jaxdopt.costs import Cost
 from jaxdopt.optimizers import Transformation, nesterov
@@ -122,15 +121,8 @@ class StreamingDiLoCo:
         """Take one inner step, and exchange the fragment whose turn it is."""
         clients, parts = participants(problem, network), fragments_of(self, problem)
         phi, present = clients.share(state.server), clients.own(state.present)
-        y, _, memory = descend(
-            clients,
-            agents.select(present, clients.own(state.x), phi),
-            self.stepsize,
-            1,
-            key,
-            optimizer=self.local,
-            memory=clients.own(state.inner),
-        )
+        start = agents.select(present, clients.own(state.x), phi)
+        y, memory = work(self, clients, start, state.inner, key)
         done, turn = network.time + 1, self.period // self.fragments
         share = jnp.asarray(clients.number / problem.n, state.sent.dtype)
         p = ((done + self.delay) // turn - 1 - state.failures) % self.fragments
