@@ -10,7 +10,9 @@ import optax
 import pytest
 from reference import asynchronous, federated, methods, outer_loops
 
-TORCHFT = json.loads((pathlib.Path(__file__).parent / "reference" / "torchft.json").read_text())
+TORCHFT = json.loads(
+    (pathlib.Path(__file__).parents[1] / "experiments" / "torchft.json").read_text()
+)
 N, D, H = 5, 6, 4
 LEAVES = [(0, 2), (2, 1), (3, 3)]
 EXACT = {"rtol": 0, "atol": 1e-13}

@@ -24,7 +24,7 @@ SIZES = [2, 3, 1, 4, 4]
 LEAVES = list(zip(np.cumsum([0, *SIZES[:-1]]).tolist(), SIZES, strict=True))
 D = sum(SIZES)
 TORCHFT = json.loads(
-    (Path(__file__).parents[1] / "reference" / "torchft.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[2] / "experiments" / "torchft.json").read_text(encoding="utf-8")
 )
 
 
