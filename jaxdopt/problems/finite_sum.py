@@ -292,7 +292,8 @@ class FiniteSum:
     def _gradient(self, x: jax.Array, data: Any, weights: Any) -> jax.Array:
         with jax.default_matmul_precision(self.precision):
             g = jax.vmap(jax.grad(self._mean_loss))(x, data, weights)
-        return self.shares[:, None] * (g + self.l2 * x)
+        shares = self.shares[:, None]
+        return self.layout.map(lambda g, x: shares * (g + self.l2 * x), g, x)
 
     def _mean_loss(self, x: jax.Array, data: Any, weights: Any) -> jax.Array:
         losses = losses_of(self.loss, self.layout.unravel(x), data)

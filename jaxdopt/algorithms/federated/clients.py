@@ -50,7 +50,10 @@ class Clients:
     def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:
         """Return the gradient of each one's own fᵢ at its row, [s, d] -> [s, d]."""
         g = self.problem.grad(x, key)
-        return g if self.shares is None else g / self._column(g.dtype)
+        if self.shares is None:
+            return g
+        column, leaves = self._column(g.dtype), getattr(self.problem, "leaves", None)
+        return g / column if leaves is None else leaves.map(lambda leaf: leaf / column, g)
 
     def own(self, values: T) -> T:
         """Return their rows of leaves [n, ...]; single numbers stay as they are."""
@@ -187,23 +190,28 @@ def descend(
         memory: what it remembers, a row of each client; it is begun anew by default.
     """
     stepsize, own_steps = clients.own(stepsize), clients.own(own_steps)
-    local = of_row(optimizer, getattr(clients.problem, "leaves", None))
+    leaves = getattr(clients.problem, "leaves", None)
+    local = of_row(optimizer, leaves)
+    split = (lambda rows: [rows]) if leaves is None else leaves.split
     if memory is None:
         memory = jax.vmap(local.init)(start)
 
     def one(carry: tuple[Any, ...], step: jax.Array) -> tuple[Any, None]:
-        y, total, memory = carry
+        parts, total, memory = carry
+        y = jnp.concatenate(parts, axis=-1)
         g = clients.grad(y, jax.random.fold_in(key, step))
         along, new = jax.vmap(local.update)(direction(y, g), memory, y)
         if own_steps is not None:
             working = step < own_steps[:, 0]
             g, along = (agents.select(working, rows, jnp.zeros_like(rows)) for rows in (g, along))
             new = agents.select(working, new, memory)
-        return (y - stepsize * along, total + g, new), None
+        parts = [y - stepsize * u for y, u in zip(parts, split(along), strict=True)]
+        return (parts, total + g, new), None
 
-    (y, total, memory), _ = jax.lax.scan(
-        one, (start, jnp.zeros_like(start), memory), jnp.arange(steps)
+    (parts, total, memory), _ = jax.lax.scan(
+        one, (split(start), jnp.zeros_like(start), memory), jnp.arange(steps)
     )
+    y = jnp.concatenate(parts, axis=-1)
     return Work(y, total / (steps if own_steps is None else own_steps), memory)
 
 
