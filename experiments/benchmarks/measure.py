@@ -21,6 +21,7 @@ from experiments.benchmarks import (
     calls,
     fresh,
     mixing,
+    outer_loops,
     participation,
     peers,
     speed,
@@ -61,6 +62,8 @@ def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict
     cases.append(("large sweep", partial(fresh.large_sweep, 2000 if quick else 10_000)))
     messages = (64, 128, repeats) if quick else (*aggregation.FULL, 5)
     cases.append(("aggregation", partial(aggregation.aggregation, *messages)))
+    few = (2, 2) if quick else (5, repeats)
+    cases.append(("rounds", partial(outer_loops.rounds, *few)))
     cases.append(("peers", partial(peers.peers, 16, 200 if quick else 2000, repeats)))
     rows: list[Row] = []
     bar = tqdm(cases, disable=not progress, unit="case")
