@@ -171,4 +171,4 @@ def test_everything_public_exists_and_is_documented():
 def test_a_methods_file_is_its_mathematics():
     counts = lines.by_role(PACKAGE / "algorithms")
     assert counts["step"] > 500  # it has found them
-    assert counts["checks"] + counts["cost"] <= 120, counts
+    assert counts["checks"] + counts["cost"] <= 1.6 * len(jd.algorithms.__all__), counts
