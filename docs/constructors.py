@@ -1,4 +1,4 @@
-"""What mkdocstrings has to be told of the library: constructors of `@pytree` classes, examples."""
+"""What mkdocstrings has to be told of the library: constructors made of fields, examples."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ PAIR = re.compile(r"^( +)(\w+), (\w+): (.*\n(?:\1 +.*\n)*)", flags=re.MULTILINE)
 
 
 class Constructors(griffe.Extension):
-    """Give every `@pytree` class without a constructor of its own one made of its fields."""
+    """Give `@pytree` classes and flax modules without constructors one made of their fields."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Say what griffe's reader of docstrings expects: ``Examples:``, and one name an entry."""
@@ -21,7 +21,7 @@ class Constructors(griffe.Extension):
         """Visit all classes, once their bases are known."""
         for module in (pkg, *_modules(pkg)):
             for cls in module.classes.values():
-                if not cls.is_alias and _is_pytree(cls) and "__init__" not in cls.members:
+                if not cls.is_alias and _has_fields(cls) and "__init__" not in cls.members:
                     cls.set_member("__init__", _constructor(cls))
 
 
@@ -32,8 +32,9 @@ def _modules(module: griffe.Module) -> Any:
             yield from _modules(inner)
 
 
-def _is_pytree(cls: griffe.Class) -> bool:
-    return any(str(each.value).rpartition(".")[2] == "pytree" for each in cls.decorators)
+def _has_fields(cls: griffe.Class) -> bool:
+    pytree = any(str(each.value).rpartition(".")[2] == "pytree" for each in cls.decorators)
+    return pytree or [str(base) for base in cls.bases] == ["nn.Module"]
 
 
 def _constructor(cls: griffe.Class) -> griffe.Function:

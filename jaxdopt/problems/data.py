@@ -94,14 +94,13 @@ class Text(NamedTuple):
         vocabulary: the characters, in order; a token is a place in it.
         names: of the texts.
 
-    The windows of 16 characters, and those of a tenth that is held out:
-
-    >>> text = markov_text(books=3, characters=1000)
-    >>> train, test = text.split(0.1)
-    >>> [windows.shape for windows in train.windows(16)]
-    [(28, 17), (56, 17), (84, 17)]
-    >>> test.decode(test.tokens[0][:12])
-    'ppeoopbcjfgb'
+    Example:
+        >>> text = markov_text(books=3, characters=1000)
+        >>> train, test = text.split(0.1)
+        >>> [windows.shape for windows in train.windows(16)]
+        [(28, 17), (56, 17), (84, 17)]
+        >>> test.decode(test.tokens[0][:12])
+        'ppeoopbcjfgb'
     """
 
     tokens: list[np.ndarray]
