@@ -23,7 +23,8 @@ from experiments.measures import among
 from experiments.panels import Figure, Lines
 from experiments.study import Part, Program, Results, Study, comparison, comparisons
 
-AGENTS, BATCH, STEPSIZE, ALPHA = 8, 16, 0.3, 1.0  # α, of all ten classes together
+AGENTS, BATCH, ALPHA = 8, 16, 1.0  # α, of all ten classes together
+STEPSIZES = {"ExactDiffusion": 0.15}  # at first; 0.3 for all others
 RECORDS = 10
 EXACT = ("GradientTracking", "ExactDiffusion")
 METHODS = {"DSGD": jd.DSGD, "GradientTracking": jd.GradientTracking}
@@ -75,9 +76,9 @@ def world(sizes: Any, seed: int) -> Any:
     return made
 
 
-def rate(world: Any) -> Any:
-    """Return the stepsizes, .3 at first and 0 at last."""
-    return jd.schedules.Cosine(STEPSIZE, world.steps)
+def rate(world: Any, name: str = ONE) -> Any:
+    """Return a method's stepsizes, which fall to 0."""
+    return jd.schedules.Cosine(STEPSIZES.get(name, 0.3), world.steps)
 
 
 def alone(world: Any, _: Any) -> dict[None, Program]:
@@ -90,7 +91,7 @@ def together(world: Any, _: Any) -> dict[str, Program]:
     """Return every method's runs on both graphs."""
     graphs = {"ring": jd.graphs.ring(AGENTS), "exponential": jd.graphs.exponential(AGENTS)}
     networks = {name: jd.networks.metropolis(graph) for name, graph in graphs.items()}
-    methods = {name: METHODS[name](rate(world)) for name in world.methods}
+    methods = {name: METHODS[name](rate(world, name)) for name in world.methods}
     return comparisons(methods, problem=world.spread, networks=networks, **world.shared)
 
 

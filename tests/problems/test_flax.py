@@ -54,6 +54,12 @@ class Counting(nn.Module):
         return nn.Dense(3)(x)
 
 
+def evaluated(rngs):
+    module = Layers(rngs)
+    module.eval()  # no dropout
+    return module
+
+
 def doubled(params):
     """Return parameters in float64, moved away from zeros and ones."""
     random = np.random.default_rng(1)
@@ -78,8 +84,7 @@ def test_a_linen_module_is_the_loops():
 
 
 def test_linen_and_nnx_are_the_same():
-    module = Layers(nnx.Rngs(0))
-    module.eval()  # no dropout
+    module = evaluated(nnx.Rngs(0))
     one = jd.problems.flax(module, FEATURES, LABELS, **OPTIONS)
     two = jd.problems.flax(MODEL, FEATURES, LABELS, **OPTIONS)
     x = jnp.asarray(RANDOM.standard_normal((3, one.d)))
@@ -271,6 +276,16 @@ def test_fingerprints_are_of_modules_and_data():
 
     assert of() == of()
     assert len({of(), of(seed=1), of(hidden=5)}) == 3
+
+
+@pytest.mark.parametrize("make", [lambda: MODEL.clone(), lambda: evaluated(nnx.Rngs(3))])
+def test_problems_of_equal_modules_are_stacked(make):
+    problems = [jd.problems.flax(make(), features, LABELS, seed=0) for features in (FEATURES, [
+        2 * part for part in FEATURES])]  # fmt: skip
+    x = jnp.asarray(RANDOM.standard_normal(problems[0].d))
+    together = jax.jit(jax.vmap(lambda problem: problem.objective(x)))(jd.stack(problems))
+    own = [jax.jit(problem.objective)(x) for problem in problems]
+    np.testing.assert_allclose(together, own, rtol=1e-12)
 
 
 @pytest.mark.slow

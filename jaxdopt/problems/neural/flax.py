@@ -1,5 +1,6 @@
 """Any flax module, linen or nnx, as a finite sum over its parameters."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from jaxdopt._checks import require
 from jaxdopt._opaque import traceable
+from jaxdopt._pytree import pytree, static
 from jaxdopt.problems.finite_sum import FiniteSum, Weighting
 from jaxdopt.problems.neural.losses import NextToken, SampleLoss, cross_entropy
 from jaxdopt.problems.partition import split
@@ -17,6 +19,47 @@ from jaxdopt.problems.samples import as_numbers, each
 STATISTICS = "running statistics, which no method updates; use GroupNorm or LayerNorm"
 RANDOM = "draws random numbers, such as dropout's, or changes a state of its own"
 REMEDY = "make it deterministic, or give its gradients with a key, in jd.problems.Oracle"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Alike:
+    """A hashable stand-in for a module, which may hold lists, equal to those of equal modules."""
+
+    of: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Alike) and type(self.of) is type(other.of) and self.of == other.of
+
+    def __hash__(self) -> int:
+        return hash(type(self.of))
+
+
+@pytree
+class Linen:
+    """A linen module as a function of its parameters and of features [b, ...]."""
+
+    constants: Any  # its other collections
+    module: Alike = static()
+
+    def __call__(self, params: Any, features: Any) -> Any:
+        """Return the module's output."""
+        return self.module.of.apply({"params": params, **self.constants}, features)
+
+
+@pytree
+class NNX:
+    """An nnx module as a function of its parameters and of features [b, ...]."""
+
+    rest: Any  # its other variables
+    graph: Any = static()
+    structure: Any = static()  # of its state of parameters
+
+    def __call__(self, params: Any, features: Any) -> Any:
+        """Return the module's output."""
+        from flax import nnx
+
+        state = jax.tree.unflatten(self.structure, jax.tree.leaves(params))
+        return nnx.merge(self.graph, state, self.rest)(features)
 
 
 def flax(
@@ -71,7 +114,7 @@ def flax(
     if loss is cross_entropy:
         _require_classes(labels, jax.eval_shape(predict, params, sample).shape[-1])
     return FiniteSum(
-        SampleLoss(traceable(predict), traceable(loss)),
+        SampleLoss(predict, traceable(loss)),
         (features, labels),
         params,
         l2=l2,
@@ -135,7 +178,7 @@ def next_token(
         f"the module makes {scores} of tokens {sample.shape}; return scores [b, T, vocabulary].",
     )
     _require_classes(windows, scores[-1])
-    loss = NextToken(traceable(predict), tokens=shape[1] - 1)
+    loss = NextToken(predict, tokens=shape[1] - 1)
     return FiniteSum(loss, windows, params, l2=l2, weights=weights)
 
 
@@ -162,23 +205,15 @@ def functional(module: Any, features: Any, seed: int = 0) -> tuple[Callable[...,
         constants = dict(jax.jit(module.init)(jax.random.key(seed), features))
         params = constants.pop("params", {})
         statistics = "batch_stats" in constants
-
-        def predict(params: Any, features: Any) -> Any:
-            return module.apply({"params": params, **constants}, features)
-
+        predict = Linen(constants, Alike(module))
     else:
         graph, own, rest = nnx.split(module, nnx.Param, ...)
         params = nnx.to_pure_dict(own)
         statistics = any(isinstance(value, nnx.BatchStat) for _, value in nnx.to_flat_state(rest))
-
-        def predict(params: Any, features: Any) -> Any:
-            state = jax.tree.map(lambda leaf: leaf, own)  # a copy, whose leaves are replaced
-            nnx.replace_by_pure_dict(state, params)
-            return nnx.merge(graph, state, rest)(features)
-
+        predict = NNX(rest, graph, jax.tree.structure(own))
     require(not statistics, f"{name} has {STATISTICS}.")
     try:
-        jax.eval_shape(predict, params, features)
+        jax.eval_shape(lambda *given: predict(*given), params, features)  # a state is not traced
     except (errors.InvalidRngError, errors.TraceContextError, errors.ModifyScopeVariableError):
         raise ValueError(f"{name} {RANDOM}; {REMEDY}.") from None
     return predict, params
