@@ -2,15 +2,17 @@
 
 Eight agents hold unlike mixes of ten classes, drawn from Dirichlet(0.1, ..., 0.1), and train
 `jd.problems.neural.CNN` by minibatches of 16; one machine takes batches of 128 of all data. All
-start from the same weights, take as many steps, and their stepsizes fall to 0 along a cosine. What
-counts is the accuracy of the agents' mean model on held-out images, and how far the agents are
-apart, (1/n) Σᵢ |xᵢ − x̄|².
+start from the same weights, take as many steps, and their stepsizes fall to 0 along a cosine, from
+0.3 (exact diffusion from 0.15: of these two, what left it the higher accuracy, mean over graphs).
+What counts is the accuracy of the agents' mean model on held-out images, which one seed and a
+thousand images tell to about half a point, and how far agents are apart, (1/n) Σᵢ |xᵢ − x̄|². DSGD
+stands beside them; its bias vanishes with the stepsize.
 
 The images are Fashion-MNIST where Debian's package is installed, else 5,000 of MNIST, a fifth of
 them held out; pixels are means of blocks. Everything in float32.
 """
 
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,14 +21,12 @@ import xarray as xr
 
 import jaxdopt as jd
 from experiments.claims import above, below, claims
-from experiments.measures import among
-from experiments.panels import Figure, Lines
+from experiments.panels import Figure, Lines, present
 from experiments.study import Part, Program, Results, Study, comparison, comparisons
 
 AGENTS, BATCH, ALPHA = 8, 16, 1.0  # α, of all ten classes together
 STEPSIZES = {"ExactDiffusion": 0.15}  # at first; 0.3 for all others
 RECORDS = 10
-EXACT = ("GradientTracking", "ExactDiffusion")
 METHODS = {"DSGD": jd.DSGD, "GradientTracking": jd.GradientTracking}
 METHODS |= {"ExactDiffusion": jd.ExactDiffusion}
 ONE = "one machine"
@@ -100,15 +100,18 @@ def final(results: Results, part: str) -> xr.DataArray:
     return results[part].accuracy.isel(step=-1, drop=True).mean("seed")
 
 
-def lost(results: Results) -> xr.DataArray:
-    """Return how much lower than one machine's the accuracy of exact methods is, in points."""
-    found = 100 * (final(results, "alone") - final(results, "together"))
-    return among(found, EXACT, "algorithm")
+def lost(results: Results, name: str) -> xr.DataArray:
+    """Return how much lower than one machine's a method's accuracy is, in points."""
+    own = present(results["together"], "algorithm", name)
+    return 100 * (final(results, "alone") - final(results, "together").sel(algorithm=own))
 
 
 CLAIMS = claims(
-    ("points of accuracy that exact methods lose to one machine", "expected", "< 1",
-     lost, below(1.0), ("default", "full")),
+    *(
+        (f"points of accuracy that {name} loses to one machine", "expected", "< 1",
+         partial(lost, name=name), below(1.0), ("default", "full"))
+        for name in ("GradientTracking", "ExactDiffusion")
+    ),
     ("accuracy of one machine, in percent", "expected", "> 75",
      lambda results: 100 * final(results, "alone"), above(75.0)),
 )  # fmt: skip
