@@ -334,6 +334,34 @@ class LogLog(Panel):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Against(Panel):
+    """What is measured as markers, means over seeds with standard errors, and theory as lines.
+
+    The data have both, ``measured`` and ``theory``, over one dimension besides.
+
+    Args:
+        by: the dimension that colors and markers distinguish.
+        seeds: the dimension of the means.
+        logx: logarithmic horizontal axis.
+        logy: logarithmic vertical axis.
+    """
+
+    by: str = "setting"
+    seeds: str = "seed"
+    logx: bool = True
+    logy: bool = True
+
+    def draw(self, ax: Any, data: xr.Dataset) -> None:
+        """Draw the members."""
+        ax.set(xscale="log" if self.logx else "linear", yscale="log" if self.logy else "linear")
+        for name, theory, style in members(data.theory, (self.by,)):
+            x = theory[theory.dims[0]]
+            dots, errors = _mean(data.measured.sel({self.by: name}), self.seeds)
+            ax.plot(x, theory, color=style["color"], linewidth=1)
+            ax.errorbar(x, dots, errors, label=name, **style | {"linestyle": ""})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Dots(Panel):
     """An array over categories: a dot a member, means over seeds with standard errors.
 

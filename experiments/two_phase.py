@@ -26,8 +26,7 @@ from scipy.optimize import brentq
 
 import jaxdopt as jd
 from experiments.claims import above, below, claims, near
-from experiments.measures import standard_error
-from experiments.panels import Figure, Panel, members, set_ticks
+from experiments.panels import Against, Figure, set_ticks
 from experiments.study import Axis, Part, Program, Results, Study, keys
 from jaxdopt.networks import Server
 from jaxdopt.optimizers import nesterov
@@ -269,20 +268,6 @@ CLAIMS = claims(
     ("fast modes: rate of Nesterov's over the heavy ball's", "derived", "> 1", damped, above(2)),
     ("runs on the wrong side of the law", "derived", "0", misplaced, below(0.005)),
 )  # fmt: skip
-
-
-class Against(Panel):
-    """Measured means as markers with standard errors, and theory as lines."""
-
-    def draw(self, ax: Any, data: xr.Dataset) -> None:
-        """Draw every setting over the dimension that is left."""
-        ax.set(xscale="log", yscale="log")
-        for name, theory, style in members(data.theory, ("setting",)):
-            x, dots, error = theory[theory.dims[0]], data.measured.sel(setting=name), None
-            if "seed" in dots.dims:
-                error, dots = standard_error(dots), dots.mean("seed")
-            ax.plot(x, theory, color=style["color"], linewidth=1)
-            ax.errorbar(x, dots, error, label=name, **style | {"linestyle": ""})
 
 
 def few_steps(results: Results) -> xr.Dataset:
