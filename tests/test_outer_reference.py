@@ -554,7 +554,8 @@ def test_async_diloco_without_optimizers_is_asynchronous_fed_avg(rule, weight):
     gradient, x0 = quadratics()
     counts = np.arange(1, N + 1)
     given = (gradient, x0, 0.1, 0.3)
-    x = outer_loops.async_diloco(*given, timing(), rule, 20, counts)
+    sgd = outer_loops.SGD
+    x = outer_loops.async_diloco(*given, timing(), rule, 20, counts, server=sgd)
     expected = asynchronous.asynchronous_fed_avg(
         *given, np.full(N, weight), timing(), rule, 20, counts
     )
