@@ -1,9 +1,9 @@
 """Workers that fail: goodput and loss over time, synchronous training against outer loops.
 
 Eight workers train a small network on the digits with AdamW, at stepsizes at which all methods are
-about equally fast without failures. Each fails at random and is repaired
-at random: two-state chains in ticks of one second, in which a worker takes a gradient, with MTBF
-and mean repair time as means. Messages take no time, so that nothing but failures costs any.
+about equally fast without failures. Each fails and is repaired at random: two-state chains in ticks
+of one second, in which a worker takes a gradient, with an MTBF and a mean repair time of 60 s.
+Messages take no time, so that nothing but failures costs any.
 
 * *synchronous*: gradients are averaged in every tick, and nobody goes on while anybody is away.
   Nothing is lost in a failure, and nothing has to be restarted, which favors it.
