@@ -135,9 +135,7 @@ class Timed(Wrapper):
         return getattr(self, which), jax.random.fold_in(self.key, constant)
 
 
-def timed(
-    network: Any, *, compute: Any = 1.0, delay: Any = 0.0, bandwidth: float | None = None
-) -> Timed:
+def timed(network: Any, *, compute: Any = 1.0, delay: Any = 0.0, bandwidth: Any = None) -> Timed:
     """Return the network with simulated ``seconds`` for its rounds, as `jd.run` records them.
 
     The same key and times give an agent's m-th gradient the same seconds as in
