@@ -50,7 +50,7 @@ def weighed(
         away: Dᵢ, [s, d].
     """
     G = leaves.norms(away)
-    known = norms.count >= jnp.maximum(method.warmup, 1)
+    known = norms.count.astype(G.dtype) >= jnp.maximum(method.warmup, 1)
     outlier = known & (norms.mean + method.threshold * jnp.sqrt(norms.variance) < G)
     a = jnp.where(norms.count == 0, 1, method.decay)
     mean = norms.mean + a * (G - norms.mean)
@@ -61,7 +61,7 @@ def weighed(
         norms.count + 1,
     )
     counts = ~outlier if clients.mask is None else ~outlier & clients.mask[:, None]
-    least = jnp.min(G, axis=0, where=counts, initial=jnp.inf)  # of all exponents: none underflows
+    least = jnp.min(G, axis=0, keepdims=True, where=counts, initial=jnp.inf)  # none underflows
     trust = jnp.where(counts, jnp.exp(jnp.where(counts, least - G, 0)), 0)
     total = clients.total(trust)
     D = leaves.scale(clients.total(leaves.scale(away, trust)), 1 / jnp.where(total > 0, total, 1))
