@@ -230,6 +230,6 @@ STUDY = Study(
     },
     claims=CLAIMS,
     figures=FIGURES,
-    minutes={"quick": 0.6, "default": 4, "full": 600},
+    minutes={"quick": 0.8, "default": 4, "full": 600},
     data=lambda world: f"{world.points} points in {CLASSES} x {CLUSTERS} clusters",
 )
