@@ -18,6 +18,7 @@ from small import clocked
 
 import jaxdopt as jd
 from jaxdopt.networks.events import durations
+from jaxdopt.problems.layout import Layout
 
 N, D = 6, 3
 SIZES = (5, 7, 4, 6, 5, 8)
@@ -301,7 +302,7 @@ def test_init_sends_nothing_takes_no_gradient_and_keeps_x0(row):
 
     class Silent:
         n, d, most, strong_convexity = N, D, 8, 1.0
-        leaves = jd.problems.layout.Layout.of(jnp.zeros(D))
+        leaves = Layout.of(jnp.zeros(D))
         grad = grad_at = draw = refuse
 
     network = assembled(row, parts(row))

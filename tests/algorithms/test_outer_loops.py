@@ -1,6 +1,7 @@
 """Outer loops: DiLoCo against its loop, its reductions, and what optimizers are handed."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ def test_trajectories_are_those_of_the_loop(name, few, weights):
         np.testing.assert_allclose(got[j], expected, rtol=1e-10, atol=1e-10, err_msg=pattern)
 
 
-def last(method, network=None, problem=QUADRATIC, steps=30):
+def last(method, network=None, problem: Any = QUADRATIC, steps=30):
     network = jd.networks.Server(N) if network is None else network
     return jd.run(method, problem, network, problem.start(), KEY, steps=steps).state
 
