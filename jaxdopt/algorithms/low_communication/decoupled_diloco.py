@@ -19,14 +19,14 @@ Theorem in the tests: with everybody there and no grace it is `StreamingDiLoCo` 
 merging; with one fragment `DiLoCo`.
 """
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxdopt import agents
 from jaxdopt._checks import Count, require
-from jaxdopt._numbers import Nonnegative, Number
+from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import field, pytree, static
 from jaxdopt.algorithms.federated.clients import Shared, common, participants
 from jaxdopt.algorithms.low_communication.fragments import exchanged, fragments_of, require_turns
@@ -65,7 +65,7 @@ class DecoupledDiLoCo:
         period: H, the ticks from one time that a fragment is due to the next, a multiple of P;
             static.
         fragments: P ≥ 1, into which the parameters' leaves are dealt; static.
-        quorum: q ≥ 1, how many learners it takes to merge a fragment.
+        quorum: q ≥ 1, how many learners it takes to merge a fragment; static.
         grace: G ≥ 0, how many ticks more are waited for others.
         server: an optax transformation of the pseudo-gradient, without a learning rate; by default
             ``optax.trace(0.9, nesterov=True)``.
@@ -76,7 +76,7 @@ class DecoupledDiLoCo:
     server_stepsize: Nonnegative = 0.7
     period: Count = static(default=100)
     fragments: Count = static(default=1)
-    quorum: Annotated[Any, Number(minimum=1.0, shared=True)] = 1
+    quorum: Count = static(default=1)
     grace: Shared = 0.0
     server: Transformation | None = nesterov(0.9)
     local: Transformation | None = None
@@ -90,7 +90,7 @@ class DecoupledDiLoCo:
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
         require(
-            callable(self.quorum) or jnp.max(self.quorum) <= problem.n,
+            self.quorum <= problem.n,
             f"quorum is {self.quorum}, and there are {problem.n} learners; give at most as many.",
         )
         phi, parts = common(x0), fragments_of(self, problem)
