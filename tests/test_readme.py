@@ -86,7 +86,8 @@ EXPECTED = {  # what a page says of its results
     "low-communication": lambda names: (
         np.ptp([last(names["runs"][m], "held out") for m in names["methods"]]) < 0.05
         and max(last(run, "held out") for run in names["runs"].values()) < 2.3
-        and [round(t) for t in names["grid"]["seconds"].values[0, 0, :, 0, -1]] == [89, 27, 21]
+        and names["grid"]["seconds"].isel(step=-1).squeeze()[0].values.round().tolist()
+        == [89, 27, 21]
         and names["leaves"].fragments(2) == ((0, 2), (1, 3))
     ),
     "networks": lambda names: max(last(names["rough"]), last(names["rooted"])) < 1e-6,

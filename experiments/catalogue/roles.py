@@ -17,7 +17,12 @@ from jaxdopt import networks
 from jaxdopt._pytree import number_fields
 
 N = 6
-OPTIONS: dict[str, dict[str, Any]] = {"AsyncDiLoCo": {"dynamic": False}}  # visits are alike
+OPTIONS: dict[str, dict[str, Any]] = {
+    "AsyncDiLoCo": {"dynamic": False},  # visits are alike
+    "SparseLoCo": {
+        "compressor": jd.compressors.TopK(1)
+    },  # nothing is drawn for those who are there
+}
 METHODS: dict[str, type] = {name: getattr(jd, name) for name in jd.algorithms.__all__}
 
 
