@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxdopt._wrapper import layers
+
 T = TypeVar("T")
 
 
@@ -52,3 +54,10 @@ def disagreement(tree: Any) -> jax.Array:
         for leaf in jax.tree.leaves(tree)
     )
     return functools.reduce(jnp.add, squares)
+
+
+def copied(state: Any) -> bool:
+    """Return whether the x of a method's state are copies of one estimate, its server's."""
+    *_, inner = layers(state)
+    derived = isinstance(getattr(type(inner), "x", None), property)
+    return derived and getattr(inner, "server", None) is not None

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt import costs, roles
+from jaxdopt import agents, costs, roles
 from jaxdopt._checks import count, require
 from jaxdopt._leaves import distinct, wide_dtype
 from jaxdopt._pytree import field, pytree
@@ -177,7 +177,7 @@ class Averaged(Wrapper):
 def _terms(inner: Any) -> Terms:
     """Return what is averaged of a state: its x, and its estimate if it has one.
 
-    Of a server's only the latter, as its clients' x are copies of it.
+    Of a server's only the latter, where its clients' x are copies of it.
     """
     own = getattr(inner, "estimate", None)
-    return Terms(None if getattr(inner, "server", None) is not None else inner.x, own)
+    return Terms(None if agents.copied(inner) else inner.x, own)

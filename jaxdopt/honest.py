@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdopt import _wrapper, roles
+from jaxdopt import _wrapper, agents, roles
 from jaxdopt._leaves import is_traced
 from jaxdopt._pytree import pytree, replace, static
 from jaxdopt._wrapper import layers, rewrap, wrapped
@@ -95,6 +95,6 @@ def _weighed(part: Any) -> Any:
 def seen(state: Any, network: Any) -> Any:
     """Return a state as metrics see it: honest agents' rows alone, or all of a server's."""
     mask = roles.honest(network)
-    if mask is None or getattr(state, "server", None) is not None:
+    if mask is None or agents.copied(state):
         return state
     return roles.rows_of(state, np.flatnonzero(mask), network.n)

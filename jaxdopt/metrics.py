@@ -31,8 +31,9 @@ def estimate(state: Any) -> Any:
 
 def consensus_error(state: Any, problem: Any) -> jax.Array:
     """(1/n) Σᵢ |xᵢ − x̄|²; 0 where the server has the only estimate, as in federated methods."""
-    server = getattr(state, "server", None)
-    return agents.disagreement(state.x) if server is None else jnp.zeros((), server.dtype)
+    if agents.copied(state):
+        return jnp.zeros((), state.server.dtype)
+    return agents.disagreement(state.x)
 
 
 def loss(state: Any, problem: Any) -> jax.Array:

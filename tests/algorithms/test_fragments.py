@@ -363,3 +363,16 @@ def test_what_sparse_loco_has_not_sent_is_what_is_missing():
     phi, _, result = trajectory(method, problem=flat, x0=jnp.zeros((N, D)), steps=20)
     whole = phi[-1] - 0.5 * np.asarray(result.state.e).mean(0)
     np.testing.assert_allclose(whole, -0.5 * 20 * 0.3 * np.asarray(slopes).mean(0), **EXACT)
+
+
+def test_workers_with_models_of_their_own_disagree():
+    """Where a server's clients have copies of its one estimate, they cannot."""
+    network = jd.networks.Server(N)
+    for method, apart in (
+        (jd.StreamingDiLoCo(0.1, period=4), True),
+        (jd.DecoupledDiLoCo(0.1, period=4), True),
+        (jd.DiLoCo(0.1, local_steps=3), False),
+    ):
+        for each in (method, jd.Averaged(method)):
+            run = jd.run(each, problem(), network, jnp.asarray(x_start()), KEY, steps=3)
+            assert (run.history["consensus_error"][-1] > 1e-6) == apart
