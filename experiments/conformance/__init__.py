@@ -192,7 +192,7 @@ def drawn(method: Any) -> dict[str, Any]:
 def trajectory(method: Any, network: Any) -> dict[str, Any]:
     """Return the estimates after every step or event, and what is known of the latter."""
     steps = len(np.asarray(network.agents)) if hasattr(network, "agents") else STEPS
-    recorded = {"x": lambda state, _: state.x if "x" in vars(state) else state.server}
+    recorded = {"x": lambda state, _: state.server if jd.agents.copied(state) else state.x}
     if hasattr(method, "sampling"):
         recorded |= {name: lambda s, _, n=name: getattr(s.passes, n) for name in ("order", "place")}
     whole = problem(type(method).__name__ in COMPOSITE)
