@@ -501,6 +501,7 @@ def scales(dtype):
 def keeps_scale(compressor):
     """Whether no coordinate of a message is larger than the largest of the vector."""
     inner = getattr(compressor, "unbiased", compressor)
+    inner = getattr(inner, "compressor", inner)  # of blocks
     return getattr(inner, "norm", "max") == "max" and not getattr(inner, "scaled", False)
 
 

@@ -124,7 +124,7 @@ class DecoupledDiLoCo:
             server, outer, rows = state.server, list(state.outer), y
             for p, part in enumerate(parts):
                 w, old = t[:, p, None].astype(y.dtype), (part.select(server), outer[p])
-                away = clients.total(w * (old[0] - part.select(y))) / clients.total(w)
+                away = clients.total(w * (old[0][None] - part.select(y))) / clients.total(w)
                 along, new = part.outer.update(away, old[1], old[0])
                 new = old[0] - self.server_stepsize * along, new
                 own, outer[p] = jax.tree.map(lambda a, b, p=p: jnp.where(merged[p], a, b), new, old)

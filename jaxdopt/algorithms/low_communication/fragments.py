@@ -89,9 +89,10 @@ def exchanged(
         delay: the steps for which their messages have travelled.
     """
     cost, parts = counted(method, state, problem, network), fragments_of(method, problem)
-    down = cost.vectors
-    up, size = getattr(state, "sent", down), which @ jnp.asarray([part.d for part in parts])
-    bits = which @ jnp.asarray([_bits(method, part.d) for part in parts])
+    which, down = which.astype(jnp.float32), jnp.asarray(cost.vectors, jnp.float32)
+    up = jnp.asarray(getattr(state, "sent", down), jnp.float32)
+    size = which @ jnp.asarray([part.d for part in parts], jnp.float32)
+    bits = which @ jnp.asarray([_bits(method, part.d) for part in parts], jnp.float32)
     return replace(
         cost,
         exchanges=jnp.where(now, cost.exchanges, 0),

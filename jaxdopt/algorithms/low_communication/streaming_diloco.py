@@ -139,7 +139,8 @@ class StreamingDiLoCo:
             lambda: (state.pending, state.sent),
         )
         there = sent > 0
-        succeeds = there & (jax.random.uniform(jax.random.fold_in(key, COMMIT)) < self.success)
+        chance = jax.random.uniform(jax.random.fold_in(key, COMMIT), dtype=jnp.float32)
+        succeeds = there & (chance < jnp.asarray(self.success, jnp.float32))
 
         def update_of(part: Fragment) -> tuple[Any, ...]:
             old = part.select(state.server), state.outer[part.p]
@@ -153,8 +154,8 @@ class StreamingDiLoCo:
         def arrived() -> tuple[Any, ...]:
             server, outer, mine = _switch(p, update_of, parts)
             alpha = jnp.where(succeeds, self.merge, 0).astype(y.dtype)
-            merged = jnp.where(mine & there, alpha * y + (1 - alpha) * server, y)
-            failures = state.failures + (there & ~succeeds)
+            merged = jnp.where((mine & there)[None], alpha * y + (1 - alpha) * server[None], y)
+            failures = state.failures + (there & ~succeeds).astype(state.failures.dtype)
             return merged, server, outer, failures, there & (jnp.arange(len(parts)) == p)
 
         none = jnp.zeros_like(state.arrived)
