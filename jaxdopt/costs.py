@@ -328,6 +328,18 @@ vectors and bits over one link of an agent, bits over all links together, and si
 gradient takes one and messages none, unless the network tells the time."""
 
 
+def _of_link(direction: str) -> Axis:
+    def increment(step: Step) -> Any:
+        own = getattr(step.cost, direction)
+        return step.awake_share * (step.rounds * (step.cost.bits if own is None else own))
+
+    return Axis(increment)
+
+
+LINK_AXES: Mapping[str, Axis] = {"bits_up": _of_link("up"), "bits_down": _of_link("down")}
+"""The average client's bits to its server and from it, for the ``axes`` of a server's method."""
+
+
 def axes_of(method: Any, problem: Any, network: Any) -> dict[str, Axis]:
     """Return all axes of a run by name: those of every run, and what its parts add.
 

@@ -8,6 +8,7 @@ import pytest
 
 import jaxdopt as jd
 from jaxdopt import _backend, _selection, compressors
+from jaxdopt.compressors.base import word_of
 from jaxdopt.networks.operators import sparse
 
 CUDA, CPU = ("cuda",), ("cpu",)
@@ -96,7 +97,7 @@ VECTORS = {
 )
 def test_top_k_by_digits_is_top_k_by_bisection(name, dtype):
     x = jnp.asarray(VECTORS[name]).astype(dtype)
-    words = jax.lax.bitcast_convert_type(jnp.abs(x), compressors._word(x))
+    words = jax.lax.bitcast_convert_type(jnp.abs(x), word_of(x))
     ks = sorted({1, x.shape[1] // 2 + 1, x.shape[1]})
     by_bits = jax.jit(lambda words: [_selection.largest(words, k) for k in ks])(words)
     with pytest.MonkeyPatch.context() as patch:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxdopt._checks import require
 from jaxdopt.algorithms.federated.clients import Clients, descend, participants, serve
-from jaxdopt.costs import Axis, Step
+from jaxdopt.costs import LINK_AXES, Axis
 from jaxdopt.optimizers import OfRow, of_row
 
 
@@ -114,17 +114,8 @@ def averaged(clients: Clients, memory: Any) -> Any:
     return jax.tree.map(leaf, memory)
 
 
-def _of_link(direction: str) -> Axis:
-    def increment(step: Step) -> Any:
-        own = getattr(step.cost, direction)
-        return step.awake_share * (step.rounds * (step.cost.bits if own is None else own))
-
-    return Axis(increment)
-
-
 AXES = {
-    "bits_up": _of_link("up"),
-    "bits_down": _of_link("down"),
+    **LINK_AXES,
     "peak_bits": Axis(lambda step: step.awake_share * step.rounds * step.cost.bits, "maximum"),
 }
 """The average agent's bits to the server and from it, and the most of their mean in one step."""

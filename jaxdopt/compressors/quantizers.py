@@ -1,151 +1,15 @@
-"""Compressors: what an agent sends in place of a vector, for all agents' vectors [n, d] at once.
-
-``compressor(key, x)`` compresses every row of x [n, d] with independent random numbers, such that
-
-    E C(x) = x,  E|C(x) − x|² ≤ ω |x|²      (unbiased: ``omega(d)``)      or
-                 E|C(x) − x|² ≤ (1 − δ) |x|²  (contractive: ``delta(d)``),
-
-for every x, C(0) = 0, and C(x) is finite where x is, in every precision. ``bits(d)`` is the size of
-one message, with `FLOAT` bits a number whatever the precision of the simulation. ``error(d)`` is
-approximately E|C(x) − x|² / |x|² for Gaussian x; methods choose their default parameters by it, as
-ω and 1 − δ are worst cases, which are much larger for dithering and signs.
-
-Sources: Alistarh, Grubic, Li, Tomioka, Vojnovic (2017), arXiv 1610.02132 (dithering); Stich,
-Cordonnier, Jaggi (2018), arXiv 1809.07599 (top-k, random-k); Horváth, Ho, Horváth, Sahu, Canini,
-Richtárik (2019), arXiv 1905.10988 (natural); Liu, Li, Wang, Tang, Yan (2021), arXiv 2007.00232
-(dithering in the maximum norm); Douillard et al. (2025), arXiv 2501.18512 (floats of 4 bits).
-"""
+"""Compressors that send every coordinate in a few bits."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import _selection
-from jaxdopt._checks import Called, Count, count, require
+from jaxdopt._checks import count, require
 from jaxdopt._leaves import wide_dtype
 from jaxdopt._pytree import pytree, static
-
-FLOAT = 32
-
-
-Compressor = Annotated[
-    Any, Called("Compressor", "one of jd.compressors, such as Dither(bits=2)", "bits")
-]
-"""One of this module, or an object of your own with their call, ``bits`` and ``error``."""
-
-
-@pytree
-class Identity:
-    """C(x) = x: nothing is compressed."""
-
-    def __call__(self, key: Any, x: jax.Array) -> jax.Array:  # noqa: ARG002
-        """Compress every row of x [n, d]."""
-        return x
-
-    def omega(self, d: int) -> float:  # noqa: ARG002
-        """0."""
-        return 0.0
-
-    def delta(self, d: int) -> float:  # noqa: ARG002
-        """1."""
-        return 1.0
-
-    error = omega
-
-    def bits(self, d: int) -> int:
-        """`FLOAT` for each number."""
-        return FLOAT * d
-
-
-@pytree
-class TopK:
-    """The k coordinates of largest modulus, unchanged: δ = k / d.
-
-    Of coordinates that tie for the last place the first are kept. Positions are sent with the
-    values, ⌈log₂ d⌉ bits each.
-
-    Args:
-        k: the number of coordinates to keep, at least 1; d if it is more; static.
-    """
-
-    k: int = static()
-
-    def __post_init__(self) -> None:
-        """Check k."""
-        count("k", self.k, remedy="the number of coordinates to keep, an integer of at least 1")
-
-    def __call__(self, key: Any, x: jax.Array) -> jax.Array:  # noqa: ARG002
-        """Compress every row of x [n, d]."""
-        modulus = jax.lax.bitcast_convert_type(jnp.abs(x), _word(x))  # in the same order
-        return jnp.where(_selection.largest(modulus, self.k), x, 0)
-
-    def delta(self, d: int) -> float:
-        """δ = k / d."""
-        return _kept(self.k, d) / d
-
-    def error(self, d: int) -> float:
-        """1 − δ: a Gaussian vector would lose less, but differences to references are flat."""
-        return 1 - self.delta(d)
-
-    def bits(self, d: int) -> int:
-        """The values and their positions."""
-        return _kept(self.k, d) * (FLOAT + _index_bits(d))
-
-
-@pytree
-class RandomK:
-    """k coordinates drawn without replacement, times d / k: ω = d / k − 1, with equality.
-
-    With ``scaled=False`` there is no factor: the compressor is biased and contractive, δ = k / d.
-    With ``shared_seed`` a message has a seed of `FLOAT` bits, from which the receiver draws the
-    positions, instead of the positions; agents still draw independently of each other.
-
-    Args:
-        k: the number of coordinates to keep, at least 1; d if it is more; static.
-        scaled: whether they are multiplied by d / k, which makes the compressor unbiased; static.
-        shared_seed: whether a seed is sent in place of the positions; static.
-    """
-
-    k: int = static()
-    scaled: bool = static(default=True)
-    shared_seed: bool = static(default=True)
-
-    def __post_init__(self) -> None:
-        """Check k."""
-        count("k", self.k, remedy="the number of coordinates to keep, an integer of at least 1")
-
-    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """Compress every row of x [n, d]."""
-        drawn = _selection.largest(jax.random.bits(key, x.shape, jnp.uint32), self.k)
-        if self.scaled:
-            x = _held(x.shape[1] / _kept(self.k, x.shape[1]) * x, x)
-        return jnp.where(drawn, x, 0)
-
-    def omega(self, d: int) -> float:
-        """ω = d / k − 1, if scaled."""
-        require(self.scaled, "RandomK(scaled=False) is biased and has no omega; see delta.")
-        return d / _kept(self.k, d) - 1
-
-    def delta(self, d: int) -> float:
-        """δ = k / d, if not scaled."""
-        require(
-            not self.scaled,
-            "RandomK is unbiased and has no delta; give RandomK(k, scaled=False), or "
-            "Contractive(RandomK(k)).",
-        )
-        return _kept(self.k, d) / d
-
-    def error(self, d: int) -> float:
-        """ω, or 1 − δ."""
-        return self.omega(d) if self.scaled else 1 - self.delta(d)
-
-    def bits(self, d: int) -> int:
-        """The values, and their positions or a seed."""
-        if self.shared_seed:
-            return FLOAT * (_kept(self.k, d) + 1)
-        return _kept(self.k, d) * (FLOAT + _index_bits(d))
+from jaxdopt.compressors.base import FLOAT, held, word_of
 
 
 @pytree
@@ -219,7 +83,7 @@ class Dither:
         below = jnp.floor(level)
         rounded = below + (u < level - below).astype(dtype)  # ⌊level + u⌋ can round to s + 1
         message = jnp.sign(wide) * (largest * (length * (rounded / self.levels)))
-        return _held(message, x).reshape(n, -1)[:, :d]
+        return held(message, x).reshape(n, -1)[:, :d]
 
     def omega(self, d: int) -> float:
         """The guaranteed constant, of a block."""
@@ -247,6 +111,12 @@ class Dither:
 
     def _blocks(self, d: int) -> int:
         return math.ceil(d / (self.block or d))
+
+
+def _length(unit: jax.Array) -> jax.Array:
+    """Return the Euclidean norms of rows, of zeros 1, so that there is a slope."""
+    squares = jnp.sum(unit**2, axis=-1, keepdims=True)
+    return jnp.sqrt(jnp.where(squares == 0, 1, squares))
 
 
 @pytree
@@ -296,7 +166,7 @@ class Natural:
     def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Compress every row of x [n, d]."""
         wide = x.astype(wide_dtype(x.dtype))
-        word, known = _word(wide), jnp.finfo(wide.dtype)
+        word, known = word_of(wide), jnp.finfo(wide.dtype)
         mantissa = word.type(2**known.nmant - 1)
         # adding random bits below carries into the exponent as often as the mantissa says
         drawn = jax.random.bits(key, x.shape, word) & mantissa
@@ -335,7 +205,7 @@ class E3M0:
     def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Compress every row of x [n, d]."""
         wide = x.astype(wide_dtype(x.dtype))
-        word, known = _word(wide), jnp.finfo(wide.dtype)
+        word, known = word_of(wide), jnp.finfo(wide.dtype)
         largest = jnp.max(jnp.abs(wide), axis=-1, keepdims=True)
         largest = jnp.where(largest < known.tiny, 0, largest)
         unit = jax.lax.stop_gradient(jnp.abs(wide) / jnp.where(largest == 0, 1, largest))
@@ -348,7 +218,7 @@ class E3M0:
         above = jnp.where(unit < least, least, 2 * power)
         u = 0.5 if self.nearest else jax.random.uniform(key, x.shape, wide.dtype)
         rounded = jnp.where(u * (above - below) < unit - below, above, below)
-        return _held(jnp.sign(wide) * (largest * rounded), x)
+        return held(jnp.sign(wide) * (largest * rounded), x)
 
     def omega(self, d: int) -> float:
         """ω, of random rounding."""
@@ -370,114 +240,3 @@ class E3M0:
     def bits(self, d: int) -> int:
         """Four bits for each coordinate, and the norm."""
         return 4 * d + FLOAT
-
-
-@pytree
-class Blocks:
-    """Another compressor on every block of coordinates alone, with its constants.
-
-    Such as the k largest of each 4096, where ``TopK`` would take those of all.
-
-    Args:
-        compressor: of one block.
-        size: how many coordinates a block has, of which the last may have fewer; static.
-    """
-
-    compressor: Compressor
-    size: Count = static()
-
-    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """Compress every row of x [n, d]."""
-        n, d = x.shape
-        size = min(self.size, d)
-        blocks = jnp.pad(x, ((0, 0), (0, -d % size))).reshape(-1, size)
-        return self.compressor(key, blocks).reshape(n, -1)[:, :d]
-
-    def omega(self, d: int) -> float:
-        """ω of a block."""
-        return self.compressor.omega(min(self.size, d))
-
-    def delta(self, d: int) -> float:
-        """δ of a block."""
-        return self.compressor.delta(min(self.size, d))
-
-    def error(self, d: int) -> float:
-        """That of a block."""
-        return self.compressor.error(min(self.size, d))
-
-    def bits(self, d: int) -> int:
-        """Those of all blocks."""
-        whole, rest = divmod(d, self.size)
-        bits = self.compressor.bits
-        return (whole * bits(self.size) if whole else 0) + (bits(rest) if rest else 0)
-
-
-@pytree
-class Contractive:
-    """Q(x) / (1 + ω) of an unbiased compressor Q: δ = 1 / (1 + ω).
-
-    Args:
-        unbiased: Q, a compressor that knows its ``omega(d)``.
-    """
-
-    unbiased: Any
-
-    def __post_init__(self) -> None:
-        """Check that it is unbiased."""
-        require(
-            is_unbiased(self.unbiased),
-            f"{self.unbiased!r} is not unbiased; give a compressor with omega, such as "
-            "Dither(bits=2).",
-        )
-
-    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """Compress every row of x [n, d]."""
-        return self.unbiased(key, x) / (1 + self.unbiased.omega(x.shape[1]))
-
-    def delta(self, d: int) -> float:
-        """1 / (1 + ω)."""
-        return 1 / (1 + self.unbiased.omega(d))
-
-    def error(self, d: int) -> float:
-        """The bias ω² / (1 + ω)² and the variance of Q over (1 + ω)²."""
-        omega = self.unbiased.omega(d)
-        return (omega**2 + self.unbiased.error(d)) / (1 + omega) ** 2
-
-    def bits(self, d: int) -> int:
-        """The bits of Q."""
-        return self.unbiased.bits(d)
-
-
-def is_unbiased(compressor: Any) -> bool:
-    """Return whether E C(x) = x, as far as a compressor says."""
-    if isinstance(compressor, Blocks):
-        return is_unbiased(compressor.compressor)
-    biased = getattr(compressor, "nearest", False) or not getattr(compressor, "scaled", True)
-    return hasattr(compressor, "omega") and not biased
-
-
-def _length(unit: jax.Array) -> jax.Array:
-    """Return the Euclidean norms of rows, of zeros 1, so that there is a slope."""
-    squares = jnp.sum(unit**2, axis=-1, keepdims=True)
-    return jnp.sqrt(jnp.where(squares == 0, 1, squares))
-
-
-def _held(message: jax.Array, x: jax.Array) -> jax.Array:
-    """Return a message in the dtype of x, clipped to the dtype's largest numbers."""
-    most = jnp.finfo(x.dtype).max.astype(message.dtype)
-    held = jnp.where(jnp.isfinite(x), jnp.clip(message, -most, most), message)
-    return held.astype(x.dtype)
-
-
-def _kept(k: int, d: int) -> int:
-    """Return k, or all coordinates where there are fewer."""
-    return min(k, d)
-
-
-def _index_bits(d: int) -> int:
-    return math.ceil(math.log2(d))
-
-
-def _word(x: jax.Array) -> Any:
-    """Return the unsigned integers that have the bits of this dtype's numbers."""
-    return jnp.dtype(f"uint{jnp.finfo(x.dtype).bits}")
