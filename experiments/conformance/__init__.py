@@ -58,12 +58,11 @@ OWN: dict[str, dict[str, Any]] = {
     "BCPP": {"stepsize": 0.5},
     "BEER": {"compressor": jd.compressors.TopK(2)},
     "CHOCOSGD": {"compressor": jd.compressors.TopK(2)},
-    "DecoupledDiLoCo": {"period": 4, "quorum": 3, "server": None},
+    "DecoupledDiLoCo": {"period": 4, "quorum": 3},
     "DeepSqueeze": {"compressor": jd.compressors.TopK(2)},
-    "DiLoCo": {"server": None},
     "FOCUS": {"stepsize": 0.05},
     "STPP": {"stepsize": 0.05},
-    "StreamingDiLoCo": {"period": 4, "server": None},
+    "StreamingDiLoCo": {"period": 4},
 }
 DRAWN = {"SybilWall"}
 """Methods whose draws no file tells: of whom each agent tells each other one in every round."""

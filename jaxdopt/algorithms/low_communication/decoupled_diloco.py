@@ -24,35 +24,31 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import agents
 from jaxdopt._checks import Count, require
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import field, pytree, static
-from jaxdopt.algorithms.federated.clients import Shared, common, participants
-from jaxdopt.algorithms.low_communication.fragments import exchanged, fragments_of, require_turns
-from jaxdopt.algorithms.low_communication.outer import AXES, rows_of, work
+from jaxdopt.algorithms.federated.clients import Shared, participants
+from jaxdopt.algorithms.low_communication.fragments import (
+    Fragmented,
+    begin,
+    exchanged,
+    fragments_of,
+    inner_step,
+    require_turns,
+)
+from jaxdopt.algorithms.low_communication.outer import AXES
 from jaxdopt.costs import Cost
 from jaxdopt.optimizers import Transformation, nesterov
 
 
 @pytree
-class State:
+class State(Fragmented):
     """The state of decoupled DiLoCo."""
 
-    x: jax.Array  # [n, d] where the learners are
-    server: jax.Array = field(axis=None)  # [d] φ
-    outer: Any = field(axis=None)  # memories of the outer optimizer, one a fragment
-    inner: Any  # [n, ...] memories of the learners' optimizers
-    present: jax.Array  # [n] bool, who was there in the last tick
     steps: jax.Array  # [n, P] t, a learner's steps since a fragment was merged of it
     due: jax.Array = field(axis=None)  # [P] bool, which fragments are to be merged
     waited: jax.Array = field(axis=None)  # [P] ticks since there was a quorum for it; else −1
     merged: jax.Array = field(axis=None)  # [P] bool, which were in the last tick
-
-    @property
-    def estimate(self) -> jax.Array:
-        """The model φ, [d]."""
-        return self.server
 
 
 @pytree
@@ -93,26 +89,15 @@ class DecoupledDiLoCo:
             self.quorum <= problem.n,
             f"quorum is {self.quorum}, and there are {problem.n} learners; give at most as many.",
         )
-        phi, parts = common(x0), fragments_of(self, problem)
-        return State(
-            jnp.broadcast_to(phi, x0.shape),
-            phi,
-            tuple(part.outer.init(part.select(phi)) for part in parts),
-            rows_of(self, problem, x0),
-            jnp.zeros(problem.n, bool),
-            jnp.zeros((problem.n, len(parts)), int),
-            jnp.zeros(len(parts), bool),
-            jnp.full(len(parts), -1),
-            jnp.zeros(len(parts), bool),
-        )
+        start, none = begin(self, problem, x0), jnp.zeros(self.fragments, bool)
+        steps = jnp.zeros((problem.n, self.fragments), int)
+        return State(*start, steps, none, jnp.full(self.fragments, -1), jnp.zeros_like(none))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one tick of the clock."""
         clients, parts = participants(problem, network), fragments_of(self, problem)
-        phi, present = clients.share(state.server), clients.own(state.present)
-        start = agents.select(present, clients.own(state.x), phi)
-        y, memory = work(self, clients, start, state.inner, key)
-        t = jnp.where(present[:, None], clients.own(state.steps), 0) + 1
+        y, inner, present = inner_step(self, clients, state, key)
+        t = jnp.where(clients.own(state.present)[:, None], clients.own(state.steps), 0) + 1
         offsets = (jnp.arange(len(parts)) + 1) * (self.period // self.fragments)
         due = state.due | ((network.time + 1 - offsets) % self.period == 0)
         enough = clients.number >= self.quorum
@@ -135,17 +120,9 @@ class DecoupledDiLoCo:
         server, outer, y = jax.lax.cond(
             jnp.any(merged), merge, lambda: (state.server, state.outer, y)
         )
-        return State(
-            clients.keep(state.x, y),
-            server,
-            outer,
-            clients.keep(state.inner, memory),
-            clients.keep(jnp.zeros_like(state.present), jnp.ones_like(present)),
-            clients.keep(state.steps, jnp.where(merged, 0, t)),
-            due & ~merged,
-            jnp.where(merged, -1, waited),
-            merged,
-        )
+        x, steps = clients.keep((state.x, state.steps), (y, jnp.where(merged, 0, t)))
+        waited = jnp.where(merged, -1, waited)
+        return State(x, server, outer, inner, present, steps, due & ~merged, waited, merged)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
         """One gradient; the fragments that were merged, to the server and back."""

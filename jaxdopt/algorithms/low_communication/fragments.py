@@ -10,13 +10,53 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdopt import agents
 from jaxdopt._checks import require
-from jaxdopt._pytree import replace
-from jaxdopt.algorithms.low_communication.outer import outer_of
+from jaxdopt._pytree import field, pytree, replace
+from jaxdopt.algorithms.federated.clients import Clients, common
+from jaxdopt.algorithms.low_communication.outer import outer_of, rows_of, work
 from jaxdopt.compressors import FLOAT
 from jaxdopt.costs import Cost, counted
 from jaxdopt.optimizers import OfRow, of_row
 from jaxdopt.problems.layout import leaves_of
+
+
+@pytree
+class Fragmented:
+    """What states of methods share whose workers have rows of their own, and a slow model."""
+
+    x: jax.Array  # [n, d] where the workers are
+    server: jax.Array = field(axis=None)  # [d] φ
+    outer: Any = field(axis=None)  # memories of the outer optimizer, one a fragment
+    inner: Any  # [n, ...] memories of the workers' optimizers
+    present: jax.Array  # [n] bool, who was there in the last step
+
+    @property
+    def estimate(self) -> jax.Array:
+        """The slow model φ, [d]."""
+        return self.server
+
+
+def begin(method: Any, problem: Any, x0: jax.Array) -> tuple[Any, Any, Any, Any, Any]:
+    """Return the fields of `Fragmented` before the first step: all are at the mean of x0's rows."""
+    phi, parts = common(x0), fragments_of(method, problem)
+    outer = tuple(part.outer.init(part.select(phi)) for part in parts)
+    rows = jnp.broadcast_to(phi, x0.shape)
+    return rows, phi, outer, rows_of(method, problem, x0), jnp.zeros(problem.n, bool)
+
+
+def inner_step(
+    method: Any, clients: Clients, state: Fragmented, key: jax.Array
+) -> tuple[jax.Array, Any, jax.Array]:
+    """Return where an inner step takes those who are there, y [s, d], and ``inner``, ``present``.
+
+    Who was absent in the step before begins at φ.
+    """
+    before, phi = clients.own(state.present), clients.share(state.server)
+    start = agents.select(before, clients.own(state.x), phi)
+    y, memory = work(method, clients, start, state.inner, key)
+    present = clients.keep(jnp.zeros_like(state.present), jnp.ones_like(before))
+    return y, clients.keep(state.inner, memory), present
 
 
 class Fragment(NamedTuple):

@@ -26,19 +26,21 @@ from typing import Annotated, Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import agents
 from jaxdopt._checks import Count, Integer
 from jaxdopt._numbers import Fraction, Nonnegative
 from jaxdopt._pytree import field, pytree, static
 from jaxdopt.algorithms.compressed.messages import message
-from jaxdopt.algorithms.federated.clients import common, participants
+from jaxdopt.algorithms.federated.clients import participants
 from jaxdopt.algorithms.low_communication.fragments import (
     Fragment,
+    Fragmented,
+    begin,
     exchanged,
     fragments_of,
+    inner_step,
     require_turns,
 )
-from jaxdopt.algorithms.low_communication.outer import AXES, rows_of, work
+from jaxdopt.algorithms.low_communication.outer import AXES
 from jaxdopt.compressors import Compressor
 from jaxdopt.costs import Cost
 from jaxdopt.optimizers import Transformation, nesterov
@@ -47,23 +49,13 @@ COMMIT = 0xC0117000  # folded into the key of a step: whether an exchange succee
 
 
 @pytree
-class State:
+class State(Fragmented):
     """The state of streaming DiLoCo."""
 
-    x: jax.Array  # [n, d] where the workers are
-    server: jax.Array = field(axis=None)  # [d] φ
-    outer: Any = field(axis=None)  # memories of the outer optimizer, one a fragment
-    inner: Any  # [n, ...] memories of the workers' optimizers
-    present: jax.Array  # [n] bool, who was there in the last step
     pending: jax.Array = field(axis=None)  # [d] the Δₚ that travels
     sent: jax.Array  # [] the share of workers that have sent theirs
     failures: jax.Array  # [] how many exchanges have failed
     arrived: jax.Array = field(axis=None)  # [P] bool, which fragment did in the last step
-
-    @property
-    def estimate(self) -> jax.Array:
-        """The slow model φ, [d]."""
-        return self.server
 
 
 @pytree
@@ -103,26 +95,15 @@ class StreamingDiLoCo:
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
-        phi = common(x0)
-        parts = fragments_of(self, problem)
-        return State(
-            jnp.broadcast_to(phi, x0.shape),
-            phi,
-            tuple(part.outer.init(part.select(phi)) for part in parts),
-            rows_of(self, problem, x0),
-            jnp.zeros(problem.n, bool),
-            jnp.zeros_like(phi),
-            jnp.asarray(0.0),
-            jnp.asarray(0),
-            jnp.zeros(len(parts), bool),
-        )
+        start = begin(self, problem, x0)
+        none = jnp.zeros_like(start[1]), jnp.asarray(0.0), jnp.asarray(0)
+        return State(*start, *none, jnp.zeros(self.fragments, bool))
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one inner step, and exchange the fragment whose turn it is."""
         clients, parts = participants(problem, network), fragments_of(self, problem)
-        phi, present = clients.share(state.server), clients.own(state.present)
-        start = agents.select(present, clients.own(state.x), phi)
-        y, memory = work(self, clients, start, state.inner, key)
+        y, inner, present = inner_step(self, clients, state, key)
+        phi = clients.share(state.server)
         done, turn = network.time + 1, self.period // self.fragments
         share = jnp.asarray(clients.number / problem.n, state.sent.dtype)
         p = ((done + self.delay) // turn - 1 - state.failures) % self.fragments
@@ -164,17 +145,8 @@ class StreamingDiLoCo:
             arrived,
             lambda: (y, state.server, state.outer, state.failures, none),
         )
-        return State(
-            clients.keep(state.x, y),
-            server,
-            outer,
-            clients.keep(state.inner, memory),
-            clients.keep(jnp.zeros_like(state.present), jnp.ones_like(present)),
-            pending,
-            sent,
-            failures,
-            which,
-        )
+        x = clients.keep(state.x, y)
+        return State(x, server, outer, inner, present, pending, sent, failures, which)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
         """One gradient; a fragment to the server and back where one has arrived."""

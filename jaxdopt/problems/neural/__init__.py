@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdopt.problems.neural.losses import cross_entropy
 from jaxdopt.problems.neural.mlp import predict
+from jaxdopt.problems.reading import imported
 
 if TYPE_CHECKING:
     from jaxdopt.problems.neural.models import CNN, Transformer
@@ -19,4 +20,5 @@ def __getattr__(name: str) -> Any:
     """Import flax's modules when one is asked for first."""
     if name not in ("CNN", "Transformer"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    imported(f"jd.problems.neural.{name}", "flax")
     return getattr(importlib.import_module("jaxdopt.problems.neural.models"), name)
