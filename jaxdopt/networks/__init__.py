@@ -4,9 +4,10 @@ from jaxdopt.networks import participation
 from jaxdopt.networks.acceleration import Chebyshev, Repeated
 from jaxdopt.networks.directed import Directed, push_pull
 from jaxdopt.networks.events import durations
-from jaxdopt.networks.events.arrivals import Arrivals, arrivals, dynamic_calls
+from jaxdopt.networks.events.arrivals import arrivals, dynamic_calls
 from jaxdopt.networks.events.delay_line import DelayLine
 from jaxdopt.networks.events.pairs import Pairs, pairwise
+from jaxdopt.networks.events.returns import Arrivals
 from jaxdopt.networks.events.timed import Timed, timed
 from jaxdopt.networks.events.timeline import Timeline, timeline
 from jaxdopt.networks.failures import Asleep, Disconnected, RandomLinks
