@@ -3,6 +3,7 @@
 import gc
 import importlib.metadata
 import os
+import signal
 from pathlib import Path
 
 # Nearly all of the tests' time is XLA's. Users' programs are fully optimized; .ci/run sets this to
@@ -60,6 +61,14 @@ def float32():
     """Run a test as most users do, without float64."""
     with jax.enable_x64(False):
         yield
+
+
+@pytest.fixture
+def handled():
+    """SIGINT as in a terminal: what runs in the background ignores it."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
 
 
 @pytest.fixture(autouse=True)

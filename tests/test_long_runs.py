@@ -20,6 +20,8 @@ import pytest
 import jaxdopt as jd
 from jaxdopt import checkpoints, longrun, loop, records
 
+pytestmark = pytest.mark.usefixtures("handled")  # as in a terminal
+
 N, D = 4, 2
 KEY = jax.random.key(3)
 
@@ -59,14 +61,6 @@ def same(a, b):
 @functools.cache
 def whole():
     return run()
-
-
-@pytest.fixture(autouse=True)
-def handled():
-    """SIGINT as in a terminal: what runs in the background ignores it."""
-    old = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, old)
 
 
 @pytest.fixture

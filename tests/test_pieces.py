@@ -18,6 +18,8 @@ import pytest
 import jaxdopt as jd
 from jaxdopt import _memory, checkpoints, pieces
 
+pytestmark = pytest.mark.usefixtures("handled")  # as in a terminal
+
 KEYS = jax.random.split(jax.random.key(0), 3)
 PROBLEM = jd.problems.GaussianNoise(jd.problems.quadratic(4, 3), 0.1)
 RING = jd.networks.metropolis(jd.graphs.ring(4))
