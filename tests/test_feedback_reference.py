@@ -1,0 +1,330 @@
+"""Loops of error feedback against its identities, laws and figures."""
+
+import functools
+
+import numpy as np
+import pytest
+from reference import error_feedback, federated
+
+N, D = 4, 10
+EXACT = {"rtol": 0, "atol": 1e-13}
+FEEDBACK = {
+    "ef14": error_feedback.ef14,
+    "ef21": error_feedback.ef21,
+    "ef21_sgdm": error_feedback.ef21_sgdm,
+    "econtrol": functools.partial(error_feedback.econtrol, eta=0.1),
+    "dgc": functools.partial(error_feedback.dgc, momentum=0.5, masking=False),
+}
+SERVER_MEMORY = {name: FEEDBACK[name] for name in ("ef21", "ef21_sgdm", "econtrol")}
+
+
+def top(size):
+    """The largest coordinates, the first of equal ones."""
+
+    def keep(v):
+        kept = np.zeros_like(v)
+        largest = np.argsort(-np.abs(v), kind="stable")[:size]
+        kept[largest] = v[largest]
+        return kept
+
+    return keep
+
+
+def uplink(compressor):
+    return lambda k, channel, i, v: compressor(v)
+
+
+def downlink(compressor):
+    return lambda x, k: compressor(x)
+
+
+def whole(v):
+    return v
+
+
+def least_squares(n=N, d=D, noise=0.0, seed=0):
+    """f_i = |a_i x - b_i|^2 / 2, a_i^2 = i^2 / n, b_i of length falling as 1 / i; L = n."""
+    random = np.random.default_rng(seed)
+    a = np.arange(1, n + 1) / np.sqrt(n)
+    b = random.normal(size=(n, d)) * 20 / np.arange(1, n + 1)[:, None]
+    errors = noise * random.normal(size=(n, 97, d))
+
+    def gradient(i, x, k, l):  # noqa: E741
+        assert l == 0
+        return a[i] * (a[i] * x - b[i]) + errors[i, k % 97]
+
+    return gradient, a @ b / np.sum(a**2)
+
+
+def presence(steps, seed=1):
+    """Who takes part: about half; nobody in round 3."""
+    active = np.random.default_rng(seed).random((steps, N)) < 0.5
+    active[3] = False
+    return active
+
+
+def everybody(steps, n=N):
+    return np.ones((steps, n), bool)
+
+
+def relative(x, solution):
+    return np.sum((x - solution) ** 2, axis=-1) / np.sum(solution**2)
+
+
+def methods(which):
+    return pytest.mark.parametrize("method", which.values(), ids=which.keys())
+
+
+# Error feedback
+
+
+@methods({"compressed_sgd": error_feedback.compressed_sgd, **FEEDBACK})
+def test_without_compression_a_server_is_sgd_or_sgd_with_momentum(method):
+    gradient, _ = least_squares(noise=1.0)
+    x = method(gradient, everybody(30), np.ones(D), lambda k: 0.1, 30, compress=uplink(whole))
+    y, m = np.ones(D), np.zeros(D)
+    for k in range(30):
+        g = sum(gradient(i, y, k, 0) for i in range(N)) / N
+        if method is FEEDBACK["dgc"]:
+            m = 0.5 * m + g
+        elif method is error_feedback.ef21_sgdm:
+            m = 0.9 * m + 0.1 * g
+        else:
+            m = g
+        y = y - 0.1 * m
+        np.testing.assert_allclose(x[k + 1], y, rtol=0, atol=1e-12)
+
+
+def test_ef14s_virtual_iterate_is_sgd():
+    gradient, _ = least_squares(noise=1.0)
+    stepsizes = np.linspace(0.05, 0.1, N)
+    x, memory = error_feedback.ef14(
+        gradient, everybody(50), np.ones(D), lambda k: stepsizes, 50,
+        compress=uplink(top(2)), downlink=downlink(top(3)), history=True,
+    )  # fmt: skip
+    virtual = x - memory["e"].mean(axis=1)
+    for k in range(50):
+        moves = [stepsizes[i] * gradient(i, memory["public"][k], k, 0) for i in range(N)]
+        np.testing.assert_allclose(virtual[k + 1], virtual[k] - np.mean(moves, axis=0), atol=1e-12)
+
+
+def test_econtrols_errors_are_what_gradients_are_ahead_of_their_estimates():
+    gradient, _ = least_squares(noise=1.0)
+    active = presence(50)
+    _, memory = error_feedback.econtrol(
+        gradient, active, np.ones(D), lambda k: 0.02, 50,
+        compress=uplink(top(2)), eta=0.1, history=True,
+    )  # fmt: skip
+    for i in range(N):
+        ahead = np.zeros(D)
+        for k in range(50):
+            if active[k, i]:
+                ahead = ahead + gradient(i, memory["public"][k], k, 0) - memory["h"][k + 1, i]
+            np.testing.assert_allclose(memory["e"][k + 1, i], ahead, atol=1e-11)
+
+
+@methods(SERVER_MEMORY)
+def test_the_servers_mean_is_that_of_the_clients(method):
+    gradient, _ = least_squares(noise=1.0)
+    p = np.array([0.1, 0.2, 0.3, 0.4])
+    _, memory = method(
+        gradient, presence(40), np.ones(D), lambda k: 0.02, 40,
+        compress=uplink(top(2)), p=p, history=True,
+    )  # fmt: skip
+    np.testing.assert_allclose(memory["mean"], np.einsum("i,kij->kj", p, memory["h"]), atol=1e-12)
+
+
+@methods(FEEDBACK)
+def test_who_is_absent_keeps_its_memories(method):
+    gradient, _ = least_squares(noise=1.0)
+    active = presence(30)
+    x, memory = method(
+        gradient, active, np.ones(D), lambda k: 0.02, 30, compress=uplink(top(2)), history=True
+    )
+    for name, rows in memory.items():
+        if rows.ndim == 3:
+            moved = np.abs(np.diff(rows, axis=0)).max(axis=2) > 0
+            assert not moved[~active].any(), name
+            assert moved[active].any(), name
+    if "mean" in memory:  # in round 3, of nobody, x moves along the server's memory or stays
+        np.testing.assert_allclose(x[4], x[3] - 0.02 * memory["mean"][3], **EXACT)
+    else:
+        np.testing.assert_array_equal(x[4], x[3])
+
+
+def test_some_of_the_clients_are_a_mean_of_their_messages_or_a_share_of_all():
+    gradient, _ = least_squares()
+    active = np.array([[True, False, True, False]])
+    g = [gradient(i, np.ones(D), 0, 0) for i in (0, 2)]
+    for method, divisor in [
+        (error_feedback.compressed_sgd, 2), (error_feedback.ef14, 2), (FEEDBACK["dgc"], 2),
+        (error_feedback.ef21, N), (FEEDBACK["econtrol"], N),
+    ]:  # fmt: skip
+        x = method(gradient, active, np.ones(D), lambda k: 0.5, 1, compress=uplink(top(3)))
+        sent = top(3)(g[0]) + top(3)(g[1])
+        np.testing.assert_allclose(x[1], 1 - 0.5 * sent / divisor, **EXACT)
+
+
+def test_a_downlink_is_the_servers_own_error_feedback():
+    """An odd one: w is EF14's model where x is that without compression."""
+    gradient, _ = least_squares(noise=1.0)
+    arguments = np.ones(D), lambda k: 0.05, 40
+    _, memory = error_feedback.compressed_sgd(
+        gradient, everybody(40), *arguments,
+        compress=uplink(whole), downlink=downlink(top(2)), history=True,
+    )  # fmt: skip
+    x = error_feedback.ef14(
+        lambda i, x, k, l: sum(gradient(j, x, k, l) for j in range(N)) / N,  # noqa: E741
+        everybody(40, 1), *arguments, compress=uplink(top(2)),
+    )  # fmt: skip
+    np.testing.assert_allclose(memory["public"], x, atol=1e-12)
+
+
+@methods(SERVER_MEMORY)
+def test_memory_at_the_server_is_exact_with_some_clients_and_both_links_compressed(method):
+    gradient, solution = least_squares()
+    active = np.random.default_rng(2).random((2500, N)).argsort(axis=1) < 2
+    x = method(
+        gradient, active, np.zeros(D), lambda k: 0.04 / N, 2500,
+        compress=uplink(top(3)), downlink=downlink(top(3)),
+    )  # fmt: skip
+    assert relative(x[-1], solution) < 1e-20
+
+
+def test_plateaus():
+    """Naive compression stalls, EF14's error falls as the square of the stepsize."""
+    gradient, solution = least_squares()
+
+    def tail(method, stepsize, steps):  # the stepsize in units of 1 / L
+        x = method(
+            gradient, everybody(steps), np.zeros(D), lambda k: stepsize / N, steps,
+            compress=uplink(top(1)),
+        )  # fmt: skip
+        return relative(x[-steps // 2 :], solution).mean()
+
+    naive = [tail(error_feedback.compressed_sgd, *where) for where in ((0.08, 1000), (0.04, 2000))]
+    assert min(naive) > 0.2
+    ef14 = [tail(error_feedback.ef14, *where) for where in ((0.08, 1000), (0.04, 2000))]
+    assert 3.5 < ef14[0] / ef14[1] < 4.5
+    assert ef14[1] < 0.01
+
+
+def test_econtrols_eta_is_of_the_order_of_delta():
+    gradient, solution = least_squares()
+    errors = {}
+    for eta in (0.05, 0.1, 0.4):
+        x = error_feedback.econtrol(
+            gradient, everybody(1500), np.zeros(D), lambda k: 0.2 / N, 1500,
+            compress=uplink(top(1)), eta=eta,
+        )  # fmt: skip
+        errors[eta] = relative(x[-1], solution)
+    assert errors[0.05] < 1e-20
+    assert errors[0.1] < 1e-20
+    assert errors[0.4] > 1e3
+
+
+FIGURES = [  # stepsize in units of 1 / L, rounds, relative squared error of the last half
+    (error_feedback.compressed_sgd, {}, 0.5, 2000, 0.380),
+    (error_feedback.compressed_sgd, {}, 0.02, 8000, 0.398),
+    (error_feedback.ef14, {}, 0.04, 4000, 9.6e-4),
+    (error_feedback.ef14, {}, 0.02, 8000, 2.4e-4),
+    (error_feedback.ef14, {}, 0.01, 16000, 6.0e-5),
+    (error_feedback.ef21, {}, 0.2, 6000, 4e-31),
+    (error_feedback.econtrol, {"eta": 0.05}, 0.2, 6000, 7e-31),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "numbers", "stepsize", "rounds", "figure"), FIGURES)
+def test_figures_of_the_synthetic_least_squares(method, numbers, stepsize, rounds, figure):
+    gradient, solution = least_squares(n=5, d=60)
+    x = method(
+        gradient, everybody(rounds, 5), np.zeros(60), lambda k: stepsize / 5, rounds,
+        compress=uplink(top(6)), **numbers,
+    )  # fmt: skip
+    error = relative(x[-rounds // 2 :], solution).mean()
+    assert error < 1e-29 if figure < 1e-29 else abs(error / figure - 1) < 0.02
+
+
+# Deep gradient compression
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_dgc_of_full_density_is_momentum_sgd_unless_momentum_is_masked(nesterov):
+    gradient, _ = least_squares(noise=1.0)
+    given = everybody(30), np.ones(D), lambda k: 0.05, 30
+
+    def dgc(**numbers):
+        return error_feedback.dgc(
+            gradient, *given, compress=uplink(whole), momentum=0.8, nesterov=nesterov, **numbers
+        )
+
+    y, m, expected = np.ones(D), np.zeros(D), [np.ones(D)]
+    for k in range(30):
+        g = sum(gradient(i, y, k, 0) for i in range(N)) / N
+        m = 0.8 * m + g
+        y = y - 0.05 * (g + 0.8 * m if nesterov else m)
+        expected.append(y)
+    np.testing.assert_allclose(dgc(masking=False), expected, atol=1e-12)
+    np.testing.assert_allclose(dgc(whole=np.ones(D, bool)), expected, atol=1e-12)
+    share = 1.8 if nesterov else 1.0  # of the gradient in what is left of the momentum
+    plain = federated.fed_avg(gradient, given[0], given[1], lambda k: 0.05 * share, 30)
+    np.testing.assert_allclose(dgc(), plain, atol=1e-12)
+
+
+def test_dgc_sends_all_of_the_velocities_in_the_end():
+    gradient, _ = least_squares(noise=1.0)
+    active = everybody(40)
+    x, memory = error_feedback.dgc(
+        gradient, active, np.ones(D), lambda k: 0.05, 40,
+        compress=uplink(top(1)), masking=False, history=True,
+    )  # fmt: skip
+    owed = memory["u"].cumsum(axis=0) - memory["v"]
+    np.testing.assert_allclose(x, 1 - 0.05 * owed.mean(axis=1), atol=1e-11)
+    assert np.abs(memory["v"][-1]).max() > 1
+
+
+def test_dgc_masks_what_is_sent_but_for_what_is_always_sent():
+    gradient, _ = least_squares(noise=1.0)
+    always = np.arange(D) < 3
+
+    def compressor(v):
+        return np.where(always, v, top(2)(np.where(always, 0, v)))
+
+    x, memory = error_feedback.dgc(
+        gradient, everybody(20), np.ones(D), lambda k: 0.05, 20,
+        compress=uplink(compressor), whole=always, history=True,
+    )  # fmt: skip
+    u, v = memory["u"], memory["v"]
+    sent = np.abs(v[1:]) == 0
+    np.testing.assert_array_equal(sent.sum(axis=2), 5)
+    np.testing.assert_array_equal(u[1:] == 0, sent & ~always)
+    m = np.zeros(3)
+    for k in range(20):  # momentum SGD on the averaged gradient in these coordinates
+        g = np.mean([gradient(i, x[k], k, 0) for i in range(N)], axis=0)
+        m = 0.9 * m + g[:3]
+        np.testing.assert_allclose(x[k + 1, :3], x[k, :3] - 0.05 * m, atol=1e-12)
+
+
+def test_dgc_clips_gradients_of_clients_to_a_share_of_the_threshold():
+    gradient, _ = least_squares()
+    x = error_feedback.dgc(
+        gradient, everybody(1), np.ones(D), lambda k: 1.0, 1, compress=uplink(whole), clip=3.0
+    )
+    clipped = [gradient(i, np.ones(D), 0, 0) for i in range(N)]
+    clipped = [g * min(1, 1.5 / np.linalg.norm(g)) for g in clipped]
+    np.testing.assert_allclose(x[1], 1 - np.mean(clipped, axis=0), **EXACT)
+
+
+def test_masking_leaves_a_bias_that_a_smaller_stepsize_does_not_repair():
+    gradient, solution = least_squares()
+    tails = {}
+    for masking in (True, False):
+        for stepsize, steps in ((4e-3, 800), (1e-3, 2400)):
+            x = error_feedback.dgc(
+                gradient, everybody(steps), np.zeros(D), lambda k, a=stepsize: a, steps,
+                compress=uplink(top(1)), masking=masking,
+            )  # fmt: skip
+            tails[masking, stepsize] = relative(x[-steps // 3 :], solution).mean()
+    assert 0.5 < tails[True, 4e-3] / tails[True, 1e-3] < 2
+    assert tails[False, 4e-3] / tails[False, 1e-3] > 8
