@@ -1,10 +1,10 @@
-"""Loops of error feedback against its identities, laws and figures."""
+"""Loops of error feedback and games against identities, laws and figures."""
 
 import functools
 
 import numpy as np
 import pytest
-from reference import error_feedback, federated
+from reference import error_feedback, federated, games
 
 N, D = 4, 10
 EXACT = {"rtol": 0, "atol": 1e-13}
@@ -316,6 +316,7 @@ def test_dgc_clips_gradients_of_clients_to_a_share_of_the_threshold():
     np.testing.assert_allclose(x[1], 1 - np.mean(clipped, axis=0), **EXACT)
 
 
+@pytest.mark.slow
 def test_masking_leaves_a_bias_that_a_smaller_stepsize_does_not_repair():
     gradient, solution = least_squares()
     tails = {}
@@ -328,3 +329,146 @@ def test_masking_leaves_a_bias_that_a_smaller_stepsize_does_not_repair():
             tails[masking, stepsize] = relative(x[-steps // 3 :], solution).mean()
     assert 0.5 < tails[True, 4e-3] / tails[True, 1e-3] < 2
     assert tails[False, 4e-3] / tails[False, 1e-3] > 8
+
+
+# Games
+
+
+def bilinear(n=N, d=D, noise=0.0, seed=0):
+    """F_i = A_i z + c_i of |x|^2 / 2 + x'B_i y - |y|^2 / 2 and linear terms, and where F = 0."""
+    random = np.random.default_rng(seed)
+    b = random.normal(size=(n, d // 2, d // 2)) / np.sqrt(d / 2)
+    eye = np.broadcast_to(np.eye(d // 2), b.shape)
+    a, c = np.block([[eye, b], [-b.transpose(0, 2, 1), eye]]), random.normal(size=(n, d))
+    errors = noise * random.normal(size=(n, 97, 2, d))
+    return (
+        lambda i, z, k, l: a[i] @ z + c[i] + errors[i, k % 97, l],  # noqa: E741
+        np.linalg.solve(a.mean(axis=0), -c.mean(axis=0)),
+        a.mean(axis=0),
+    )
+
+
+def tosses(k):
+    return np.random.default_rng(k).random()
+
+
+def rand(size, seed):
+    """Coordinates drawn at random, scaled to be unbiased, the same ones in a second call."""
+
+    def compress(k, channel, i, v):
+        drawn = np.random.default_rng([seed, k, channel, i]).choice(len(v), size, replace=False)
+        kept = np.zeros_like(v)
+        kept[drawn] = v[drawn] * len(v) / size
+        return kept
+
+    return compress
+
+
+MASHA = {"masha1": games.masha1, "masha2": games.masha2}
+
+
+def test_the_extragradient_of_a_linear_game_is_a_polynomial_of_its_operator():
+    operator, solution, a = bilinear()
+    z = games.extra_gradient(
+        operator, everybody(40), np.ones(D), lambda k: 0.2, 40, compress=uplink(whole)
+    )
+    step = np.eye(D) - 0.2 * a + 0.04 * a @ a
+    for k in range(41):
+        expected = np.linalg.matrix_power(step, k) @ (1 - solution)
+        np.testing.assert_allclose(z[k] - solution, expected, atol=1e-12)
+
+
+def test_the_extragradient_asks_those_who_are_there_twice():
+    operator, _, _ = bilinear(noise=1.0)
+    active, asked = presence(10), []
+
+    def heard(i, z, k, l):  # noqa: E741
+        asked.append((k, l, i))
+        return operator(i, z, k, l)
+
+    z = games.extra_gradient(heard, active, np.ones(D), lambda k: 0.2, 10, compress=rand(3, seed=0))
+    expected = [(k, l, i) for k in range(10) for l in (0, 1) for i in np.flatnonzero(active[k])]  # noqa: E741
+    assert asked == expected
+    np.testing.assert_array_equal(z[4], z[3])
+
+
+@methods(MASHA)
+def test_masha_uncompressed_and_always_renewed_is_the_extragradient(method):
+    operator, _, _ = bilinear(noise=1.0)
+    given = operator, everybody(30), np.ones(D), lambda k: 0.2 / (1 + k / 9), 30
+    expected = games.extra_gradient(*given, compress=uplink(whole))
+    z = method(*given, compress=uplink(whole), toss=tosses, probability=1.0)
+    np.testing.assert_allclose(z, expected, atol=1e-12)
+
+
+@methods(MASHA)
+@pytest.mark.parametrize("both", [False, True])
+def test_the_solution_of_a_heterogeneous_game_is_a_fixed_point(method, both):
+    """What is compressed is a difference, which vanishes there."""
+    operator, solution, _ = bilinear()
+    z = method(
+        operator, everybody(30), solution, lambda k: 0.1, 30, compress=uplink(top(2)),
+        downlink=downlink(top(2)) if both else None, toss=tosses, probability=0.2,
+    )  # fmt: skip
+    np.testing.assert_allclose(z, np.broadcast_to(solution, z.shape), atol=1e-13)
+
+
+@methods(MASHA)
+@pytest.mark.parametrize("both", [False, True])
+def test_masha_is_exact_where_naive_compression_has_a_plateau(method, both):
+    operator, solution, _ = bilinear()
+    if method is games.masha1:
+        up, back = rand(3, seed=0), rand(3, seed=1)
+        down, stepsize = lambda x, k: back(k, 1, 0, x), 0.1 if both else 0.2
+    else:
+        up, down, stepsize = uplink(top(3)), downlink(top(3)), 0.2
+    given = operator, everybody(400), np.zeros(D), lambda k: stepsize, 400
+    naive = games.extra_gradient(operator, everybody(150), *given[2:4], 150, compress=up)
+    assert relative(naive[-50:], solution).mean() > 0.01
+    numbers = {"downlink": down if both else None, "toss": tosses, "probability": 0.3}
+    assert relative(method(*given, compress=up, **numbers)[-1], solution) < 1e-12
+
+
+def test_masha2s_memories_telescope():
+    """Nothing is lost: z would have moved by the whole differences but for the memories."""
+    operator, _, _ = bilinear(noise=1.0)
+    p = np.array([0.1, 0.2, 0.3, 0.4])
+    z, memory = games.masha2(
+        operator, everybody(50), np.ones(D), lambda k: 0.05, 50, compress=uplink(top(2)),
+        downlink=downlink(top(3)), toss=tosses, probability=0.2, p=p, history=True,
+    )  # fmt: skip
+    held = np.einsum("i,kij->kj", p, memory["e"]) + memory["server"]
+    assert np.abs(held[-1]).max() > 0.01
+    virtual = z - held
+    for k in range(50):
+        w, mean = memory["w"][k], memory["mean"][k]
+        half = 0.8 * z[k] + 0.2 * w - 0.05 * mean
+        difference = sum(p[i] * operator(i, half, k, 1) for i in range(N)) - mean
+        expected = half - held[k] - 0.05 * difference
+        np.testing.assert_allclose(virtual[k + 1], expected, atol=1e-12)
+
+
+@methods(MASHA)
+def test_masha_renews_its_snapshot_at_the_start_of_a_step(method):
+    operator, _, _ = bilinear(noise=1.0)
+    z, held = method(
+        operator, everybody(60), np.ones(D), lambda k: 0.05, 60, compress=uplink(top(5)),
+        toss=tosses, probability=0.2, history=True,
+    )  # fmt: skip
+    renewed = np.array([k == 0 or tosses(k) < 0.2 for k in range(60)])
+    np.testing.assert_array_equal(held["renewed"], renewed)
+    assert tosses(0) > 0.2  # the first is forced
+    for k in range(60):
+        last = max(j for j in range(k + 1) if renewed[j])
+        np.testing.assert_array_equal(held["w"][k], z[last])
+        for i in range(N):
+            np.testing.assert_array_equal(held["own"][k, i], operator(i, z[last], last, 0))
+
+
+def test_masha_refuses_partial_participation():
+    operator, _, _ = bilinear()
+    with pytest.raises(ValueError, match="no partial participation"):
+        games.masha1(
+            operator, presence(10), np.ones(D), lambda k: 0.1, 10, compress=uplink(whole),
+            toss=tosses, probability=0.5,
+        )  # fmt: skip
