@@ -1,10 +1,11 @@
-"""Loops of error feedback and games against identities, laws and figures."""
+"""Loops of error feedback, games and sketches against identities, laws and figures."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
-from reference import error_feedback, federated, games
+from reference import error_feedback, federated, games, sketches
 
 N, D = 4, 10
 EXACT = {"rtol": 0, "atol": 1e-13}
@@ -472,3 +473,113 @@ def test_masha_refuses_partial_participation():
             operator, presence(10), np.ones(D), lambda k: 0.1, 10, compress=uplink(whole),
             toss=tosses, probability=0.5,
         )  # fmt: skip
+
+
+# Sketches
+
+
+def every_gaussian(size, d):
+    """Nodes and weights of a quadrature that is exact for polynomials of degree 5 in each entry."""
+    for choice in itertools.product(
+        [(-np.sqrt(3), 1 / 6), (0, 2 / 3), (np.sqrt(3), 1 / 6)], repeat=size * d
+    ):
+        nodes, shares = np.array(choice).T
+        yield sketches.gaussian(nodes.reshape(size, d)), np.prod(shares)
+
+
+def signs(length):
+    return itertools.product([1, -1], repeat=length)
+
+
+def every_rademacher(size, d):
+    for drawn in signs(size * d):
+        yield sketches.rademacher(np.reshape(drawn, (size, d))), 2.0 ** -(size * d)
+
+
+def every_count_sketch(size, d):
+    for buckets in itertools.product(range(size), repeat=d):
+        for drawn in signs(d):
+            yield sketches.count_sketch(buckets, drawn, size), (2.0 * size) ** -d
+
+
+def every_srht(size, d):
+    choices = list(itertools.combinations(range(8 if d > 4 else 4), size))
+    for rows in choices:
+        for drawn in signs(d):
+            yield sketches.srht(rows, drawn, d), 2.0**-d / len(choices)
+
+
+@pytest.mark.parametrize(
+    ("every", "size", "d", "constant"),
+    [
+        (every_gaussian, 2, 3, 4 / 2),
+        (every_rademacher, 2, 4, 3 / 2),
+        (every_count_sketch, 2, 4, 3 / 2),
+        (every_count_sketch, 3, 3, 2 / 3),
+        (every_srht, 2, 4, 4 / 2 - 1),
+        (every_srht, 1, 3, (4 / 1 - 1) * 2 / 3),
+        (every_srht, 3, 5, (8 / 3 - 1) * 4 / 7),
+    ],
+)
+def test_sketches_are_unbiased_with_known_second_moments(every, size, d, constant):
+    """In expectation over all draws, exactly: E R'R = I, E (R'R - I)^2 = c I."""
+    mean, square, mass = np.zeros((d, d)), np.zeros((d, d)), 0.0
+    for r, share in every(size, d):
+        assert r.shape == (size, d)
+        error = r.T @ r - np.eye(d)
+        mean, square, mass = mean + share * error, square + share * error @ error, mass + share
+    np.testing.assert_allclose(mass, 1, atol=1e-12)
+    np.testing.assert_allclose(mean, 0, atol=1e-12)
+    np.testing.assert_allclose(square, constant * np.eye(d), atol=1e-12)
+
+
+def test_a_hadamard_transform_of_all_rows_is_orthogonal():
+    np.testing.assert_allclose(sketches.hadamard(2), np.array([[1, 1], [1, -1]]) / np.sqrt(2))
+    h = sketches.hadamard(16)
+    np.testing.assert_allclose(h @ h, np.eye(16), atol=1e-14)
+    np.testing.assert_allclose(h[1, :4], [0.25, -0.25, 0.25, -0.25])
+    random = np.random.default_rng(0)
+    r = sketches.srht(random.permutation(16), random.choice([-1, 1], 16), D)
+    np.testing.assert_allclose(r.T @ r, np.eye(D), atol=1e-14)
+
+
+def local_quadratics(noise=1.0, seed=0):
+    random = np.random.default_rng(seed)
+    a, b = random.uniform(0.5, 1.5, (N, D)), random.normal(size=(N, D))
+    errors = noise * random.normal(size=(N, 97, 3, D))
+    return (
+        lambda i, x, k, l: a[i] * (x - b[i]) + errors[i, k % 97, l],  # noqa: E741
+        np.sum(a * b, axis=0) / np.sum(a, axis=0),
+    )
+
+
+def test_an_orthogonal_sketch_is_fed_avg():
+    gradient, _ = local_quadratics()
+    given = gradient, presence(20), np.ones(D), lambda k: np.linspace(0.05, 0.2, N), 20
+    numbers = {"local_steps": 3, "server_stepsize": 0.7, "p": np.array([0.1, 0.2, 0.3, 0.4])}
+    random = np.random.default_rng(0)
+    r = [sketches.srht(random.permutation(16), random.choice([-1, 1], 16), D) for _ in range(20)]
+    x = sketches.sketched_sgd(*given, sketch=lambda k: r[k], **numbers)
+    np.testing.assert_allclose(x, federated.fed_avg(*given, **numbers), atol=1e-12)
+
+
+def test_sketched_gradient_descent_is_exact():
+    gradient, solution = local_quadratics(noise=0.0)
+    random = np.random.default_rng(1)
+    normals = random.normal(size=(400, 3, D))
+    x = sketches.sketched_sgd(
+        gradient, everybody(400), np.zeros(D), lambda k: 0.15, 400,
+        sketch=lambda k: sketches.gaussian(normals[k]),
+    )  # fmt: skip
+    assert relative(x[-1], solution) < 1e-16
+
+
+def test_a_sketching_client_clips_its_gradient_before_it_adds_noise():
+    gradient, _ = local_quadratics()
+    x = sketches.sketched_sgd(
+        gradient, everybody(1), np.ones(D), lambda k: 0.5, 1, sketch=lambda k: np.eye(D),
+        clip=0.3, noise=lambda i, k, l: np.full(D, i + 1.0),  # noqa: E741
+    )  # fmt: skip
+    g = [gradient(i, np.ones(D), 0, 0) for i in range(N)]
+    steps = [0.3 * g[i] / np.linalg.norm(g[i]) + i + 1 for i in range(N)]
+    np.testing.assert_allclose(x[1], 1 - 0.5 * np.mean(steps, axis=0), atol=1e-13)
