@@ -1,11 +1,11 @@
-"""Loops of error feedback, games and sketches against identities, laws and figures."""
+"""Loops of error feedback, games, sketches, black boxes against identities, laws, figures."""
 
 import functools
 import itertools
 
 import numpy as np
 import pytest
-from reference import error_feedback, federated, games, sketches
+from reference import black_boxes, error_feedback, federated, games, sketches
 
 N, D = 4, 10
 EXACT = {"rtol": 0, "atol": 1e-13}
@@ -583,3 +583,204 @@ def test_a_sketching_client_clips_its_gradient_before_it_adds_noise():
     g = [gradient(i, np.ones(D), 0, 0) for i in range(N)]
     steps = [0.3 * g[i] / np.linalg.norm(g[i]) + i + 1 for i in range(N)]
     np.testing.assert_allclose(x[1], 1 - 0.5 * np.mean(steps, axis=0), atol=1e-13)
+
+
+# Black boxes
+
+
+def values(noise=1.0, seed=0):
+    """The f_i whose gradients are those of local_quadratics, noise and all."""
+    gradient, _ = local_quadratics(noise, seed)
+
+    def value(i, x, k, l):  # noqa: E741
+        slope = gradient(i, np.zeros(D), k, l)
+        curvature = gradient(i, np.ones(D), k, l) - slope
+        return 0.5 * np.sum(curvature * x**2) + slope @ x
+
+    return value, gradient
+
+
+def test_estimates_are_unbiased():
+    """Over directions that have the moments of normal ones, and of the sphere, to degree 3."""
+    value, gradient = values()
+    x, g = np.ones(D), gradient(0, np.ones(D), 2, 1)
+    axes = np.concatenate([np.eye(D), -np.eye(D)])  # E v = 0, E v v' = I / d, E v v v = 0
+    for directions, factor in ((np.sqrt(D) * axes, 1), (axes, D)):
+        forth, back = ([value(0, x + r * v, 2, 1) for v in directions] for r in (0.1, -0.1))
+        found = black_boxes.central(forth, back, directions, 0.1, factor)
+        np.testing.assert_allclose(found, g, atol=1e-12)
+        found = black_boxes.forward(forth, value(0, x, 2, 1), directions, 0.1, factor)
+        np.testing.assert_allclose(found, g, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distribution", ["gaussian", "sphere"])
+def test_estimates_of_random_directions_are_unbiased(distribution):
+    value, gradient = values()
+    directions = np.random.default_rng(4).normal(size=(20_000, D))
+    if distribution == "sphere":
+        directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    x, factor = np.ones(D), D if distribution == "sphere" else 1
+    forth, back = ([value(1, x + r * v, 0, 0) for v in directions] for r in (1e-3, -1e-3))
+    g = gradient(1, x, 0, 0)
+    deviation = np.linalg.norm(g) * np.sqrt(D / 20_000)
+    for found in (
+        black_boxes.central(forth, back, directions, 1e-3, factor),
+        black_boxes.forward(forth, value(1, x, 0, 0), directions, 1e-3, factor),
+    ):
+        assert np.linalg.norm(found - g) < 3 * deviation
+
+
+def test_fed_zo_of_all_axes_forth_and_back_is_fed_avg():
+    value, gradient = values()
+    axes = np.concatenate([np.eye(D), -np.eye(D)])
+    given = presence(20), np.ones(D), lambda k: np.linspace(0.05, 0.2, N), 20
+    numbers = {"local_steps": 3, "p": np.array([0.1, 0.2, 0.3, 0.4])}
+    x = black_boxes.fed_zo(value, *given, direction=lambda i, k, l: axes, radius=0.1, **numbers)  # noqa: E741
+    np.testing.assert_allclose(x, federated.fed_avg(gradient, *given, **numbers), atol=1e-11)
+
+
+def test_fed_zos_values_of_an_estimate_have_one_sample():
+    """All m + 1 of them: of one client, round and local step."""
+    value, _ = values()
+    asked = []
+
+    def heard(i, x, k, l):  # noqa: E741
+        asked.append((i, k, l))
+        return value(i, x, k, l)
+
+    def direction(i, k, l):  # noqa: E741
+        drawn = np.random.default_rng([i, k, l]).normal(size=(2, D))
+        return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+    active = presence(5)
+    x = black_boxes.fed_zo(
+        heard, active, np.ones(D), lambda k: 0.05, 5, direction=direction, local_steps=2
+    )
+    wanted = [(i, k, l) for k in range(5) for i in np.flatnonzero(active[k]) for l in (0, 1)]  # noqa: E741
+    assert asked == [who for who in wanted for _ in range(3)]
+    np.testing.assert_array_equal(x[4], x[3])
+
+
+def normal_directions(i, k):
+    return np.random.default_rng([i, k]).normal(size=D)
+
+
+@pytest.mark.parametrize("code", [None, black_boxes.log_byte])
+def test_just_one_byte_is_a_log_of_scalars(code):
+    """Who replays it has the same model; of 32 bits, it is the two-point method."""
+    value, gradient = values()
+    active = presence(30)
+    given = active, lambda k: 0.02 / (1 + k / 9), normal_directions, np.array([0.1, 0.2, 0.3, 0.4])
+    x, scalars = black_boxes.just_one_byte(
+        value, active, np.ones(D), given[1], 30, direction=normal_directions, code=code, p=given[3]
+    )
+    np.testing.assert_array_equal(black_boxes.replay(np.ones(D), scalars, *given), x)
+    assert not scalars[~active].any()
+    for k in range(30):
+        move, mass = np.zeros(D), 0.0
+        for i in np.flatnonzero(active[k]):
+            z = normal_directions(i, k)
+            g = gradient(i, x[k], k, 0) @ z
+            np.testing.assert_allclose(scalars[k, i], code(g) if code else g, atol=1e-7)
+            move, mass = move + given[3][i] * scalars[k, i] * z, mass + given[3][i]
+        expected = x[k] - given[1](k) * move / mass if mass else x[k]
+        np.testing.assert_allclose(x[k + 1], expected, atol=1e-13)
+
+
+@pytest.mark.slow
+def test_the_variance_of_just_one_byte_falls_as_one_over_the_agents():
+    """(d + 1) sum_i |g_i|^2 / n^2, over directions."""
+    value, gradient = values()
+    for n in (1, N):
+        moves = []
+        for draw in range(3000):
+            x, _ = black_boxes.just_one_byte(
+                lambda i, x, k, l: value(i, x, 0, 0), everybody(1, n), np.ones(D), lambda k: 1.0, 1,  # noqa: E741
+                direction=lambda i, k, draw=draw: normal_directions(i, draw),
+            )  # fmt: skip
+            moves.append(1 - x[1])
+        g = [gradient(i, np.ones(D), 0, 0) for i in range(n)]
+        variance = np.mean(np.sum((np.array(moves) - np.mean(g, axis=0)) ** 2, axis=1))
+        assert abs(variance * n**2 / ((D + 1) * np.sum(np.square(g))) - 1) < 0.1
+
+
+def test_a_byte():
+    """255 symbols, each of which stands for itself, and a bounded relative error in range."""
+    read = [black_boxes.decode(symbol) for symbol in range(255)]
+    assert [black_boxes.encode(g) for g in read] == list(range(255))
+    assert len(set(read)) == 255
+    np.testing.assert_allclose(np.max(read), np.exp(63 / 8))
+    for g in np.geomspace(np.exp(-63.49 / 8), np.exp(63.49 / 8), 3001):
+        assert abs(black_boxes.log_byte(g) / g - 1) < 0.0646
+        assert black_boxes.log_byte(-g) == -black_boxes.log_byte(g)
+    assert black_boxes.log_byte(0.0) == 0
+    assert black_boxes.log_byte(1e9) == np.exp(63 / 8)
+    assert black_boxes.log_byte(-1e-9) == -np.exp(-63 / 8)
+
+
+def rastrigin(i, x, k):
+    return np.sum(x**2 - 10 * np.cos(2 * np.pi * x) + 10)
+
+
+def normals(n, d, seed=0):
+    return lambda k: np.random.default_rng([seed, k]).normal(size=(n, d))
+
+
+def test_particles_without_noise_approach_each_other_at_the_rate_of_the_drift():
+    x0 = np.random.default_rng(0).normal(size=(6, 2))
+    x = black_boxes.cbo(rastrigin, x0, lambda k: 0.1, 20, normal=normals(6, 2), noise=0.0, drift=2)
+    apart = x[:, :, None] - x[:, None]
+    np.testing.assert_allclose(apart[1:], 0.8 * apart[:-1], atol=1e-13)
+
+
+@pytest.mark.parametrize("anisotropic", [True, False])
+def test_the_noise_of_a_particle_is_its_distance_from_the_consensus(anisotropic):
+    x0, xi = np.random.default_rng(0).normal(size=(6, 2)), normals(6, 2)
+    x = black_boxes.cbo(
+        rastrigin, x0, lambda k: 0.04, 1, normal=xi, drift=3, noise=0.5, alpha=0.1,
+        anisotropic=anisotropic,
+    )  # fmt: skip
+    weights = np.exp(-0.1 * np.array([rastrigin(i, x0[i], 0) for i in range(6)]))
+    away = x0 - weights @ x0 / weights.sum()
+    distance = np.abs(away) if anisotropic else np.linalg.norm(away, axis=1, keepdims=True)
+    np.testing.assert_allclose(x[1], x0 - 0.12 * away + 0.1 * distance * xi(0), atol=1e-14)
+
+
+def test_swarms_do_not_see_where_they_are_nor_a_shift_of_energies():
+    x0 = np.random.default_rng(0).normal(size=(6, 2))
+    for swarm in (
+        lambda f, x: black_boxes.cbo(f, x, lambda k: 0.1, 20, normal=normals(6, 2)),
+        lambda f, x: black_boxes.consensus_hopping(
+            f, x, 20, normal=normals(6, 2), noise=0.3, alpha=50.0
+        ),
+    ):
+        found = swarm(rastrigin, x0)
+        raised = swarm(lambda i, x, k: rastrigin(i, x, k) + 64, x0)
+        moved = swarm(lambda i, x, k: rastrigin(i, x - 8, k), x0 + 8)
+        np.testing.assert_allclose(raised, found, atol=1e-9)
+        np.testing.assert_allclose(moved - 8, found, atol=1e-9)
+    alone = black_boxes.cbo(rastrigin, x0[:1], lambda k: 0.1, 5, normal=normals(1, 2))
+    np.testing.assert_array_equal(alone, np.broadcast_to(x0[:1], alone.shape))
+
+
+def test_particles_on_a_graph_hear_their_neighbors():
+    x0 = np.random.default_rng(0).normal(size=(6, 2))
+
+    def swarm(size, neighbors=None):
+        return black_boxes.cbo(
+            rastrigin, x0[:size], lambda k: 0.1, 20,
+            normal=lambda k: normals(6, 2)(k)[:size], neighbors=neighbors,
+        )  # fmt: skip
+
+    everybody_else = [[j for j in range(6) if j != i] for i in range(6)]
+    np.testing.assert_array_equal(swarm(6, everybody_else), swarm(6))
+    pairs = swarm(6, [[1], [0], [], [4], [3], []])
+    np.testing.assert_array_equal(pairs[-1, [2, 5]], x0[[2, 5]])
+    np.testing.assert_array_equal(pairs[:, :2], swarm(2))
+
+
+def test_a_swarm_finds_the_global_minimum():
+    x0 = 2 + 2 * np.random.default_rng(3).normal(size=(100, 2))
+    x = black_boxes.cbo(rastrigin, x0, lambda k: 0.05, 120, normal=normals(100, 2), alpha=50.0)
+    assert np.abs(x[-1].mean(axis=0)).max() < 0.2
