@@ -784,3 +784,90 @@ def test_a_swarm_finds_the_global_minimum():
     x0 = 2 + 2 * np.random.default_rng(3).normal(size=(100, 2))
     x = black_boxes.cbo(rastrigin, x0, lambda k: 0.05, 120, normal=normals(100, 2), alpha=50.0)
     assert np.abs(x[-1].mean(axis=0)).max() < 0.2
+
+
+def differences(function, y, step=1e-5):
+    return np.array(
+        [(function(y + e) - function(y - e)) / (2 * step) for e in step * np.eye(len(y))]
+    )
+
+
+def queries(count=30, d=3, seed=0):
+    points = np.random.default_rng(seed).uniform(-0.5, 0.5, (count, d))
+    return points, [np.sum(z**2) + 2 * z[0] * z[1] - z[2] + 7 for z in points]
+
+
+def test_a_process_interpolates_and_knows_its_gradient():
+    points, found = queries()
+    process, y = black_boxes.GaussianProcess(points, found), np.array([0.1, -0.2, 0.3])
+    missed = found - np.array([process.mean(z) for z in points])
+    owed = 1e-6 * process.range * process.coefficients  # by the jitter
+    np.testing.assert_allclose(missed, owed, atol=1e-9)
+    assert np.abs(missed).max() < 1e-3
+    np.testing.assert_allclose(process.gradient(y), differences(process.mean, y), atol=1e-8)
+    np.testing.assert_allclose(process.gradient(y), [-0.2, -0.2, -0.4], atol=0.05)
+    doubled = black_boxes.GaussianProcess(points, np.multiply(2, found) - 5)
+    np.testing.assert_allclose(doubled.gradient(y), 2 * process.gradient(y), rtol=1e-8)
+    same = black_boxes.GaussianProcess(points, np.ones(30))
+    assert not same.gradient(y).any()
+
+
+def test_a_process_is_uncertain_where_it_has_not_asked():
+    points, found = queries(6)
+    process = black_boxes.GaussianProcess(points, found, lengthscale=0.7, jitter=1e-3)
+    y, step = np.array([0.1, -0.2, 0.3]), 1e-3
+
+    def covariance(a, b):
+        prior = np.exp(-np.sum((a - b) ** 2) / (2 * 0.7**2))
+        return prior - process.covariances(a) @ process.inverse @ process.covariances(b)
+
+    trace = sum(
+        covariance(y + e, y + e) - 2 * covariance(y + e, y - e) + covariance(y - e, y - e)
+        for e in step * np.eye(3)
+    )
+    np.testing.assert_allclose(process.uncertainty(y), trace / (2 * step) ** 2, rtol=1e-4)
+    more = np.vstack([points, y + 0.1 * np.eye(3), y - 0.1 * np.eye(3)])
+    asked = black_boxes.GaussianProcess(more, np.zeros(len(more)), lengthscale=0.7, jitter=1e-3)
+    assert asked.uncertainty(y) < process.uncertainty(y) / 2
+    np.testing.assert_allclose(process.uncertainty(y + 50), 3 / 0.7**2)
+
+
+def test_random_features_are_the_process_in_finite_dimension():
+    random = np.random.default_rng(1)
+    features = black_boxes.Features(
+        random.normal(size=(20_000, 3)), random.uniform(0, 2 * np.pi, 20_000), lengthscale=0.7
+    )
+    points, found = queries(8)
+    for a, b in itertools.product(points[:4], points[4:]):
+        assert abs(features(a) @ features(b) - np.exp(-np.sum((a - b) ** 2) / 0.98)) < 0.03
+    y = np.array([0.1, -0.2, 0.3])
+    own = features.weights(points, found, ridge=0.1)
+    process = black_boxes.GaussianProcess(points, found, lengthscale=0.7, jitter=0.1)
+    scaled = features.weights(points, (found - process.least) / process.range, ridge=0.1)
+    np.testing.assert_allclose(
+        process.range * features.gradient(y, scaled), process.gradient(y), atol=0.05
+    )
+    np.testing.assert_allclose(
+        features.gradient(y, own), differences(lambda z: features(z) @ own, y), atol=1e-7
+    )
+
+
+def test_weights_are_those_of_ridge_regression_and_average():
+    random = np.random.default_rng(1)
+    features = black_boxes.Features(random.normal(size=(40, 3)), random.uniform(0, 2 * np.pi, 40))
+    y, w = np.array([0.1, -0.2, 0.3]), []
+    for seed in (0, 1):
+        points, found = queries(12, seed=seed)
+        phi = np.array([features(z) for z in points])
+        w.append(features.weights(points, found, ridge=0.01))
+        np.testing.assert_allclose(
+            w[-1], np.linalg.solve(phi.T @ phi + 0.01 * np.eye(40), phi.T @ found), atol=1e-9
+        )
+    mean = features.gradient(y, (w[0] + w[1]) / 2)
+    np.testing.assert_allclose(mean, (features.gradient(y, w[0]) + features.gradient(y, w[1])) / 2)
+    process = black_boxes.GaussianProcess(*queries())
+    alike = black_boxes.corrected(process, features, w[0], w[0], y, 0)
+    np.testing.assert_array_equal(alike, process.gradient(y))
+    third = black_boxes.corrected(process, features, w[0], np.mean(w, axis=0), y, 2)
+    expected = process.gradient(y) + (mean - features.gradient(y, w[0])) / 3
+    np.testing.assert_allclose(third, expected, atol=1e-12)

@@ -189,3 +189,87 @@ def _consensus_of_each(energy, x, k, alpha, neighbors):
         heard = sorted({i, *neighbors[i]})
         v[i] = consensus(x[heard], energies[heard], alpha)
     return v
+
+
+class GaussianProcess:
+    """What values [m] at points [m, d] say of a function and its gradient elsewhere.
+
+    Its prior has mean 0 and covariance exp(-|a - b|^2 / (2 s^2)), s = lengthscale, for values that
+    are scaled to 0 .. 1, v = (f - min f) / (max f - min f), with an error of variance jitter. Then
+    f's posterior mean is min f + (max f - min f) sum_j c_j k(y, z_j), (K + jitter I) c = v.
+    """
+
+    def __init__(self, points, values, lengthscale=1.0, jitter=1e-6):
+        self.points, self.lengthscale = np.asarray(points, dtype=np.float64), lengthscale
+        self.least, self.range = np.min(values), np.max(values) - np.min(values)
+        scaled = np.zeros(len(values))
+        if self.range > 0:
+            scaled = (np.asarray(values) - self.least) / self.range
+        covariance = np.array([self.covariances(z) for z in self.points])
+        self.inverse = np.linalg.inv(covariance + jitter * np.eye(len(values)))
+        self.coefficients = self.inverse @ scaled
+
+    def covariances(self, y):
+        """Return k(y, z_j) [m] for all points."""
+        return np.array(
+            [np.exp(-np.sum((y - z) ** 2) / (2 * self.lengthscale**2)) for z in self.points]
+        )
+
+    def slopes(self, y):
+        """Return the gradients of k(., z_j) at y, [m, d]."""
+        k = self.covariances(y)
+        return np.array([-k[j] * (y - z) / self.lengthscale**2 for j, z in enumerate(self.points)])
+
+    def mean(self, y):
+        """Return f's posterior mean at y."""
+        return self.least + self.range * float(self.covariances(y) @ self.coefficients)
+
+    def gradient(self, y):
+        """Return the gradient of f's posterior mean at y [d], in units of f."""
+        return self.range * (self.coefficients @ self.slopes(y))
+
+    def uncertainty(self, y):
+        """Return the trace of the posterior covariance of v's gradient at y.
+
+        It is d / s^2 - sum_jl (K + jitter I)^-1_jl <slope_j, slope_l>, whatever the values are.
+        """
+        slopes = self.slopes(y)
+        known = np.sum(self.inverse * (slopes @ slopes.T))
+        return len(y) / self.lengthscale**2 - known
+
+
+class Features:
+    """The random Fourier features of that covariance: phi(a)'phi(b) is k(a, b) in expectation.
+
+    phi_j(z) = sqrt(2 / M) cos(Omega_j z / s + b_j), Omega [M, d] standard normal, b [M] uniform in
+    0 .. 2 pi.
+    """
+
+    def __init__(self, frequencies, phases, lengthscale=1.0):
+        self.frequencies = np.asarray(frequencies, dtype=np.float64) / lengthscale
+        self.phases = np.asarray(phases, dtype=np.float64)
+
+    def __call__(self, z):
+        """Return phi(z) [M]."""
+        return np.sqrt(2 / len(self.phases)) * np.cos(self.frequencies @ z + self.phases)
+
+    def gradient(self, z, w):
+        """Return the gradient of phi(z)'w, -sqrt(2 / M) Omega' (sin(Omega z / s + b) w) / s."""
+        sines = np.sin(self.frequencies @ z + self.phases)
+        return -np.sqrt(2 / len(self.phases)) * self.frequencies.T @ (sines * w)
+
+    def weights(self, points, values, ridge):
+        """Return the w [M] of least sum_j (phi(z_j)'w - values_j)^2 + ridge |w|^2."""
+        phi = np.array([self(z) for z in points])
+        gram = phi @ phi.T + ridge * np.eye(len(points))
+        return phi.T @ np.linalg.solve(gram, np.asarray(values, dtype=np.float64))
+
+
+def corrected(process, features, own, mean, y, local):
+    """Return FZooS's local direction [d] at y (Shu et al. 2023) in its local step 0, 1, ...
+
+    It is the gradient of the client's posterior mean, and 1 / (local + 1) times the gradient of
+    phi'mean less that of phi'own: the server's mean weights, and the client's own.
+    """
+    difference = features.gradient(y, mean) - features.gradient(y, own)
+    return process.gradient(y) + difference / (local + 1)
