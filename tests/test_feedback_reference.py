@@ -381,15 +381,19 @@ def test_the_extragradient_of_a_linear_game_is_a_polynomial_of_its_operator():
 
 def test_the_extragradient_asks_those_who_are_there_twice():
     operator, _, _ = bilinear(noise=1.0)
-    active, asked = presence(10), []
+    active, asked, sent = presence(10), [], []
 
     def heard(i, z, k, l):  # noqa: E741
         asked.append((k, l, i))
         return operator(i, z, k, l)
 
-    z = games.extra_gradient(heard, active, np.ones(D), lambda k: 0.2, 10, compress=rand(3, seed=0))
-    expected = [(k, l, i) for k in range(10) for l in (0, 1) for i in np.flatnonzero(active[k])]  # noqa: E741
-    assert asked == expected
+    def compress(k, channel, i, v):
+        sent.append((k, channel, i))
+        return rand(3, seed=0)(k, channel, i, v)
+
+    z = games.extra_gradient(heard, active, np.ones(D), lambda k: 0.2, 10, compress=compress)
+    wanted = [(k, l, i) for k in range(10) for l in (0, 1) for i in np.flatnonzero(active[k])]  # noqa: E741
+    assert sorted(asked) == sorted(sent) == wanted
     np.testing.assert_array_equal(z[4], z[3])
 
 
@@ -643,10 +647,11 @@ def test_fed_zo_of_all_axes_forth_and_back_is_fed_avg():
 def test_fed_zos_values_of_an_estimate_have_one_sample():
     """All m + 1 of them: of one client, round and local step."""
     value, _ = values()
-    asked = []
+    asked, points = [], []
 
     def heard(i, x, k, l):  # noqa: E741
         asked.append((i, k, l))
+        points.append(x)
         return value(i, x, k, l)
 
     def direction(i, k, l):  # noqa: E741
@@ -659,6 +664,8 @@ def test_fed_zos_values_of_an_estimate_have_one_sample():
     )
     wanted = [(i, k, l) for k in range(5) for i in np.flatnonzero(active[k]) for l in (0, 1)]  # noqa: E741
     assert asked == [who for who in wanted for _ in range(3)]
+    near, far, here = np.array(points).reshape(-1, 3, D).swapaxes(0, 1)
+    np.testing.assert_allclose(np.linalg.norm([near - here, far - here], axis=2), 1e-3, rtol=1e-9)
     np.testing.assert_array_equal(x[4], x[3])
 
 
