@@ -21,6 +21,7 @@ from jaxdopt.compressors import (
     Sign,
     TopK,
     is_unbiased,
+    per_leaf,
 )
 
 D, DRAWS = 12, 3000
@@ -44,6 +45,7 @@ CONTRACTIVE = {
     "top 1": TopK(1),
     "top 5": TopK(5),
     "top 50": TopK(50),
+    "top 0.3": TopK(density=0.3),
     "random 5": RandomK(5, scaled=False),
     "scaled sign": ScaledSign(),
     "of random 5": Contractive(RandomK(5)),
@@ -214,6 +216,62 @@ def test_blocks_are_compressed_alone():
     np.testing.assert_array_equal(messages_of(Blocks(TopK(2), 50), x), messages_of(TopK(2), x))
 
 
+@pytest.mark.parametrize("density", [1e-9, 0.07, 0.1, 0.25, 0.999, 1.0])
+def test_a_density_keeps_its_share_of_the_coordinates(density):
+    """Whether it is known or traced, and at least one; rounding errors of the product aside."""
+    x = np.random.default_rng(0).normal(size=(3, 100))
+    k = max(1, round(np.ceil(100 * density - 1e-9)))
+    known, top = TopK(density=density), np.asarray(TopK(k)(None, jnp.asarray(x)))
+    np.testing.assert_array_equal(known(None, jnp.asarray(x)), top)
+    np.testing.assert_array_equal(messages_of(known, x), top)
+    told = [known.delta(100), known.error(100), known.bits(100)]
+    assert told == [TopK(k).delta(100), TopK(k).error(100), TopK(k).bits(100)]
+    traced = jax.jit(lambda top: (top.delta(100), top.error(100), top.bits(100)))(known)
+    np.testing.assert_allclose(traced, told, rtol=1e-12)
+
+
+def leaves(*sizes, problem=jd.problems.Oracle):
+    """Return a problem whose parameters have leaves of some sizes."""
+    params = {f"{i}": jnp.zeros(size) for i, size in enumerate(sizes)}
+    return problem(lambda w, own, key: w, jnp.zeros((2, 1)), params)
+
+
+@pytest.mark.parametrize("compressor", [TopK(density=0.25), RandomK(2)])
+@pytest.mark.parametrize("dense", [0, 5, 100])
+def test_leaves_are_compressed_alone_and_small_ones_sent_whole(compressor, dense):
+    sizes, d = (2, 5, 7), 14
+    each = per_leaf(compressor, leaves(*sizes), dense)
+    x = np.random.default_rng(0).normal(size=(20, d))
+    got, first, bits = messages_of(each, x), 0, 0
+    for i, size in enumerate(sizes):
+        part, first = slice(first, first + size), first + size
+        alone, key = jnp.asarray(x[:, part]), jax.random.fold_in(KEY, i)
+        expected = alone if size <= dense else compressed(compressor, key, alone)
+        np.testing.assert_array_equal(got[:, part], expected)
+        bits += 32 * size if size <= dense else compressor.bits(size)
+        assert np.all(each.whole(d)[part] == (size <= dense))
+    assert each.bits(d) == bits
+    large = [size for size in sizes if size > dense]
+    assert is_unbiased(each) == is_unbiased(compressor)
+    if is_unbiased(compressor):
+        assert each.omega(d) == max(map(compressor.omega, large), default=0)
+    else:
+        assert each.delta(d) == min(map(compressor.delta, large), default=1)
+    errors = sum(size * compressor.error(size) for size in large)
+    np.testing.assert_allclose(each.error(d), errors / d, atol=1e-15)
+
+
+def test_the_share_of_all_leaves_is_one_traced_number():
+    def kept(density):
+        each = per_leaf(TopK(density=density), leaves(2, 7, 3))
+        return each.delta(12), each.bits(12), each(KEY, jnp.arange(1.0, 13.0)[None])[0] != 0
+
+    deltas, bits, masks = jax.jit(jax.vmap(kept))(jnp.array([0.1, 0.5, 1.0]))
+    np.testing.assert_allclose(deltas, [1 / 7, 1 / 2, 1])
+    np.testing.assert_array_equal(masks.sum(axis=1), [3, 1 + 4 + 2, 12])
+    assert bits.tolist() == [33 + 35 + 34, 33 + 4 * 35 + 2 * 34, 2 * 33 + 7 * 35 + 3 * 34]
+
+
 DITHERS = {
     "maximum": Dither(levels=3),
     "bits": Dither(bits=3),
@@ -340,6 +398,7 @@ BITS = [
     (TopK(16), 64, 16 * (32 + 6)),
     (TopK(16), 65, 16 * (32 + 7)),
     (TopK(16), 10, 10 * (32 + 4)),
+    (TopK(density=0.25), 65, 17 * (32 + 7)),
     (RandomK(16), 64, 17 * 32),
     (RandomK(16, shared_seed=False), 64, 16 * (32 + 6)),
     (RandomK(16), 10, 11 * 32),
@@ -432,6 +491,20 @@ HALF: Any = 0.5
 UNKNOWN: Any = "l1"
 REFUSED = {
     "no coordinate": (lambda: TopK(0), "k is 0"),
+    "no density": (lambda: TopK(density=0), "density is 0; give more than 0"),
+    "a density above 1": (lambda: TopK(density=1.5), r"density is 1\.5; give at most 1"),
+    "neither k nor density": (lambda: TopK(), r"k is None and density None; .*TopK\(10\)"),
+    "k and density": (lambda: TopK(2, density=0.1), r"k is 2 and density 0\.1; give one"),
+    "densities of agents": (lambda: TopK(density=np.ones((3, 1))), "one number for all agents"),
+    "leaves of no problem": (
+        lambda: per_leaf(TopK(1), Identity()),
+        "needs the leaves .* a Identity does not say",
+    ),
+    "leaves of another problem": (
+        lambda: per_leaf(TopK(1), leaves(2, 3))(KEY, jnp.zeros((2, 6))),
+        "leaves have 5 coordinates together and the row 6",
+    ),
+    "negative dense": (lambda: per_leaf(TopK(1), leaves(2, 3), -1), "dense is -1"),
     "half a coordinate": (lambda: RandomK(HALF), r"k is 0\.5"),
     "a boolean": (lambda: TopK(True), "k is True"),
     "no bits": (lambda: Dither(), "give one of them"),

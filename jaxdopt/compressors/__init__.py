@@ -17,7 +17,7 @@ Richtárik (2019), arXiv 1905.10988 (natural); Liu, Li, Wang, Tang, Yan (2021), 
 """
 
 from jaxdopt.compressors.base import FLOAT, Compressor, Identity, is_unbiased
-from jaxdopt.compressors.composed import Blocks, Contractive
+from jaxdopt.compressors.composed import Blocks, Contractive, PerLeaf, per_leaf
 from jaxdopt.compressors.quantizers import E3M0, Dither, Natural, ScaledSign, Sign
 from jaxdopt.compressors.selections import RandomK, TopK
 
@@ -30,9 +30,11 @@ __all__ = [
     "Dither",
     "Identity",
     "Natural",
+    "PerLeaf",
     "RandomK",
     "ScaledSign",
     "Sign",
     "TopK",
     "is_unbiased",
+    "per_leaf",
 ]

@@ -1,14 +1,20 @@
 """Compressors that send some coordinates and leave the others out."""
 
-from typing import Any
+import math
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdopt import _selection
 from jaxdopt._checks import count, require
+from jaxdopt._leaves import is_traced
+from jaxdopt._numbers import Number
 from jaxdopt._pytree import pytree, static
 from jaxdopt.compressors.base import FLOAT, held, index_bits, kept, word_of
+
+Density = Annotated[Any, Number(above=0.0, maximum=1.0, shared=True)]
+"""A share of the coordinates, in (0, 1]: a number, or a schedule of the step."""
 
 
 @pytree
@@ -20,30 +26,54 @@ class TopK:
 
     Args:
         k: the number of coordinates to keep, at least 1; d if it is more; static.
+        density: in place of k, the share ρ in (0, 1] of coordinates to keep: k = ⌈ρ d⌉. It is a
+            number like a method's: it sweeps without compiling anew, and inside a method takes a
+            schedule, such as a warm-up.
+
+    Raises:
+        ValueError: both or neither of k and density, or one out of its range.
     """
 
-    k: int = static()
+    k: int | None = static(default=None)
+    density: Density | None = None
 
     def __post_init__(self) -> None:
-        """Check k."""
-        count("k", self.k, remedy="the number of coordinates to keep, an integer of at least 1")
+        """Check that there is k or the density."""
+        require(
+            (self.k is None) != (self.density is None),
+            f"k is {self.k} and density {self.density}; give one of them, such as TopK(10) or "
+            "TopK(density=0.01).",
+        )
+        if self.k is not None:
+            count("k", self.k, remedy="the number of coordinates to keep, an integer of at least 1")
 
     def __call__(self, key: Any, x: jax.Array) -> jax.Array:  # noqa: ARG002
         """Compress every row of x [n, d]."""
         modulus = jax.lax.bitcast_convert_type(jnp.abs(x), word_of(x))  # in the same order
-        return jnp.where(_selection.largest(modulus, self.k), x, 0)
+        k = self._kept(x.shape[1])
+        k = k if isinstance(k, int) else k.astype(jnp.int32)
+        return jnp.where(_selection.largest(modulus, k), x, 0)
 
-    def delta(self, d: int) -> float:
-        """δ = k / d."""
-        return kept(self.k, d) / d
+    def delta(self, d: int) -> Any:
+        """δ = k / d; a traced number where the density is one, as are all below."""
+        return self._kept(d) / d
 
-    def error(self, d: int) -> float:
+    def error(self, d: int) -> Any:
         """1 − δ: a Gaussian vector would lose less, but differences to references are flat."""
         return 1 - self.delta(d)
 
-    def bits(self, d: int) -> int:
+    def bits(self, d: int) -> Any:
         """The values and their positions."""
-        return kept(self.k, d) * (FLOAT + index_bits(d))
+        return self._kept(d) * (FLOAT + index_bits(d))
+
+    def _kept(self, d: int) -> Any:
+        if self.k is not None:
+            return kept(self.k, d)
+        density: Any = self.density
+        share = density * d * (1 - 1e-6)  # or 0.07 of 100 were 8
+        if is_traced(share):
+            return jnp.maximum(jnp.ceil(share), 1)
+        return max(math.ceil(share), 1)
 
 
 @pytree

@@ -271,6 +271,7 @@ def test_every_problem_answers(name, wide):
 COMPRESSORS = {
     "identity": compressors.Identity(),
     "top": compressors.TopK(2),
+    "top of a share": compressors.TopK(density=0.5),
     "random": compressors.RandomK(2),
     "dither": compressors.Dither(bits=2),
     "euclidean": compressors.Dither(levels=3, norm="euclidean", block=2),
