@@ -61,6 +61,8 @@ The methods:
     federated          FedAvg, FedProx, FedAvgMomentum, SCAFFOLD, SCAFFOLDMomentum, FedVARP, MIFA,
                        FOCUS, FedSUM, FedSUMB, FedSUMCR; with a regularizer FedMid, FedDualAvg,
                        FedNMap, ZhangHuJohansson
+    error feedback     CompressedSGD (the warning), EF14, EF21, EF21SGDM, EControl, DGC: a server's
+                       compressed links
     asynchronous       ADSGD, ASBCD, ADPSGD, RFAST; with a server AsyncFedAvg, FedBuff, FedFix,
                        AFACD, AFACS
     low communication  DiLoCo, StreamingDiLoCo, DecoupledDiLoCo, SparseLoCo, EDiT, CO2 (a round

@@ -299,8 +299,10 @@ def require_schedules(algorithm: Any, start: Any, steps: int) -> None:
 
 
 def _numbers(algorithm: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the number fields of a method and of what it wraps, with their values."""
-    for part in layers(algorithm):
+    """Yield the number fields of a method, what it wraps and their compressors, with values."""
+    parts = list(layers(algorithm))
+    for part in parts:
+        parts += [own for own in vars(part).values() if hasattr(own, "bits")]
         for name in number_fields(type(part)):
             yield name, getattr(part, name)
 

@@ -1035,7 +1035,73 @@ GRADIENTS = [
     Case("own pair", lambda: require_gradient(Own(lambda x: (x, x)), X, KEY), "a tuple; return"),
 ]
 
-CASES = DATA + SCHEDULES + GRADIENTS + RUN + NUMBERS + NETWORKS + PROBLEMS + RESULTS + MODELS
+
+def served(method):
+    return jd.run(method, problem(), jd.networks.Server(N), problem().start(), KEY, steps=1)
+
+
+TOP, DITHER = jd.compressors.TopK(1), jd.compressors.Dither(bits=2)
+FEEDBACK = [
+    Case(
+        "unbiased, EF14",
+        lambda: served(jd.EF14(0.1, DITHER)),
+        r"EF14 needs a contractive compressor and a Dither has no delta; give Contractive of",
+    ),
+    Case(
+        "unbiased blocks, EF21",
+        lambda: served(jd.EF21(0.1, jd.compressors.Blocks(DITHER, 1))),
+        r"EF21 needs a contractive compressor and a Dither has no delta; give Contractive of",
+    ),
+    Case(
+        "random coordinates, EControl",
+        lambda: served(jd.EControl(0.1, jd.compressors.RandomK(1))),
+        r"RandomK is unbiased and has no delta; give .*Contractive\(RandomK\(k\)\)",
+    ),
+    Case(
+        "signs, DGC",
+        lambda: served(jd.DGC(0.1, jd.compressors.Sign())),
+        "DGC needs a contractive compressor and a Sign has no delta; give",
+    ),
+    Case(
+        "unbiased downlink",
+        lambda: served(jd.CompressedSGD(0.1, DITHER, downlink=DITHER)),
+        "CompressedSGD needs a contractive downlink and a Dither has no delta",
+    ),
+    Case(
+        "more coordinates than there are",
+        lambda: served(jd.EF21SGDM(0.1, jd.compressors.TopK(3))),
+        "k is 3 and vectors have 2 coordinates; give at most 2",
+    ),
+    Case(
+        "more of them down",
+        lambda: served(jd.CompressedSGD(0.1, TOP, downlink=jd.compressors.TopK(3))),
+        "k is 3 and vectors have 2 coordinates; give at most 2",
+    ),
+    Case("beta above 1", lambda: jd.EF21SGDM(0.1, TOP, beta=1.5), r"beta is 1\.5; give at most 1"),
+    Case("eta below 0", lambda: jd.EControl(0.1, TOP, eta=-0.1), r"eta is -0\.1; give at least 0"),
+    Case("eta above 1", lambda: jd.EControl(0.1, TOP, eta=2), "eta is 2; give at most 1"),
+    Case("clip 0", lambda: jd.DGC(0.1, TOP, clip=0), "clip is 0; give more than 0"),
+    Case(
+        "error feedback among liars",
+        lambda: jd.run(
+            jd.EF21(0.1, TOP),
+            problem(),
+            jd.networks.robust(
+                jd.networks.Server(N),
+                rule=jd.aggregators.Median(),
+                attack=jd.attacks.ALIE(1.0),
+                liars=1,
+            ),
+            problem().start(),
+            KEY,
+            steps=1,
+        ),
+        "EF21 needs the plain sum of what clients send",
+    ),
+]
+CASES = (
+    DATA + SCHEDULES + GRADIENTS + RUN + NUMBERS + NETWORKS + PROBLEMS + RESULTS + MODELS + FEEDBACK
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

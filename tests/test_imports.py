@@ -67,6 +67,7 @@ SHARED = {  # what methods of a family take from each other
         "compressed.messages",
         "directed.coupling",
         "directed.ratio",
+        "error_feedback.links",
         "federated.clients",
         "low_communication.fragments",
         "low_communication.norms",

@@ -18,6 +18,7 @@ COMPARED = {
     "cedas": ["GT", "EDAS", "LEAD", "CEDAS", "BEER", "C-GT"],
     "cedas, inexact": ["SGD", "DSGD", "EDAS", "CEDAS", "LEAD", "CHOCO-SGD", "DeepSqueeze"],
     "cpp": ["Push-Pull", "CPP", "B-CPP"],
+    "error_feedback": ["CompressedSGD", "EF14", "EF21", "EF21-SGDM", "EControl", "DGC"],
     "drr": ["D-RR", "DSGD", "CRR", "SGD"],
     "server_optimizers": ["FedAvg", "FedAvgM", "FedAdam (optax)", "FedAdagrad", "FedYogi"],
     "fedfix": ["FedAvg", "AsyncFedAvg", "FedFix 0.5", "FedBuff 5"],

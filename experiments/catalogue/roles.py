@@ -17,11 +17,10 @@ from jaxdopt import networks
 from jaxdopt._pytree import number_fields
 
 N = 6
+SPARSE = ("CompressedSGD", "DGC", "EControl", "EF14", "EF21", "EF21SGDM", "SparseLoCo")
 OPTIONS: dict[str, dict[str, Any]] = {
     "AsyncDiLoCo": {"dynamic": False},  # visits are alike
-    "SparseLoCo": {
-        "compressor": jd.compressors.TopK(1)
-    },  # nothing is drawn for those who are there
+    **{name: {"compressor": jd.compressors.TopK(1)} for name in SPARSE},  # nothing is drawn
 }
 METHODS: dict[str, type] = {name: getattr(jd, name) for name in jd.algorithms.__all__}
 

@@ -30,6 +30,12 @@ from jaxdopt.algorithms.directed.push_diging import PushDIGing
 from jaxdopt.algorithms.directed.push_pull import PushPull
 from jaxdopt.algorithms.directed.push_sum import PushSum
 from jaxdopt.algorithms.directed.sgp import SGP
+from jaxdopt.algorithms.error_feedback.compressed_sgd import CompressedSGD
+from jaxdopt.algorithms.error_feedback.dgc import DGC
+from jaxdopt.algorithms.error_feedback.econtrol import EControl
+from jaxdopt.algorithms.error_feedback.ef14 import EF14
+from jaxdopt.algorithms.error_feedback.ef21 import EF21
+from jaxdopt.algorithms.error_feedback.ef21_sgdm import EF21SGDM
 from jaxdopt.algorithms.federated.fed_avg import FedAvg
 from jaxdopt.algorithms.federated.fed_avg_momentum import FedAvgMomentum
 from jaxdopt.algorithms.federated.fed_dual_avg import FedDualAvg
@@ -95,10 +101,14 @@ __all__ = [
     "CHOCOSGD",
     "CO2",
     "CPP",
+    "DGC",
     "DGD",
     "DRR",
     "DSGD",
     "EDRR",
+    "EF14",
+    "EF21",
+    "EF21SGDM",
     "EXTRA",
     "FOCUS",
     "GTRR",
@@ -120,10 +130,12 @@ __all__ = [
     "AsyncDiLoCo",
     "AsyncFedAvg",
     "CentralizedRR",
+    "CompressedSGD",
     "DIGing",
     "DecoupledDiLoCo",
     "DeepSqueeze",
     "DiLoCo",
+    "EControl",
     "EDiT",
     "ExactDiffusion",
     "FedAvg",

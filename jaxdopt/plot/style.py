@@ -97,6 +97,13 @@ METHODS = {
     "SparseLoCo": (PINK, ">"),
     "AsyncDiLoCo": (WINE, "X"),
     "DecoupledDiLoCo": (GREEN, "X"),
+    # error feedback
+    "CompressedSGD": (BLACK, "v"),
+    "EF14": (ORANGE, "P"),
+    "EF21": (GREEN, "p"),
+    "EF21SGDM": (SKY, "s"),
+    "EControl": (BLUE, "h"),
+    "DGC": (VERMILION, "^"),
     # asynchronous
     "ADSGD": (BLUE, ">"),
     "ADPSGD": (WINE, "<"),

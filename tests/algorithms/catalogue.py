@@ -13,6 +13,7 @@ from reference import (
     composite,
     compressed,
     directed,
+    error_feedback,
     federated,
     outer_loops,
     reshuffling,
@@ -640,6 +641,59 @@ LOW_COMMUNICATION = [
         bits=_up_and_down,
     ),
 ]
+
+
+def _messages_mean(state: Any) -> Any:
+    return state.h.mean(axis=0) - state.mean
+
+
+def _feedback(method: Any, loop: Any, stepsize: float, exact: bool, **more: Any) -> Row:
+    """A row of a server whose clients send the largest coordinates; its parent sends all."""
+    options = more.pop("options", {})
+    return Row(
+        method,
+        loop,
+        stepsize,
+        exact=exact,
+        options={"compressor": TOP, **options},
+        parent={"compressor": jd.compressors.Identity(), **options},
+        network="server",
+        gossips=False,
+        local=True,
+        bits=lambda d: (TOP.bits(d) + 32 * d) / 2,
+        **more,
+    )
+
+
+FEEDBACK = [
+    _feedback(jd.CompressedSGD, error_feedback.compressed_sgd, 0.2, exact=False),
+    _feedback(jd.EF14, error_feedback.ef14, 0.1, exact=False),
+    _feedback(jd.EF21, error_feedback.ef21, 0.1, exact=True, invariants=(_messages_mean,)),
+    _feedback(
+        jd.EF21SGDM,
+        error_feedback.ef21_sgdm,
+        0.1,
+        exact=True,
+        numbers={"beta": 0.3},
+        invariants=(_messages_mean,),
+        descends=False,
+    ),
+    _feedback(
+        jd.EControl,
+        error_feedback.econtrol,
+        0.1,
+        exact=True,
+        numbers={"eta": 0.2},
+        invariants=(_messages_mean,),
+    ),
+    _feedback(
+        jd.DGC,
+        error_feedback.dgc,
+        0.02,
+        exact=False,
+        numbers={"momentum": 0.6, "clip": 0.9, "nesterov": True},
+    ),
+]
 COMPOSITE = [
     _composite(
         jd.FedNMap,
@@ -792,7 +846,7 @@ ASYNCHRONOUS = [
 
 ROWS = [
     *(PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING),
-    *(FEDERATED + LOW_COMMUNICATION + COMPOSITE + ASYNCHRONOUS),
+    *(FEDERATED + LOW_COMMUNICATION + FEEDBACK + COMPOSITE + ASYNCHRONOUS),
 ]
 
 
@@ -805,6 +859,7 @@ def _variant(method: Any, options: Mapping[str, Any], **numbers: Any) -> Row:
 
 
 VARIANTS = [  # asked for their trajectories only
+    _variant(jd.DGC, {"masking": False}, masking=False, clip=None, nesterov=False),
     _variant(jd.LinearizedADMM, {"penalty": 0.1}, penalty=0.1),
     _variant(jd.LinearizedADMM, {"penalty": 10.0}, penalty=10.0),
     _variant(jd.ExactDiffusion, {"relaxation": 0.3}, theta=0.3),

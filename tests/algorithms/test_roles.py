@@ -35,7 +35,7 @@ NEEDS = {
     "tree": "STPP",
     "tree both_ways": "RelaySGD",
     "server sum": "SCAFFOLD SCAFFOLDMomentum MIFA FedVARP FOCUS FedSUM FedSUMB FedSUMCR "
-    "EDiT DecoupledDiLoCo",
+    "EDiT DecoupledDiLoCo EF21 EF21SGDM EControl",
     "server all": "FedNMap ZhangHuJohansson",
     "returns": "AFACD FedBuff AsyncDiLoCo",
     "returns sum": "AsyncFedAvg AFACS AEDiT",
