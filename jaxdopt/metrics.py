@@ -117,17 +117,37 @@ def distance_squared(state: Any, problem: Any) -> jax.Array:
     return jnp.sum((estimate(state) - problem.solution) ** 2)
 
 
+def residual(state: Any, problem: Any) -> jax.Array:
+    """|F(z)|² at the estimate of a game's equilibrium, F its mean operator."""
+    return jnp.sum(problem.operator(estimate(state)) ** 2)
+
+
+def saddle_gap(state: Any, problem: Any) -> jax.Array:
+    """Max f(x, ·) − min f(·, y) at the estimate (x, y) of the equilibrium of a game.
+
+    For games that are strongly convex in x and strongly concave in y; of others it may be infinite,
+    and what Newton's method finds then means nothing. See `Saddle.saddle_gap`.
+    """
+    return problem.saddle_gap(estimate(state))
+
+
 def defaults(problem: Any) -> dict[str, Metric]:
     """Return the metrics that can be computed from what is known of a problem, by name.
 
     Always ``consensus_error``; with an objective, ``loss`` and ``gradient_norm_squared``, or
     ``prox_gradient_residual`` instead if there is a regularizer; with an optimum, ``gap``; with a
-    solution, ``distance_squared``.
+    solution, ``distance_squared``. A game has no objective: its are ``residual`` and, where its
+    strong convexity is known, ``saddle_gap``.
     """
     known: dict[str, Metric] = {"consensus_error": consensus_error}
+    regularizer = getattr(problem, "regularizer", None)
+    if getattr(problem, "operator", None) is not None and regularizer is None:
+        known["residual"] = residual
+        if getattr(problem, "strong_convexity", None) is not None:
+            known["saddle_gap"] = saddle_gap
     if getattr(problem, "objective", None) is not None:
         known["loss"] = loss
-        if getattr(problem, "regularizer", None) is None:
+        if regularizer is None:
             known["gradient_norm_squared"] = gradient_norm_squared
         else:
             known["prox_gradient_residual"] = prox_gradient_residual

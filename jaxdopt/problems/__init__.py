@@ -5,6 +5,7 @@ from jaxdopt.problems import data, neural, prox
 from jaxdopt.problems.composite import Composite
 from jaxdopt.problems.factorization import matrix_factorization
 from jaxdopt.problems.finite_sum import FiniteSum
+from jaxdopt.problems.games import bilinear, robust_least_squares
 from jaxdopt.problems.heterogeneity import general_variance, heterogeneity
 from jaxdopt.problems.labels import flip_labels
 from jaxdopt.problems.linear import (
@@ -19,6 +20,7 @@ from jaxdopt.problems.neural.mlp import mlp
 from jaxdopt.problems.oracles import GaussianNoise, Minibatch
 from jaxdopt.problems.problem import Given, Oracle, Problem
 from jaxdopt.problems.quadratic import Quadratic, quadratic
+from jaxdopt.problems.saddle import Saddle
 from jaxdopt.problems.wrapper import Wrapper
 
 __all__ = [
@@ -30,7 +32,9 @@ __all__ = [
     "Oracle",
     "Problem",
     "Quadratic",
+    "Saddle",
     "Wrapper",
+    "bilinear",
     "flax",
     "flip_labels",
     "general_variance",
@@ -45,6 +49,7 @@ __all__ = [
     "nonconvex_logistic_regression",
     "prox",
     "quadratic",
+    "robust_least_squares",
     "softmax_regression",
 ]
 

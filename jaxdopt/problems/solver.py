@@ -1,4 +1,4 @@
-"""The minimizer of a convex objective, smooth or composite, on the host, in float64."""
+"""The minimizer of a convex objective, or the root of an operator, on the host, in float64."""
 
 from functools import partial
 from typing import Any
@@ -114,3 +114,41 @@ def _accelerated(problem: Any, x: jax.Array) -> Any:
     k, _, _, _, best = jax.lax.while_loop(unfinished, iterate, (0, x, x, 1.0, first))
     x, residual, scale, _ = best
     return x, problem.objective(x), residual, scale, k <= PROXIMAL_ITERATIONS
+
+
+@jax.jit
+def _operator(problem: Any, z: jax.Array) -> jax.Array:
+    return problem.operator(z)
+
+
+@jax.jit
+def _jacobian(problem: Any, z: jax.Array) -> jax.Array:
+    return jax.jacfwd(problem.operator)(z)
+
+
+def root(problem: Any) -> tuple[np.ndarray, float, bool]:
+    """Return z*, |F(z*)| and whether it is a root of ``operator``, by SciPy's hybrid method.
+
+    From there Newton steps follow as long as the norm of F falls. Jacobians are dense.
+    """
+    with jax.enable_x64(True):
+        exact = cast_floats(jax.tree.map(np.asarray, problem), np.float64)
+
+        def operator(z: np.ndarray) -> np.ndarray:
+            return np.asarray(_operator(exact, z))
+
+        def jacobian(z: np.ndarray) -> np.ndarray:
+            return np.asarray(_jacobian(exact, z))
+
+        z = np.asarray(exact.origin)
+        start = max(1.0, float(np.linalg.norm(operator(z))))
+        z = scipy.optimize.root(operator, z, jac=jacobian).x
+        value = operator(z)
+        for _ in range(ITERATIONS):
+            direction = -np.linalg.lstsq(jacobian(z), value)[0]
+            trial = operator(z + direction)
+            if not np.linalg.norm(trial) < np.linalg.norm(value):
+                break
+            z, value = z + direction, trial
+        length = float(np.linalg.norm(value))
+        return z, length, length <= ACCURACY * start
