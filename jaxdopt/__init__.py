@@ -34,8 +34,8 @@ Running:
 
 Problems:
 
-    problems           finite sums (logistic_regression, mlp, flax, your own loss), quadratic;
-                       around them Minibatch, GaussianNoise, Composite with a `prox`
+    problems           finite sums (logistic_regression, mlp, flax, your own loss), quadratic,
+                       games; around them Minibatch, GaussianNoise, Composite with a `prox`
     data, partition    data sets and texts, and how their samples are split over the agents
     stack              several problems or methods as one, to be swept
 
@@ -60,7 +60,7 @@ The methods:
     trees              STPP, RelaySGD
     federated          FedAvg, FedProx, FedAvgMomentum, SCAFFOLD, SCAFFOLDMomentum, FedVARP, MIFA,
                        FOCUS, FedSUM, FedSUMB, FedSUMCR; with a regularizer FedMid, FedDualAvg,
-                       FedNMap, ZhangHuJohansson
+                       FedNMap, ZhangHuJohansson; of games ExtraGradient, MASHA1, MASHA2
     error feedback     CompressedSGD (the warning), EF14, EF21, EF21SGDM, EControl, DGC: a server's
                        compressed links
     asynchronous       ADSGD, ASBCD, ADPSGD, RFAST; with a server AsyncFedAvg, FedBuff, FedFix,

@@ -69,6 +69,7 @@ SHARED = {  # what methods of a family take from each other
         "directed.ratio",
         "error_feedback.links",
         "federated.clients",
+        "games.snapshots",
         "low_communication.fragments",
         "low_communication.norms",
         "low_communication.outer",

@@ -24,6 +24,7 @@ COMPARED = {
     "fedfix": ["FedAvg", "AsyncFedAvg", "FedFix 0.5", "FedBuff 5"],
     "fednmap": ["FedNMap", "Zhang, Hu, Johansson", "FedDualAvg", "FedMid"],
     "fedsum": ["FedAvg", "MIFA", "FedVARP", "SCAFFOLD", "FedSUM-B", "FedSUM", "FedSUM-CR"],
+    "masha": ["ExtraGradient", "MASHA1", "MASHA2"],
     "gtrr": ["centralized RR", "GT-RR", "ED-RR", "D-RR", "DSGT", "ED", "DSGD"],
     "networks": ["DSGD", "GradientTracking", "EXTRA", "ExactDiffusion"],
     "oldsgd": ["DSGD", "LocalDSGD", "OLDSGD", "OSGP"],

@@ -17,7 +17,7 @@ from jaxdopt import networks
 from jaxdopt._pytree import number_fields
 
 N = 6
-SPARSE = ("CompressedSGD", "DGC", "EControl", "EF14", "EF21", "EF21SGDM", "SparseLoCo")
+SPARSE = ("CompressedSGD", "DGC", "EControl", "EF14", "EF21", "EF21SGDM", "MASHA2", "SparseLoCo")
 OPTIONS: dict[str, dict[str, Any]] = {
     "AsyncDiLoCo": {"dynamic": False},  # visits are alike
     **{name: {"compressor": jd.compressors.TopK(1)} for name in SPARSE},  # nothing is drawn

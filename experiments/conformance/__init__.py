@@ -67,6 +67,7 @@ OWN: dict[str, dict[str, Any]] = {
     "EF21": {"compressor": jd.compressors.TopK(2)},
     "EF21SGDM": {"compressor": jd.compressors.TopK(2)},
     "FOCUS": {"stepsize": 0.05},
+    "MASHA2": {"compressor": jd.compressors.TopK(2)},
     "STPP": {"stepsize": 0.05},
     "StreamingDiLoCo": {"period": 4},
 }
@@ -177,8 +178,10 @@ def drawn(method: Any) -> dict[str, Any]:
     keys = jax.vmap(lambda k: jax.random.fold_in(KEY, k))(jnp.arange(STEPS))
     tables: dict[str, Any] = {}
     for name, function in inspect.getmembers(type(method), inspect.isfunction):
-        if list(inspect.signature(function).parameters) == ["self", "key", "n"]:
-            tables[name] = np.asarray(jax.vmap(lambda key, f=function: f(method, key, N))(keys))
+        asked = list(inspect.signature(function).parameters)
+        if asked[:2] == ["self", "key"] and asked[2:] in ([], ["n"]):  # of all together, or each
+            draw = functools.partial(function, method, **dict.fromkeys(asked[2:], N))
+            tables[name] = np.asarray(jax.vmap(draw)(keys))
     if isinstance(getattr(method, "compressor", None), jd.compressors.Dither):
 
         def uniform(key: Any, channel: int) -> jax.Array:

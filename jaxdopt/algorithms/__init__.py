@@ -51,6 +51,9 @@ from jaxdopt.algorithms.federated.mifa import MIFA
 from jaxdopt.algorithms.federated.scaffold import SCAFFOLD
 from jaxdopt.algorithms.federated.scaffold_momentum import SCAFFOLDMomentum
 from jaxdopt.algorithms.federated.zhang_hu_johansson import ZhangHuJohansson
+from jaxdopt.algorithms.games.extra_gradient import ExtraGradient
+from jaxdopt.algorithms.games.masha1 import MASHA1
+from jaxdopt.algorithms.games.masha2 import MASHA2
 from jaxdopt.algorithms.gossip.dgd import DGD
 from jaxdopt.algorithms.gossip.dsgd import DSGD
 from jaxdopt.algorithms.gossip.local_dsgd import LocalDSGD
@@ -116,6 +119,8 @@ __all__ = [
     "GTSVRG",
     "GTVR",
     "LEAD",
+    "MASHA1",
+    "MASHA2",
     "MIFA",
     "NIDS",
     "OLDSGD",
@@ -138,6 +143,7 @@ __all__ = [
     "EControl",
     "EDiT",
     "ExactDiffusion",
+    "ExtraGradient",
     "FedAvg",
     "FedAvgMomentum",
     "FedBuff",

@@ -104,6 +104,10 @@ METHODS = {
     "EF21SGDM": (SKY, "s"),
     "EControl": (BLUE, "h"),
     "DGC": (VERMILION, "^"),
+    # games
+    "ExtraGradient": (BLACK, "s"),
+    "MASHA1": (GREEN, "8"),
+    "MASHA2": (ORANGE, "h"),
     # asynchronous
     "ADSGD": (BLUE, ">"),
     "ADPSGD": (WINE, "<"),
@@ -122,12 +126,15 @@ ALIASES = {
     "SGD": ("parallel SGD", "centralized SGD"),
     "GradientDescent": ("GD", "centralized GD"),
     "CHOCOSGD": ("CHOCO",),
+    "ExtraGradient": ("EG",),
     "LinearizedADMM": ("DLM",),
     "FedAvgMomentum": ("FedAvgM",),
     "SCAFFOLDMomentum": ("SCAFFOLD-M",),
 }
 
 NAMES = {
+    "residual": "squared residual  $|F(\\bar z)|^2$",
+    "saddle_gap": "gap  $\\max_y f(\\bar x, y) - \\min_x f(x, \\bar y)$",
     "gap": "gap  $F(\\bar x) - F^\\star$",
     "loss": "loss  $F(\\bar x)$",
     "consensus_error": "consensus error  $\\frac{1}{n}\\sum_i |x_i - \\bar x|^2$",

@@ -15,6 +15,7 @@ from reference import (
     directed,
     error_feedback,
     federated,
+    games,
     outer_loops,
     reshuffling,
     trees,
@@ -69,6 +70,7 @@ class Row:
     vectors: float = 1  # sent over a link in a step
     scalars: float = 0  # single numbers sent over a link in a step
     bits: Callable[[int], float] = lambda d: 32 * d  # of a vector [d] as it is sent
+    calls: int = 1  # for a gradient in a step, or a local step
     exchanges: int = 1  # rounds of communication in a step
     turns: int = 1  # steps from one exchange to the next
     gossips: bool = True  # uses the network
@@ -76,6 +78,7 @@ class Row:
     needs: str = ""  # what it says of a network, directed or no tree, that it refuses
     samples: bool = False  # draws its samples from a finite sum itself
     local: bool = False  # asks for gradients where its local steps have led, not only at x
+    varies: bool = False  # what it sends depends on a coin
     alike: bool = True  # what agents do does not depend on their numbers
     descends: bool = True  # is a form of gradient descent, at least with one agent
     delays: bool = False  # what agents do takes several steps to reach all
@@ -694,6 +697,47 @@ FEEDBACK = [
         numbers={"momentum": 0.6, "clip": 0.9, "nesterov": True},
     ),
 ]
+
+
+def _snapshots(method: Any, loop: Any, stepsize: float, compressor: Any) -> Row:
+    """A row of a method with full exchanges beside compressed ones, here in every step."""
+    always = {"compressor": compressor, "probability": 1.0}
+    return Row(
+        method,
+        loop,
+        stepsize,
+        exact=True,
+        network="full",
+        options=always,
+        quiet={**always, "compressor": jd.compressors.Identity()},
+        numbers={"probability": 0.2},
+        vectors=2,
+        exchanges=2,
+        bits=lambda d: (compressor.bits(d) + 3 * 32 * d) / 4,
+        gossips=False,
+        local=True,
+        varies=True,
+        descends=False,
+    )
+
+
+GAMES = [
+    Row(
+        jd.ExtraGradient,
+        games.extra_gradient,
+        0.3,
+        exact=False,
+        network="server",
+        vectors=2,
+        calls=2,
+        exchanges=2,
+        gossips=False,
+        local=True,
+        descends=False,
+    ),
+    _snapshots(jd.MASHA1, games.masha1, 0.2, jd.compressors.RandomK(2)),
+    _snapshots(jd.MASHA2, games.masha2, 0.1, TOP),
+]
 COMPOSITE = [
     _composite(
         jd.FedNMap,
@@ -846,7 +890,7 @@ ASYNCHRONOUS = [
 
 ROWS = [
     *(PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING),
-    *(FEDERATED + LOW_COMMUNICATION + FEEDBACK + COMPOSITE + ASYNCHRONOUS),
+    *(FEDERATED + LOW_COMMUNICATION + FEEDBACK + GAMES + COMPOSITE + ASYNCHRONOUS),
 ]
 
 

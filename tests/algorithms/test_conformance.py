@@ -16,6 +16,7 @@ from experiments import conformance
 FOLDER = conformance.FOLDER
 FILES = sorted(FOLDER.glob("*.json"))
 RENAMED = {"theta": "relaxation", "mu": "strong_convexity"}  # in the loops
+OF_GAMES = {"gradient": "operator", "x0": "z0"}
 
 
 def _checker() -> Any:
@@ -39,7 +40,7 @@ def numbers(loop, case):
         "column": case.get("column"),
         "parent": case.get("down"),
         "push": case.get("up"),
-        "active": np.array(case.get("active", []), bool),
+        "active": np.array(case.get("active", np.ones((1, n))), bool),
         "prox": (lambda z, t: checker.prox(case, z, t)) if "l1" in case else None,
         "compress": lambda k, channel, i, v: checker.compress(case, k, channel, i, v),
         "sizes": [len(labels) for labels in case["labels"]],
@@ -83,6 +84,8 @@ def of_reference(row, case):
     if not row.samples:
         where = 1 if events and not alone else 0  # the number of the event comes first
         given["gradient"] = lambda *asked: checker.gradient(case, asked[where], asked[where + 1])
+    if "operator" in inspect.signature(loop).parameters:  # of a game
+        given = {OF_GAMES.get(name, name): value for name, value in given.items()}
     made = loop(**given)
     if events:
         assert_told(case, made)

@@ -149,10 +149,13 @@ def history(method, problem, network, key, x0=None):
 
 def assert_costs(row, method, history, share, batch=2):
     """Against the row's: what is sent and taken in every step, by the share that takes part."""
-    if row.vectors % 0.5:  # one agent at a time
+    if row.vectors % 0.5 or row.varies:  # one agent at a time, or by a coin
         return
     sent = row.vectors * row.bits(D) + 32 * row.scalars
-    calls, turn = getattr(method, "local_steps", 1), (np.arange(STEPS) + 1) % row.turns == 0
+    calls, turn = (
+        row.calls * getattr(method, "local_steps", 1),
+        (np.arange(STEPS) + 1) % row.turns == 0,
+    )
     expected = {"vectors": turn * share * row.vectors, "bits": turn * share * sent}
     expected["rounds"] = turn * (share if row.events and row.gossips else 1) * row.exchanges
     if row.method is not jd.PushSum and not row.samples:
@@ -181,14 +184,14 @@ def randomness(method, key):
         key_k = jax.random.fold_in(key, k)
         return messages.message(method.compressor, key_k, rows, channel)[i]
 
-    def drawn(function):
-        return lambda k: np.asarray(function(method, jax.random.fold_in(key, k), N))
+    def drawn(function, *more):
+        return lambda k: np.asarray(function(method, jax.random.fold_in(key, k), *more))
 
-    own = {
-        name: drawn(function)
-        for name, function in inspect.getmembers(type(method), inspect.isfunction)
-        if list(inspect.signature(function).parameters) == ["self", "key", "n"]
-    }
+    own = {}
+    for name, function in inspect.getmembers(type(method), inspect.isfunction):
+        known = list(inspect.signature(function).parameters)
+        if known[:2] == ["self", "key"] and known[2:] in ([], ["n"]):
+            own[name] = drawn(function, *[N] * len(known[2:]))
     return {"compress": compress, **own}
 
 

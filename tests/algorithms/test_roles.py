@@ -37,6 +37,7 @@ NEEDS = {
     "server sum": "SCAFFOLD SCAFFOLDMomentum MIFA FedVARP FOCUS FedSUM FedSUMB FedSUMCR "
     "EDiT DecoupledDiLoCo EF21 EF21SGDM EControl",
     "server all": "FedNMap ZhangHuJohansson",
+    "server sum all": "MASHA1 MASHA2",
     "returns": "AFACD FedBuff AsyncDiLoCo",
     "returns sum": "AsyncFedAvg AFACS AEDiT",
     "returns ticks sum": "FedFix",

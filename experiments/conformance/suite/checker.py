@@ -19,7 +19,7 @@ A file is an object: the `method`, its `iteration`, its `arguments` by name, and
     active   [steps][n]: which clients take part in a round
     samples  [steps][n][batch]: which of its samples each agent takes in a step, where the method
              draws them; all other gradients are those of all samples
-    toss     [steps][n]: agent i takes a snapshot if its number is below `probability`, or at k = 0
+    toss     [steps][n]: agent i (if [steps], all) takes a snapshot below `probability`, or at k = 0
     broadcaster [steps]: the only agent that sends
     compressor, uniform: how messages are compressed, and the random numbers; see `compress`
     compute  [m][n] seconds that the m-th gradient (or visit) of an agent takes, and
@@ -63,7 +63,7 @@ def prox(case, z, t):
 
 
 def compress(case, k, channel, i, v):
-    """Return agent i's message C(v) of step k; a method's x is channel 0, its tracker 1."""
+    """Return agent i's message C(v) of step k; a method's x is channel 0, its second, 1."""
     how, size = case["compressor"], np.abs(v)
     if how["name"] == "TopK":  # the k largest
         return np.where(np.argsort(np.argsort(-size, kind="stable")) < how["k"], v, 0)

@@ -1,0 +1,1 @@
+"""Methods for the equilibria of games, which are roots of an operator."""
