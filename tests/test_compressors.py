@@ -11,11 +11,15 @@ import jaxdopt as jd
 from jaxdopt.algorithms.compressed import messages
 from jaxdopt.compressors import (
     E3M0,
+    SRHT,
     Blocks,
     Contractive,
+    CountSketch,
     Dither,
+    GaussianSketch,
     Identity,
     Natural,
+    RademacherSketch,
     RandomK,
     ScaledSign,
     Sign,
@@ -39,6 +43,10 @@ UNBIASED = {
     "float": E3M0(),
     "float, blocks": Blocks(E3M0(), 7),
     "random 1, blocks": Blocks(RandomK(1), 4),
+    "gaussian sketch": GaussianSketch(5),
+    "rademacher sketch": RademacherSketch(3),
+    "count sketch": CountSketch(5),
+    "srht": SRHT(3),
 }
 CONTRACTIVE = {
     "identity": Identity(),
@@ -54,6 +62,7 @@ CONTRACTIVE = {
     "float, nearest": E3M0(nearest=True),
     "of float": Contractive(E3M0()),
     "top 2, blocks": Blocks(TopK(2), 5),
+    "of srht": Contractive(SRHT(3)),
 }
 COMPRESSORS = {
     **{f"unbiased, {name}": c for name, c in UNBIASED.items()},
@@ -75,6 +84,13 @@ def compressed(compressor, key, x):
     return compressor(key, x)
 
 
+@jax.jit
+def compressed_apart(compressor, key, x):
+    """Compress each row with a key of its own, as sketches draw one matrix for all rows."""
+    keys = jax.random.split(key, len(x))
+    return jax.vmap(lambda k, row: compressor(k, row[None])[0])(keys, x)
+
+
 def messages_of(compressor, x, key=KEY):
     """Return what arrives of every row; one shape for nearly all tests, so one program each."""
     return np.asarray(compressed(compressor, key, x))
@@ -82,7 +98,10 @@ def messages_of(compressor, x, key=KEY):
 
 def draws(compressor, vector):
     """Return many independent messages of one vector, [draws, d]."""
-    return messages_of(compressor, np.tile(vector, (DRAWS, 1)))
+    rows = np.tile(vector, (DRAWS, 1))
+    if hasattr(getattr(compressor, "unbiased", compressor), "decode"):
+        return np.asarray(compressed_apart(compressor, KEY, rows))
+    return messages_of(compressor, rows)
 
 
 def gaussian(seed):
@@ -345,7 +364,7 @@ def test_scaling_a_vector_scales_its_message(name):
 
 @every_compressor
 def test_one_coordinate_in_single_precision(name):
-    compressor = COMPRESSORS[name]
+    compressor = SRHT(1) if "srht" in name else COMPRESSORS[name]
     x = np.array([[1.5], [-0.3], [0.0]], np.float32)
     message = messages_of(compressor, x)
     assert message.shape == (3, 1)
@@ -416,6 +435,10 @@ BITS = [
     (Blocks(E3M0(), 16), 65, 4 * 65 + 5 * 32),
     (Blocks(TopK(2), 16), 65, 4 * 2 * (32 + 4) + 32),
     (Blocks(TopK(2), 16), 10, 2 * (32 + 4)),
+    (GaussianSketch(16), 64, 16 * 32),
+    (RademacherSketch(16), 64, 16 * 32),
+    (CountSketch(16), 64, 16 * 32),
+    (SRHT(17), 20, 17 * 32),
 ]
 
 
@@ -448,6 +471,10 @@ GAUSSIAN = {
     "float": E3M0(),
     "float, nearest": E3M0(nearest=True),
     "float, blocks": Blocks(E3M0(), 20),
+    "gaussian sketch": GaussianSketch(5),
+    "rademacher sketch": RademacherSketch(5),
+    "count sketch": CountSketch(5),
+    "srht": SRHT(5),
 }
 
 
@@ -517,6 +544,13 @@ REFUSED = {
     "omega of the nearest": (lambda: E3M0(nearest=True).omega(6), "see delta"),
     "delta of random floats": (lambda: E3M0().delta(6), "nearest=True"),
     "contractive of biased blocks": (lambda: Contractive(Blocks(TopK(3), 9)), "not unbiased"),
+    "an empty sketch": (lambda: CountSketch(0), "size is 0"),
+    "half a number": (lambda: GaussianSketch(HALF), r"size is 0\.5"),
+    "more than the padded vector": (lambda: SRHT(9).omega(6), "padded to 8; give no more"),
+    "more than the vector sent": (
+        lambda: SRHT(9)(KEY, jnp.ones((2, 6))),
+        "padded to 8; give no more",
+    ),
     "empty blocks of another": (lambda: Blocks(TopK(3), 0), "size is 0"),
     "omega of a biased one": (lambda: RandomK(3, scaled=False).omega(6), "see delta"),
     "delta of an unbiased one": (lambda: RandomK(3).delta(6), "Contractive"),
@@ -575,7 +609,8 @@ def keeps_scale(compressor):
     """Whether no coordinate of a message is larger than the largest of the vector."""
     inner = getattr(compressor, "unbiased", compressor)
     inner = getattr(inner, "compressor", inner)  # of blocks
-    return getattr(inner, "norm", "max") == "max" and not getattr(inner, "scaled", False)
+    known = getattr(inner, "norm", "max") == "max" and not getattr(inner, "scaled", False)
+    return known and not hasattr(inner, "decode")
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS, ids=lambda dtype: dtype.__name__)
