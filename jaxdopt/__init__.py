@@ -59,8 +59,9 @@ The methods:
     digraphs           PushSum, SGP, OSGP, PushDIGing, PushPull, AB, APD, APDSC
     trees              STPP, RelaySGD
     federated          FedAvg, FedProx, FedAvgMomentum, SCAFFOLD, SCAFFOLDMomentum, FedVARP, MIFA,
-                       FOCUS, FedSUM, FedSUMB, FedSUMCR; with a regularizer FedMid, FedDualAvg,
-                       FedNMap, ZhangHuJohansson; of games ExtraGradient, MASHA1, MASHA2
+                       FOCUS, FedSUM, FedSUMB, FedSUMCR, SketchedSGD; with a regularizer FedMid,
+                       FedDualAvg, FedNMap, ZhangHuJohansson
+    games              ExtraGradient, MASHA1, MASHA2
     error feedback     CompressedSGD (the warning), EF14, EF21, EF21SGDM, EControl, DGC: a server's
                        compressed links
     asynchronous       ADSGD, ASBCD, ADPSGD, RFAST; with a server AsyncFedAvg, FedBuff, FedFix,

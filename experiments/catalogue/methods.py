@@ -73,7 +73,7 @@ def _arguments(method: type) -> Iterator[str]:
 def _sends(name: str) -> str:
     """Return what an agent sends over one of its links, on the first kind of network that fits."""
     method, problem = roles.built(name), roles.problem()
-    if hasattr(method, "compressor"):
+    if "compressor" in vars(method):
         method = jd.replace(method, compressor=jd.compressors.Identity())
     kind = next(kind for kind in roles.KINDS if roles.fits(name, kind))
     network = roles.network(kind).at(0, KEY)

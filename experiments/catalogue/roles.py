@@ -21,6 +21,7 @@ SPARSE = ("CompressedSGD", "DGC", "EControl", "EF14", "EF21", "EF21SGDM", "MASHA
 OPTIONS: dict[str, dict[str, Any]] = {
     "AsyncDiLoCo": {"dynamic": False},  # visits are alike
     **{name: {"compressor": jd.compressors.TopK(1)} for name in SPARSE},  # nothing is drawn
+    "SketchedSGD": {"sketch": jd.compressors.CountSketch(2)},
 }
 METHODS: dict[str, type] = {name: getattr(jd, name) for name in jd.algorithms.__all__}
 

@@ -26,6 +26,7 @@ import jaxdopt as jd
 from experiments.catalogue import roles
 from jaxdopt import networks
 from jaxdopt.algorithms.compressed import messages
+from jaxdopt.algorithms.federated.sketched_sgd import sketch_key
 from jaxdopt.networks.events import durations
 
 FOLDER = Path(__file__).parent / "suite"
@@ -69,6 +70,7 @@ OWN: dict[str, dict[str, Any]] = {
     "FOCUS": {"stepsize": 0.05},
     "MASHA2": {"compressor": jd.compressors.TopK(2)},
     "STPP": {"stepsize": 0.05},
+    "SketchedSGD": {"sketch": jd.compressors.RademacherSketch(2), "clip": 0.5},
     "StreamingDiLoCo": {"period": 4},
 }
 DRAWN = {"SybilWall"}
@@ -182,6 +184,9 @@ def drawn(method: Any) -> dict[str, Any]:
         if asked[:2] == ["self", "key"] and asked[2:] in ([], ["n"]):  # of all together, or each
             draw = functools.partial(function, method, **dict.fromkeys(asked[2:], N))
             tables[name] = np.asarray(jax.vmap(draw)(keys))
+    if hasattr(method, "sketch"):
+        sent = jax.vmap(lambda key: method.sketch.encode(sketch_key(key), jnp.eye(D)))(keys)
+        tables["sketch"] = np.asarray(sent.swapaxes(1, 2))  # of unit vectors
     if isinstance(getattr(method, "compressor", None), jd.compressors.Dither):
 
         def uniform(key: Any, channel: int) -> jax.Array:
@@ -229,7 +234,7 @@ def case(name: str) -> dict[str, Any]:
     method, smooth = built(name), problem()
     network, known = world(method)
     values = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    compressor = values.pop("compressor", None)
+    compressor, _ = values.pop("compressor", None), values.pop("sketch", None)
     entries: dict[str, Any] = {
         "method": name,
         "iteration": str(type(method).__doc__).partition("\n")[0],

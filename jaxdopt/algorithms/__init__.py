@@ -50,6 +50,7 @@ from jaxdopt.algorithms.federated.focus import FOCUS
 from jaxdopt.algorithms.federated.mifa import MIFA
 from jaxdopt.algorithms.federated.scaffold import SCAFFOLD
 from jaxdopt.algorithms.federated.scaffold_momentum import SCAFFOLDMomentum
+from jaxdopt.algorithms.federated.sketched_sgd import SketchedSGD
 from jaxdopt.algorithms.federated.zhang_hu_johansson import ZhangHuJohansson
 from jaxdopt.algorithms.games.extra_gradient import ExtraGradient
 from jaxdopt.algorithms.games.masha1 import MASHA1
@@ -167,6 +168,7 @@ __all__ = [
     "PushSum",
     "RelaySGD",
     "SCAFFOLDMomentum",
+    "SketchedSGD",
     "SparseLoCo",
     "StreamingDiLoCo",
     "SybilWall",

@@ -82,6 +82,7 @@ METHODS = {
     "FedSUMB": (SKY, "^"),
     "FedSUMCR": (VERMILION, "v"),
     "FOCUS": (WINE, ">"),
+    "SketchedSGD": (GREEN, "p"),
     # federated, composite
     "FedNMap": (BLUE, "<"),
     "ZhangHuJohansson": (WINE, "p"),

@@ -18,6 +18,7 @@ from reference import (
     games,
     outer_loops,
     reshuffling,
+    sketches,
     trees,
 )
 from reference import methods as reference
@@ -738,6 +739,39 @@ GAMES = [
     _snapshots(jd.MASHA1, games.masha1, 0.2, jd.compressors.RandomK(2)),
     _snapshots(jd.MASHA2, games.masha2, 0.1, TOP),
 ]
+
+
+@jd.pytree
+class Whole:
+    """The sketch that sends every vector as it is."""
+
+    def encode(self, key: Any, x: Any) -> Any:
+        return x
+
+    def decode(self, key: Any, y: Any, d: int) -> Any:
+        return y
+
+    def __call__(self, key: Any, x: Any) -> Any:
+        return x
+
+    def bits(self, d: int) -> int:
+        return 32 * d
+
+
+SIGNS = jd.compressors.RademacherSketch(3)
+SKETCHED = [
+    _federated(
+        jd.SketchedSGD,
+        sketches.sketched_sgd,
+        0.05,
+        exact=False,
+        options={"sketch": SIGNS, "local_steps": 3},
+        quiet={"sketch": Whole(), "local_steps": 3},
+        parent={"sketch": Whole(), "local_steps": 1},
+        numbers={"clip": 0.3},
+        bits=SIGNS.bits,
+    )
+]
 COMPOSITE = [
     _composite(
         jd.FedNMap,
@@ -890,7 +924,7 @@ ASYNCHRONOUS = [
 
 ROWS = [
     *(PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING),
-    *(FEDERATED + LOW_COMMUNICATION + FEEDBACK + GAMES + COMPOSITE + ASYNCHRONOUS),
+    *(FEDERATED + LOW_COMMUNICATION + FEEDBACK + GAMES + SKETCHED + COMPOSITE + ASYNCHRONOUS),
 ]
 
 

@@ -48,6 +48,8 @@ def numbers(loop, case):
         "orders": np.array(case.get("samples", np.zeros((1, n)))).reshape(-1, n).T,
         "random": None,  # the samples are the orders
         "toss": lambda k: case["toss"][k],
+        "sketch": lambda k: case["sketch"][k],
+        "noise": None,
         "broadcaster": lambda k: case["broadcaster"][k],
         "n": n,
         **dict.fromkeys(("steps", "rounds", "events", "aggregations"), steps),

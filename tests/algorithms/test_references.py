@@ -14,6 +14,7 @@ from small import clocked
 
 import jaxdopt as jd
 from jaxdopt.algorithms.compressed import messages
+from jaxdopt.algorithms.federated.sketched_sgd import sketch_key
 from jaxdopt.networks import participation
 from jaxdopt.networks.events import durations
 
@@ -192,6 +193,9 @@ def randomness(method, key):
         known = list(inspect.signature(function).parameters)
         if known[:2] == ["self", "key"] and known[2:] in ([], ["n"]):
             own[name] = drawn(function, *[N] * len(known[2:]))
+    if hasattr(method, "sketch"):
+        matrix = jax.jit(lambda key: method.sketch.encode(sketch_key(key), jnp.eye(D)).T)
+        own["sketch"] = lambda k: np.asarray(matrix(jax.random.fold_in(key, k)))
     return {"compress": compress, **own}
 
 

@@ -20,7 +20,7 @@ A file is an object: the `method`, its `iteration`, its `arguments` by name, and
     samples  [steps][n][batch]: which of its samples each agent takes in a step, where the method
              draws them; all other gradients are those of all samples
     toss     [steps][n]: agent i (if [steps], all) takes a snapshot below `probability`, or at k = 0
-    broadcaster [steps]: the only agent that sends
+    broadcaster [steps]: the only agent that sends; sketch [steps][s][d]: the matrices R of rounds
     compressor, uniform: how messages are compressed, and the random numbers; see `compress`
     compute  [m][n] seconds that the m-th gradient (or visit) of an agent takes, and
     delay    [m][i][j] those that the m-th message of j to i travels, null if it is lost. At equal
@@ -42,7 +42,7 @@ import numpy as np
 def load(path):
     """Return a case; tables of numbers are arrays, ragged ones lists of arrays, null is NaN."""
     case = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    for name in ("x", "W", "row", "column", "uniform", "toss", "compute", "delay"):
+    for name in ("x", "W", "row", "column", "uniform", "toss", "sketch", "compute", "delay"):
         if name in case:
             case[name] = np.array(case[name], dtype=np.float64)
     for name in ("features", "labels"):
