@@ -34,6 +34,8 @@ def require_kind(role: str, value: Any) -> None:
     """Refuse what is not a method, a problem, a network or a state, by what it lacks."""
     needed, remedy = KINDS[role]
     missing = [name for name in needed if not hasattr(value, name)]
+    if missing == ["grad"] and hasattr(value, "value"):  # `roles.check` says whose this is
+        missing = []
     if not missing and not isinstance(value, type | types.FunctionType):
         return
     name = getattr(value, "__name__", "")
@@ -328,6 +330,17 @@ def require_gradient(problem: Any, x: Any, key: Any) -> None:
             jnp.issubdtype(gradient.dtype, jnp.floating),
             f"grad of the {name} has dtype {gradient.dtype}; return floating numbers.",
         )
+
+
+def require_values(problem: Any, x: Any, key: Any) -> None:
+    """Refuse a problem that does not return one floating value an agent."""
+    given = jax.eval_shape(problem.value, x, key)
+    shape, dtype = getattr(given, "shape", None), getattr(given, "dtype", None)
+    require(
+        shape == np.shape(x)[:1] and jnp.issubdtype(dtype, jnp.floating),
+        f"value of the {type(problem).__name__} has shape {shape} and dtype {dtype} for x of shape "
+        f"{np.shape(x)}; return one floating number an agent.",
+    )
 
 
 def _is_array(value: Any) -> bool:

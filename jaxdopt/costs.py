@@ -147,6 +147,23 @@ def counted(method: Any, state: Any, problem: Any, network: Any) -> Cost:
     )
 
 
+def told_to_all(network: Any, bits: int) -> dict[str, Any]:
+    """Return exchanges and bits of numbers of so many bits, one an agent, that reach all in a step.
+
+    A client sends its own to the server and gets all n. On a graph they are flooded: all pass on
+    over all their links what they hear for the first time, n numbers over a link in as many rounds
+    as the diameter.
+
+    Args:
+        network: the round's, with a server or links.
+        bits: of a number.
+    """
+    if "server" in roles.offers(network):
+        up, down = bits, network.n * bits
+        return {"exchanges": 1, "bits": (up + down) / 2, "up": up, "down": down}
+    return {"exchanges": network.links.diameter(), "bits": network.n * bits}
+
+
 def _message_bits(compressor: Any, x: Any) -> int:
     """Return the bits of one agent's row of ``x``, compressed if there is a compressor."""
     size = vector_bits if compressor is None else lambda leaf: compressor.bits(leaf.shape[1])
@@ -338,6 +355,17 @@ def _of_link(direction: str) -> Axis:
 
 LINK_AXES: Mapping[str, Axis] = {"bits_up": _of_link("up"), "bits_down": _of_link("down")}
 """The average client's bits to its server and from it, for the ``axes`` of a server's method."""
+
+
+def _queries(step: Step) -> Any:
+    each = samples(step.problem) / getattr(step.problem, "queries", 1)
+    return step.awake_share * (step.cost.gradients / each)
+
+
+QUERY_AXES: Mapping[str, Axis] = {"queries": Axis(_queries)}
+"""The points at which the average agent asks for a value, whatever the batch, for the ``axes`` of
+`jd.problems.ZerothOrder` and of methods that ask for values: their ``gradients`` are values of
+samples."""
 
 
 def axes_of(method: Any, problem: Any, network: Any) -> dict[str, Axis]:

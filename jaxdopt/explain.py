@@ -295,6 +295,8 @@ def _needs(algorithm: Any, problem: Any, network: Any) -> dict[str, bool]:
     have = roles.offers(network)
     if hasattr(problem, "grad_at") and hasattr(problem, "draw"):
         have |= {"finite sum"}
+    if hasattr(problem, "value"):
+        have |= {"values"}
     needs = getattr(algorithm, "needs", ())
     return {word: word in have for word in (*roles.WORDS, *roles.PROBLEMS) if word in needs}
 

@@ -10,7 +10,14 @@ import numpy as np
 
 from jaxdopt import _backend, honest, roles
 from jaxdopt import costs as _costs
-from jaxdopt._arguments import kind, require_gradient, require_records, require_state, strong
+from jaxdopt._arguments import (
+    kind,
+    require_gradient,
+    require_records,
+    require_state,
+    require_values,
+    strong,
+)
 from jaxdopt._checks import require
 from jaxdopt._leaves import cast_floats
 from jaxdopt._opaque import disclose
@@ -165,7 +172,8 @@ class Loop:
             state = spread(jax.tree.map(strong, state), self.axes)
             require_state(self.algorithm, state, jax.eval_shape(initial, state.x))
         roles.require_told_apart(self.algorithm, self._round(start), state)
-        require_gradient(self.problem, state.x, self.key)
+        by_values = "values" in getattr(self.algorithm, "needs", ())
+        (require_values if by_values else require_gradient)(self.problem, state.x, self.key)
         _require_preserved(state, jax.eval_shape(self._step, state, start)[0])
         self.account_for(state, start)
         if before is None:

@@ -28,14 +28,17 @@ timeline        a run of completion events: ``agents``, ``sender``, ``age``, ``m
 pairs           a run of pairwise meetings: ``agents``, ``partners``
 ==============  =================================================================================
 
+"server or links" is offered with either: what each agent says can reach all others in a step, by
+the server, or flooded over the graph.
+
 Every network has ``n``, ``at(k, key)`` (round k's network, with ``k`` and ``time`` set), ``mean``,
 ``offers`` and, where known, ``horizon``, ``repetitions`` and ``link_count``. It has no attributes
 for what it does not offer: asking for one raises `Missing`. A network that does not declare
 ``offers`` is taken to offer "mixing" and "all" if it has ``@``.
 
 Problems declare nothing; what they have is what they offer. "finite sum" means ``grad_at`` and
-``draw``; a "regularizer" is a part of the objective that only methods with ``composite = True``
-handle.
+``draw``; "values" means ``value``, for which a method asks in place of ``grad``; a "regularizer" is
+a part of the objective that only methods with ``composite = True`` handle.
 
 **Inactive agents.** Where a round of a network without a server has ``active`` [n], the agents that
 are not active are asleep: `freeze` leaves their rows of the state unchanged, bit for bit. A leaf
@@ -74,6 +77,10 @@ WORDS = {  # from the general to the special: the first that is missing is named
     "server": (
         "a server with clients",
         "jd.networks.Server(n), or a pattern such as jd.networks.participation.uniform(n, size)",
+    ),
+    "server or links": (
+        "a server, or links over which numbers are flooded",
+        "jd.networks.Server(n), or jd.networks.metropolis(graph) of an undirected graph",
     ),
     "sum": (
         "the plain sum of what clients send",
@@ -134,7 +141,7 @@ WORDS = {  # from the general to the special: the first that is missing is named
         "jd.networks.Server(n) or jd.networks.metropolis(graph), with all agents in all rounds",
     ),
 }
-PROBLEMS = ("finite sum",)
+PROBLEMS = ("finite sum", "values")
 
 
 class Missing(AttributeError, ValueError):
@@ -181,7 +188,8 @@ def offers(network: Any) -> frozenset[str]:
     """Return the words that a network offers; one that declares none mixes if it has ``@``."""
     declared = getattr(network, "offers", None)
     if declared is not None:
-        return frozenset(declared)
+        either = set() if {"server", "links"}.isdisjoint(declared) else {"server or links"}
+        return frozenset({*declared, *either})
     mixes = hasattr(type(network), "__matmul__")
     return frozenset({"mixing", "all"}) if mixes else frozenset()
 
@@ -208,6 +216,18 @@ def check(method: Any, network: Any, problem: Any) -> None:
             f"{name} draws its samples itself and a {type(problem).__name__} has no samples to "
             "draw from; give a finite sum such as jd.problems.logistic_regression(...), or "
             "Minibatch of one."
+        )
+    kind = type(problem).__name__
+    if "values" in needs and not hasattr(problem, "value"):
+        raise ValueError(
+            f"{name} asks for values and a {kind} has none; give a finite sum such as "
+            "jd.problems.logistic_regression(...), or jd.problems.BlackBox(function, data, params)."
+        )
+    if "values" not in needs and hasattr(problem, "value") and not hasattr(problem, "grad"):
+        raise ValueError(
+            f"{name} asks for gradients and a {kind} has values alone; give "
+            "jd.problems.ZerothOrder(problem), whose gradients are differences of values, or take "
+            "a method that asks for values, such as FedZO."
         )
     regularizer = getattr(problem, "regularizer", None)
     if regularizer is not None and not getattr(method, "composite", False):

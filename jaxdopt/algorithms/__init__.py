@@ -14,6 +14,8 @@ from jaxdopt.algorithms.asynchronous.fed_fix import FedFix
 from jaxdopt.algorithms.asynchronous.r_fast import RFAST
 from jaxdopt.algorithms.baselines.gradient_descent import GradientDescent
 from jaxdopt.algorithms.baselines.sgd import SGD
+from jaxdopt.algorithms.black_boxes.fed_zo import FedZO
+from jaxdopt.algorithms.black_boxes.just_one_byte import JustOneByte
 from jaxdopt.algorithms.compressed.bcpp import BCPP
 from jaxdopt.algorithms.compressed.beer import BEER
 from jaxdopt.algorithms.compressed.cedas import CEDAS
@@ -157,8 +159,10 @@ __all__ = [
     "FedSUMB",
     "FedSUMCR",
     "FedVARP",
+    "FedZO",
     "GradientDescent",
     "GradientTracking",
+    "JustOneByte",
     "LinearizedADMM",
     "LocalDSGD",
     "MoNNA",

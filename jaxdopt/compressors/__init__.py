@@ -20,6 +20,7 @@ Chazelle (2009) and Tropp (2011), arXiv 1011.1595 (SRHT).
 """
 
 from jaxdopt.compressors.base import FLOAT, Compressor, Identity, is_unbiased
+from jaxdopt.compressors.bytes import LogByte
 from jaxdopt.compressors.composed import Blocks, Contractive, PerLeaf, per_leaf
 from jaxdopt.compressors.quantizers import E3M0, Dither, Natural, ScaledSign, Sign
 from jaxdopt.compressors.selections import RandomK, TopK
@@ -36,6 +37,7 @@ __all__ = [
     "Dither",
     "GaussianSketch",
     "Identity",
+    "LogByte",
     "Natural",
     "PerLeaf",
     "RademacherSketch",

@@ -88,6 +88,9 @@ METHODS = {
     "ZhangHuJohansson": (WINE, "p"),
     "FedDualAvg": (GREEN, "^"),
     "FedMid": (VERMILION, "X"),
+    # black boxes
+    "FedZO": (GREEN, "<"),
+    "JustOneByte": (VERMILION, "^"),
     # low communication
     "DiLoCo": (BLUE, "8"),
     "StreamingDiLoCo": (SKY, "D"),
@@ -147,6 +150,7 @@ NAMES = {
     "rounds": "rounds of communication",
     "epochs": "epochs (passes over an agent's data)",
     "gradients": "component gradients per agent",
+    "queries": "queries per agent",
     "vectors": "vectors sent per link",
     "bits": "bits sent per link",
     "bits_up": "bits sent to the server, per client",

@@ -2,6 +2,7 @@
 
 from jaxdopt import _repr
 from jaxdopt.problems import data, neural, prox
+from jaxdopt.problems.black_box import BlackBox
 from jaxdopt.problems.composite import Composite
 from jaxdopt.problems.factorization import matrix_factorization
 from jaxdopt.problems.finite_sum import FiniteSum
@@ -22,8 +23,10 @@ from jaxdopt.problems.problem import Given, Oracle, Problem
 from jaxdopt.problems.quadratic import Quadratic, quadratic
 from jaxdopt.problems.saddle import Saddle
 from jaxdopt.problems.wrapper import Wrapper
+from jaxdopt.problems.zeroth_order import ZerothOrder
 
 __all__ = [
+    "BlackBox",
     "Composite",
     "FiniteSum",
     "GaussianNoise",
@@ -34,6 +37,7 @@ __all__ = [
     "Quadratic",
     "Saddle",
     "Wrapper",
+    "ZerothOrder",
     "bilinear",
     "flax",
     "flip_labels",

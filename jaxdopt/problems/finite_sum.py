@@ -196,13 +196,15 @@ class FiniteSum:
 
     def grad_at(self, x: jax.Array, indices: jax.Array) -> jax.Array:
         """Return n pᵢ times the mean gradient over chosen samples; ``indices`` is [n] or [n, b]."""
-        indices = indices.reshape(self.n, -1)
-        if self.agents is None:  # agent by agent, so that devices read their own agents' samples
-            chosen = jax.vmap(_agents.take)(self.data, indices)
-        else:
-            who = self.agents[:, None]
-            chosen = jax.tree.map(lambda leaf: leaf[who, indices], self.data)
-        return self._gradient(x, chosen, None)
+        return self._gradient(x, self._chosen(indices), None)
+
+    def value(self, x: jax.Array, key: Any = None) -> jax.Array:
+        """Return n pᵢ fᵢ at every agent's own row, [n, d] -> [n]; or rows, [n, m, d] -> [n, m]."""
+        return self._value(x, self._of(self.data), self._of(self.sample_weights))
+
+    def value_at(self, x: jax.Array, indices: jax.Array) -> jax.Array:
+        """Return what `value` does over chosen samples, the same at all of an agent's rows."""
+        return self._value(x, self._chosen(indices), None)
 
     def draw(self, key: jax.Array, batch: int) -> jax.Array:
         """Return the indices of samples that agents draw with replacement, [n, batch].
@@ -288,6 +290,21 @@ class FiniteSum:
     def _of(self, tree: Any) -> Any:
         """Return the rows of the agents that `take` chose."""
         return tree if self.agents is None else _agents.take(tree, self.agents)
+
+    def _chosen(self, indices: jax.Array) -> Any:
+        """Return chosen samples of every agent, leaves [n, b, ...]."""
+        indices = indices.reshape(self.n, -1)
+        if self.agents is None:  # agent by agent, so that devices read their own agents' samples
+            return jax.vmap(_agents.take)(self.data, indices)
+        who = self.agents[:, None]
+        return jax.tree.map(lambda leaf: leaf[who, indices], self.data)
+
+    def _value(self, x: jax.Array, data: Any, weights: Any) -> jax.Array:
+        points = x.reshape(self.n, -1, self.d)
+        with jax.default_matmul_precision(self.precision):
+            f = jax.vmap(jax.vmap(self._mean_loss, (0, None, None)))(points, data, weights)
+        f = f + self.l2 / 2 * jnp.sum(points**2, axis=-1)
+        return (self.shares[:, None] * f).reshape(x.shape[:-1])
 
     def _gradient(self, x: jax.Array, data: Any, weights: Any) -> jax.Array:
         with jax.default_matmul_precision(self.precision):

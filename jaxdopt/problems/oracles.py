@@ -10,7 +10,7 @@ from jaxdopt._checks import count, require
 from jaxdopt._numbers import number
 from jaxdopt._pytree import pytree, static
 from jaxdopt._wrapper import rewrap, wrapped
-from jaxdopt.problems.wrapper import Wrapper
+from jaxdopt.problems.wrapper import Wrapper, require_gradients
 
 NOISE = 0x6E  # folded into the key, so that noise and minibatch are independent
 
@@ -57,6 +57,10 @@ class Minibatch(Wrapper):
         """Return every agent's minibatch gradient at its own row, [n, d] -> [n, d]."""
         return self.problem.grad_at(x, self.indices(key))
 
+    def value(self, x: jax.Array, key: jax.Array) -> jax.Array:
+        """Return the mean over the same samples at every agent's row or rows, as the problem's."""
+        return self.problem.value_at(x, self.indices(key))
+
 
 @pytree
 class GaussianNoise(Wrapper):
@@ -65,8 +69,8 @@ class GaussianNoise(Wrapper):
     So E|noise|² = σ² for every agent, the σ of the theorems. Like that of a minibatch, the noise is
     in ∇fᵢ: where agents have different weights (``weights="samples"``), it is multiplied by n pᵢ as
     ∇fᵢ is. It is independent of the wrapped problem's sampling, and the same key adds the same
-    noise at any x. Everything else is the wrapped problem's, except `grad_at` and `draw`: gradients
-    at chosen samples would have no noise.
+    noise at any x. Everything else is the wrapped problem's, except `grad_at`, `draw` and `value`:
+    gradients at chosen samples and values would have no noise.
 
     Args:
         problem: any with ``grad(x, key)``.
@@ -86,10 +90,11 @@ class GaussianNoise(Wrapper):
 
     problem: Any
     sigma: Any
-    hides = ("grad_at", "draw", "indices", "batch")
+    hides = ("grad_at", "draw", "indices", "batch", "value", "value_at")
 
     def __post_init__(self) -> None:
-        """Check σ."""
+        """Check σ, and that there are gradients."""
+        require_gradients(wrapped(self))
         object.__setattr__(self, "sigma", number("sigma", self.sigma, minimum=0.0))
 
     def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:

@@ -6,8 +6,10 @@ agents is always ∇F and decentralized methods need not know the weights. A ser
 the ``shares`` n pᵢ its clients recover ∇fᵢ, along which they step, and it weighs what they send.
 `Composite` adds a regularizer r(x), which is not part of the gradients: methods use its `prox`.
 
-The smallest problem is any object with ``n``, ``d`` and ``grad(x, key)``; without ``shares`` all
-agents have the same weight.
+``value`` returns n pᵢ fᵢ likewise, at one point of every agent or at several of the same samples.
+
+The smallest problem is any object with ``n``, ``d`` and ``grad(x, key)``, or ``value(x, key)`` for
+methods that ask for values; without ``shares`` all agents have the same weight.
 """
 
 from collections.abc import Callable
@@ -48,8 +50,39 @@ class Problem(Protocol):
         ...
 
 
+class Parametrized:
+    """What problems share whose agents answer questions about a pytree of parameters."""
+
+    origin: Any  # [d]
+    layout: Any
+    n: Any
+
+    @property
+    def d(self) -> int:
+        """The number of parameters."""
+        return self.layout.d
+
+    @property
+    def leaves(self) -> Layout:
+        """The leaves of the parameters, for what is done layer by layer."""
+        return self.layout
+
+    def start(self, params: Any = None) -> jax.Array:
+        """Return x0 [n, d]: the same parameters for all agents, or rows of them."""
+        row = self.origin if params is None else self.layout.ravel(params)
+        return jnp.broadcast_to(row, (self.n, self.d))
+
+    def ravel(self, params: Any) -> jax.Array:
+        """Return a parameter pytree as a row [d]."""
+        return self.layout.ravel(params)
+
+    def unravel(self, row: jax.Array) -> Any:
+        """Return the parameter pytree of a row [d]."""
+        return self.layout.unravel(row)
+
+
 @pytree
-class Oracle:
+class Oracle(Parametrized):
     """Agents of which only gradients are known: simulators, streams, neural networks with dropout.
 
     Args:
@@ -80,17 +113,7 @@ class Oracle:
         agents: int | None = None,
     ) -> None:
         require(callable(gradient), "gradient is not callable; give gradient(params, data, key).")
-        data = jax.tree.map(_as_data, data)
-        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)]
-        counts = {shape[0] if shape else None for shape in shapes} or {agents}
-        n = next(iter(counts))
-        require(
-            len(counts) == 1 and isinstance(n, int | np.integer) and n > 0,
-            f"the data's leaves have shapes {shapes}; give every leaf the same number of agents as "
-            "its first axis, or agents= where there is no data.",
-        )
-        n = int(n)  # type: ignore[arg-type]
-        require(agents in (None, n), f"agents is {agents}, and the data is for {n}; drop agents.")
+        data, n = agents_of(data, agents)
         layout = Layout.of(params)
         values = (traceable(gradient), data, layout.ravel(params), 1.0, layout, n)
         names = ("gradient", "data", "origin", "samples", "layout", "n")
@@ -108,16 +131,6 @@ class Oracle:
             "memory": _repr.memory(self),
         }
 
-    @property
-    def d(self) -> int:
-        """The number of parameters."""
-        return self.layout.d
-
-    @property
-    def leaves(self) -> Layout:
-        """The leaves of the parameters, for what is done layer by layer."""
-        return self.layout
-
     def grad(self, x: jax.Array, key: jax.Array) -> jax.Array:
         """Return every agent's answer at its own row, [n, d] -> [n, d]."""
 
@@ -126,18 +139,21 @@ class Oracle:
 
         return jax.vmap(answer)(x, self.data, jax.random.split(key, self.n))
 
-    def start(self, params: Any = None) -> jax.Array:
-        """Return x0 [n, d]: the same parameters for all agents, or rows of them."""
-        row = self.origin if params is None else self.layout.ravel(params)
-        return jnp.broadcast_to(row, (self.n, self.d))
 
-    def ravel(self, params: Any) -> jax.Array:
-        """Return a parameter pytree as a row [d]."""
-        return self.layout.ravel(params)
-
-    def unravel(self, row: jax.Array) -> Any:
-        """Return the parameter pytree of a row [d]."""
-        return self.layout.unravel(row)
+def agents_of(data: Any, agents: int | None) -> tuple[Any, int]:
+    """Return agents' data with leaves [n, ...], or None, and n."""
+    data = jax.tree.map(_as_data, data)
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)]
+    counts = {shape[0] if shape else None for shape in shapes} or {agents}
+    n = next(iter(counts))
+    require(
+        len(counts) == 1 and isinstance(n, int | np.integer) and n > 0,
+        f"the data's leaves have shapes {shapes}; give every leaf the same number of agents as "
+        "its first axis, or agents= where there is no data.",
+    )
+    n = int(n)  # type: ignore[arg-type]
+    require(agents in (None, n), f"agents is {agents}, and the data is for {n}; drop agents.")
+    return data, n
 
 
 def _as_data(leaf: Any) -> Any:

@@ -80,6 +80,12 @@ class Quadratic:
         away = x - self.center[None]
         return jnp.einsum("nij,nj->ni", self.hessians, away, precision="highest") + self.tilts
 
+    def value(self, x: jax.Array, key: Any = None) -> jax.Array:
+        """Return fᵢ at every agent's own row, [n, d] -> [n]; or at rows, [n, m, d] -> [n, m]."""
+        away = (x - self.center).reshape(self.n, -1, self.d)
+        slopes = jnp.einsum("nij,nmj->nmi", self.hessians, away, precision="highest") / 2
+        return jnp.sum(away * (slopes + self.tilts[:, None]), axis=-1).reshape(x.shape[:-1])
+
     def objective(self, x: jax.Array) -> jax.Array:
         """Return F(x) at one point [d]."""
         away = x - self.center

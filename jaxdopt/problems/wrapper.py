@@ -16,10 +16,10 @@ class Wrapper(_wrapper.Wrapper):
     some agents (``take``) and the one with known solution (``solved``) are wrapped again.
 
     Args:
-        problem: the wrapped problem, any object with ``grad(x, key)``.
+        problem: the wrapped problem, any object with ``grad(x, key)`` or ``value(x, key)``.
 
     Raises:
-        ValueError: the problem has no grad.
+        ValueError: the problem has neither.
 
     Example:
         >>> import jaxdopt as jd
@@ -40,8 +40,14 @@ class Wrapper(_wrapper.Wrapper):
 
     def __post_init__(self) -> None:
         """Refuse what is no problem."""
-        require(
-            hasattr(wrapped(self), "grad"),
-            f"problem is a {type(wrapped(self)).__name__} without grad; give an object with n, d "
-            "and grad(x, key).",
-        )
+        if not hasattr(wrapped(self), "value"):
+            require_gradients(wrapped(self))
+
+
+def require_gradients(problem: Any) -> None:
+    """Refuse what has no gradients."""
+    remedy = "an object with n, d and grad(x, key)"
+    if hasattr(problem, "value"):
+        remedy = "jd.problems.ZerothOrder of it, whose gradients are made of values"
+    name = type(problem).__name__
+    require(hasattr(problem, "grad"), f"problem is a {name} without grad; give {remedy}.")

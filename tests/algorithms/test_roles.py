@@ -38,6 +38,8 @@ NEEDS = {
     "EDiT DecoupledDiLoCo EF21 EF21SGDM EControl",
     "server all": "FedNMap ZhangHuJohansson",
     "server sum all": "MASHA1 MASHA2",
+    "server": "FedZO",
+    "all server_or_links": "JustOneByte",
     "returns": "AFACD FedBuff AsyncDiLoCo",
     "returns sum": "AsyncFedAvg AFACS AEDiT",
     "returns ticks sum": "FedFix",
@@ -94,6 +96,10 @@ OFFERS = {
     "repeated columns": {"push", "all"},
     "repeated random links": {*MIXING, "all"},
     "Chebyshev": {*MIXING, "symmetric", "all"},
+}
+OFFERS = {
+    kind: words if words.isdisjoint({"server", "links"}) else words | {"server or links"}
+    for kind, words in OFFERS.items()
 }
 LYING = ("liars on a graph", "liars at a server", "liars who return")
 OWN_TESTS = (*LYING, "arrivals", "arrivals at ticks", "timeline", "timeline of push-pull", "pairs")

@@ -336,7 +336,8 @@ def test_states_say_which_axis_is_the_agents(name):
     """Built for two n: what grows with n does so along the axis that is the agents'."""
     made, shapes = built(name), []
     for n in (5, 7):
-        fits = next(k for k in kinds(n) if set(made.needs) - {"finite sum"} <= jd.roles.offers(k))
+        needs = set(made.needs) - {*jd.roles.PROBLEMS}
+        fits = next(k for k in kinds(n) if needs <= jd.roles.offers(k))
         world = problem(n)
         states = jax.eval_shape(
             lambda x, fits=fits, world=world: made.init(x, world, fits.at(0, KEY), KEY),

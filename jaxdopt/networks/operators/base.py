@@ -81,6 +81,26 @@ class Links:
         """Return what every slot hears of the agents' own values, [n, ...] -> [n, s, ...]."""
         return x[self.sender] if self.halo is None else self.halo.take(x)
 
+    def diameter(self) -> jax.Array:
+        """Return the rounds in which all pass on what they know until nobody hears news.
+
+        Where all links are up it is the graph's diameter.
+        """
+
+        def pass_on(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            rounds, known, _ = carry
+
+            def hear(slot: Any, heard: jax.Array) -> jax.Array:
+                return heard | (known[self.sender[:, slot]] & self.present[:, slot, None])
+
+            wider = jax.lax.fori_loop(0, self.sender.shape[1], hear, known)
+            news = jnp.any(wider != known)
+            return rounds + news, wider, news
+
+        n = len(self.sender)
+        begun = jnp.zeros((), jnp.int32), jnp.eye(n, dtype=bool), jnp.ones((), bool)
+        return jax.lax.while_loop(lambda carry: carry[2], pass_on, begun)[0]
+
     def swap(self, edges: jax.Array) -> jax.Array:
         """Return the neighbor's value of every edge variable, [n, s, ...] -> [n, s, ...]."""
         if self.halo is None:

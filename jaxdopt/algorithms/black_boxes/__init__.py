@@ -1,0 +1,1 @@
+"""Methods that ask for values alone, or make gradients of them."""
