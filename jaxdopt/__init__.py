@@ -68,7 +68,7 @@ The methods:
                        AFACD, AFACS
     low communication  DiLoCo, StreamingDiLoCo, DecoupledDiLoCo, SparseLoCo, EDiT, CO2 (a round
                        late); of returns AsyncDiLoCo, AEDiT; by gossip NoLoCo
-    among liars        MoNNA, SybilWall; of black boxes FedZO, JustOneByte
+    black boxes        FedZO, JustOneByte, CBO, ConsensusHopping; others on problems.ZerothOrder
     around any of them Averaged: its estimate is the running mean of the iterates
 
 Your own:

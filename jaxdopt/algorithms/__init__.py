@@ -14,6 +14,8 @@ from jaxdopt.algorithms.asynchronous.fed_fix import FedFix
 from jaxdopt.algorithms.asynchronous.r_fast import RFAST
 from jaxdopt.algorithms.baselines.gradient_descent import GradientDescent
 from jaxdopt.algorithms.baselines.sgd import SGD
+from jaxdopt.algorithms.black_boxes.cbo import CBO
+from jaxdopt.algorithms.black_boxes.consensus_hopping import ConsensusHopping
 from jaxdopt.algorithms.black_boxes.fed_zo import FedZO
 from jaxdopt.algorithms.black_boxes.just_one_byte import JustOneByte
 from jaxdopt.algorithms.compressed.bcpp import BCPP
@@ -102,6 +104,7 @@ __all__ = [
     "ATCGT",
     "BCPP",
     "BEER",
+    "CBO",
     "CEDAS",
     "CGT",
     "CHOCOSGD",
@@ -139,6 +142,7 @@ __all__ = [
     "AsyncFedAvg",
     "CentralizedRR",
     "CompressedSGD",
+    "ConsensusHopping",
     "DIGing",
     "DecoupledDiLoCo",
     "DeepSqueeze",

@@ -91,6 +91,8 @@ METHODS = {
     # black boxes
     "FedZO": (GREEN, "<"),
     "JustOneByte": (VERMILION, "^"),
+    "CBO": (BLUE, "*"),
+    "ConsensusHopping": (ORANGE, "*"),
     # low communication
     "DiLoCo": (BLUE, "8"),
     "StreamingDiLoCo": (SKY, "D"),

@@ -36,6 +36,7 @@ NEEDS = {
     "tree both_ways": "RelaySGD",
     "server sum": "SCAFFOLD SCAFFOLDMomentum MIFA FedVARP FOCUS FedSUM FedSUMB FedSUMCR "
     "EDiT DecoupledDiLoCo EF21 EF21SGDM EControl",
+    "pull hop": "CBO ConsensusHopping",
     "server all": "FedNMap ZhangHuJohansson",
     "server sum all": "MASHA1 MASHA2",
     "server": "FedZO",
