@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import black_boxes
 
 import jaxdopt as jd
 from jaxdopt.algorithms.black_boxes.swarm import consensus
@@ -34,11 +35,53 @@ def start(n=N, scale=1.0):
     return scale * jnp.asarray(np.random.default_rng(0).standard_normal((n, D)))
 
 
+def energy(i, x, k):
+    return float(np.sum(x**2 + 1 - np.cos(5 * x)))
+
+
+def drawn(method):
+    """What the method draws in step k."""
+    return lambda k: method.normals(jax.random.fold_in(KEY, k), start())
+
+
+ROWS = {"x": lambda state, problem: state.x}
+
+
 def run(method, network=COMPLETE, problem=None, x0=None, steps=5):
     n = network.n
     problem = globals()["problem"](n) if problem is None else problem
     x0 = start(n) if x0 is None else x0
     return jd.run(method, problem, network, x0, KEY, steps=steps)
+
+
+def heard(network):
+    """Whom every agent hears, by the matrix."""
+    matrix = np.asarray(network.row.matrix())
+    return [np.flatnonzero(row).tolist() for row in matrix]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("anisotropic", [True, False])
+def test_cbo_is_its_loop(name, anisotropic):
+    """With a schedule of steps, on graphs, from values that are not all of the same size."""
+    network = GRAPHS[name]
+    method = jd.CBO(jd.schedules.InverseTime(1.8, 9.0), 0.8, 0.9, 3.0, anisotropic)
+    result = jd.run(method, problem(), network, start(), KEY, steps=8, metrics=ROWS)
+    expected = black_boxes.cbo(
+        energy, start(), lambda k: 1.8 / (k + 9), 8, normal=drawn(method), drift=0.8, noise=0.9,
+        alpha=3.0, anisotropic=anisotropic, neighbors=heard(network),
+    )  # fmt: skip
+    np.testing.assert_allclose(result.history["x"], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_consensus_hopping_is_its_loop(name):
+    network, method = GRAPHS[name], jd.ConsensusHopping(0.3, 3.0)
+    result = jd.run(method, problem(), network, start(), KEY, steps=8, metrics=ROWS)
+    expected = black_boxes.consensus_hopping(
+        energy, start(), 8, normal=drawn(method), noise=0.3, alpha=3.0, neighbors=heard(network)
+    )
+    np.testing.assert_allclose(result.history["x"], expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
