@@ -54,9 +54,9 @@ The methods:
     mix and descend    DGD, DSGD, LocalDSGD, OLDSGD (biased by the stepsize)
     gradient tracking  GradientTracking, DIGing, ATCGT; variance-reduced GTSAGA, GTSVRG, GTVR
     primal-dual        EXTRA, ExactDiffusion, NIDS, PGEXTRA, LinearizedADMM
-    reshuffling        DRR, GTRR, EDRR
+    reshuffling        DRR, GTRR, EDRR; on trees STPP, RelaySGD
     compressed         CHOCOSGD, DeepSqueeze, BEER, CGT, LEAD, CEDAS; on digraphs CPP, BCPP
-    digraphs           PushSum, SGP, OSGP, PushDIGing, PushPull, AB, APD, APDSC; trees STPP, RelaySGD
+    digraphs           PushSum, SGP, OSGP, PushDIGing, PushPull, AB, APD, APDSC
     federated          FedAvg, FedProx, FedAvgMomentum, SCAFFOLD, SCAFFOLDMomentum, FedVARP, MIFA,
                        FOCUS, FedSUM, FedSUMB, FedSUMCR, SketchedSGD; with a regularizer FedMid,
                        FedDualAvg, FedNMap, ZhangHuJohansson
@@ -68,7 +68,6 @@ The methods:
     low communication  DiLoCo, StreamingDiLoCo, DecoupledDiLoCo, SparseLoCo, EDiT, CO2 (a round
                        late); of returns AsyncDiLoCo, AEDiT; by gossip NoLoCo
     among liars        MoNNA, SybilWall
-    black boxes        FedZO, JustOneByte, CBO, ConsensusHopping; others on problems.ZerothOrder
     black boxes        FedZO, JustOneByte, CBO, ConsensusHopping; others on problems.ZerothOrder
     around any of them Averaged: its estimate is the running mean of the iterates
 
