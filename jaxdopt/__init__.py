@@ -50,8 +50,8 @@ Networks:
 
 The methods:
 
-    centralized        GradientDescent, SGD, CentralizedRR
-    mix and descend    DGD, DSGD, LocalDSGD, OLDSGD (biased by the stepsize)
+    centralized        GradientDescent, SGD, CentralizedRR; around any method Averaged
+    mix and descend    DGD, DSGD, LocalDSGD, OLDSGD (biased); among liars MoNNA, SybilWall
     gradient tracking  GradientTracking, DIGing, ATCGT; variance-reduced GTSAGA, GTSVRG, GTVR
     primal-dual        EXTRA, ExactDiffusion, NIDS, PGEXTRA, LinearizedADMM
     reshuffling        DRR, GTRR, EDRR; on trees STPP, RelaySGD
@@ -61,15 +61,12 @@ The methods:
                        FOCUS, FedSUM, FedSUMB, FedSUMCR, SketchedSGD; with a regularizer FedMid,
                        FedDualAvg, FedNMap, ZhangHuJohansson
     games              ExtraGradient, MASHA1, MASHA2
-    error feedback     CompressedSGD (the warning), EF14, EF21, EF21SGDM, EControl, DGC: a server's
-                       compressed links
+    error feedback     CompressedSGD (the warning), EF14, EF21, EF21SGDM, EControl, DGC
     asynchronous       ADSGD, ASBCD, ADPSGD, RFAST; with a server AsyncFedAvg, FedBuff, FedFix,
                        AFACD, AFACS
     low communication  DiLoCo, StreamingDiLoCo, DecoupledDiLoCo, SparseLoCo, EDiT, CO2 (a round
                        late); of returns AsyncDiLoCo, AEDiT; by gossip NoLoCo
-    among liars        MoNNA, SybilWall
     black boxes        FedZO, JustOneByte, CBO, ConsensusHopping; others on problems.ZerothOrder
-    around any of them Averaged: its estimate is the running mean of the iterates
 
 Your own:
 

@@ -354,7 +354,8 @@ def _of_link(direction: str) -> Axis:
 
 
 LINK_AXES: Mapping[str, Axis] = {"bits_up": _of_link("up"), "bits_down": _of_link("down")}
-"""The average client's bits to its server and from it, for the ``axes`` of a server's method."""
+"""The average client's bits to its server and from it: axes of methods with a ``downlink``, and of
+others that say so in their ``axes``."""
 
 
 def _queries(step: Step) -> Any:
@@ -371,19 +372,20 @@ samples."""
 def axes_of(method: Any, problem: Any, network: Any) -> dict[str, Axis]:
     """Return all axes of a run by name: those of every run, and what its parts add.
 
-    The parts are the method, the problem and the network.
+    The parts are the method, the problem and the network. A method with a ``downlink`` has
+    `LINK_AXES`.
 
     Raises:
         ValueError: two axes of one name, or one that is no `Axis`.
     """
-    found = dict(AXES)
+    found = dict(AXES) | dict(LINK_AXES if hasattr(method, "downlink") else {})
     parts = [part for given in (method, problem, network) for part in layers(given)]
     for part in parts:
         who = type(part).__name__
         own = wrapped(part) is None or hasattr(type(part), "axes")  # and not passed on
         for name, axis in (getattr(part, "axes", {}) if own else {}).items():
             require(
-                name not in found and name != "step",
+                found.get(name, axis) is axis and name != "step",
                 f"the axis {name!r} of {who} is there already; give it another name.",
             )
             require(

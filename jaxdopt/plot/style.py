@@ -82,7 +82,7 @@ METHODS = {
     "FedSUMB": (SKY, "^"),
     "FedSUMCR": (VERMILION, "v"),
     "FOCUS": (WINE, ">"),
-    "SketchedSGD": (GREEN, "p"),
+    "SketchedSGD": (SKY, "X"),
     # federated, composite
     "FedNMap": (BLUE, "<"),
     "ZhangHuJohansson": (WINE, "p"),
@@ -90,7 +90,7 @@ METHODS = {
     "FedMid": (VERMILION, "X"),
     # black boxes
     "FedZO": (GREEN, "<"),
-    "JustOneByte": (VERMILION, "^"),
+    "JustOneByte": (VERMILION, "*"),
     "CBO": (BLUE, "*"),
     "ConsensusHopping": (ORANGE, "*"),
     # low communication

@@ -26,7 +26,6 @@ from jaxdopt.algorithms.compressed.messages import message
 from jaxdopt.algorithms.error_feedback.links import begin, gradients, mean_stepsize, publish
 from jaxdopt.algorithms.federated.clients import Central
 from jaxdopt.compressors import Compressor
-from jaxdopt.costs import LINK_AXES
 
 
 @pytree
@@ -57,7 +56,6 @@ class EControl:
     eta: Fraction | None = None
     downlink: Compressor | None = None
     needs: ClassVar[set[str]] = {"server", "sum"}
-    axes: ClassVar = LINK_AXES
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""

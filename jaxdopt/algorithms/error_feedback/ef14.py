@@ -26,7 +26,6 @@ from jaxdopt.algorithms.compressed.messages import message
 from jaxdopt.algorithms.error_feedback.links import begin, gradients, publish
 from jaxdopt.algorithms.federated.clients import Central
 from jaxdopt.compressors import Compressor
-from jaxdopt.costs import LINK_AXES
 
 
 @pytree
@@ -53,7 +52,6 @@ class EF14:
     compressor: Compressor
     downlink: Compressor | None = None
     needs: ClassVar[set[str]] = {"server"}
-    axes: ClassVar = LINK_AXES
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""

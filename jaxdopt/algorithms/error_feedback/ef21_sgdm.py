@@ -24,7 +24,6 @@ from jaxdopt.algorithms.compressed.messages import message
 from jaxdopt.algorithms.error_feedback.links import begin, gradients, mean_stepsize, publish
 from jaxdopt.algorithms.federated.clients import Central
 from jaxdopt.compressors import Compressor
-from jaxdopt.costs import LINK_AXES
 
 
 @pytree
@@ -55,7 +54,6 @@ class EF21SGDM:
     beta: Fraction = 0.1
     downlink: Compressor | None = None
     needs: ClassVar[set[str]] = {"server", "sum"}
-    axes: ClassVar = LINK_AXES
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""

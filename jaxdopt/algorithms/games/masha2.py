@@ -59,7 +59,6 @@ class MASHA2:
     downlink: snapshots.Contracting | None = None
     probability: snapshots.Probability | None = None
     needs: ClassVar[set[str]] = {"server", "sum", "all"}
-    axes: ClassVar = costs.LINK_AXES
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
