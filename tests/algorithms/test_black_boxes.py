@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import pytest
+from reference import black_boxes
 
 import jaxdopt as jd
 from jaxdopt.compressors import LogByte
@@ -43,13 +44,13 @@ def values(problem):
     """The value of agent i at x [d] in step k, and local step l if there are any."""
     ask = jax.jit(lambda rows, key: problem.value(rows, key))
 
-    def value(i, x, k, *local):
-        key = jax.random.fold_in(KEY, k)
-        for step in local:
-            key = jax.random.fold_in(key, step)
-        return float(ask(jnp.zeros((N, D)).at[i].set(x), key)[i])
+    return lambda i, x, k, *local: float(ask(jnp.zeros((N, D)).at[i].set(x), key_of(k, *local))[i])
 
-    return value
+
+def key_of(k, *local):
+    """The key of step k, or of a local step."""
+    key = jax.random.fold_in(KEY, k)
+    return jax.random.fold_in(key, *local) if local else key
 
 
 def estimates(state, problem):
@@ -63,30 +64,25 @@ def iterates(method, problem, network, **options):
 
 @pytest.mark.parametrize("weights", ["agents", "samples"])
 def test_fed_zo_is_its_loop(weights):
-    """Written from the formulas: minibatches, weights, own stepsizes, rounds without anybody."""
+    """With minibatches, weights, own stepsizes, rounds without anybody."""
     problem, steps, m, radius = noisy(weights), 6, 3, 0.05
     active = np.random.default_rng(2).random((steps, N)) < np.linspace(0.3, 0.9, N)
     active[3] = False
     rates = np.linspace(0.05, 0.3, N)
     method = jd.FedZO(jnp.asarray(rates)[:, None], local_steps=2, directions=m, radius=radius)
-    drawn = jax.jit(method.estimated(problem).drawn)
-    value, shares = values(problem), np.asarray(problem.shares)
-    x = np.asarray(x_start().mean(axis=0))
-    expected = [x]
-    for k in range(steps):
-        moved, mass = np.zeros(D), 0.0
-        for i in np.flatnonzero(active[k]):
-            y = x.copy()
-            for local in range(2):
-                key = jax.random.fold_in(jax.random.fold_in(KEY, k), local)
-                v = np.asarray(drawn(key))[i]
-                there = value(i, y, k, local)
-                ahead = [value(i, y + radius * u, k, local) for u in v]
-                slopes = (np.array(ahead) - there) / radius / shares[i]
-                y = y - rates[i] * D / m * slopes @ v
-            moved, mass = moved + shares[i] * (y - x), mass + shares[i]
-        x = x + moved / mass if mass else x
-        expected.append(x)
+    drawn, shares = jax.jit(method.estimated(problem).drawn), np.asarray(problem.shares)
+    value = values(problem)
+    expected = black_boxes.fed_zo(
+        lambda i, *at: value(i, *at) / shares[i],
+        active,
+        x_start().mean(axis=0),
+        lambda k: rates,
+        steps,
+        direction=lambda i, k, local: drawn(key_of(k, local))[i],
+        local_steps=2,
+        radius=radius,
+        p=shares / N,
+    )
     network = jd.networks.participation.Trace(jnp.asarray(active), N)
     run = iterates(method, problem, network, steps=steps)
     np.testing.assert_allclose(run.history["x"], expected, rtol=1e-10, atol=1e-10)
@@ -125,19 +121,18 @@ def test_just_one_byte_is_its_loop(code):
     """With minibatches; one scalar an agent and step, and the direction that it belongs to."""
     problem, radius, eta, steps = noisy("samples"), 0.01, 0.2, 8
     method = jd.JustOneByte(eta, radius=radius, code=code)
-    value, x = values(problem), np.asarray(x_start().mean(axis=0))
-    expected, scalars = [x], []
     draw = jax.jit(lambda key, i: method.direction(key, i, jnp.zeros(D)))
-    for k in range(steps):
-        update, sent = np.zeros(D), []
-        for i in range(N):
-            z = np.asarray(draw(jax.random.fold_in(KEY, k), i))
-            g = (value(i, x + radius * z, k) - value(i, x - radius * z, k)) / (2 * radius)
-            if code is not None:
-                g = np.sign(g) * np.exp(np.clip(np.round(8 * np.log(abs(g))), -63, 63) / 8)
-            update, sent = update + g * z, [*sent, g]
-        x = x - eta / N * update
-        expected, scalars = [*expected, x], [*scalars, sent]
+    value = values(problem)
+    expected, scalars = black_boxes.just_one_byte(
+        lambda i, x, k, _: value(i, x, k),
+        np.ones((steps, N), bool),
+        x_start().mean(axis=0),
+        lambda k: eta,
+        steps,
+        direction=lambda i, k: draw(key_of(k), i),
+        radius=radius,
+        code=None if code is None else black_boxes.log_byte,
+    )
     run = iterates(method, problem, SERVER, steps=steps, metrics={"x": estimates, "sent": sent_of})
     np.testing.assert_allclose(run.history["x"], expected, rtol=1e-10, atol=1e-10)
     sent = run.history["sent"][1:]
@@ -314,6 +309,12 @@ def test_bytes_follow_32_bits_and_both_descend():
 
 
 class TestBytes:
+    def test_it_is_the_loop(self):
+        random = np.random.default_rng(0)
+        g = np.exp(random.uniform(-12, 12, 300)) * random.choice([-1, 1], 300)
+        expected = [*map(black_boxes.log_byte, g)]
+        np.testing.assert_allclose(LogByte()(KEY, jnp.asarray(g)[None])[0], expected, rtol=1e-13)
+
     def test_every_symbol_is_read_as_it_was_written(self):
         symbols = jnp.arange(-127, 128).astype(jnp.int8)
         for dtype in (jnp.float64, jnp.float32):
