@@ -66,7 +66,7 @@ The methods:
                        AFACD, AFACS
     low communication  DiLoCo, StreamingDiLoCo, DecoupledDiLoCo, SparseLoCo, EDiT, CO2 (a round
                        late); of returns AsyncDiLoCo, AEDiT; by gossip NoLoCo
-    black boxes        FedZO, JustOneByte, CBO, ConsensusHopping; others on problems.ZerothOrder
+    black boxes        FedZO, FZooS, JustOneByte, CBO, ConsensusHopping; others on ZerothOrder
 
 Your own:
 

@@ -64,6 +64,7 @@ FLOORS = {
 SHARED = {  # what methods of a family take from each other
     f"jaxdopt.algorithms.{room}"
     for room in (
+        "black_boxes.surrogate",
         "black_boxes.swarm",
         "compressed.messages",
         "directed.coupling",

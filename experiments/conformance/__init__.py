@@ -73,8 +73,8 @@ OWN: dict[str, dict[str, Any]] = {
     "SketchedSGD": {"sketch": jd.compressors.RademacherSketch(2), "clip": 0.5},
     "StreamingDiLoCo": {"period": 4},
 }
-DRAWN = {"CBO", "ConsensusHopping", "FedZO", "JustOneByte", "SybilWall"}
-"""Methods whose draws no file tells: directions, noise, and of whom each agent tells others."""
+DRAWN = {"CBO", "ConsensusHopping", "FZooS", "FedZO", "JustOneByte", "SybilWall"}
+"""Methods whose draws no file tells: directions, points, noise, and whom an agent tells of."""
 METHODS = {name: method for name, method in roles.METHODS.items() if name not in DRAWN}
 COMPOSITE = ("FedDualAvg", "FedMid", "FedNMap", "PGEXTRA", "ZhangHuJohansson")
 

@@ -17,6 +17,7 @@ from jaxdopt.algorithms.baselines.sgd import SGD
 from jaxdopt.algorithms.black_boxes.cbo import CBO
 from jaxdopt.algorithms.black_boxes.consensus_hopping import ConsensusHopping
 from jaxdopt.algorithms.black_boxes.fed_zo import FedZO
+from jaxdopt.algorithms.black_boxes.fzoos import FZooS
 from jaxdopt.algorithms.black_boxes.just_one_byte import JustOneByte
 from jaxdopt.algorithms.compressed.bcpp import BCPP
 from jaxdopt.algorithms.compressed.beer import BEER
@@ -151,6 +152,7 @@ __all__ = [
     "EDiT",
     "ExactDiffusion",
     "ExtraGradient",
+    "FZooS",
     "FedAvg",
     "FedAvgMomentum",
     "FedBuff",

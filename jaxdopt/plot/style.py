@@ -91,6 +91,7 @@ METHODS = {
     # black boxes
     "FedZO": (GREEN, "<"),
     "JustOneByte": (VERMILION, "*"),
+    "FZooS": (BLUE, "d"),
     "CBO": (BLUE, "*"),
     "ConsensusHopping": (ORANGE, "*"),
     # low communication

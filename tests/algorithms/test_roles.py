@@ -37,7 +37,7 @@ NEEDS = {
     "server sum": "SCAFFOLD SCAFFOLDMomentum MIFA FedVARP FOCUS FedSUM FedSUMB FedSUMCR "
     "EDiT DecoupledDiLoCo EF21 EF21SGDM EControl",
     "pull hop": "CBO ConsensusHopping",
-    "server all": "FedNMap ZhangHuJohansson",
+    "server all": "FedNMap ZhangHuJohansson FZooS",
     "server sum all": "MASHA1 MASHA2",
     "server": "FedZO",
     "all server_or_links": "JustOneByte",

@@ -156,6 +156,7 @@ def test_the_consensus_of_hopping_takes_gradient_steps():
     np.testing.assert_allclose(result.state.estimate, 3 * step, atol=0.02)  # the first v is x0
 
 
+@pytest.mark.slow
 def test_numbers_are_swept_in_one_program():
     def final(method):
         return run(method, GRAPHS["ring"]).state.x
@@ -168,6 +169,7 @@ def test_numbers_are_swept_in_one_program():
         np.testing.assert_allclose(swept[i], final(one), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_global_minimum_in_float32():
     n = 100
     network = jd.networks.Complete(n)

@@ -55,6 +55,13 @@ class Clients:
         column, leaves = self._column(g.dtype), getattr(self.problem, "leaves", None)
         return g / column if leaves is None else leaves.map(lambda leaf: leaf / column, g)
 
+    def value(self, x: jax.Array, key: jax.Array) -> jax.Array:
+        """Return each one's own fᵢ at its row, [s, d] -> [s]; or at rows, [s, m, d] -> [s, m]."""
+        f = self.problem.value(x, key)
+        if self.shares is None:
+            return f
+        return f / jnp.asarray(self.shares, f.dtype).reshape(-1, *(1,) * (f.ndim - 1))
+
     def own(self, values: T) -> T:
         """Return their rows of leaves [n, ...]; single numbers stay as they are."""
         if self.index is None:
