@@ -22,7 +22,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdopt import costs
 from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.compressed.messages import message
 from jaxdopt.algorithms.federated.clients import Central, Shared, common, participants
@@ -59,6 +58,7 @@ class MASHA2:
     downlink: snapshots.Contracting | None = None
     probability: snapshots.Probability | None = None
     needs: ClassVar[set[str]] = {"server", "sum", "all"}
+    cost = snapshots.cost
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
@@ -84,7 +84,3 @@ class MASHA2:
     def toss(self, key: jax.Array) -> jax.Array:
         """Return the uniform number that all agents share in the step with this key."""
         return snapshots.toss(key)
-
-    def cost(self, state: State, problem: Any, network: Any) -> costs.Cost:
-        """An operator and a compressed exchange, and where w was renewed a whole one of each."""
-        return snapshots.cost(self, state, problem, network)
