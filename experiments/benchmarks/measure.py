@@ -20,6 +20,7 @@ from experiments.benchmarks import (
     asynchrony,
     calls,
     fresh,
+    leaves,
     mixing,
     outer_loops,
     participation,
@@ -64,6 +65,8 @@ def measure(quick: bool = False, progress: bool = True) -> tuple[list[Row], dict
     cases.append(("aggregation", partial(aggregation.aggregation, *messages)))
     few = (2, 2) if quick else (5, repeats)
     cases.append(("rounds", partial(outer_loops.rounds, *few)))
+    layers = (2, 16, 2) if quick else (4, 128, repeats)
+    cases.append(("leaves", partial(leaves.per_leaf, *layers)))
     cases.append(("peers", partial(peers.peers, 16, 200 if quick else 2000, repeats)))
     rows: list[Row] = []
     bar = tqdm(cases, disable=not progress, unit="case")
