@@ -27,6 +27,8 @@ COMPARED = {
     "masha": ["ExtraGradient", "MASHA1", "MASHA2"],
     "gtrr": ["centralized RR", "GT-RR", "ED-RR", "D-RR", "DSGT", "ED", "DSGD"],
     "networks": ["DSGD", "GradientTracking", "EXTRA", "ExactDiffusion"],
+    "one_byte": ["JustOneByte", "DSGD"],
+    "one_byte, queries": ["FedAvg", "FedZO"],
     "oldsgd": ["DSGD", "LocalDSGD", "OLDSGD", "OSGP"],
     "quickstart": ["DGD", "GradientTracking", "EXTRA", "ExactDiffusion"],
     "stpp": ["SGD", "DSGD", "DSGT", "ED", "RelaySGD", "Push-Pull", "AB", "STPP"],

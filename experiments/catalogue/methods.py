@@ -75,12 +75,14 @@ def _sends(name: str) -> str:
     method, problem = roles.built(name), roles.problem()
     if "compressor" in vars(method):
         method = jd.replace(method, compressor=jd.compressors.Identity())
+    if hasattr(method, "code"):
+        method = jd.replace(method, code=None)
     kind = next(kind for kind in roles.KINDS if roles.fits(name, kind))
     network = roles.network(kind).at(0, KEY)
     state = method.init(problem.start(), problem, network, KEY)
     cost = jd.costs.cost_of(method, state, problem, network)
     numbers = float(cost.bits) / 32 - float(cost.vectors) * problem.d
-    parts = [_counted(cost.vectors, "vector")]
+    parts = [_counted(cost.vectors, "vector")] if float(cost.vectors) else []
     parts += [_counted(numbers, "number")] if numbers > 1e-6 else []
     return f"{' and '.join(parts)} in {_counted(cost.exchanges, 'exchange')}"
 
