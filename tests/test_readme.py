@@ -111,7 +111,11 @@ EXPECTED = {  # what a page says of its results
         == [0.9, 0.9]
     ),
     "own-network": lambda names: names["karate"].n == 34,
-    "problems": lambda names: last(names["composite"]) < 1e-4,
+    "problems": lambda names: (
+        last(names["composite"]) < 1e-4
+        and last(names["played"][jd.MASHA1], "saddle_gap") < 1e-3
+        and last(names["played"][jd.ExtraGradient], "saddle_gap") > 1
+    ),
     "time": lambda names: (
         abs(last(names["waiting"], "seconds") - 500) < 50
         and abs(last(names["unwaiting"], "seconds") - 500) < 50

@@ -113,8 +113,8 @@ METHODS = {
     "DGC": (VERMILION, "^"),
     # games
     "ExtraGradient": (BLACK, "s"),
-    "MASHA1": (GREEN, "8"),
-    "MASHA2": (ORANGE, "h"),
+    "MASHA1": (GREEN, "<"),
+    "MASHA2": (ORANGE, ">"),
     # asynchronous
     "ADSGD": (BLUE, ">"),
     "ADPSGD": (WINE, "<"),
