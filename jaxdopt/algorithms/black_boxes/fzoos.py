@@ -170,7 +170,8 @@ class Queries:
         m = points.shape[1]
         parts = (self.points, points), (self.values, clients.value(points, key))
         last = (jnp.concatenate([old[:, m:], new], axis=1) for old, new in parts)
-        return Queries(*last, self.count + m)
+        kept, values = last
+        return Queries(kept, values, self.count + m)
 
     def process(self, lengthscale: Any, jitter: Any) -> surrogate.Process:
         """Return every client's posterior, all fields with a first axis of clients."""
