@@ -115,6 +115,7 @@ EXPECTED = {  # what a page says of its results
         last(names["composite"]) < 1e-4
         and last(names["played"][jd.MASHA1], "saddle_gap") < 1e-3
         and last(names["played"][jd.ExtraGradient], "saddle_gap") > 1
+        and max(last(names[run], "miss") for run in ("one_byte", "two_values", "federated")) < 0.1
     ),
     "time": lambda names: (
         abs(last(names["waiting"], "seconds") - 500) < 50

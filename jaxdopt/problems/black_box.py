@@ -67,9 +67,9 @@ class BlackBox(Parametrized):
             object.__setattr__(self, name, value)
         mine = jax.tree.map(lambda leaf: leaf[0], data), jax.random.key(0)
         _, given = traced("the function", self.function, layout.unravel(self.origin), *mine)
-        shape, dtype = getattr(given, "shape", None), getattr(given, "dtype", None)
+        shape, dtype = (getattr(given, name, None) for name in ("shape", "dtype"))
         require(
-            shape == () and jnp.issubdtype(dtype, jnp.floating),
+            shape == () and jnp.issubdtype(given.dtype, jnp.floating),
             f"the function returns {type(given).__name__} of shape {shape} and dtype {dtype}; "
             "return one floating number.",
         )
