@@ -335,9 +335,9 @@ def require_gradient(problem: Any, x: Any, key: Any) -> None:
 def require_values(problem: Any, x: Any, key: Any) -> None:
     """Refuse a problem that does not return one floating value an agent."""
     given = jax.eval_shape(problem.value, x, key)
-    shape, dtype = getattr(given, "shape", None), getattr(given, "dtype", None)
+    shape, dtype = (getattr(given, name, None) for name in ("shape", "dtype"))
     require(
-        shape == np.shape(x)[:1] and jnp.issubdtype(dtype, jnp.floating),
+        shape == np.shape(x)[:1] and jnp.issubdtype(given.dtype, jnp.floating),
         f"value of the {type(problem).__name__} has shape {shape} and dtype {dtype} for x of shape "
         f"{np.shape(x)}; return one floating number an agent.",
     )
