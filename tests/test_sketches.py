@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import sketches as loops
 from scipy.linalg import hadamard
 
 from jaxdopt.compressors import SRHT, CountSketch, GaussianSketch, RademacherSketch, sketches
@@ -72,6 +73,16 @@ def test_entries_are_those_of_the_sketch():
     r = matrix(SRHT(S), D)
     np.testing.assert_allclose(np.abs(r), 1 / np.sqrt(S))
     np.testing.assert_allclose(r @ r.T, D / S * np.eye(S), atol=1e-12)
+
+
+def test_matrices_are_those_of_the_loops_for_what_is_drawn():
+    for d in (D, 21):
+        sign, kept = SRHT(S)._drawn(KEY, d, jnp.float64)
+        expected = loops.srht(np.flatnonzero(kept), np.asarray(sign), d)
+        np.testing.assert_allclose(matrix(SRHT(S), d), expected, rtol=0, atol=1e-15)
+        bucket, sign = CountSketch(S)._hash(KEY, d, jnp.float64)
+        expected = loops.count_sketch(np.asarray(bucket), np.asarray(sign), S)
+        np.testing.assert_array_equal(matrix(CountSketch(S), d), expected)
 
 
 @pytest.mark.parametrize("d", [32, 21, 1])
