@@ -72,7 +72,7 @@ class Saddle(Wrapper):
 
     problem: Any
     split: int = static()  # how many coordinates x has
-    hides = ("objective", "optimum", "loss", "l2", "tokens")
+    hides = ("objective", "optimum", "loss", "l2", "tokens", "value", "value_at")
 
     def __init__(self, f: Callable[..., Any], data: Any, params: Any) -> None:
         require(callable(f), f"f is {f!r}; give a function f(x, y, sample).")

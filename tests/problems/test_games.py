@@ -124,6 +124,11 @@ def test_a_game_has_its_own_metrics_and_no_objective(game):
         jd.run(jd.ExtraGradient(0.3), *setting, steps=1, defaults=("gap",))
 
 
+def test_a_games_values_are_no_oracle_of_its_operator(game):
+    with pytest.raises(ValueError, match="problem is a Saddle without value; give one"):
+        jd.problems.ZerothOrder(game)
+
+
 def test_bilinear_games_have_the_constants_that_they_say():
     mu, smoothness, zeta = 0.3, 2.0, 5.0
     game = jd.problems.bilinear(
