@@ -50,7 +50,13 @@ EXPECTED = {  # what a page says of its results
         and " ".join(f"{value:.8f}" for value in names["x"][0])
         in (ROOT / "docs/coming-from.md").read_text()
     ),
-    "compression": lambda names: max(last(names["squeezed"]), last(names["pushed"])) < 1e-6,
+    "compression": lambda names: (
+        max(last(names["squeezed"]), last(names["pushed"])) < 1e-6
+        and names["left"]["EControl"] < 1e-8 < 1e-3 * names["left"]["EF14"]
+        and names["left"]["EF14"] < 0.1 * names["left"]["naive"]
+        and last(names["deep"], "loss") < 0.5
+        and last(names["deep"], "bits_up") < 0.2 * last(names["deep"], "bits_down")
+    ),
     "concepts": lambda names: "server" in str(names["refused"]),
     "getting-started": lambda names: (
         names["result"].history["gap"].shape == (201,)
