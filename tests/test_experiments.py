@@ -18,6 +18,7 @@ from experiments.benchmarks import (
     aggregation,
     collectives,
     fresh,
+    leaves,
     rows,
     scaling,
     speed,
@@ -212,6 +213,14 @@ def test_products_of_rules_are_compared_with_loops_and_have_bars_at_full_size(mo
         "<= 12",
         "-",
     ]
+
+
+@pytest.mark.slow
+def test_leaves_are_timed_beside_the_whole_row():
+    (row,) = leaves.per_leaf(1, 8, repeats=1, messages=1)
+    assert row.what.startswith("top 1 % of each of 12 leaves, d = 840")
+    assert row.bar == "<= 1.3"
+    assert row.ratio > 0
 
 
 def test_rows_of_a_gpu_are_measured_in_copies_or_said_to_be_absent():

@@ -8,7 +8,7 @@ strongly the error is fed back; it has to be of the order of δ, C's constant: w
 were stable at every γ tried, 2δ up to γL = 0.1 only, and 4δ nowhere. η = 0 is EF21. Absent clients
 keep eᵢ and hᵢ; a round without participants moves x once more along H. Clients' own γ are averaged.
 
-Source: Gao, Islamov, Stich (2023), arXiv 2311.05645, algorithm 2.
+Source: Gao, Islamov, Stich (2023), arXiv 2311.05645.
 Confidence: third-party code, from memory (η = Θ(δ)).
 Invariant: H is Σᵢ pᵢ hᵢ.
 Theorem in the tests: exact with heterogeneous agents; stable for η ≤ δ and not for 4δ; with η = 0

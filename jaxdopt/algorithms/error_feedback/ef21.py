@@ -8,7 +8,7 @@ From hᵢ = 0, so that the first messages are the paper's g⁰ = C(∇fᵢ(x₀)
 take part, never by their mean. A round without participants moves x once more along H. Clients' own
 γ are averaged. Compressed both ways it is EF21-P with EF21; EF21-BC differs.
 
-Source: Richtárik, Sokolov, Fatkhullin (2021), arXiv 2106.05203, algorithm 2.
+Source: Richtárik, Sokolov, Fatkhullin (2021), arXiv 2106.05203.
 Confidence: third-party code (as a subclass of EF21-SGDM).
 Invariant: H is Σᵢ pᵢ hᵢ.
 Theorem in the tests: exact with heterogeneous agents, top-k both ways and few participants.

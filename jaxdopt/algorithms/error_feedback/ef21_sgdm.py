@@ -7,7 +7,7 @@ From vᵢ = hᵢ = 0, where the paper starts at a first gradient. EF21 compresse
 gradients, which never become small; those of vᵢ do, with β. Who is absent keeps vᵢ and hᵢ, and a
 round without participants moves x once more along H. Clients' own γ are averaged.
 
-Source: Fatkhullin, Tyurin, Richtárik (2023), arXiv 2305.15155, algorithm 1.
+Source: Fatkhullin, Tyurin, Richtárik (2023), arXiv 2305.15155.
 Confidence: third-party code.
 Invariant: H is Σᵢ pᵢ hᵢ.
 Theorem in the tests: β = 1 is `EF21`; exact without noise; a lower floor with it.
