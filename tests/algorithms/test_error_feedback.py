@@ -148,16 +148,17 @@ def test_all_memories_are_the_loops(name, links):
 @pytest.mark.parametrize(
     ("method", "plain"),
     [
-        (jd.CompressedSGD(0.1, Identity()), {}),
+        pytest.param(jd.CompressedSGD(0.1, Identity()), {}, marks=pytest.mark.slow),
         (jd.EF14(0.1, Identity()), {}),
         (jd.EF21(0.1, Identity()), {}),
-        (jd.EF21SGDM(0.1, Identity(), beta=1.0), {}),
+        pytest.param(jd.EF21SGDM(0.1, Identity(), beta=1.0), {}, marks=pytest.mark.slow),
         (jd.EControl(0.1, Identity(), downlink=TopK(D)), {}),
         (jd.DGC(0.1, TopK(density=1.0)), {}),
         (jd.DGC(0.1, Identity(), 0.7, masking=False), {"server": optax.trace(0.7)}),
-        (
+        pytest.param(
             jd.DGC(0.1, Identity(), 0.7, masking=False, nesterov=True),
             {"server": optax.trace(0.7, nesterov=True)},
+            marks=pytest.mark.slow,
         ),
     ],
     ids=lambda value: type(value).__name__,
@@ -225,13 +226,16 @@ EXACTLY = {
 }
 
 
-@pytest.mark.parametrize("name", EXACTLY)
 @pytest.mark.parametrize(
-    "how",
+    ("name", "how"),
     [
-        "two of five, both ways",
-        pytest.param("two of five", marks=pytest.mark.slow),
-        pytest.param("both ways", marks=pytest.mark.slow),
+        ("EControl", "two of five, both ways"),
+        *(
+            pytest.param(name, how, marks=pytest.mark.slow)
+            for name in EXACTLY
+            for how in ("two of five", "both ways", "two of five, both ways")
+            if (name, how) != ("EControl", "two of five, both ways")
+        ),
     ],
 )
 def test_methods_whose_server_remembers_are_exact(name, how):
@@ -280,8 +284,9 @@ def test_without_server_memory_there_is_a_plateau():
     np.testing.assert_allclose(feedback, [9.6e-4, 2.4e-4], rtol=0.02)
 
 
+@pytest.mark.slow
 def test_the_feedback_of_econtrol_has_to_be_of_the_order_of_delta():
-    """δ = 0.1: stable for η ≤ δ at γL = 0.4, and for 4δ even at 0.05 not; δ / 2 by default."""
+    """δ = 0.1: stable for η ≤ δ at γL = 0.4, and for 4δ even at 0.05 not."""
     pairs = np.array([[0.4, 0.1], [0.4, 0.05], [0.05, 0.4], [0.4, 0.4]])
 
     def method(pair):
@@ -290,6 +295,9 @@ def test_the_feedback_of_econtrol_has_to_be_of_the_order_of_delta():
     reached = tail(method, pairs, 20.0, 1200)
     assert np.all(reached[:2] < 1e-6)
     assert not np.any(reached[2:] < 1.0)
+
+
+def test_the_feedback_is_half_of_delta_by_default():
     by_default = recorded(jd.EControl(0.1, TopK(3)), problem()).state
     given = recorded(jd.EControl(0.1, TopK(3), 0.15), problem()).state
     np.testing.assert_allclose(by_default.server, given.server, rtol=1e-14)
