@@ -51,11 +51,12 @@ EXPECTED = {  # what a page says of its results
         in (ROOT / "docs/coming-from.md").read_text()
     ),
     "compression": lambda names: (
-        max(last(names["squeezed"]), last(names["pushed"])) < 1e-6
+        max(last(names[name]) for name in ("squeezed", "pushed", "sketched")) < 1e-6
         and names["left"]["EControl"] < 1e-8 < 1e-3 * names["left"]["EF14"]
         and names["left"]["EF14"] < 0.1 * names["left"]["naive"]
         and last(names["deep"], "loss") < 0.5
         and last(names["deep"], "bits_up") < 0.2 * last(names["deep"], "bits_down")
+        and names["sketched"].history["bits_up"][-1] == 1_500 * 32 * 16
     ),
     "concepts": lambda names: "server" in str(names["refused"]),
     "getting-started": lambda names: (
