@@ -323,7 +323,7 @@ CLAIMS = claims(
      lambda r: r["leakage"].message.sel(sketch="Gaussian", s=MOMENT), near(0.83, 0.27)),
     ("noise σ of the gradient, s = d: cosine times √(1 + σ²)", "derived", "1",
      lambda r: leaked(MOMENT, noise=list(NOISES))(r) * np.sqrt(1 + r["leakage"].noise ** 2),
-     near(1, 0.05)),
+     near(1, 0.1)),
     ("a count sketch of s = d has empty buckets: cosine √(1 − (1 − 1/s)^d)", "derived", "0.80",
      leaked(MOMENT, ["count sketch"]), near(0.8, 0.05), LATER),
     ("Adam finds a network's sample of 8 inputs from 32 of 80 numbers: cosine",
