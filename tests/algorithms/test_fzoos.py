@@ -183,10 +183,10 @@ def test_clients_know_their_own_values():
 
 
 def test_what_cannot_be_chosen_or_remembered_is_refused():
-    with pytest.raises(ValueError, match="candidates is 5; give at least 10"):
-        jd.FZooS(0.1, candidates=5)
-    with pytest.raises(ValueError, match="memory is 5; give at least 10"):
-        jd.FZooS(0.1, memory=5)
+    for size, said in ({"candidates": 2}, "3 are asked"), ({"memory": 3}, "4 queries are asked"):
+        ((name, value),) = size.items()
+        with pytest.raises(ValueError, match=f"{name} is {value} and {said}.*; give"):
+            jd.run(replace(METHOD, **size), problem(), SERVER, problem().start(), KEY, steps=1)
     some = jd.networks.participation.uniform(N, 2)
     with pytest.raises(ValueError, match="FZooS needs all agents in every round"):
         jd.run(METHOD, problem(), some, problem().start(), KEY, steps=1)

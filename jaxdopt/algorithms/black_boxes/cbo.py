@@ -18,19 +18,18 @@ is; with f constant, E|x − v|² grows by (1 − λ Δt)² + σ² Δt a step, d
 particles meet for σ² < 2 λ or d σ² < 2 λ and small Δt; a particle alone stands still.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
-from jaxdopt.algorithms.black_boxes.swarm import State, consensus, normals
-from jaxdopt.costs import QUERY_AXES
+from jaxdopt.algorithms.black_boxes.swarm import Particles, State, consensus
 
 
 @pytree
-class CBO:
+class CBO(Particles):
     """xᵢ ← xᵢ − λ Δt (xᵢ − vᵢ) + σ √Δt |xᵢ − vᵢ| ξᵢ,  v the mean of xⱼ weighed by e^{−α f(xⱼ)}.
 
     Args:
@@ -47,13 +46,6 @@ class CBO:
     noise: Nonnegative = 1.0
     alpha: Nonnegative = 50.0
     anisotropic: bool = static(default=True)
-    needs: ClassVar[set[str]] = {"pull", "hop", "values"}
-    numbers: ClassVar[int] = 1  # the value, beside x
-    axes: ClassVar = QUERY_AXES
-
-    def normals(self, key: jax.Array, like: jax.Array) -> jax.Array:
-        """Return ξ of the step with this key, an array like x [n, d]."""
-        return normals(key, like)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start with particles at x0 [n, d], different ones: those that agree never move."""

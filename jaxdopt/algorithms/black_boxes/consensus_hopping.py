@@ -12,18 +12,17 @@ Theorem in the tests: for f(x) = a · x, E v − v₋ → −α σ² a with the 
 consensus point before: a gradient step of size α σ².
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree
-from jaxdopt.algorithms.black_boxes.swarm import State, consensus, normals
-from jaxdopt.costs import QUERY_AXES
+from jaxdopt.algorithms.black_boxes.swarm import Particles, State, consensus
 
 
 @pytree
-class ConsensusHopping:
+class ConsensusHopping(Particles):
     """xᵢ ← vᵢ + σ ξᵢ,  v the mean of xⱼ weighed by e^{−α f(xⱼ)}, on a graph of i's neighborhood.
 
     Args:
@@ -33,13 +32,6 @@ class ConsensusHopping:
 
     noise: Nonnegative
     alpha: Nonnegative
-    needs: ClassVar[set[str]] = {"pull", "hop", "values"}
-    numbers: ClassVar[int] = 1  # the value, beside x
-    axes: ClassVar = QUERY_AXES
-
-    def normals(self, key: jax.Array, like: jax.Array) -> jax.Array:
-        """Return ξ of the step with this key, an array like x [n, d]."""
-        return normals(key, like)
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start with particles at x0 [n, d]."""

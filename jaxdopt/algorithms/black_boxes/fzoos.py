@@ -49,6 +49,7 @@ class State(Central):
     frequencies: jax.Array = field(axis=None)  # [features, d] of φ
     phases: jax.Array = field(axis=None)  # [features]
     count: jax.Array  # queries of each client so far
+    asked: jax.Array  # of them in the last round
     n: int = static()
 
 
@@ -86,13 +87,6 @@ class FZooS:
     needs: ClassVar[set[str]] = {"server", "all", "values"}
     axes: ClassVar = {**LINK_AXES, **QUERY_AXES}
 
-    def __post_init__(self) -> None:
-        """Check that points can be chosen and remembered."""
-        most = max(self.active, self.refit)
-        require(most <= self.candidates, f"candidates is {self.candidates}; give at least {most}.")
-        most = max(self.initial, self.active + 1, self.refit)
-        require(most <= self.memory, f"memory is {self.memory}; give at least {most}.")
-
     def offsets(self, key: jax.Array, count: int, like: jax.Array) -> jax.Array:
         """Return points in the box −1 ... 1 for the clients' y [n, d], [n, count, d]."""
         shape = (len(like), count, like.shape[1])
@@ -104,7 +98,8 @@ class FZooS:
         points = jnp.zeros((n, self.memory, x.size), x.dtype)
         weights = jnp.zeros((n, self.features), x.dtype)
         drawn = surrogate.draw(key, self.features, x)
-        return State(x, points, points[:, :, 0], weights, *drawn, jnp.zeros((), jnp.int32), n)
+        none = jnp.zeros((), jnp.int32)
+        return State(x, points, points[:, :, 0], weights, *drawn, none, none, n)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one round."""
@@ -141,14 +136,13 @@ class FZooS:
         of_each = jax.vmap(features.weights, (0, 0, None, None))
         weights = of_each(known.points, known.values, known.present, self.jitter)
         drawn = state.frequencies, state.phases
-        return State(server, known.points, known.values, weights, *drawn, known.count, state.n)
+        counts = known.count, known.count - state.count
+        return State(server, known.points, known.values, weights, *drawn, *counts, state.n)
 
     def cost(self, state: State, problem: Any, network: Any) -> Cost:
         """Count the queries, and y and wᵢ up, x and w down."""
-        asked = self.local_steps * (1 + self.active) + self.refit
-        asked += self.initial * (state.count == asked + self.initial)
         bits = vector_bits(state.x) + FLOAT * self.features * self.corrected
-        return Cost(samples(problem) * asked, 1, 1, bits, calls=asked)
+        return Cost(samples(problem) * state.asked, 1, 1, bits, calls=state.asked)
 
 
 @pytree
@@ -167,7 +161,8 @@ class Queries:
 
     def ask(self, points: jax.Array, clients: Clients, key: jax.Array) -> "Queries":
         """Return them after values of the same samples at points [n, m, d]."""
-        m = points.shape[1]
+        m, memory = points.shape[1], self.values.shape[1]
+        require(m <= memory, f"memory is {memory} and {m} queries are asked at once; give {m}.")
         parts = (self.points, points), (self.values, clients.value(points, key))
         last = (jnp.concatenate([old[:, m:], new], axis=1) for old, new in parts)
         kept, values = last
@@ -184,6 +179,8 @@ class Queries:
 
 def _least_known(process: surrogate.Process, around: jax.Array, count: int) -> jax.Array:
     """Return those of the points [n, candidates, d] whose slopes are least known, [n, count, d]."""
+    drawn = around.shape[1]
+    require(count <= drawn, f"candidates is {drawn} and {count} are asked; give at least {count}.")
 
     def one(process: surrogate.Process, around: jax.Array) -> jax.Array:
         return around[jax.lax.top_k(process.uncertainty(around), count)[1]]

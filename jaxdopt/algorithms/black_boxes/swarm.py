@@ -6,13 +6,14 @@ On `jd.networks.Complete` there is one v for all, which is computed once. All ag
 the same f: values of different functions do not compare.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxdopt._pytree import pytree
 from jaxdopt.algorithms.federated.clients import common
+from jaxdopt.costs import QUERY_AXES
 from jaxdopt.networks.operators.complete import Complete
 
 NOISE = 0x5A42  # folded into the key, so that the particles' noise and the values' are independent
@@ -31,9 +32,16 @@ class State:
         return common(self.v)
 
 
-def normals(key: jax.Array, like: jax.Array) -> jax.Array:
-    """Return the particles' noise in the step with this key, standard normal, [n, d]."""
-    return jax.random.normal(jax.random.fold_in(key, NOISE), like.shape, like.dtype)
+class Particles:
+    """What methods of swarms share: whom they hear, what they send, and the noise."""
+
+    needs: ClassVar[set[str]] = {"pull", "hop", "values"}
+    numbers: ClassVar[int] = 1  # the value, beside x
+    axes: ClassVar = QUERY_AXES
+
+    def normals(self, key: jax.Array, like: jax.Array) -> jax.Array:
+        """Return ξ of the step with this key, standard normal, an array like x [n, d]."""
+        return jax.random.normal(jax.random.fold_in(key, NOISE), like.shape, like.dtype)
 
 
 def consensus(x: jax.Array, values: jax.Array, alpha: Any, network: Any) -> jax.Array:
