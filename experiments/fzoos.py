@@ -80,7 +80,8 @@ def swept(world: Any, method: Any, stepsizes: Any, steps: int) -> Program:
     """Return the sweep over stepsizes and seeds: gaps by all clients' queries."""
     seeds = range(world.seed, world.seed + world.seeds)
     given = {"stepsize": jnp.asarray(stepsizes), "key": keys(seeds), "method": method}
-    given |= {"problem": world.problem, "steps": steps, "every": max(steps // 60, 1)}
+    every = max(steps // 60, 1)
+    given |= {"problem": world.problem, "steps": steps - steps % every, "every": every}
     axes = {"stepsize": Axis("stepsize", list(stepsizes)), "key": Axis("seed", seeds)}
 
     def whole(dataset: xr.Dataset) -> xr.Dataset:
