@@ -98,12 +98,11 @@ def methods(problem: Any, stepsize: Any) -> dict[str, Any]:
         return jd.compressors.per_leaf(jd.compressors.TopK(density=density), problem, dense=SMALL)
 
     soon, warm = kept(DENSITY), kept(warming(DENSITY))
-    given = {"momentum": MOMENTUM}
     return {
-        PLAIN: jd.DGC(stepsize, jd.compressors.Identity(), masking=False, **given),
-        WHOLE: jd.DGC(stepsize, warm, **given),
-        "without masking": jd.DGC(stepsize, warm, masking=False, **given),
-        "without warm-up": jd.DGC(stepsize, soon, **given),
+        PLAIN: jd.DGC(stepsize, jd.compressors.Identity(), MOMENTUM, masking=False),
+        WHOLE: jd.DGC(stepsize, warm, MOMENTUM),
+        "without masking": jd.DGC(stepsize, warm, MOMENTUM, masking=False),
+        "without warm-up": jd.DGC(stepsize, soon, MOMENTUM),
         "without correction": GradientDropping(stepsize, warm),
         "neither": GradientDropping(stepsize, soon),
     }

@@ -46,8 +46,8 @@ def test_fields_are_found_by_name(method, network, name, path):
 @pytest.mark.parametrize(
     ("method", "network", "over", "says"),
     [
-        (CHOCO, LINKS, {"rate": [1]}, "'rate' to sweep; it has .*compressor.k, and of its network "
-         "network.probability. Methods of other"),
+        (CHOCO, LINKS, {"rate": [1]}, "'rate' to sweep; it has .*compressor.k, .*and of its "
+         "network network.probability. Methods of other"),
         (CHOCO, LINKS, {"network.rate": [1]}, "no field 'network.rate' to sweep; it has stepsize"),
         (jd.CHOCOSGD(0.1, jd.compressors.Contractive(jd.compressors.RandomK(1))), RING,
          {"stepsize": [0.1], "k": [0]}, "k is 0; give"),
