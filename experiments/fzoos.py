@@ -11,8 +11,7 @@ one point at one client, and they are counted over all clients. Two questions:
 The problem is not given where the numbers of the claims are from, but its start, at a gap of 0.477,
 and FedAvg's drift, 5.93e-4, are: the quadratics here have a condition number of 3 and are scaled to
 these two. All FZooS has by default is left as it is, a length scale of 1 among it. Its numbers of
-queries are those of the source, FedZO's are larger here: which of many problems with this start and
-this drift it is matters to FedZO.
+queries are those of the source; FedZO needs more here than there.
 """
 
 from collections import namedtuple
