@@ -89,7 +89,7 @@ METHODS = {
     "FedDualAvg": (GREEN, "^"),
     "FedMid": (VERMILION, "X"),
     # black boxes
-    "FedZO": (GREEN, "<"),
+    "FedZO": (GREEN, "8"),
     "JustOneByte": (VERMILION, "*"),
     "FZooS": (BLUE, "d"),
     "CBO": (BLUE, "*"),
