@@ -82,7 +82,7 @@ class Quadratic:
 
     def value(self, x: jax.Array, key: Any = None) -> jax.Array:
         """Return fᵢ at every agent's own row, [n, d] -> [n]; or at rows, [n, m, d] -> [n, m]."""
-        away = (x - self.center).reshape(self.n, -1, self.d)
+        away = x.reshape(self.n, -1, self.d) - self.center[None, None]
         slopes = jnp.einsum("nij,nmj->nmi", self.hessians, away, precision="highest") / 2
         return jnp.sum(away * (slopes + self.tilts[:, None]), axis=-1).reshape(x.shape[:-1])
 
