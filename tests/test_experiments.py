@@ -177,7 +177,7 @@ def test_the_benchmark_compares_equal_results_and_prints_a_table(tmp_path, capsy
     main(["benchmark", "--quick", "--out", str(tmp_path)])
     text = capsys.readouterr().out
     record = json.loads((tmp_path / "benchmark.json").read_text())
-    names = {f"P{i}" for i in range(1, 18)} | {"P7b", "P8b", "P8c", "P8d", "peer"}
+    names = {f"P{i}" for i in range(1, 19)} | {"P7b", "P8b", "P8c", "P8d", "peer"}
     assert {row["name"] for row in record["rows"]} == names
     assert {row["absent"] for row in record["rows"]} <= {"", "needs a GPU", "not installed"}
     assert all(row["what"] in text for row in record["rows"])
