@@ -291,5 +291,5 @@ STUDY = Study(
         "queries": ("queries of a client to a gap of 1e-3",
                     lambda r: cheapest(r).to_dataset(name="queries")),
     },
-    minutes={"quick": 1, "default": 4, "full": 6},
+    minutes={"quick": 1, "default": 15, "full": 30},
 )  # fmt: skip
