@@ -26,7 +26,6 @@ from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.compressed.messages import message
 from jaxdopt.algorithms.federated.clients import Central, common, participants
 from jaxdopt.compressors import Compressor, Identity
-from jaxdopt.costs import LINK_AXES
 
 
 @pytree
@@ -54,7 +53,6 @@ class ExtraGradient:
     vectors: ClassVar[int] = 2
     exchanges: ClassVar[int] = 2
     gradients: ClassVar[int] = 2
-    axes: ClassVar = LINK_AXES
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
