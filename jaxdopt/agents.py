@@ -56,6 +56,12 @@ def disagreement(tree: Any) -> jax.Array:
     return functools.reduce(jnp.add, squares)
 
 
+def norms(rows: jax.Array) -> jax.Array:
+    """Return the Euclidean norm of every row, [..., d] -> [..., 1]; its slope at 0 is 0."""
+    squares = jnp.sum(rows**2, axis=-1, keepdims=True)
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), squares)
+
+
 def copied(state: Any) -> bool:
     """Return whether the x of a method's state are copies of one estimate, its server's."""
     *_, inner = layers(state)

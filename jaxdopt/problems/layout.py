@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdopt import agents as _agents
 from jaxdopt._checks import require
 
 
@@ -125,8 +126,7 @@ class Layout:
 
     def norms(self, rows: jax.Array) -> jax.Array:
         """Return the Euclidean norm of every leaf, [..., d] -> [..., L]; its slope at 0 is 0."""
-        squares = jnp.stack([jnp.sum(leaf**2, axis=-1) for leaf in self.split(rows)], axis=-1)
-        return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), squares)
+        return jnp.concatenate([_agents.norms(leaf) for leaf in self.split(rows)], axis=-1)
 
     def scale(self, rows: jax.Array, factors: jax.Array) -> jax.Array:
         """Return every leaf times its factor, [..., d] and [..., L] -> [..., d]."""

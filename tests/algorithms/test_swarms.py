@@ -191,3 +191,14 @@ def test_what_is_sent_and_asked():
 def test_the_estimate_is_the_mean_start_before_the_first_step():
     state = jd.CBO(0.1).init(start(), problem(), COMPLETE, KEY)
     np.testing.assert_allclose(state.estimate, start().mean(axis=0), rtol=1e-12)
+
+
+def test_slopes_are_finite_where_particles_agree():
+    """The distance that scales isotropic noise is 0 there."""
+    together = jnp.broadcast_to(start(1), (N, D))
+
+    @jax.grad
+    def slope(x0):
+        return run(jd.CBO(0.1, anisotropic=False), GRAPHS["ring"], x0=x0, steps=2).state.x.sum()
+
+    assert np.all(np.isfinite(slope(together)))

@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdopt import agents
 from jaxdopt._numbers import Nonnegative
 from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.black_boxes.swarm import Particles, State, consensus
@@ -56,6 +57,6 @@ class CBO(Particles):
         x = state.x
         v = consensus(x, problem.value(x, key), self.alpha, network)
         away = x - v
-        spread = jnp.abs(away) if self.anisotropic else jnp.linalg.norm(away, axis=1, keepdims=True)
+        spread = jnp.abs(away) if self.anisotropic else agents.norms(away)
         diffusion = self.noise * jnp.sqrt(self.stepsize) * spread * self.normals(key, x)
         return State(x - self.drift * self.stepsize * away + diffusion, v)

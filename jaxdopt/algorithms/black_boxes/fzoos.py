@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxdopt import agents
 from jaxdopt._checks import Count, require
 from jaxdopt._numbers import Nonnegative, Positive
 from jaxdopt._pytree import field, pytree, static
@@ -106,7 +107,7 @@ class FZooS:
         clients, steps = participants(problem, network), self.local_steps
         features = surrogate.Features(state.frequencies, state.phases, self.lengthscale)
         x = clients.share(state.server)
-        differences = clients.mean(state.weights) - state.weights
+        differences = clients.share(clients.mean(state.weights)) - state.weights
         ends, first = jax.random.fold_in(key, steps), jax.random.fold_in(key, steps + 1)
 
         def begin(known: Queries) -> Queries:
@@ -119,7 +120,7 @@ class FZooS:
             process = known.process(self.lengthscale, self.jitter)
             direction = jax.vmap(surrogate.Process.gradient)(process, y)
             if self.corrected:
-                direction += jax.vmap(features.gradient)(y, differences) / (t + 1)
+                direction += jax.vmap(features.gradient)(y, differences) / (t + 1).astype(y.dtype)
             y = y - self.stepsize * direction
             around = y[:, None] + self.radius * self.offsets(step_key, self.candidates, y)
             chosen = _least_known(process, around, self.active)
@@ -129,8 +130,9 @@ class FZooS:
         known = jax.lax.cond(state.count == 0, begin, lambda known: known, known)
         (y, known), _ = jax.lax.scan(local, (x, known), jnp.arange(steps))
         server = state.server + clients.mean(y - x)
-        reach = clients.mean(jnp.linalg.norm(server - y, axis=1, keepdims=True)) / 2
-        around = server + reach * self.offsets(ends, self.candidates, y)
+        center = clients.share(server)
+        reach = clients.mean(agents.norms(center - y))[0] / 2
+        around = center[:, None] + reach * self.offsets(ends, self.candidates, y)
         process = known.process(self.lengthscale, self.jitter)
         known = known.ask(_least_known(process, around, self.refit), clients, ends)
         of_each = jax.vmap(features.weights, (0, 0, None, None))
@@ -157,7 +159,7 @@ class Queries:
     def present(self) -> jax.Array:
         """Where there is a query, [memory] bool."""
         memory = self.values.shape[1]
-        return jnp.arange(memory) >= memory - self.count
+        return jnp.arange(memory, dtype=jnp.int32) >= memory - self.count
 
     def ask(self, points: jax.Array, clients: Clients, key: jax.Array) -> "Queries":
         """Return them after values of the same samples at points [n, m, d]."""

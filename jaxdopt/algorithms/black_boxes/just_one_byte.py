@@ -75,7 +75,7 @@ class JustOneByte:
         x, n = state.server, state.n
         z = jax.vmap(lambda i: self.direction(key, i, x))(jnp.arange(n))
         away = jnp.asarray(self.radius, x.dtype) * z
-        f = problem.value(jnp.stack([x + away, x - away], axis=1), key)
+        f = problem.value(jnp.stack([x[None] + away, x[None] - away], axis=1), key)
         scalars = self._encoded((f[:, 0] - f[:, 1]) / (2 * jnp.asarray(self.radius, x.dtype)))
         return State(self._moved(x, scalars, key), scalars, n)
 

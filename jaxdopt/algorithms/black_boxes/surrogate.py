@@ -35,7 +35,7 @@ class Process:
 
     def slopes(self, y: jax.Array) -> jax.Array:
         """Return ∇k(y, zⱼ) at points y [c, d], [m, c, d]."""
-        away = (y - self.points[:, None]) / self.lengthscale
+        away = (y[None] - self.points[:, None]) / self.lengthscale
         k = jnp.exp(-jnp.sum(away**2, axis=-1) / 2)
         return jnp.where(self.present[:, None, None], -k[..., None] * away / self.lengthscale, 0)
 
@@ -54,7 +54,7 @@ def fit(
     points: jax.Array, values: jax.Array, present: jax.Array, lengthscale: Any, jitter: Any
 ) -> Process:
     """Return the posterior after values [m] at points [m, d]."""
-    away = (points[:, None] - points) / lengthscale
+    away = (points[:, None] - points[None]) / lengthscale
     scaled, span = _scaled(values, present)
     factor = _factor(jnp.exp(-jnp.sum(away**2, axis=-1) / 2), present, jitter)
     coefficients = span * cho_solve((factor, True), scaled)
@@ -71,7 +71,8 @@ class Features:
 
     def angles(self, z: jax.Array) -> jax.Array:
         """Return Ω z / ℓ + b of points [..., d], [..., M]."""
-        return z / self.lengthscale @ self.frequencies.T + self.phases
+        angles = z / self.lengthscale @ self.frequencies.T
+        return angles + jnp.broadcast_to(self.phases, angles.shape)
 
     def __call__(self, z: jax.Array) -> jax.Array:
         """Return φ of points [..., d], [..., M]."""
@@ -111,6 +112,6 @@ def _factor(gram: jax.Array, present: jax.Array, jitter: Any) -> jax.Array:
     """Return the lower Cholesky factor of a Gram matrix + ε I, 1 for those that are not there."""
     m = len(gram)
     jitter = jnp.maximum(jnp.asarray(jitter, gram.dtype), m * jnp.finfo(gram.dtype).eps)
-    gram = jnp.where(present[:, None] & present, gram, 0)
+    gram = jnp.where(present[:, None] & present[None], gram, 0)
     diagonal = jnp.where(present, jitter, 1)
     return cho_factor(gram + jnp.diag(diagonal), lower=True)[0]

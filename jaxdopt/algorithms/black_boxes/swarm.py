@@ -63,4 +63,5 @@ def consensus(x: jax.Array, values: jax.Array, alpha: Any, network: Any) -> jax.
 def _weights(values: jax.Array, alpha: Any) -> jax.Array:
     """Return e^{−α E} over its sum along the last axis; 0 where E is infinite."""
     away = values - jnp.min(values, axis=-1, keepdims=True)
-    return jax.nn.softmax(jnp.where(jnp.isinf(away), -jnp.inf, -alpha * away), axis=-1)
+    absent = jnp.isinf(away)  # 0 before the product, whose slope is else not a number
+    return jax.nn.softmax(jnp.where(absent, -jnp.inf, -alpha * jnp.where(absent, 0, away)), axis=-1)
