@@ -57,6 +57,8 @@ GIVEN: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "ADSGD": {"relaxation": 0.8},
     "BCPP": {"stepsize": 0.5},
+    "CBO": {"drift": 0.8, "noise": 0.9, "alpha": 3.0},
+    "ConsensusHopping": {"noise": 0.3, "alpha": 3.0},
     "BEER": {"compressor": jd.compressors.TopK(2)},
     "CHOCOSGD": {"compressor": jd.compressors.TopK(2)},
     "CompressedSGD": {"compressor": jd.compressors.TopK(2)},
@@ -68,14 +70,19 @@ OWN: dict[str, dict[str, Any]] = {
     "EF21": {"compressor": jd.compressors.TopK(2)},
     "EF21SGDM": {"compressor": jd.compressors.TopK(2)},
     "FOCUS": {"stepsize": 0.05},
+    "FZooS": {
+        **{"features": 6, "memory": 13, "active": 2, "candidates": 4, "initial": 3, "refit": 2},
+        **{"lengthscale": 1.5, "radius": 0.4, "jitter": 0.1},
+    },
+    "FedZO": {"directions": 2, "radius": 0.1},
+    "JustOneByte": {"radius": 0.1},
     "MASHA2": {"compressor": jd.compressors.TopK(2)},
     "STPP": {"stepsize": 0.05},
     "SketchedSGD": {"sketch": jd.compressors.RademacherSketch(2), "clip": 0.5},
     "StreamingDiLoCo": {"period": 4},
 }
-DRAWN = {"CBO", "ConsensusHopping", "FZooS", "FedZO", "JustOneByte", "SybilWall"}
-"""Methods whose draws no file tells: directions, points, noise, and whom an agent tells of."""
-METHODS = {name: method for name, method in roles.METHODS.items() if name not in DRAWN}
+METHODS = {name: method for name, method in roles.METHODS.items() if name != "SybilWall"}
+"""All whose draws a file can tell: SybilWall draws whom an agent tells of."""
 COMPOSITE = ("FedDualAvg", "FedMid", "FedNMap", "PGEXTRA", "ZhangHuJohansson")
 
 
@@ -135,7 +142,7 @@ def world(method: Any) -> tuple[Any, dict[str, Any]]:
     if "pairs" in needs:
         met = networks.pairwise(undirected, **clock, delay=_table(travel), steps=EVENTS)
         return met, {"W": W, "compute": work, "delay": travel}
-    if "server" in needs:
+    if needs & {"server", "server or links"}:
         if "all" in needs or type(method) in (jd.FedMid, jd.FedDualAvg):
             return networks.Server(N), {}
         active = random.random((STEPS, N)) < np.linspace(0.3, 0.9, N)
@@ -187,6 +194,8 @@ def drawn(method: Any) -> dict[str, Any]:
     if hasattr(method, "sketch"):
         sent = jax.vmap(lambda key: method.sketch.encode(sketch_key(key), jnp.eye(D)))(keys)
         tables["sketch"] = np.asarray(sent.swapaxes(1, 2))  # of unit vectors
+    if "values" in method.needs:
+        tables |= _drawn_for_values(method, keys)
     if isinstance(getattr(method, "compressor", None), jd.compressors.Dither):
 
         def uniform(key: Any, channel: int) -> jax.Array:
@@ -200,6 +209,30 @@ def drawn(method: Any) -> dict[str, Any]:
     if "finite sum" in method.needs and not hasattr(method, "sampling"):
         tables["samples"] = np.asarray(jax.vmap(lambda key: problem().draw(key, 1))(keys))
     return tables
+
+
+def _drawn_for_values(method: Any, keys: Any) -> dict[str, Any]:
+    """Return what a method draws that asks for values, given the keys of all steps."""
+    rows, steps = jnp.zeros((N, D)), getattr(method, "local_steps", 0)
+    local = jax.vmap(
+        lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(steps + 2))
+    )
+    if isinstance(method, jd.FedZO):
+        estimated = method.estimated(problem())
+        return {"direction": jax.vmap(jax.vmap(estimated.drawn))(local(keys)[:, :steps])}
+    if isinstance(method, jd.JustOneByte):
+        each = jax.vmap(method.direction, (None, 0, None))
+        return {"direction": jax.vmap(lambda key: each(key, jnp.arange(N), rows[0]))(keys)}
+    if isinstance(method, jd.FZooS):
+        ask = functools.partial(method.offsets, count=method.candidates, like=rows)
+        state = method.init(rows, problem(), networks.Server(N), KEY)
+        return {
+            "initial": method.offsets(local(keys)[0, steps + 1], method.initial, rows),
+            "offsets": jax.vmap(jax.vmap(ask))(local(keys)[:, : steps + 1]),
+            "frequencies": state.frequencies,
+            "phases": state.phases,
+        }
+    return {"normal": jax.vmap(lambda key: method.normals(key, rows))(keys)}
 
 
 def trajectory(method: Any, network: Any) -> dict[str, Any]:
@@ -234,7 +267,7 @@ def case(name: str) -> dict[str, Any]:
     method, smooth = built(name), problem()
     network, known = world(method)
     values = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    compressor, _ = values.pop("compressor", None), values.pop("sketch", None)
+    compressor, _, code = (values.pop(name, None) for name in ("compressor", "sketch", "code"))
     entries: dict[str, Any] = {
         "method": name,
         "iteration": str(type(method).__doc__).partition("\n")[0],
@@ -243,6 +276,8 @@ def case(name: str) -> dict[str, Any]:
     if compressor is not None:
         size = {s: getattr(compressor, s) for s in ("levels", "k") if hasattr(compressor, s)}
         entries["compressor"] = {"name": type(compressor).__name__} | size
+    if code is not None:
+        entries["code"] = {"name": "LogByte", "steps": code.steps, "top": code.top}
     features, labels = (np.asarray(part) for part in smooth.data)
     counts = np.asarray(smooth.counts)
     entries |= {

@@ -10,6 +10,7 @@ import optax
 from reference import (
     asynchronous,
     baselines,
+    black_boxes,
     composite,
     compressed,
     directed,
@@ -19,6 +20,7 @@ from reference import (
     outer_loops,
     reshuffling,
     sketches,
+    surrogates,
     trees,
 )
 from reference import methods as reference
@@ -62,7 +64,8 @@ class Row:
     method: Any  # the class
     reference: Any  # the NumPy loop
     stepsize: float | None  # in units of 1/L: what its theorem allows; None if it has none
-    exact: bool  # reaches the solution with heterogeneous data and a constant stepsize
+    exact: bool | None  # reaches the solution with heterogeneous data and a constant stepsize;
+    # None if its agents are to have the same function
     network: str = "undirected"  # or a kind that the comment above names
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # beside the stepsize
     quiet: Mapping[str, Any] | None = None  # options without random numbers, if others
@@ -70,8 +73,10 @@ class Row:
     numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the loop; see `twin`
     vectors: float = 1  # sent over a link in a step
     scalars: float = 0  # single numbers sent over a link in a step
+    told: float = 0  # bits that each agent has told all others in a step
     bits: Callable[[int], float] = lambda d: 32 * d  # of a vector [d] as it is sent
-    calls: int = 1  # for a gradient in a step, or a local step
+    calls: int = 1  # for a gradient, or a value, in a step, or a local step
+    values: bool = False  # asks for values, and for no gradients
     exchanges: int = 1  # rounds of communication in a step
     turns: int = 1  # steps from one exchange to the next
     gossips: bool = True  # uses the network
@@ -103,7 +108,7 @@ class Row:
     @property
     def kind(self) -> tuple[Any, ...]:
         """What decides on how tests ask."""
-        return self.network, self.samples, self.local, self.chaotic
+        return self.network, self.samples, self.local, self.values, self.chaotic
 
     @property
     def chaotic(self) -> bool:
@@ -922,9 +927,104 @@ ASYNCHRONOUS = [
     ),
 ]
 
+
+def _swarm(loop: Any) -> Any:
+    """A loop of particles: whom they hear are those whose weight in W is not 0."""
+
+    @functools.wraps(loop)
+    def run(value: Any, weights: Any, *given: Any, **numbers: Any) -> Any:
+        heard = [np.flatnonzero(row).tolist() for row in np.asarray(weights)]
+        if loop is black_boxes.consensus_hopping:  # which has no stepsize
+            x0, _, steps = given
+            given = x0, steps
+        return loop(value, *given, neighbors=heard, **numbers)
+
+    return run
+
+
+@functools.wraps(black_boxes.just_one_byte)
+def _one_byte(*given: Any, **numbers: Any) -> Any:
+    return black_boxes.just_one_byte(*given, code=black_boxes.log_byte, **numbers)[0]
+
+
+@functools.wraps(surrogates.fzoos)
+def _surrogates(value: Any, there: Any, *given: Any, **numbers: Any) -> Any:
+    return surrogates.fzoos(value, np.shape(there)[1], *given, **numbers)[0]
+
+
+FEW = {"memory": 13, "active": 2, "candidates": 5, "initial": 4, "refit": 3}
+WELL = {"lengthscale": 1.5, "radius": 0.4, "jitter": 0.1}  # conditioned
+VALUES: dict[str, Any] = {"values": True, "exact": False, "descends": False}
+BLACK_BOXES = [
+    Row(
+        jd.FedZO,
+        black_boxes.fed_zo,
+        0.02,
+        network="server",
+        gossips=False,
+        options={"local_steps": 3, "directions": 2, "radius": 0.1},
+        numbers={"local_steps": 2, "radius": 0.1},
+        calls=3,
+        local=True,
+        alike=False,
+        **VALUES,
+    ),
+    Row(
+        jd.JustOneByte,
+        _one_byte,
+        0.02,
+        network="full",
+        gossips=False,
+        quiet={"code": None},
+        numbers={"radius": 0.1},
+        vectors=0,
+        told=8,
+        calls=2,
+        alike=False,
+        **VALUES,
+    ),
+    Row(
+        jd.FZooS,
+        _surrogates,
+        0.1,
+        network="full",
+        gossips=False,
+        options={"local_steps": 2, "features": 20, **FEW, **WELL},
+        quiet={**WELL, "features": 20, "active": 1, "candidates": 1, "initial": 1, "refit": 1},
+        numbers={"local_steps": 2, **FEW, **WELL},
+        bits=lambda d: 32 * (d + 20),
+        local=True,
+        alike=False,
+        varies=True,
+        **VALUES,
+    ),
+    Row(
+        jd.CBO,
+        _swarm(black_boxes.cbo),
+        0.4,
+        options={"alpha": 2.0},
+        quiet={"alpha": 2.0, "noise": 0.0},
+        numbers={"drift": 0.8, "noise": 0.9, "alpha": 3.0},
+        scalars=1,
+        weighs=False,
+        **{**VALUES, "exact": None},
+    ),
+    Row(
+        jd.ConsensusHopping,
+        _swarm(black_boxes.consensus_hopping),
+        None,
+        options={"noise": 0.3, "alpha": 2.0},
+        quiet={"noise": 0.0, "alpha": 2.0},
+        numbers={"noise": 0.3, "alpha": 3.0},
+        scalars=1,
+        weighs=False,
+        **VALUES,
+    ),
+]
 ROWS = [
     *(PLAIN + RESHUFFLING + COMPRESSED + DIRECTED + TREES + OVERLAPPING),
-    *(FEDERATED + LOW_COMMUNICATION + FEEDBACK + GAMES + SKETCHED + COMPOSITE + ASYNCHRONOUS),
+    *(FEDERATED + LOW_COMMUNICATION + FEEDBACK + GAMES + SKETCHED + COMPOSITE + BLACK_BOXES),
+    *ASYNCHRONOUS,
 ]
 
 

@@ -303,7 +303,7 @@ def test_init_sends_nothing_takes_no_gradient_and_keeps_x0(row):
     class Silent:
         n, d, most, strong_convexity = N, D, 8, 1.0
         leaves = Layout.of(jnp.zeros(D))
-        grad = grad_at = draw = refuse
+        grad = grad_at = draw = value = value_at = refuse
 
     network = assembled(row, parts(row))
     network = network.at(0, KEY) if row.events else wrapped(network, Mute)
@@ -361,7 +361,7 @@ def test_a_loop_with_gradients_of_your_own_is_the_run_and_its_continuation(row):
         if k == STEPS:
             close(state, first.state)
         given = problem
-        if not row.samples and not row.local:
+        if not (row.samples or row.local or row.values):
             x = state.x if row.method is not jd.GradientDescent else centered(state.x)
             given = jd.problems.Given(gradient()(problem, x, jax.random.fold_in(key, k)))
         state = step(state, given, k, key)
@@ -383,9 +383,12 @@ def test_invariants_hold_with_noise_and_any_start(row):
 
 @pytest.mark.kinds
 def test_costs_are_what_a_step_really_does(row):
-    """Count the calls, and the numbers in everything that is mixed, differenced or heard."""
+    """Count the calls, and the numbers in everything that is mixed, differenced or heard.
+
+    Not those of rows that a method takes by the table of its in-neighbors.
+    """
     _, problem, network, key = members(row)[0]
-    calls = {"gradients": 0.0, "numbers": 0}
+    calls = {"gradients": 0.0, "numbers": 0, "tables": 0}
 
     def count(x):
         calls["numbers"] += sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(x))
@@ -399,6 +402,10 @@ def test_costs_are_what_a_step_really_does(row):
             batched = type(indices).__name__ == "BatchTracer"  # under vmap, with all the batches
             calls["gradients"] += np.size(indices.val if batched else indices) // N
             return problem.grad_at(x, indices)
+
+        def value_at(self, x, indices):
+            calls["gradients"] += np.size(indices) // N * (x.shape[1] if x.ndim == 3 else 1)
+            return problem.value_at(x, indices)
 
         def __getattr__(self, name):
             return getattr(problem.problem, name)
@@ -416,6 +423,11 @@ def test_costs_are_what_a_step_really_does(row):
         def links(self):
             return Overheard(*jax.tree.leaves(self.operator.links))
 
+        @property
+        def in_neighbors(self):
+            calls["tables"] += 1
+            return self.operator.in_neighbors
+
     class Overheard(jd.networks.Links):
         def hear(self, x):
             count(x)
@@ -432,7 +444,7 @@ def test_costs_are_what_a_step_really_does(row):
         share = np.sum(np.asarray(network.agents)[:STEPS] < N, axis=1) / N
     taken = np.concatenate([[0], np.cumsum(share)])[::EVERY]
     sent = taken / row.turns
-    bits = row.vectors * row.bits(D) + 32 * row.scalars
+    bits = row.vectors * row.bits(D) + 32 * row.scalars + row.told * (1 + N) / 2
     increments = {"vectors": sent * row.vectors, "bits": sent * bits}
     rounds = taken if row.events and row.gossips else EVERY / row.turns * np.arange(len(taken))
     increments["rounds"] = row.exchanges * rounds
@@ -445,24 +457,29 @@ def test_costs_are_what_a_step_really_does(row):
     if row.vectors % 0.5 == 0 and not row.events:  # it is not one agent at a time that sends
         method, counted = row.build(8.0), jd.problems.Minibatch(Counting(), problem.batch)
 
+        upto = []  # after every step
+
         def two_steps(x, key):
             state = method.init(x, counted, network.at(0, key), key)
             for k in range(2):
                 now = wrapped(network.at(k, key), Wire)
                 state = method.step(state, counted, now, jax.random.fold_in(key, k))
+                upto.append(calls["gradients"] * share[0])
 
         # of branches only the one that is taken, and every local step
         with jax.disable_jit(row.samples or row.local):
-            if row.samples:  # the keys' numbers may decide which
+            if row.samples or row.varies:  # numbers of keys, or a count, may decide which
                 two_steps(x_start(), key)
             else:
                 jax.eval_shape(two_steps, x_start(), key)
-        calls["gradients"] *= share[0]
-        np.testing.assert_allclose(history["gradients"][1], calls["gradients"], rtol=1e-6)
+        np.testing.assert_allclose(history["gradients"][1], upto[1], rtol=1e-6)
         sent = (row.vectors * D + row.scalars) * links / network.link_count if row.gossips else 0
-        assert calls["numbers"] == 2 * sent  # the centralized yardsticks count as one exchange
+        assert calls["numbers"] == 2 * sent * (
+            not calls["tables"]
+        )  # the centralized yardsticks count as one exchange
         if not row.samples:
-            increments["gradients"] = calls["gradients"] / 2 * np.arange(0, STEPS + 1, EVERY)
+            later = upto[1] + (upto[1] - upto[0]) * np.arange(0, STEPS - 1, EVERY)
+            increments["gradients"] = [0, *later]  # a first step may do more
     for name, expected in increments.items():
         np.testing.assert_allclose(history[name], expected, rtol=1e-6, err_msg=name)
     np.testing.assert_allclose(history["epochs"], history["gradients"] / np.mean(SIZES), rtol=1e-6)
@@ -475,6 +492,8 @@ def test_exact_methods_reach_the_solution_and_stay_and_others_leave_it(row):
     problem = smooth(row, m=4)
     network = assembled(row, parts(row))
     method = row.build(problem.smoothness)
+    if row.exact is None:
+        pytest.skip("agents of different functions have no goal")
     for x0 in (problem.start(problem.solution), x_start()):
         x = settled(method, problem, network, x0).state.x
         goal = problem.solution if row.stepsize is not None else x0.mean(axis=0)

@@ -78,8 +78,7 @@ def test_every_method_steps(row, dtype):
 
 
 def test_every_method_of_the_library_is_asked():
-    apart = {"FedZO", "JustOneByte", "SybilWall"}  # test_black_boxes.py, test_liars.py
-    apart |= {"CBO", "ConsensusHopping", "FZooS"}  # test_swarms.py, test_fzoos.py
+    apart = {"SybilWall"}  # test_liars.py
     assert {row.name for row in ROWS} == {*jd.algorithms.__all__} - apart
     assert len({row.name for row in ROWS}) == len(ROWS)
 

@@ -152,7 +152,7 @@ def assert_costs(row, method, history, share, batch=2):
     """Against the row's: what is sent and taken in every step, by the share that takes part."""
     if row.vectors % 0.5 or row.varies:  # one agent at a time, or by a coin
         return
-    sent = row.vectors * row.bits(D) + 32 * row.scalars
+    sent = row.vectors * row.bits(D) + 32 * row.scalars + row.told * (1 + N) / 2
     calls, turn = (
         row.calls * getattr(method, "local_steps", 1),
         (np.arange(STEPS) + 1) % row.turns == 0,
@@ -199,8 +199,46 @@ def randomness(method, key):
     return {"compress": compress, **own}
 
 
+def drawn_for_values(method, problem, key):
+    """What a method that asks for values draws: directions, noise, points and features."""
+
+    def tabulated(draw, *more):
+        """Of all steps and local steps, [k, l, ...], the key of the step itself if there are none.
+
+        Local steps have keys of their own, and the last two are those of a round's ends.
+        """
+
+        def one(k, l):  # noqa: E741
+            key_k = jax.random.fold_in(key, k)
+            return draw(jax.random.fold_in(key_k, l) if local else key_k, *more)
+
+        local = getattr(method, "local_steps", 0)
+        numbers = jnp.arange(STEPS), jnp.arange(local + 2 if local else 1)
+        return np.asarray(jax.jit(jax.vmap(jax.vmap(one, (None, 0)), (0, None)))(*numbers))
+
+    rows, found = jnp.zeros((N, D)), {}
+    if isinstance(method, jd.FedZO):
+        v = tabulated(method.estimated(problem).drawn)
+        found["direction"] = lambda i, k, local: v[k, local, i]
+    elif isinstance(method, jd.JustOneByte):
+        every = jax.vmap(method.direction, (None, 0, None))
+        z = tabulated(every, jnp.arange(N), rows[0])
+        found["direction"] = lambda i, k: z[k, 0, i]
+    elif isinstance(method, jd.FZooS):
+        sizes = {method.initial, method.candidates}
+        points = {m: tabulated(lambda key, m=m: method.offsets(key, m, rows)) for m in sizes}
+        found["offsets"] = lambda k, local, count: points[count][k, local]
+        state = method.init(rows, problem, jd.networks.Server(N), key)
+        found |= {"frequencies": state.frequencies, "phases": state.phases}
+    else:
+        noise = tabulated(method.normals, rows)
+        found["normal"] = lambda k: noise[k, 0]
+    return found
+
+
 CASES = [(row, which) for row in ROWS for which in range(3)] + [(row, 1) for row in VARIANTS]
-PLAIN = [case for case in CASES if not case[0].samples and not case[0].events]
+ASKING = [case for case in CASES if case[0].values]
+PLAIN = [case for case in CASES if not (case[0].samples or case[0].events or case[0].values)]
 SAMPLING = [case for case in CASES if case[0].samples and case[1] > 0]
 
 
@@ -217,25 +255,38 @@ def name(value):
 def test_methods_that_ask_for_gradients(row, which):
     """With minibatches, on three networks with three kinds of stepsizes, in one program."""
     features, labels = data()
-    noisy, key = jd.problems.Minibatch(problem(), 2), jax.random.key(3)
     drawn = samples(2 if row.local else None)
 
     def gradient(i, x, k, *local):
         chosen = drawn[(k, *local, i)]
         return losses.logistic_gradient(x, features[i][chosen], labels[i][chosen], L2)
 
+    compare(row, which, gradient, randomness)
+
+
+@pytest.mark.parametrize(("row", "which"), quickest(ASKING), ids=name)
+def test_methods_that_ask_for_values(row, which):
+    """As above: a value is that of the step's or the local step's samples."""
+    features, labels = data()
+    drawn = samples(4 if row.local else None)
+
+    def value(i, x, k, local=0):
+        chosen = drawn[(k, local, i) if row.local else (k, i)]
+        return losses.logistic_value(x, features[i][chosen], labels[i][chosen], L2)
+
+    compare(row, which, value, functools.partial(drawn_for_values, problem=problem()))
+
+
+def compare(row, which, asked, draws):
+    """A method and its loop, given what it asks for and what the method draws."""
+    noisy, key = jd.problems.Minibatch(problem(), 2), jax.random.key(3)
     stepsizes = STEPSIZES[which][:, :, None]
     if row.network == "full":  # which takes one stepsize for all
         stepsizes = stepsizes.mean(axis=(1, 2))
     method = row.twin(Table(jnp.asarray(stepsizes)))
-    expected = loops(
-        row,
-        parts(row.network, which),
-        lambda k: stepsizes[k].squeeze(),
-        gradient,
-        **randomness(method, key),
-    )
     made_of = parts(row.network, which)
+    given = draws(method, key=key)
+    expected = loops(row, made_of, lambda k: stepsizes[k].squeeze(), asked, **given)
     found = history(method, noisy, network(row.network, which), key)
     got, there = found["x"], made_of[0] if row.network == "server" else np.ones((1, N), bool)
     assert_costs(row, method, found, np.resize(there.mean(axis=1), STEPS))

@@ -21,6 +21,11 @@ A file is an object: the `method`, its `iteration`, its `arguments` by name, and
              draws them; all other gradients are those of all samples
     toss     [steps][n]: agent i (if [steps], all) takes a snapshot below `probability`, or at k = 0
     broadcaster [steps]: the only agent that sends; sketch [steps][s][d]: the matrices R of rounds
+    direction [steps][n][d], or [steps][local step][n][·][d]; normal [steps][n][d]: of methods that
+             ask for fᵢ alone, see `value`; `code` of a scalar: sign(g) exp(q / steps), q the
+             integer nearest to steps ln |g|, at most ±top; 0 of 0
+    frequencies, phases: of √(2 / M) cos(Ωz/ℓ + b); `initial` [n][·][d] and `offsets` [steps][local
+             step, or end of the round][n][·][d] in −1 ... 1: where FZooS asks, or may ask
     compressor, uniform: how messages are compressed, and the random numbers; see `compress`
     compute  [m][n] seconds that the m-th gradient (or visit) of an agent takes, and
     delay    [m][i][j] those that the m-th message of j to i travels, null if it is lost. At equal
@@ -38,13 +43,15 @@ import sys
 
 import numpy as np
 
+DRAWN = {"direction", "normal", "offsets", "initial", "frequencies", "phases"}
+TABLES = DRAWN | {"x", "W", "row", "column", "uniform", "toss", "sketch", "compute", "delay"}
+
 
 def load(path):
     """Return a case; tables of numbers are arrays, ragged ones lists of arrays, null is NaN."""
     case = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    for name in ("x", "W", "row", "column", "uniform", "toss", "sketch", "compute", "delay"):
-        if name in case:
-            case[name] = np.array(case[name], dtype=np.float64)
+    for name in TABLES & case.keys():
+        case[name] = np.array(case[name], dtype=np.float64)
     for name in ("features", "labels"):
         case[name] = [np.array(rows, dtype=np.float64) for rows in case[name]]
     return case
@@ -55,6 +62,12 @@ def gradient(case, i, x, samples=None):
     a, b = case["features"][i], case["labels"][i]
     a, b = (a, b) if samples is None else (a[samples], b[samples])
     return -(b / (1 + np.exp(b * (a @ x)))) @ a / len(b) + case["l2"] * x
+
+
+def value(case, i, x):
+    """Return fᵢ at x [d], over all of agent i's samples."""
+    margins = case["labels"][i] * (case["features"][i] @ x)
+    return np.mean(np.log1p(np.exp(-margins))) + case["l2"] / 2 * (x @ x)
 
 
 def prox(case, z, t):
