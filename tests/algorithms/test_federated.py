@@ -15,7 +15,7 @@ import pytest
 from reference import federated, losses
 
 import jaxdopt as jd
-from jaxdopt.algorithms.federated.clients import participants
+from jaxdopt.algorithms.federated.clients import clipped, participants
 from jaxdopt.networks import participation
 
 N, D, K, ROUNDS = 6, 3, 5, 50
@@ -686,6 +686,20 @@ def test_problems_that_cannot_be_divided_are_masked():
     got = jd.run(jd.FedAvg(0.1), noisy, network, start, KEY, steps=10).state.x
     expected = jd.run(jd.FedAvg(0.1), QUADRATIC, network, start, KEY, steps=10).state.x
     np.testing.assert_allclose(got, expected, rtol=1e-13)
+
+
+def test_clipping_shortens_the_rows_that_are_too_long():
+    rows = jnp.array([[3.0, -4.0], [0.3, 0.4], [0.0, 0.0]])
+    np.testing.assert_allclose(clipped(rows, 2.0), [[1.2, -1.6], [0.3, 0.4], [0, 0]], rtol=1e-15)
+    own = clipped(rows, jnp.array([[10.0], [0.1], [0.1]]))  # each client's
+    np.testing.assert_allclose(own, [[3, -4], [0.06, 0.08], [0, 0]], rtol=1e-15)
+    assert clipped(rows, None) is rows
+
+
+@pytest.mark.parametrize("most", [0.5, 2.0, np.inf])
+def test_clipping_has_the_slope_of_the_identity_at_zero(most):
+    slope = jax.jacobian(lambda g: clipped(g[None], most)[0])(jnp.zeros(2))
+    np.testing.assert_array_equal(slope, np.eye(2))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from jaxdopt._numbers import Fraction, Nonnegative, Positive
 from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.compressed.messages import message
 from jaxdopt.algorithms.error_feedback.links import begin, gradients, mean_stepsize, publish
-from jaxdopt.algorithms.federated.clients import Central
+from jaxdopt.algorithms.federated.clients import Central, clipped
 from jaxdopt.compressors import Compressor
 
 
@@ -79,7 +79,7 @@ class DGC:
         clients, g = gradients(state, problem, network, key)
         u, v, m = clients.own((state.u, state.v, self.momentum))
         if self.clip is not None:
-            g = _clipped(g, clients.own(self.clip) / state.n**0.5)
+            g = clipped(g, clients.own(self.clip) / state.n**0.5)
         u = m * (u + g) if self.nesterov else m * u + g
         v = v + u + g if self.nesterov else v + u
         c = message(self.compressor, key, v)
@@ -90,8 +90,3 @@ class DGC:
         public = publish(self, key, x, state.public)
         u, v = clients.keep((state.u, state.v), (u, v - c))
         return State(x, public, u, v, state.n)
-
-
-def _clipped(g: jax.Array, most: Any) -> jax.Array:
-    squares = jnp.sum(g**2, axis=1, keepdims=True)
-    return g * jnp.minimum(1, most / jnp.sqrt(jnp.where(squares > 0, squares, 1)))

@@ -23,6 +23,7 @@ from jaxdopt import agents
 from jaxdopt._checks import require
 from jaxdopt._numbers import Number
 from jaxdopt._pytree import pytree, static
+from jaxdopt.aggregators.messages import shrinking
 from jaxdopt.optimizers import OfRow, of_row
 from jaxdopt.problems.problem import Part, divides
 from jaxdopt.roles import offers
@@ -152,6 +153,16 @@ def participants(problem: Any, network: Any) -> Clients:
 def everyone(problem: Any) -> Clients:
     """Return all agents of a problem, each of which works from a row of its own."""
     return Clients(problem, None, None, problem.n)
+
+
+def clipped(rows: jax.Array, most: Any) -> jax.Array:
+    """Return rows [s, d] min(1, most / |row|), ``most`` a number or [s, 1]; None clips nothing.
+
+    A row of zeros stays as it is, and has a slope: that of the identity.
+    """
+    if most is None:
+        return rows
+    return rows * shrinking(jnp.sum(rows**2, axis=1, keepdims=True), most)
 
 
 def require_own_steps(method: Any) -> None:

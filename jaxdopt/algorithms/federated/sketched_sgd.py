@@ -25,7 +25,7 @@ from jaxdopt._checks import Called, Count
 from jaxdopt._numbers import Nonnegative, Positive
 from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.compressed.messages import CHANNEL
-from jaxdopt.algorithms.federated.clients import Central, common, participants
+from jaxdopt.algorithms.federated.clients import Central, clipped, common, participants
 from jaxdopt.costs import LINK_AXES
 
 NOISE = 0x5E7C4  # folded into the key of a local step, whose gradient uses the key itself
@@ -83,9 +83,7 @@ class SketchedSGD:
 
         def local(u: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
             local_key = jax.random.fold_in(key, step)
-            g = clients.grad(u, local_key)
-            if clip is not None:
-                g = g * (clip / jnp.maximum(jnp.linalg.norm(g, axis=1, keepdims=True), clip))
+            g = clipped(clients.grad(u, local_key), clip)
             return u - stepsize * (g + noise * self.noises(local_key, index, u)), None
 
         u, _ = jax.lax.scan(local, start, jnp.arange(self.local_steps))
