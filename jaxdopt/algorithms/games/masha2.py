@@ -24,19 +24,14 @@ import jax.numpy as jnp
 
 from jaxdopt._pytree import pytree, static
 from jaxdopt.algorithms.compressed.messages import message
-from jaxdopt.algorithms.federated.clients import Central, Shared, common, participants
+from jaxdopt.algorithms.federated.clients import Shared, participants
 from jaxdopt.algorithms.games import snapshots
 
 
 @pytree
-class State(Central):
+class State(snapshots.Snapshot):
     """The state of MASHA2."""
 
-    server: jax.Array  # [d] z
-    w: jax.Array  # [d] the snapshot
-    own: jax.Array  # [n, d] Fᵢ(w)
-    mean: jax.Array  # [d] F(w)
-    age: jax.Array  # int: steps since the latest full exchange; −1 before the first
     e: jax.Array  # [n, d] what the devices have not sent
     rest: jax.Array  # [d] what the server has not sent, the e of the server
     n: int = static()
@@ -62,9 +57,8 @@ class MASHA2:
 
     def init(self, x0: jax.Array, problem: Any, network: Any, key: jax.Array) -> State:
         """Start at the mean of x0's rows."""
-        z, rows = common(x0), jnp.zeros_like(x0)
-        never = jnp.full((), -1, jnp.int32)
-        return State(z, z, rows, jnp.zeros_like(z), never, rows, jnp.zeros_like(z), problem.n)
+        e, rest = jnp.zeros_like(x0), jnp.zeros_like(x0[0])
+        return State(*snapshots.begin(x0), e, rest, problem.n)
 
     def step(self, state: State, problem: Any, network: Any, key: jax.Array) -> State:
         """Take one step."""

@@ -1,8 +1,4 @@
-"""What MASHA1 and MASHA2 share: the snapshot w, at which all know F(w), and what renewing it costs.
-
-Their states have ``w`` [d], ``own`` [n, d] with Fᵢ(w), ``mean`` [d] with F(w), and ``age``, the
-steps since the latest full exchange, −1 before the first one.
-"""
+"""What MASHA1 and MASHA2 share: a snapshot w, where all know F(w), and what a new one costs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,8 +10,8 @@ import jax.numpy as jnp
 from jaxdopt import costs
 from jaxdopt._checks import Called, require
 from jaxdopt._numbers import Number
-from jaxdopt._pytree import replace
-from jaxdopt.algorithms.federated.clients import Clients
+from jaxdopt._pytree import pytree, replace
+from jaxdopt.algorithms.federated.clients import Central, Clients, common
 from jaxdopt.compressors import is_unbiased
 
 TOSS = 0x7055  # folded into a step's key, so that the coin uses no other draw's key
@@ -59,6 +55,23 @@ Contracting = Annotated[
     Any, Of("Compressor", CONTRACTING, "bits", contracts, "has no delta", "MASHA1")
 ]
 """A compressor with E|C(x) − x|² ≤ (1 − δ) |x|²."""
+
+
+@pytree
+class Snapshot(Central):
+    """What states of methods share that know F(w) at a snapshot w."""
+
+    server: jax.Array  # [d] z
+    w: jax.Array  # [d] the snapshot
+    own: jax.Array  # [n, d] Fᵢ(w)
+    mean: jax.Array  # [d] F(w)
+    age: jax.Array  # int: steps since the latest full exchange; −1 before the first
+
+
+def begin(x0: jax.Array) -> tuple[Any, Any, Any, Any, Any]:
+    """Return the fields of `Snapshot` before the first step: z is the mean of x0's rows."""
+    z = common(x0)
+    return z, z, jnp.zeros_like(x0), jnp.zeros_like(z), jnp.full((), -1, jnp.int32)
 
 
 def renewed(state: Any, clients: Clients, due: jax.Array, key: jax.Array) -> tuple[jax.Array, ...]:
