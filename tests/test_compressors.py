@@ -24,6 +24,7 @@ from jaxdopt.compressors import (
     ScaledSign,
     Sign,
     TopK,
+    is_contractive,
     is_unbiased,
     per_leaf,
 )
@@ -255,6 +256,14 @@ def leaves(*sizes, problem=jd.problems.Oracle):
     return problem(lambda w, own, key: w, jnp.zeros((2, 1)), params)
 
 
+def test_compressors_say_which_constants_they_have():
+    assert all(map(is_unbiased, UNBIASED.values()))
+    assert all(map(is_contractive, CONTRACTIVE.values()))
+    both = {name for name, c in COMPRESSORS.items() if is_unbiased(c) and is_contractive(c)}
+    assert both == {"unbiased, identity", "contractive, identity"}
+    assert not is_contractive(Sign())
+
+
 @pytest.mark.parametrize("compressor", [TopK(density=0.25), RandomK(2)])
 @pytest.mark.parametrize("dense", [0, 5, 100])
 def test_leaves_are_compressed_alone_and_small_ones_sent_whole(compressor, dense):
@@ -271,7 +280,7 @@ def test_leaves_are_compressed_alone_and_small_ones_sent_whole(compressor, dense
         assert np.all(each.whole(d)[part] == (size <= dense))
     assert each.bits(d) == bits
     large = [size for size in sizes if size > dense]
-    assert is_unbiased(each) == is_unbiased(compressor)
+    assert is_unbiased(each) == is_unbiased(compressor) == (not is_contractive(each))
     if is_unbiased(compressor):
         assert each.omega(d) == max(map(compressor.omega, large), default=0)
     else:

@@ -19,7 +19,7 @@ Alon, Matias, Szegedy (1999) (signs); Charikar, Chen, Farach-Colton (2002) (coun
 Chazelle (2009) and Tropp (2011), arXiv 1011.1595 (SRHT).
 """
 
-from jaxdopt.compressors.base import FLOAT, Compressor, Identity, is_unbiased
+from jaxdopt.compressors.base import FLOAT, Compressor, Identity, is_contractive, is_unbiased
 from jaxdopt.compressors.bytes import LogByte
 from jaxdopt.compressors.composed import Blocks, Contractive, PerLeaf, per_leaf
 from jaxdopt.compressors.quantizers import E3M0, Dither, Natural, ScaledSign, Sign
@@ -45,6 +45,7 @@ __all__ = [
     "ScaledSign",
     "Sign",
     "TopK",
+    "is_contractive",
     "is_unbiased",
     "per_leaf",
 ]

@@ -49,6 +49,14 @@ def is_unbiased(compressor: Any) -> bool:
     return hasattr(compressor, "omega") and not biased
 
 
+def is_contractive(compressor: Any) -> bool:
+    """Return whether E|C(x) − x|² ≤ (1 − δ) |x|², as far as a compressor says."""
+    if hasattr(compressor, "compressor"):  # made of another one
+        return is_contractive(compressor.compressor)
+    unbiased = not getattr(compressor, "nearest", True) or getattr(compressor, "scaled", False)
+    return hasattr(compressor, "delta") and not unbiased
+
+
 def held(message: jax.Array, x: jax.Array) -> jax.Array:
     """Return a message in the dtype of x, clipped to the dtype's largest numbers."""
     most = jnp.finfo(x.dtype).max.astype(message.dtype)

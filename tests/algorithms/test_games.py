@@ -11,7 +11,16 @@ from reference import games
 
 import jaxdopt as jd
 from jaxdopt.algorithms.compressed import messages
-from jaxdopt.compressors import E3M0, Contractive, Dither, Identity, Natural, RandomK, TopK
+from jaxdopt.compressors import (
+    E3M0,
+    Contractive,
+    Dither,
+    Identity,
+    Natural,
+    RandomK,
+    TopK,
+    per_leaf,
+)
 
 N, D, STEPS, P = 4, 6, 60, 0.3
 KEY = jax.random.key(4)
@@ -240,7 +249,19 @@ def test_what_does_not_fit_is_refused_in_a_sentence(sentence):
 
 
 @pytest.mark.parametrize(
-    "compressor", [Contractive(RandomK(2)), RandomK(2, scaled=False), E3M0(nearest=True)]
+    "compressor",
+    [
+        Contractive(RandomK(2)),
+        RandomK(2, scaled=False),
+        E3M0(nearest=True),
+        per_leaf(TopK(1), jd.problems.mlp(np.eye(4), [0, 1] * 2, agents=2, hidden=(2,))),
+    ],
 )
 def test_what_has_a_delta_is_taken(compressor):
     assert jd.MASHA2(0.1, compressor).compressor is compressor
+
+
+def test_a_scheduled_density_is_taken():
+    found = states(jd.MASHA2(0.01, TopK(density=lambda k: 0.5 + 0 * k)), steps=9)
+    expected = states(jd.MASHA2(0.01, TopK(3)), steps=9)
+    np.testing.assert_allclose(found["z"], expected["z"], rtol=1e-13)

@@ -12,7 +12,7 @@ from jaxdopt._checks import Called, require
 from jaxdopt._numbers import Number
 from jaxdopt._pytree import pytree, replace
 from jaxdopt.algorithms.federated.clients import Central, Clients, common
-from jaxdopt.compressors import is_unbiased
+from jaxdopt.compressors import is_contractive, is_unbiased
 
 TOSS = 0x7055  # folded into a step's key, so that the coin uses no other draw's key
 
@@ -38,21 +38,13 @@ class Of(Called):
         return compressor
 
 
-def contracts(compressor: Any) -> bool:
-    """Return whether a compressor has a δ; some have one in some of their forms alone."""
-    try:
-        return compressor.delta(1) is not None
-    except (AttributeError, ValueError):
-        return False
-
-
 UNBIASED = "one of jd.compressors, such as RandomK(k) or Dither(bits=4)"
 CONTRACTING = "one of jd.compressors, such as TopK(k) or Contractive(RandomK(k))"
 Unbiased = Annotated[Any, Of("Compressor", UNBIASED, "bits")]
 """A compressor with E C(x) = x."""
 
 Contracting = Annotated[
-    Any, Of("Compressor", CONTRACTING, "bits", contracts, "has no delta", "MASHA1")
+    Any, Of("Compressor", CONTRACTING, "bits", is_contractive, "has no delta", "MASHA1")
 ]
 """A compressor with E|C(x) − x|² ≤ (1 − δ) |x|²."""
 
