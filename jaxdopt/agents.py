@@ -57,7 +57,7 @@ def disagreement(tree: Any) -> jax.Array:
 
 
 def norms(rows: jax.Array) -> jax.Array:
-    """Return the Euclidean norm of every row, [..., d] -> [..., 1]; its slope at 0 is 0."""
+    """Return the Euclidean norms of rows, [..., d] -> [..., 1]; their slopes at 0 are 0."""
     squares = jnp.sum(rows**2, axis=-1, keepdims=True)
     return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), squares)
 
